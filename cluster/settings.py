@@ -1,0 +1,33 @@
+"""Recipe sections that the machine room owns: where a run lives, what it may use, when it gives up."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of every recipe section: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PoolSettings(Settings):
+    """How many workers a stage gets, and what each of them holds."""
+
+    workers: int | None = Field(None, ge=1, description="number of workers; empty: as many as the cluster can place")
+    cpus: float = Field(1.0, ge=0, description="CPU cores per worker")
+    gpus: float = Field(0.0, ge=0, description="GPUs per worker")
+    resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources per worker")
+
+
+class ClusterSettings(Settings):
+    """The Ray cluster and the limits of every stage that runs on it."""
+
+    address: str | None = Field(None, description="Ray address to join; empty: start Ray on this machine, loopback only")
+    cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
+    object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
+    io_pool: PoolSettings = Field(PoolSettings(), description="workers of the light stages: corpus, candidates, lists")
+    shard_attempts: int = Field(3, ge=1, description="a shard that kills this many workers is bisected")
+    shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")
+    wait_timeout_s: float = Field(600.0, gt=0, description="longest wait for a resource or a worker to start")
+    max_reject_fraction: float = Field(0.01, ge=0, le=1, description="more rejected units than this fail the run")

@@ -1,0 +1,1 @@
+"""From queries to candidate lists, from lists to a specialised student, and its evaluation."""

@@ -1,0 +1,147 @@
+"""Recipe sections of distillation: retrieval, teachers, lists, student, training, evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from cluster.settings import PoolSettings, Settings
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class EncoderSettings(Settings):
+    """A dense encoder: which model, and how texts are put to it."""
+
+    model: str = Field(description="sentence-transformers or transformers model, id or path")
+    query_prompt: str | None = Field(None, description="prefix of queries; empty: the model's own, if it has one")
+    passage_prompt: str | None = Field(None, description="prefix of passages; empty: the model's own, if it has one")
+    max_query_tokens: int = Field(64, ge=8)
+    max_passage_tokens: int = Field(256, ge=8)
+    batch_tokens: int = Field(16_384, ge=256, description="tokens of a forward pass when encoding")
+    dtype: Dtype = Field("auto", description="auto: bfloat16 where the device gains from it")
+    trust_remote_code: bool = False
+
+
+class RetrieverSettings(Settings):
+    """One retriever that proposes candidates."""
+
+    kind: Literal["dense", "bm25"]
+    encoder: EncoderSettings | None = Field(None, description="of a dense retriever; empty: the student's base")
+    pool: PoolSettings = PoolSettings()
+
+
+class RetrievalSettings(Settings):
+    """Who proposes candidates, how deep, and how the runs are fused."""
+
+    retrievers: dict[str, RetrieverSettings] = Field(
+        {"student": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}, min_length=1
+    )
+    depth: int = Field(100, ge=1, description="passages per retriever and query")
+    rrf_k: int = Field(60, ge=1, description="constant of reciprocal rank fusion")
+    round_trip_rank: int = Field(20, ge=1, description="a synthetic query stays if its source is in the top ranks")
+    min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
+    index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
+    rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
+
+
+class TeacherSettings(Settings):
+    """One teacher of the ensemble. Its weight multiplies its raw score."""
+
+    kind: Literal["cross_encoder", "bm25", "bi_encoder"]
+    model: str | None = Field(None, description="of a cross-encoder: a sequence-classification model, id or path")
+    encoder: EncoderSettings | None = Field(None, description="of a bi-encoder; empty: the student's base")
+    weight: float = Field(1.0, gt=0)
+    max_tokens: int = Field(512, ge=16, description="query and passage together, for a cross-encoder")
+    batch_size: int = Field(64, ge=1, description="pairs of a forward pass; halved when memory runs out")
+    dtype: Dtype = "auto"
+    trust_remote_code: bool = False
+    pool: PoolSettings = PoolSettings()
+    rows_per_shard: int = Field(500, ge=1, description="queries per shard")
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> TeacherSettings:
+        if self.kind == "cross_encoder" and not self.model:
+            raise ValueError("a cross_encoder teacher needs `model`, a sequence-classification model id or path")
+        return self
+
+
+class ListSettings(Settings):
+    """How scored candidates become training lists."""
+
+    length: int = Field(20, ge=2, description="passages per list")
+    require_source_first: bool = Field(True, description="keep a synthetic query if the teacher ranks its source first")
+    leave_out_source: bool | None = Field(
+        None, description="drop the source from its own list; empty: only for extractive queries, which quote it"
+    )
+    low_percentile: float = Field(1.0, ge=0, le=100, description="this percentile of all scores becomes 0")
+    high_percentile: float = Field(99.0, ge=0, le=100, description="this percentile of all scores becomes 1")
+    best_percentile: float = Field(
+        25.0, ge=0, le=100, description="a query whose best score is under this percentile of best scores is dropped"
+    )
+    dev_fraction: float = Field(0.1, ge=0, lt=1, description="share of sources whose queries become the dev split")
+    rows_per_shard: int = Field(5_000, ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _percentiles_ascend(self) -> ListSettings:
+        if self.low_percentile >= self.high_percentile:
+            raise ValueError("low_percentile must be below high_percentile")
+        return self
+
+
+class StudentSettings(EncoderSettings):
+    """The model that is specialised."""
+
+    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the model's own files say")
+    normalize: bool = True
+
+
+class TrainingSettings(Settings):
+    """The distillation itself; defaults are CADET's."""
+
+    ranks: int | None = Field(None, ge=1, description="data-parallel ranks; empty: one per GPU, or one without GPUs")
+    cpus_per_rank: float = Field(1.0, ge=0)
+    gpus_per_rank: float = Field(0.0, ge=0)
+    queries_per_step: int = Field(4096, ge=1, description="queries of one global batch")
+    list_length: int = Field(20, ge=2, description="passages per query in training, at most lists.length")
+    epochs: int = Field(30, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    final_learning_rate: float = Field(0.1, ge=0, le=1, description="fraction of the rate left at the last step")
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    student_temperature: float = Field(0.05, gt=0)
+    teacher_temperature: float = Field(0.3, gt=0)
+    kl_weight: float = Field(1.0, ge=0)
+    contrastive_weight: float = Field(0.1, ge=0)
+    contrastive_temperature: float = Field(0.01, gt=0)
+    contrastive_margin: float = Field(
+        0.6, ge=0, description="a listed passage that scores above this × the list's best is no negative"
+    )
+    weight_by_count: bool = Field(False, description="count a passage as often as the global batch lists it")
+    micro_batch_tokens: int = Field(16_384, ge=64, description="padded tokens of one forward pass")
+    activation_tokens: int = Field(
+        131_072, ge=0, description="padded tokens whose activations a rank keeps; the rest is recomputed"
+    )
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    dtype: Dtype = Field("auto", description="of the encoder; scores and losses are float32 always")
+    evaluate_every: int | None = Field(None, ge=1, description="steps between dev evaluations; empty: every epoch")
+    patience: int = Field(2, ge=1, description="evaluations without improvement before training stops")
+    dev_queries: int | None = Field(None, ge=1, description="dev queries per evaluation; empty: all")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints; empty: at evaluations")
+    keep_checkpoints: int = Field(2, ge=1)
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
+    seed: int = 0
+
+
+class EvaluationSettings(Settings):
+    """What base and student are judged on."""
+
+    dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the dev lists only")
+    split: str = "test"
+    max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
+    depth: int = Field(100, ge=10, description="passages per query in the run")
+    seed: int = 0

@@ -1,0 +1,1 @@
+"""From a corpus to passages, and from passages to synthetic queries."""

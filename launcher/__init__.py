@@ -1,0 +1,1 @@
+"""The front door: recipe, command line, the stages in order, and the report."""
