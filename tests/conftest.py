@@ -1,0 +1,53 @@
+"""Fixtures that every package's tests share: tiny models, a hundred judged passages, and a run on a local Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import corpus, models
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(models.save_encoder(tmp_path_factory.mktemp("tiny_encoder")))
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(models.save_reranker(tmp_path_factory.mktemp("tiny_reranker")))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(models.save_llama(tmp_path_factory.mktemp("tiny_llama")))
+
+
+@pytest.fixture(scope="session")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus.write_hundred(tmp_path_factory.mktemp("hundred"))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable]:
+    """Factory of runs in fresh work directories, on one local Ray of two CPUs that later tests reuse."""
+    from cluster.progress import Progress
+    from cluster.run import Run
+    from cluster.settings import ClusterSettings
+
+    opened = []
+
+    def make(name: str = "run", **settings) -> Run:
+        wanted = {"cpus": 2, "wait_timeout_s": 60.0, "shard_timeout_s": 120.0} | settings
+        opened.append(Run(str(tmp_path / name), ClusterSettings(**wanted), progress=Progress(quiet=True)))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
