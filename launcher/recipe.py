@@ -184,7 +184,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
     return {str(key): value for key, value in filled.items()}, places
 
 
-def _note_places(node: yaml.Node, place: Place, file: str, places: dict[Place, str]) -> None:
+def _note_places(node: yaml.Node | None, place: Place, file: str, places: dict[Place, str]) -> None:
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
