@@ -1,0 +1,115 @@
+"""How scored candidates become a training list: ensemble, filters, scaling, cut, split. Pure functions, no files.
+
+A list holds the `length` best passages of one query with scores between 0 and 1 that mean the same for every query of
+the run; a query that cannot fill its list is dropped with a reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distill.settings import ListSettings
+
+DROP_REASONS = ("no_score", "source_not_first", "low_score", "few_candidates")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What the scores of a whole run look like: the end points of the scaling, and the bar for a query's best score."""
+
+    low: float
+    high: float
+    best: float
+
+
+@dataclass(frozen=True)
+class TrainingList:
+    """One query's list: positions among its candidates by descending score, and `(length,) float32` scaled scores."""
+
+    positions: np.ndarray
+    scores: np.ndarray
+
+
+def ensemble(scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Weighted sum of the teachers' raw scores for one query's `(C,)` candidates, as `(C,) float64`."""
+    total = np.zeros(len(scores[0]), dtype=np.float64)
+    for each, weight in zip(scores, weights, strict=True):
+        total += weight * np.asarray(each, dtype=np.float64)
+    return total
+
+
+def scale_of(scores: Sequence[np.ndarray], settings: ListSettings) -> Scale:
+    """Percentiles over all candidates' scores, and over the best score of each query.
+
+    Args:
+        scores: one `(C,)` array of ensemble scores per query, no empty ones.
+        settings: names the three percentiles.
+
+    Raises:
+        ValueError: the two end points coincide, so that the scores say nothing.
+    """
+    low, high = np.percentile(np.concatenate(scores), [settings.low_percentile, settings.high_percentile])
+    if not high > low:
+        raise ValueError(f"every passage scores {low:g}")
+    best = np.percentile([each.max() for each in scores], settings.best_percentile)
+    return Scale(float(low), float(high), float(best))
+
+
+def scale_scores(scores: np.ndarray, scale: Scale) -> np.ndarray:
+    """Min-max scaling between the two percentiles, clipped to 0…1, as float32 of the same shape."""
+    return np.clip((scores - scale.low) / (scale.high - scale.low), 0.0, 1.0).astype(np.float32)
+
+
+def build_list(
+    scores: np.ndarray, source: int | None, scale: Scale, settings: ListSettings, *, leave_out_source: bool
+) -> TrainingList | str:
+    """The training list of one query, or the reason why there is none (one of `DROP_REASONS`).
+
+    Args:
+        scores: `(C,)` ensemble scores of the candidates, in the order of the candidates table.
+        source: position of the source passage among the candidates; None for a logged query, which has no source
+            and skips the source filters. A synthetic query whose source is not among the candidates has -1.
+        scale: percentiles of the run.
+        settings: length and filters.
+        leave_out_source: remove the source after it has been checked for the first rank.
+    """
+    best = float(scores.max()) if len(scores) else -np.inf
+    # A tie for the first place counts as first: no teacher preferred another passage.
+    if source is not None and settings.require_source_first and (source < 0 or scores[source] < best):
+        return "source_not_first"
+    if best < scale.best:
+        return "low_score"
+    order = np.argsort(-scores, kind="stable")
+    if source is not None and source >= 0 and leave_out_source:
+        order = order[order != source]
+    order = order[: settings.length]
+    if len(order) < settings.length:
+        return "few_candidates"
+    return TrainingList(order, scale_scores(scores[order], scale))
+
+
+def split_of(source: str, dev_fraction: float, seed: int) -> str:
+    """ "train" or "dev": a function of the source alone, so that all queries of one source are on one side."""
+    digest = hashlib.blake2b(f"{seed}:{source}".encode(), digest_size=8).digest()
+    return "dev" if int.from_bytes(digest, "big") / 2**64 < dev_fraction else "train"
+
+
+def explain_empty(planned: int, drops: Mapping[str, int], settings: ListSettings) -> str:
+    """What to tell a person whose filters left no query: which took how many, and what to change."""
+    advice = {
+        "no_score": "a teacher gave no finite score for them; look at the rejects of the scores stage",
+        "source_not_first": "the teacher ranks another passage above the source; set lists.require_source_first=false, "
+        "or use a stronger teacher",
+        "low_score": f"their best score is under the {settings.best_percentile:g}th percentile; "
+        "lower lists.best_percentile",
+        "few_candidates": f"fewer than lists.length={settings.length} passages were left; lower lists.length, "
+        "or raise retrieval.depth and retrieval.min_candidates",
+    }
+    taken = [f"{reason} took {drops[reason]} ({advice[reason]})" for reason in DROP_REASONS if drops.get(reason)]
+    return (
+        f"no query is left for training: of {planned} scored queries, " + "; ".join(taken or ["none was there"]) + "."
+    )

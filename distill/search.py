@@ -1,0 +1,92 @@
+"""Exact search by inner product: blocks of passage vectors go by, and the best k per query are kept.
+
+Memory holds one block and the running result, however large the corpus is. Nothing is approximated: FAISS's flat index
+multiplies and selects, on a GPU where the process has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import faiss
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The best passages of Q queries, by descending score and then ascending row.
+
+    Attributes:
+        rows: `(Q, k) int64` passage rows; -1 fills up a query that has fewer hits.
+        scores: `(Q, k) float32`; -inf where the row is -1.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def empty(cls, queries: int, k: int) -> Hits:
+        """No hits yet for `queries` queries."""
+        return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some passages: `(n,) int64` rows in the passages table, ascending, and a flat index of their `(n, d)` vectors."""
+
+    rows: np.ndarray
+    index: faiss.Index
+
+    @classmethod
+    def of(cls, rows: np.ndarray, vectors: np.ndarray) -> Block:
+        """Indexes `vectors` (n, d) float32 on the CPU."""
+        import faiss
+
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+        return cls(rows, index)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the vectors."""
+        return self.index.ntotal * self.index.d * 4
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """(m, d) float32 vectors at m `positions` within the block."""
+        return self.index.reconstruct_batch(positions)
+
+
+def merge(first: Hits, second: Hits) -> Hits:
+    """The best k of two results for the same queries, k as in `first`; no passage may stand in both."""
+    k = first.rows.shape[1]
+    rows = np.concatenate([first.rows, second.rows], axis=1)
+    scores = np.concatenate([first.scores, second.scores], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
+def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> Hits:
+    """Exact top k of each query over all blocks.
+
+    Args:
+        queries: `(Q, d) float32` vectors.
+        blocks: passages, no row twice.
+        k: hits per query.
+    """
+    import faiss
+
+    best = Hits.empty(len(queries), k)
+    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    resources = faiss.StandardGpuResources() if on_gpu else None
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    for block in blocks:
+        if not block.index.ntotal or not len(queries):
+            continue
+        index = faiss.index_cpu_to_gpu(resources, 0, block.index) if resources else block.index
+        scores, positions = index.search(queries, min(k, block.index.ntotal))
+        best = merge(best, Hits(np.where(positions >= 0, block.rows[positions], -1), scores))
+    return best
