@@ -1,0 +1,128 @@
+"""The plan of a step: which queries, which passages, encoded by whom, in which micro-batches.
+
+A plan is a pure function of (seed, epoch, step, world size) and the lists, so every rank computes the same one alone,
+and a resume is a step number. The queries of a step do not depend on the world size: only the dealing does.
+
+Letters: Q queries of the global batch, L slots of a list, U unique passages, W ranks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+MASKED = -1  # slot of a list that is shorter than L
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank encodes: positions `start` to `stop` of the plan's order, cut into micro-batches of positions."""
+
+    start: int
+    stop: int
+    micro_batches: tuple[np.ndarray, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of items of this share."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One global batch, dealt to W ranks. Items of a rank stand together, rank after rank.
+
+    Attributes:
+        queries: (Q,) rows of the training lists, in rank order.
+        passages: (U,) rows of the corpus, each once, in rank order.
+        slots: (Q, L) positions in `passages` of each query's list, `MASKED` where a list is shorter.
+        counts: (U,) how many slots of the batch hold the passage.
+        query_shares, passage_shares: one `Share` per rank.
+    """
+
+    queries: np.ndarray
+    passages: np.ndarray
+    slots: np.ndarray
+    counts: np.ndarray
+    query_shares: tuple[Share, ...]
+    passage_shares: tuple[Share, ...]
+
+    @property
+    def repeats(self) -> float:
+        """Filled slots per unique passage: the factor of encoding that this plan saves."""
+        return float(self.counts.sum() / max(1, len(self.passages)))
+
+
+def steps_per_epoch(lists: int, queries_per_step: int) -> int:
+    """Whole global batches in an epoch; a corpus of fewer lists than a batch makes one smaller batch."""
+    return max(1, lists // queries_per_step)
+
+
+def batch_queries(lists: int, queries_per_step: int, seed: int, epoch: int, step: int) -> np.ndarray:
+    """(Q,) rows of the lists in step `step` of `epoch`: a slice of the epoch's permutation."""
+    order = np.random.default_rng([seed, epoch]).permutation(lists)
+    return order[step * queries_per_step : (step + 1) * queries_per_step]
+
+
+def plan_step(
+    queries: np.ndarray,
+    list_rows: np.ndarray,
+    query_lengths: np.ndarray,
+    passage_lengths: np.ndarray,
+    world_size: int,
+    micro_batch_tokens: int,
+) -> StepPlan:
+    """Deals one global batch.
+
+    Args:
+        queries: (Q,) rows of the lists, from `batch_queries`.
+        list_rows: (N, L) corpus rows of every list, `MASKED` where a list is shorter.
+        query_lengths: (N,) tokens of each list's query.
+        passage_lengths: (P,) tokens of each corpus row.
+        world_size: number of ranks, W.
+        micro_batch_tokens: most padded tokens of one forward pass (a single longer item still goes alone).
+    """
+    query_order, query_shares = _deal(query_lengths[queries], world_size, micro_batch_tokens)
+    queries = queries[query_order]
+    listed = list_rows[queries]
+    filled = listed != MASKED
+    unique, inverse, counts = np.unique(listed[filled], return_inverse=True, return_counts=True)
+    passage_order, passage_shares = _deal(passage_lengths[unique], world_size, micro_batch_tokens)
+    position = np.empty(len(unique), dtype=np.int64)
+    position[passage_order] = np.arange(len(unique))
+    slots = np.full(listed.shape, MASKED, dtype=np.int64)
+    slots[filled] = position[inverse.reshape(-1)]
+    return StepPlan(queries, unique[passage_order], slots, counts[passage_order], query_shares, passage_shares)
+
+
+def _deal(lengths: np.ndarray, world_size: int, budget: int) -> tuple[np.ndarray, tuple[Share, ...]]:
+    """Deals items to ranks so that tokens balance: longest first, each to the rank with the fewest tokens so far.
+
+    Returns the order in which the items of rank 0, then rank 1, … stand, and each rank's share of that order. Within a
+    rank items stand by descending length, so that a micro-batch holds items of similar length and pads little.
+    """
+    dealt: list[list[int]] = [[] for _ in range(world_size)]
+    loads = [(0, rank) for rank in range(world_size)]
+    for item in np.argsort(-lengths, kind="stable"):
+        load, rank = heapq.heappop(loads)
+        dealt[rank].append(int(item))
+        heapq.heappush(loads, (load + int(lengths[item]), rank))
+    order = np.array([item for items in dealt for item in items], dtype=np.int64)
+    shares, start = [], 0
+    for items in dealt:
+        shares.append(Share(start, start + len(items), _cut(lengths[np.array(items, dtype=np.int64)], start, budget)))
+        start += len(items)
+    return order, tuple(shares)
+
+
+def _cut(lengths: np.ndarray, offset: int, budget: int) -> tuple[np.ndarray, ...]:
+    """Cuts items of descending length into micro-batches of at most `budget` padded tokens."""
+    micro_batches, start = [], 0
+    while start < len(lengths):
+        size = max(1, budget // max(1, int(lengths[start])))
+        stop = min(len(lengths), start + size)
+        micro_batches.append(np.arange(offset + start, offset + stop))
+        start = stop
+    return tuple(micro_batches)

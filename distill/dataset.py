@@ -1,0 +1,80 @@
+"""The training lists in memory: rows, scores and splits as arrays, query texts as Arrow.
+
+A million lists of twenty passages take 160 MB; passages themselves stay in their token file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import InputError
+from distill.batches import MASKED
+
+
+@dataclass(frozen=True)
+class ListData:
+    """Lists of one split.
+
+    Attributes:
+        query_ids: N identifiers.
+        texts: N query texts.
+        rows: (N, L) int64 corpus rows by descending teacher score, `MASKED` where a list is shorter.
+        scores: (N, L) float32 normalised teacher scores, 0 where a list is shorter.
+    """
+
+    query_ids: pa.ChunkedArray
+    texts: pa.ChunkedArray
+    rows: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def head(self, count: int | None) -> ListData:
+        """The first `count` lists, or all."""
+        if count is None or count >= len(self):
+            return self
+        return ListData(self.query_ids[:count], self.texts[:count], self.rows[:count], self.scores[:count])
+
+
+def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListData:
+    """Lists of one split of the lists table, cut to the `length` best-scored passages.
+
+    Args:
+        table: columns of `cluster.schemas.LISTS`.
+        split: "train" or "dev".
+        length: L.
+        passages: rows of the corpus; a list that names a row beyond it is refused.
+
+    Raises:
+        InputError: a list names a passage that the corpus does not have, or holds a score that is not a number.
+    """
+    chosen = table.filter(pa.compute.equal(table["split"], split))
+    rows = _padded(chosen["passage_rows"], length, MASKED, np.int64)
+    scores = _padded(chosen["scores"], length, 0.0, np.float32)
+    for wrong, what in ((rows >= passages, "a passage that the corpus does not have"), (~np.isfinite(scores), "a NaN")):
+        if wrong.any():
+            query = chosen["query_id"][int(np.argwhere(wrong)[0][0])].as_py()
+            raise InputError(
+                f"the list of query '{query}' holds {what} ({int(wrong.any(axis=1).sum())} lists do). Lists and "
+                "passages must come from the same run: make the lists anew with --overwrite lists."
+            )
+    return ListData(chosen["query_id"], chosen["text"], rows, scores)
+
+
+def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:
+    """(N, length) array of a list column, cut or filled."""
+    result = np.full((len(column), length), fill, dtype=dtype)
+    start = 0
+    for chunk in column.chunks:
+        offsets = chunk.offsets.to_numpy()
+        values = chunk.values.to_numpy(zero_copy_only=False)
+        sizes = np.minimum(np.diff(offsets), length)
+        places = np.arange(length)[None, :]
+        filled = places < sizes[:, None]
+        result[start : start + len(chunk)][filled] = values[(offsets[:-1, None] + places)[filled]]
+        start += len(chunk)
+    return result

@@ -1,0 +1,71 @@
+"""The DeepSpeed engine around a student, and the process group below it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distill.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from distill.step import Student
+
+
+def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
+    """(rank, world size) of this process; joins the group that torchrun, srun or Ray Train describe, if any.
+
+    The group is what RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say; SLURM's variables stand in under `srun`.
+    Without any, this process is alone. NCCL on GPUs, gloo on CPUs.
+    """
+    for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
+        if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
+            os.environ[name] = os.environ[slurm]
+    if not dist.is_initialized():
+        if "RANK" not in os.environ:
+            with_store = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        else:
+            with_store = {}
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **with_store)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def start_engine(student: Student, training: TrainingSettings, world_size: int) -> Any:
+    """DeepSpeed engine with AdamW, gradient clipping and the recipe's ZeRO stage. Weights and reduction are float32."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if student.device.startswith("cuda") else "cpu")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    decayed = [each for each in student.parameters() if each.requires_grad and each.ndim >= 2]
+    plain = [each for each in student.parameters() if each.requires_grad and each.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=training.learning_rate,
+        fused=True,
+    )
+    config = {
+        "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; batches are planned here
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world_size,
+        "gradient_clipping": training.gradient_clip,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+        "zero_optimization": {
+            "stage": training.zero_stage,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            # Parameters of small encoders are cheaper to keep than to gather.
+            "stage3_param_persistence_threshold": 10_000,
+        },
+    }
+    engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=config, dist_init_required=False)
+    engine.train()
+    engine.module.eval()  # no dropout: a passage has one embedding
+    return engine

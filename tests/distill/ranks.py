@@ -1,0 +1,54 @@
+"""Runs a function on W gloo ranks, each a process of its own, as torchrun would."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _rank(function: Callable, rank: int, world_size: int, port: int, arguments: tuple, results: Any) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
+    )  # fmt: skip
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        results.put((rank, function(rank, world_size, *arguments), None))
+    except BaseException:
+        results.put((rank, None, traceback.format_exc()))
+
+
+def on_ranks(function: Callable, world_size: int, *arguments: Any, timeout_s: float = 240) -> list[Any]:
+    """Results of `function(rank, world_size, *arguments)` by rank; the first rank's traceback if one fails."""
+    context = multiprocessing.get_context("spawn")
+    results, port = context.Queue(), free_port()
+    processes = [
+        context.Process(target=_rank, args=(function, rank, world_size, port, arguments, results))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = {}
+        for _ in processes:
+            rank, value, error = results.get(timeout=timeout_s)
+            assert error is None, f"rank {rank} of {world_size}:\n{error}"
+            found[rank] = value
+    finally:
+        for process in processes:
+            process.join(timeout=20)
+            if process.is_alive():
+                process.kill()
+    return [found[rank] for rank in range(world_size)]
