@@ -91,6 +91,31 @@ class Recipe(Settings):
         """The student's base model as a plain encoder: what retrievers and teachers need to know of it."""
         return EncoderSettings(**self.student.model_dump(include=set(EncoderSettings.model_fields)))
 
+    def check_inputs(self) -> None:
+        """Looks for what the recipe names on this machine, before anything is started or written.
+
+        Raises:
+            InputError: a model folder, or the evaluation's folder or split, is not there.
+        """
+        from distill.encoder import resolve_model
+        from launcher.evaluation_set import check
+
+        models: dict[str, str | None] = {"student.model": self.student.model, "generation.model": self.generation.model}
+        for name, retriever in self.retrieval.retrievers.items():
+            models[f"retrieval.retrievers.{name}.encoder.model"] = (
+                retriever.encoder.model if retriever.encoder else None
+            )
+        for name, teacher in self.teachers.items():
+            models[f"teachers.{name}.model"] = teacher.model
+            models[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
+        for field, model in models.items():
+            if model:
+                try:
+                    resolve_model(model)
+                except InputError as error:
+                    raise InputError(f"{field}: {error}") from None
+        check(self.evaluation)
+
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)

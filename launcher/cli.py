@@ -1,0 +1,192 @@
+"""The command line. Each command imports what it needs, so that help and mistakes answer at once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cluster.storage import Storage
+    from launcher.recipe import Recipe
+
+app = typer.Typer(
+    name="listwise",
+    help="Specialise a dense retriever to your corpus: synthetic queries, strong teachers, listwise distillation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or the name of a shipped recipe")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
+]
+WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]
+
+
+def main() -> None:
+    """Entry point: one message and an exit code for what a person can put right, a traceback for bugs."""
+    from cluster.errors import ListwiseError
+
+    try:
+        app()
+    except ListwiseError as error:
+        from rich.console import Console
+
+        text = Console(stderr=True, soft_wrap=True, highlight=False)
+        text.print("[bold red]error:[/] ", end="")
+        text.print(str(error), markup=False)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def init(
+    path: Annotated[Path | None, typer.Argument(help="file to write; empty: NAME.yaml in this folder")] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="which shipped recipe: pydocs, laptop, small-gpu or cadet")
+    ] = "pydocs",
+) -> None:
+    """Write a commented recipe to start from."""
+    from cluster.errors import InputError
+    from launcher.recipe import SHIPPED, shipped_recipes
+
+    if recipe not in shipped_recipes():
+        raise InputError(f"there is no shipped recipe {recipe!r}; there are {', '.join(shipped_recipes())}")
+    target = path or Path(f"{recipe}.yaml")
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write((SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise InputError(f"{target} exists already; name another file: listwise init OTHER.yaml") from None
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from None
+    _say(f"Wrote {target}. Change what you like, then: listwise run {shlex.quote(str(target))}")
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    until: Annotated[str, typer.Option(metavar="STAGE", help="stop after this stage")] = "evaluation",
+    overwrite: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="do this stage and all after it again; may be repeated"),
+    ] = None,
+    changes: SetOption = None,
+) -> None:
+    """Run a recipe, or continue where it stopped.
+
+    Stages: corpus, queries, embeddings, candidates, scores, lists, training, evaluation.
+    """
+    from launcher.recipe import load_recipe
+
+    resolved = load_recipe(recipe, changes or [])
+    try:
+        _run(resolved, until, frozenset(overwrite or []))
+    except KeyboardInterrupt:
+        words = ["listwise", "run", recipe, *(word for change in changes or [] for word in ("--set", change))]
+        _say(f"\nInterrupted. What is done is kept; continue with: {shlex.join(words)}", stderr=True)
+        raise typer.Exit(130) from None
+
+
+def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
+    from launcher import pipeline
+    from launcher.outcome import print_outcome
+
+    record = pipeline.execute(recipe, until, overwrite)
+    if record is None:
+        _say(f"Done up to {until}. Look at it with: listwise status {shlex.quote(recipe.workdir)}")
+        return
+    print_outcome(recipe, record)
+
+
+@app.command()
+def status(workdir: WorkdirArgument) -> None:
+    """Show how far a run is: shards, drops, rejects and throughput, from its files alone."""
+    from launcher.outcome import print_status
+
+    print_status(_existing(workdir))
+
+
+@app.command()
+def evaluate(
+    *,
+    model: Annotated[str, typer.Option(help="sentence-transformers model: path, packaged name or hub id")],
+    dataset: Annotated[Path, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/")],
+    output: Annotated[Path, typer.Option(help="folder for metrics.json and run.trec")],
+    split: Annotated[str, typer.Option(help="which qrels")] = "test",
+    max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are cut")] = 64,
+    max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are cut")] = 256,
+) -> None:
+    """Judge any model on a BEIR data set: metrics.json and run.trec."""
+    from distill.evaluation import evaluate as judge
+    from distill.settings import EncoderSettings
+    from launcher.outcome import print_metrics
+
+    encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)
+    print_metrics(judge(encoder, dataset, split, output), output)
+
+
+@app.command()
+def report(workdir: WorkdirArgument) -> None:
+    """Write report.html and report.json of a run, finished or not."""
+    from launcher.report import build_report
+
+    storage = _existing(workdir)
+    build_report(storage)
+    _say(f"{storage.url}/report.html")
+
+
+@app.command()
+def plan(recipe: RecipeArgument, changes: SetOption = None) -> None:
+    """Show what a run would do, without doing it: stages, shards, tokens, disk."""
+    from launcher.plan import print_plan
+    from launcher.recipe import load_recipe
+
+    print_plan(load_recipe(recipe, changes or []))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, devices, memory, disk, limits. Each finding comes with its remedy."""
+    from launcher.doctor import print_findings
+
+    if not print_findings():
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(workdir: WorkdirArgument) -> None:
+    """Remove files that no finished table names: what killed workers left behind."""
+    from cluster.gc import collect_all
+
+    removed = collect_all(_existing(workdir))
+    for table, count in removed.items():
+        _say(f"{table}: {count} files removed")
+    if not removed:
+        _say("Nothing to remove.")
+
+
+def _existing(workdir: str) -> Storage:
+    """Opens a run that is there; looking at one must not create it."""
+    from cluster.errors import InputError
+    from cluster.storage import Storage
+
+    if "://" not in workdir and not Path(workdir).expanduser().is_dir():
+        raise InputError(f"there is no folder {workdir}; expected the workdir of a run")
+    storage = Storage.open(workdir)
+    if not storage.exists("recipe.yaml"):
+        raise InputError(f"{workdir} holds no run (no recipe.yaml in it); expected the workdir of a run")
+    return storage
+
+
+def _say(text: Any, stderr: bool = False) -> None:
+    typer.echo(text, err=stderr)
+
+
+if __name__ == "__main__":
+    main()

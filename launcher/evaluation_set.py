@@ -1,0 +1,99 @@
+"""The judged queries of a run, made ready before the first stage: a mistake in them ends a run before it costs.
+
+The passages they judge are told to the corpus stage, which writes no query for them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import InputError
+from cluster.storage import Storage
+from distill.settings import EvaluationSettings
+
+PYDOCS = "pydocs://"
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A BEIR folder, and the ids of the passages that its chosen split judges."""
+
+    folder: Path
+    judged: frozenset[str]
+
+
+def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
+    """The folder that base and student are judged on, written first if the recipe asks for Python documentation.
+
+    Raises:
+        InputError: no such folder, no such split, or qrels that cannot be read.
+    """
+    if settings.dataset is None:
+        return None
+    if settings.dataset.startswith(PYDOCS):
+        folder = _write_pydocs(storage, settings)
+    else:
+        folder = Path(settings.dataset).expanduser()
+    return EvaluationSet(folder, judged_passages(folder, settings.split))
+
+
+def check(settings: EvaluationSettings) -> None:
+    """Looks for the folder and the split that a recipe names.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    if settings.dataset is None or settings.dataset.startswith(PYDOCS):
+        return
+    folder = Path(settings.dataset).expanduser()
+    if not folder.is_dir():
+        raise InputError(
+            f"evaluation.dataset: there is no folder {folder}; expected a BEIR folder (corpus.jsonl, queries.jsonl, "
+            "qrels/), pydocs://PACKAGES, or null to judge on the dev lists alone"
+        )
+    missing = [name for name in ("corpus.jsonl", "queries.jsonl") if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"evaluation.dataset: {folder} lacks {' and '.join(missing)}; expected a BEIR folder")
+    path = folder / "qrels" / f"{settings.split}.tsv"
+    if not path.is_file():
+        splits = ", ".join(sorted(one.stem for one in path.parent.glob("*.tsv"))) or "none"
+        raise InputError(f"evaluation.split: there is no {path}; splits in this folder: {splits}")
+
+
+def judged_passages(folder: Path, split: str) -> frozenset[str]:
+    """Ids of all passages that `qrels/<split>.tsv` judges."""
+    path = folder / "qrels" / f"{split}.tsv"
+    judged = set()
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            fields = line.rstrip("\r\n").split("\t")
+            if number == 1 and not fields[-1].lstrip("-").isdigit():
+                continue  # the header
+            if not line.strip():
+                continue
+            if len(fields) != 3:
+                raise InputError(f"{path}, line {number}: expected query-id, corpus-id and score, tab-separated")
+            judged.add(fields[1])
+    return frozenset(judged)
+
+
+def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:
+    """Writes the judged docstrings once: into the workdir, or a local folder where the workdir is an object store."""
+    from generation.pydocs import write_judged
+
+    assert settings.dataset is not None
+    root = storage.local_path or Path(tempfile.gettempdir()) / "listwise-evaluation"
+    folder = root / "evaluation" / "dataset"
+    made_from = json.dumps(settings.model_dump(include={"dataset", "max_queries", "seed"}), sort_keys=True)
+    note = folder / "made-from.json"
+    if note.is_file() and note.read_text(encoding="utf-8") == made_from:
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    packages = settings.dataset.removeprefix(PYDOCS)
+    write_judged(packages, folder, max_queries=settings.max_queries, seed=settings.seed)
+    note.write_text(made_from, encoding="utf-8")
+    return folder

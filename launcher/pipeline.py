@@ -1,0 +1,97 @@
+"""What the program does: eight stages, one call each, every one reading what the ones before it committed.
+
+A stage that is finished does no work when it is called again, so running again is resuming.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.run import Run
+from cluster.schemas import STAGES
+from distill import candidates, embeddings, evaluation, lists, scores, training
+from generation import passages, queries, query_log, records
+from launcher import evaluation_set
+from launcher.environment import versions
+from launcher.recipe import Recipe
+from launcher.report import build_report
+
+
+def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Runs stage after stage; yields each one's name and what it made. Stop iterating to stop after a stage."""
+    judged = evaluation_set.prepare(run.storage, recipe.evaluation)
+
+    read = records.build(run, recipe.corpus)
+    corpus = passages.build(run, recipe.corpus, read, judged.judged if judged else frozenset())
+    yield "corpus", corpus
+
+    written = queries.build(run, recipe.generation, corpus)
+    logged = query_log.build(run, recipe.corpus)
+    asked = [written, logged] if logged else [written]
+    yield "queries", asked
+
+    vectors = {
+        name: embeddings.build(run, name, encoder, recipe.retrieval.retrievers[name].pool, corpus, asked)
+        for name, encoder in recipe.dense_retrievers().items()
+    }
+    yield "embeddings", vectors
+
+    proposed = candidates.build(run, recipe.retrieval, vectors, corpus, asked)
+    yield "candidates", proposed
+
+    scored = {
+        name: scores.build(run, name, teacher, recipe.student_encoder(), proposed, corpus, vectors.values())
+        for name, teacher in recipe.teachers.items()
+    }
+    yield "scores", scored
+
+    extractive = recipe.generation.engine == "extractive"
+    listed = lists.build(run, recipe.lists, recipe.teachers, scored, proposed, extractive)
+    yield "lists", listed
+
+    student = training.build(run, recipe.training, recipe.student, listed, corpus)
+    yield "training", student
+
+    verdict = (
+        evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, student["model"]) if judged else None
+    )
+    yield "evaluation", verdict
+
+
+def execute(recipe: Recipe, last: str = "evaluation", overwrite: frozenset[str] = frozenset()) -> dict[str, Any] | None:
+    """Runs the stages up to and including `last`, then writes the report.
+
+    Returns:
+        The evaluation's record; None if the run stopped before or the recipe names no judged queries.
+
+    Raises:
+        InputError: a mistake in the recipe's inputs; a workdir that did not exist before does not exist afterwards.
+    """
+    if last not in STAGES:
+        raise InputError(f"--until {last}: no such stage; there are {', '.join(STAGES)}")
+    recipe.check_inputs()
+    with Run(recipe.workdir, recipe.cluster, overwrite=overwrite) as run:
+        is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
+        run.storage.put("versions.json", json.dumps(versions(), indent=1).encode())
+        try:
+            name, made = next((name, made) for name, made in stages(run, recipe) if name == last)
+        except InputError:
+            if is_new and not run.storage.exists("records/plan.json"):
+                _remove_empty_run(run)
+            raise
+        run.storage.put("recipe.yaml", recipe.to_yaml().encode())
+        build_report(run.storage)
+        return made if name == "evaluation" else None
+
+
+def _remove_empty_run(run: Run) -> None:
+    """Nothing was read or made, so nothing is left."""
+    for path in ("recipe.yaml", "versions.json", "evaluation", "records", "logs"):
+        run.storage.delete(path)
+    folder = run.storage.local_path
+    if folder and not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
