@@ -1,21 +1,33 @@
-"""Errors that end a command with one clear message. Anything else that escapes is a bug and shows its traceback."""
+"""Errors that end a run with one clear message. Anything else that escapes is a bug and shows its traceback."""
 
 from __future__ import annotations
 
 
 class ListwiseError(Exception):
-    """A message for a person: what went wrong, where, what was expected, what to do."""
+    """Base of the errors that are shown without a traceback."""
 
     exit_code = 1
 
 
 class InputError(ListwiseError):
-    """Bad usage or bad input: a recipe key, a file, a line, a model name."""
+    """Something a person can put right: what is wrong, where, what was expected, what to do."""
 
     exit_code = 2
 
 
 class RunError(ListwiseError):
-    """The run itself failed: too many rejects, a resource that never came, a worker that cannot start."""
+    """A run that failed although its input was right: a lost resource, a time limit, too many rejects."""
 
     exit_code = 1
+
+
+class DamagedError(RunError):
+    """A committed data file that is missing or no longer has the content it was committed with."""
+
+    def __init__(self, path: str, found: str) -> None:
+        super().__init__(path, found)
+        self.path = path
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged: {self.found}. Run again: its shard is done again."

@@ -92,3 +92,21 @@ LISTS = _table(
 )  # fmt: skip
 
 ALL = (RECORDS, PASSAGES, QUERIES, QUERY_LOG, PASSAGE_VECTORS, QUERY_VECTORS, CANDIDATES, SCORES, LISTS)
+
+# Stages in order, as `--until` and `--overwrite` name them, and the folders of the workdir that belong to each.
+STAGES: dict[str, tuple[str, ...]] = {
+    "corpus": ("records", "passages"),
+    "queries": ("queries", "query_log"),
+    "embeddings": ("embeddings",),
+    "candidates": ("candidates",),
+    "scores": ("scores",),
+    "lists": ("lists",),
+    "training": ("training", "model"),
+    "evaluation": ("evaluation",),
+}
+
+
+def stage_of(path: str) -> str:
+    """The stage that a folder or table of the workdir belongs to; a folder of its own is its own stage."""
+    top = path.split("/", maxsplit=1)[0]
+    return next((stage for stage, folders in STAGES.items() if top in folders), top)

@@ -23,7 +23,9 @@ class PoolSettings(Settings):
 class ClusterSettings(Settings):
     """The Ray cluster and the limits of every stage that runs on it."""
 
-    address: str | None = Field(None, description="Ray address to join; empty: start Ray on this machine, loopback only")
+    address: str | None = Field(
+        None, description="Ray address to join; empty: start Ray on this machine, loopback only"
+    )
     cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
     object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
     io_pool: PoolSettings = Field(PoolSettings(), description="workers of the light stages: corpus, candidates, lists")

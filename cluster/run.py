@@ -1,0 +1,325 @@
+"""A run: one workdir, and the two ways a stage is done in it: over shards (`execute`) or in one piece (`once`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import DamagedError, InputError, RunError
+from cluster.progress import Progress, TaskHandle
+from cluster.schemas import STAGES, stage_of
+from cluster.settings import ClusterSettings, PoolSettings
+from cluster.stage import Stage
+from cluster.storage import Storage
+from cluster.tables import Commit, Plan, Table, check_fingerprint, publish, put_rejects
+
+
+class Run:
+    """A workdir and the cluster that works on it. Use as a context manager, or call `close`.
+
+    Constructing it with `overwrite` clears those stages and all after them.
+    """
+
+    def __init__(
+        self,
+        workdir: str,
+        settings: ClusterSettings,
+        *,
+        overwrite: frozenset[str] = frozenset(),
+        progress: Progress | None = None,
+    ) -> None:
+        self.storage = Storage.open(workdir)
+        self.settings = settings
+        self.progress = progress or Progress()
+        self._connected = False
+        self._stages: dict[str, Stage] = {}
+        if unknown := overwrite - STAGES.keys():
+            raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
+        order = list(STAGES)
+        first = min((order.index(stage) for stage in overwrite), default=len(order))
+        for stage in order[first:]:
+            for folder in STAGES[stage]:
+                self.storage.delete(folder)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Starts or joins Ray when it is first needed."""
+        from cluster import session
+
+        self._connected = session.connect(self.settings) or self._connected
+
+    def close(self) -> None:
+        """Ends a Ray session that this run started."""
+        if self._connected:
+            from cluster import session
+
+            session.disconnect()
+            self._connected = False
+
+    def check(self, pools: dict[str, PoolSettings]) -> None:
+        """Refuses pools of which not one worker fits on any node, before anything starts.
+
+        Raises:
+            InputError: names the stage, what its workers want, and what each node has.
+        """
+        from cluster import session
+
+        self.connect()
+        for stage, pool in pools.items():
+            session.check_places(stage, pool)
+
+    def table(self, path: str) -> Table:
+        """A table of this run.
+
+        Raises:
+            KeyError: it was never planned.
+        """
+        return Table.open(self.storage, path)
+
+    # ---- a stage over shards
+
+    def execute(self, stage: Stage) -> Table:
+        """Plans or resumes a table and does what is missing. A finished one costs a look and starts no Ray.
+
+        Raises:
+            InputError: the table was made from something else, a worker found bad input, or no node can hold one.
+            RunError: too many rejects, a time limit, a worker that does not start or breaks its contract.
+        """
+        self._stages[stage.path] = stage
+        table, is_new = self._plan(stage)
+        if len(table.committed()) < len(table.plan.shards):
+            try:
+                self._work(stage, table)
+            except InputError:
+                if is_new:
+                    self.storage.delete(stage.path)
+                raise
+            self._finish(stage, table)
+        self._check_rejects(table)
+        return table
+
+    def _plan(self, stage: Stage) -> tuple[Table, bool]:
+        try:
+            table, is_new = self.table(stage.path), False
+        except KeyError:
+            if stage.shards:
+                self.check({stage_of(stage.path): stage.pool})
+            plan = Plan.new(stage.table, stage.shards, stage.fingerprint)
+            is_new = self.storage.create(f"{stage.path}/plan.json", plan.to_bytes())
+            table = self.table(stage.path)  # of two drivers, the plan that was created first
+        check_fingerprint(stage.path, stage_of(stage.path), table.plan.fingerprint, stage.fingerprint)
+        return table, is_new
+
+    def _work(self, stage: Stage, table: Table) -> None:
+        units = table.plan.units
+        with self.progress.task(stage.title, units, stage.table.unit) as handle:
+            handle.resumed(sum(commit.units for commit in table.commits()))
+            while missing := [shard for shard in table.plan.shards if shard.name not in table.committed()]:
+                try:
+                    self._pool(stage, table, missing, handle)
+                except DamagedError as damaged:
+                    self._repair(damaged)
+
+    def _pool(self, stage: Stage, table: Table, missing: list[Any], handle: TaskHandle) -> None:
+        from cluster.actor import Job
+        from cluster.pool import Pool, Split
+
+        self.check({stage_of(stage.path): stage.pool})
+        name = stage_of(stage.path)
+        job = Job(
+            self.storage.url, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex
+        )
+        log = StageLog(self.storage, stage.path)
+        rejected = sum(commit.rejects for commit in table.commits())
+        limit = self.settings.max_reject_fraction * table.plan.units
+        try:
+            with Pool(job, stage.worker, stage.arguments, stage.pool, self.settings, log.add) as pool:
+                for result in pool.run(missing):
+                    commit = self._publish(stage, table, result) if isinstance(result, Split) else result
+                    table.record(commit)
+                    handle.advance(commit.units, commit.tokens)
+                    rejected += commit.rejects
+                    if commit.rejects:
+                        handle.note(f"{rejected} rejected")
+                    if rejected > limit:
+                        break
+        finally:
+            log.close()
+        self._check_rejects(table)
+
+    def _publish(self, stage: Stage, table: Table, split: Any) -> Commit:
+        """Commits a shard that was cut to find the rows that could not be done."""
+        from cluster.actor import ShardReader
+
+        shard = split.shard
+        records: list[dict[str, Any]] = []
+        reader = ShardReader(self.storage)
+        commits = [part.commit for part in split.parts if part.commit]
+        for part in split.parts:
+            if part.commit:
+                for path in part.commit.reject_files:
+                    records += json.loads(self.storage.get(path))
+                continue
+            rows = reader.rows(shard, part.start, part.stop)
+            row = str(rows.column(0)[0].as_py()) if rows is not None else f"{shard.name}:{part.start}"
+            records.append(
+                {"stage": stage_of(stage.path), "shard": shard.name, "row": row, "error": part.error,
+                 "units": shard.units_per_row, "attempts": part.attempts}
+            )  # fmt: skip
+        drops: Counter[str] = Counter()
+        stats: Counter[str] = Counter()
+        for commit in commits:
+            drops.update(commit.drops)
+            stats.update(commit.stats)
+        merged = Commit(
+            shard=shard.name,
+            files=tuple(file for commit in commits for file in commit.files),
+            rows=sum(commit.rows for commit in commits),
+            units=shard.units,
+            drops=dict(drops),
+            rejects=sum(record["units"] for record in records),
+            tokens=sum(commit.tokens for commit in commits),
+            seconds=round(sum(commit.seconds for commit in commits), 3),
+            worker=commits[-1].worker if commits else "-",
+            node=commits[-1].node if commits else "-",
+            stats=dict(stats),
+            reject_files=put_rejects(self.storage, stage.path, shard.name, records),
+            attempts=max(part.attempts for part in split.parts),
+        )
+        if merged.accounted != shard.units:
+            raise RunError(
+                f"{stage.path}, shard {shard.name}: {shard.units} units planned, {merged.accounted} accounted"
+            )
+        return publish(self.storage, stage.path, table.plan.id, merged)
+
+    def _repair(self, damaged: DamagedError) -> None:
+        """Does the shard of a damaged input file again, if this run knows how; downstream plans stay valid if its rows
+        come out the same, since files are named after their content."""
+        path = damaged.path.rsplit("/data/", 1)[0]
+        stage = self._stages.get(path)
+        if stage is None:
+            raise damaged
+        table = self.table(path)
+        fingerprint = table.fingerprint
+        table.withdraw(damaged.path)
+        self.progress.say(f"{damaged.path} is damaged ({damaged.found}); its shard is done again")
+        again = self.execute(stage)
+        if damaged.path not in {file for file, _ in again.files()} or again.fingerprint != fingerprint:
+            self.storage.put(f"{path}/plan.json", replace(again.plan, revision=again.plan.revision + 1).to_bytes())
+            raise RunError(
+                f"{damaged.path} was damaged ({damaged.found}) and its shard came out with other rows when it was done "
+                f"again. What was made from it must be done again too: run with --overwrite for the stage after "
+                f"{stage_of(path)}."
+            )
+
+    def _finish(self, stage: Stage, table: Table) -> None:
+        """The final accounting: every planned unit is a row, a counted drop or a reject."""
+        plan, current = table.plan, self.table(stage.path).plan
+        if current.id != plan.id:
+            raise RunError(f"{stage.path} was planned anew by another run while this one worked on it")
+        for shard in plan.shards:
+            commit = table.committed()[shard.name]
+            if commit.accounted != shard.units:
+                raise RunError(
+                    f"{stage.path}, shard {shard.name}: {shard.units} units planned, {commit.accounted} accounted for"
+                )
+        table.seal()
+        from cluster.gc import collect
+
+        collect(table)
+
+    def _check_rejects(self, table: Table) -> None:
+        commits = table.commits()
+        rejected = sum(commit.rejects for commit in commits)
+        units = table.plan.units
+        if rejected <= self.settings.max_reject_fraction * units:
+            return
+        errors = Counter(record["error"] for record in table.rejects())
+        common = "\n".join(f"  {count} × {error}" for error, count in errors.most_common(3))
+        raise RunError(
+            f"{table.path}: {rejected} of {units} units could not be done, more than the "
+            f"{self.settings.max_reject_fraction:.1%} that cluster.max_reject_fraction allows. The commonest errors:\n"
+            f"{common}\nPut the cause right and run again with --overwrite {stage_of(table.path)}, or allow more."
+        )
+
+    # ---- a stage in one piece
+
+    def once(
+        self, name: str, fingerprint: dict[str, Any], produce: Callable[[], dict[str, Any]], *, title: str
+    ) -> dict[str, Any]:
+        """Runs `produce` unless it was done from the same fingerprint; returns its record (JSON).
+
+        `produce` may have been cut short in an earlier run, with the same fingerprint: what it left in its folder is
+        its own to resume.
+
+        Raises:
+            InputError: it was done, or begun, from something else.
+        """
+        plan_path, record_path = f"{name}/plan.json", f"{name}/record.json"
+        content = json.dumps({"fingerprint": fingerprint}).encode()
+        is_new = self.storage.create(plan_path, content)
+        if not is_new:
+            planned = json.loads(self.storage.get(plan_path))["fingerprint"]
+            check_fingerprint(name, stage_of(name), planned, fingerprint)
+            try:
+                return json.loads(self.storage.get(record_path))
+            except KeyError:
+                pass
+        begun = time.monotonic()
+        try:
+            record = produce()
+        except InputError:
+            if is_new:
+                self.storage.delete(plan_path)
+            raise
+        record.setdefault("seconds", round(time.monotonic() - begun, 3))
+        self.storage.put(record_path, json.dumps(record, indent=1).encode())
+        if not self.progress.quiet and not self.progress.console.is_terminal:
+            self.progress.say(f"{title}: {record['seconds']:.1f} s")
+        return record
+
+
+class StageLog:
+    """`logs/<stage>.log`: one line an event, with time, worker, node and shard."""
+
+    def __init__(self, storage: Storage, table: str) -> None:
+        self.storage = storage
+        self.path = f"logs/{table.replace('/', '-')}.log"
+        self._lines: list[str] = []
+        self._file = None
+        if storage.local_path is not None:
+            target = Path(storage.local_path, self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = target.open("a", buffering=1)
+
+    def add(self, event: Any) -> None:
+        """Appends an event."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        line = f"{now} worker={event.worker} node={event.node} shard={event.shard} {event.text}\n"
+        if self._file:
+            self._file.write(line)
+        else:
+            self._lines.append(line)
+
+    def close(self) -> None:
+        """Ends the file; on an object store, writes it after what earlier runs wrote."""
+        if self._file:
+            self._file.close()
+        elif self._lines:
+            try:
+                before = self.storage.get(self.path)
+            except KeyError:
+                before = b""
+            self.storage.put(self.path, before + "".join(self._lines).encode())

@@ -1,0 +1,136 @@
+"""The Ray session: one on this machine, loopback only and quiet, or a running cluster that is joined.
+
+Nothing here listens beyond 127.0.0.1, and nothing that this process did not start is ever stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from cluster.errors import InputError, RunError
+from cluster.settings import ClusterSettings, PoolSettings
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without GPUs keeps its environment as it is
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_TQDM_PATCH_PRINT": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+
+def connect(settings: ClusterSettings) -> bool:
+    """Starts or joins Ray, if this process has not yet. Returns whether this call did.
+
+    Raises:
+        InputError: there is no Ray at `settings.address`.
+        RunError: Ray does not start here.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        return False
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if settings.address:
+        try:
+            ray.init(address=settings.address, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).split("\n")[0]
+            raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
+        return True
+    # a file in the home directory can switch on token mode for the whole machine; this cluster is private to loopback
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=settings.cpus,
+            object_store_memory=settings.object_store_mib * 2**20,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **common,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise RunError(f"Ray did not start on this machine: {error}") from error
+    return True
+
+
+def disconnect() -> None:
+    """Ends a session that `connect` started."""
+    import ray
+
+    ray.shutdown()
+
+
+def request(pool: PoolSettings) -> dict[str, float]:
+    """What each worker of a pool holds, by Ray's names."""
+    wants = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
+    return {name: amount for name, amount in wants.items() if amount}
+
+
+def places_for(pool: PoolSettings) -> int:
+    """How many workers of a pool the living nodes can hold, were they empty."""
+    import ray
+
+    wants = request(pool)
+    total = 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            if not wants:
+                total += int(has.get("CPU", 1))
+            else:
+                total += min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in wants.items())
+    return total
+
+
+def check_places(stage: str, pool: PoolSettings) -> None:
+    """Refuses a pool of which not one worker fits on any node.
+
+    Raises:
+        InputError: names what a worker wants and what each node has.
+    """
+    if places_for(pool) == 0:
+        raise InputError(
+            f"stage {stage}: each worker wants {describe_request(pool)}, and no node of the cluster has that. "
+            f"{describe_cluster()} Change the stage's pool, or join a cluster that has it (cluster.address)."
+        )
+
+
+def describe_request(pool: PoolSettings) -> str:
+    """What each worker of a pool wants, in words."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in request(pool).items()) or "nothing"
+
+
+def describe_cluster() -> str:
+    """What each living node has, in words."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    lines = []
+    for node in nodes[:8]:
+        has = {
+            name: amount
+            for name, amount in sorted(node["Resources"].items())
+            if ":" not in name and name not in ("memory", "object_store_memory")
+        }
+        amounts = ", ".join(f"{amount:g} {name}" for name, amount in has.items()) or "nothing"
+        lines.append(f"{node['NodeManagerAddress']} has {amounts}")
+    more = f", and {len(nodes) - 8} more nodes" if len(nodes) > 8 else ""
+    return f"The cluster: {'; '.join(lines)}{more}."
+
+
+def free() -> str:
+    """What the cluster has free, in words."""
+    import ray
+
+    available = ray.available_resources()
+    amounts = [
+        f"{amount:g} {name}"
+        for name, amount in sorted(available.items())
+        if ":" not in name and name not in ("memory", "object_store_memory")
+    ]
+    return ", ".join(amounts) or "nothing"

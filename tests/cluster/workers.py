@@ -1,0 +1,102 @@
+"""Workers that misbehave on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster.errors import InputError
+from cluster.schemas import TableSchema
+from cluster.tables import Shard
+from cluster.worker import Output, Reject, Task
+
+NUMBERS = TableSchema("numbers", pa.schema([("id", pa.string()), ("value", pa.int64())]), "tests", "number")
+
+
+def shards(rows: int, each: int) -> list[Shard]:
+    """Shards whose rows are the numbers first … first + rows."""
+    return [
+        Shard(f"{index:05d}", min(each, rows - first), params={"first": first})
+        for index, first in enumerate(range(0, rows, each))
+    ]
+
+
+class Count:
+    """Writes the numbers of its shard. `poison` maps a number to what happens at it."""
+
+    def __init__(
+        self,
+        poison: dict[int, str] | None = None,
+        seconds: float = 0.0,
+        marker: str = "",
+        scale: int = 1,
+        salt: bool = False,
+    ) -> None:
+        self.poison = poison or {}
+        self.seconds = seconds
+        self.marker = marker
+        self.scale = scale
+        self.salt = salt
+        if "constructor" in self.poison.values():
+            raise ValueError("cannot be constructed")
+
+    def process(self, task: Task) -> Output:
+        if task.rows is not None:
+            numbers = [int(name) for name in task.rows.column("id").to_pylist()]
+        else:
+            first = task.shard.params["first"]
+            numbers = list(range(first + task.start, first + task.stop))
+        if self.marker:
+            with Path(self.marker).open("a") as file:
+                file.write(f"{os.getpid()} {task.shard.name} {task.start} {task.stop}\n")
+        time.sleep(self.seconds)
+        rejects, drops, kept = [], {}, []
+        for number in numbers:
+            kind = self.poison.get(number)
+            if kind == "raise":
+                raise ValueError(f"number {number} cannot be done")
+            if kind == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "hang":
+                time.sleep(1000)
+            if kind == "input":
+                raise InputError(f"number {number} is not allowed here")
+            if kind == "once":
+                flag = Path(f"{self.marker}.{number}")
+                if not flag.exists():
+                    flag.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "reject":
+                rejects.append(Reject(str(number), "unlucky"))
+            elif kind == "drop":
+                drops["small"] = drops.get("small", 0) + 1
+            elif kind != "lose":
+                kept.append(number)
+        salt = time.time_ns() if self.salt else 0
+        rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
+        return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})
+
+
+class CountAsync(Count):
+    """The same as a coroutine."""
+
+    async def process(self, task: Task) -> Output:  # type: ignore[override]
+        await asyncio.sleep(self.seconds)
+        if any(self.poison.get(task.shard.params["first"] + row) == "hang" for row in range(task.start, task.stop)):
+            await asyncio.sleep(1000)
+        return super().process(task)
+
+
+class Parent(Count):
+    """Starts a child process that outlives it, and writes its id to `marker`."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        Path(marker).write_text(str(child.pid))
