@@ -87,7 +87,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers that cover `low`…`high`; the first and the last lie on or outside the range."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"axis from {low} to {high}")
-    if high - low < 1e-12 * max(1.0, abs(low)):
+    if high - low < 1e-9 * max(1.0, abs(low)):
         spread = abs(low) * 0.1 or 1.0
         low, high = low - spread, high + spread
     raw = (high - low) / max(1, count - 1)

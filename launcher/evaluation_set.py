@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.storage import Storage
+from distill import judged
 from distill.settings import EvaluationSettings
 
 PYDOCS = "pydocs://"
@@ -29,8 +30,10 @@ class EvaluationSet:
 def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
     """The folder that base and student are judged on, written first if the recipe asks for Python documentation.
 
+    A run that has not begun reads all of it, so that evaluation cannot fail after hours of work.
+
     Raises:
-        InputError: no such folder, no such split, or qrels that cannot be read.
+        InputError: anything in the folder is missing or malformed.
     """
     if settings.dataset is None:
         return None
@@ -38,11 +41,13 @@ def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | N
         folder = _write_pydocs(storage, settings)
     else:
         folder = Path(settings.dataset).expanduser()
-    return EvaluationSet(folder, judged_passages(folder, settings.split))
+        if not storage.exists("records/plan.json"):
+            judged.read(folder, settings.split)
+    return EvaluationSet(folder, judged.judged_passages(folder, settings.split))
 
 
 def check(settings: EvaluationSettings) -> None:
-    """Looks for the folder and the split that a recipe names.
+    """Looks for the folder and the split that a recipe names, before anything is started or written.
 
     Raises:
         InputError: one of them is not there.
@@ -52,33 +57,10 @@ def check(settings: EvaluationSettings) -> None:
     folder = Path(settings.dataset).expanduser()
     if not folder.is_dir():
         raise InputError(
-            f"evaluation.dataset: there is no folder {folder}; expected a BEIR folder (corpus.jsonl, queries.jsonl, "
-            "qrels/), pydocs://PACKAGES, or null to judge on the dev lists alone"
+            f"evaluation.dataset: there is no folder {folder}. Expected a BEIR folder (corpus.jsonl, queries.jsonl, "
+            "qrels/), pydocs://PACKAGES, or null if there are no judged queries."
         )
-    missing = [name for name in ("corpus.jsonl", "queries.jsonl") if not (folder / name).is_file()]
-    if missing:
-        raise InputError(f"evaluation.dataset: {folder} lacks {' and '.join(missing)}; expected a BEIR folder")
-    path = folder / "qrels" / f"{settings.split}.tsv"
-    if not path.is_file():
-        splits = ", ".join(sorted(one.stem for one in path.parent.glob("*.tsv"))) or "none"
-        raise InputError(f"evaluation.split: there is no {path}; splits in this folder: {splits}")
-
-
-def judged_passages(folder: Path, split: str) -> frozenset[str]:
-    """Ids of all passages that `qrels/<split>.tsv` judges."""
-    path = folder / "qrels" / f"{split}.tsv"
-    judged = set()
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            fields = line.rstrip("\r\n").split("\t")
-            if number == 1 and not fields[-1].lstrip("-").isdigit():
-                continue  # the header
-            if not line.strip():
-                continue
-            if len(fields) != 3:
-                raise InputError(f"{path}, line {number}: expected query-id, corpus-id and score, tab-separated")
-            judged.add(fields[1])
-    return frozenset(judged)
+    judged.read_qrels(folder, settings.split)
 
 
 def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:

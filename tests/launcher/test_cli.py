@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.workdir import complete_workdir
+
+LISTWISE = str(Path(sys.executable).with_name("listwise"))
+
+
+def listwise(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [LISTWISE, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """Exit code 2 and one message, no traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("error:") == 1
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_help_names_every_command_and_exits_0() -> None:
+    done = listwise("--help")
+    assert done.returncode == 0
+    for command in ("init", "plan", "run", "status", "evaluate", "report", "doctor", "gc"):
+        assert f" {command} " in done.stdout
+
+
+def test_help_costs_little_more_than_importing_typer_and_rich() -> None:
+    def seconds(command: list[str]) -> float:
+        begun = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        return time.perf_counter() - begun
+
+    ratios = [seconds([LISTWISE, "--help"]) / seconds([sys.executable, "-c", "import typer, rich"]) for _ in range(7)]
+    assert statistics.median(ratios) < 4
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ["torch", "ray", "vllm", "faiss", "deepspeed", "transformers", "sentence_transformers", "datasets", "numpy"]
+    code = f"import sys, launcher.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", [["run"], ["nonsense"], ["run", "pydocs", "--nonsense"], ["evaluate", "--model", "x"]]
+)
+def test_bad_usage_exits_2_without_a_traceback(words: list[str]) -> None:
+    done = listwise(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "Usage: listwise" in done.stderr
+
+
+def test_a_recipe_with_a_misspelt_key_exits_2_and_writes_nothing(tmp_path: Path) -> None:
+    done = listwise("run", "laptop", "--set", f"workdir={tmp_path}/run", "--set", "corpus.pth=x")
+    assert_refused(done, "unknown key `corpus.pth`; did you mean `corpus.path`?")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_evaluation_folder_exits_2_and_writes_nothing(tmp_path: Path) -> None:
+    done = listwise("run", "laptop", "--set", f"workdir={tmp_path}/run", "--set", "evaluation.dataset=/no/such/folder")
+    assert_refused(done, "evaluation.dataset: there is no folder /no/such/folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_stage_exits_2_and_writes_nothing(tmp_path: Path) -> None:
+    for option in ("--until", "--overwrite"):
+        done = listwise("run", "laptop", "--set", f"workdir={tmp_path}/run", option, "trainig")
+        assert_refused(done, f"{option} trainig", "training")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_init_writes_a_recipe_that_loads_and_never_replaces_a_file(tmp_path: Path) -> None:
+    assert listwise("init", "--recipe", "laptop", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "laptop.yaml").read_text()
+    assert text.startswith("#")
+    assert_refused(listwise("init", "--recipe", "laptop", cwd=tmp_path), "laptop.yaml exists already")
+    assert (tmp_path / "laptop.yaml").read_text() == text
+    assert_refused(listwise("init", "--recipe", "lap", cwd=tmp_path), "no shipped recipe 'lap'", "laptop")
+
+
+@pytest.mark.parametrize("command", ["status", "report", "gc"])
+def test_looking_at_a_run_that_is_not_there_exits_2_and_creates_nothing(command: str, tmp_path: Path) -> None:
+    assert_refused(listwise(command, str(tmp_path / "run")), "there is no folder")
+    assert_refused(listwise(command, str(tmp_path)), "holds no run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_reads_a_run_from_its_files_alone(tmp_path: Path) -> None:
+    complete_workdir(tmp_path / "run")
+    done = listwise("status", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    line = next(line.split() for line in done.stdout.splitlines() if line.startswith("passages"))
+    assert line[:6] == ["passages", "1/1", "200", "175", "25", "0"]
+    assert "passages dropped: duplicate 20, too short 5" in done.stdout
+    assert "evaluation: done" in done.stdout
+
+
+def test_report_names_the_page_it_wrote(tmp_path: Path) -> None:
+    complete_workdir(tmp_path / "run")
+    done = listwise("report", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_text().startswith("<!doctype html>")
+
+
+def test_doctor_finds_every_package_of_the_known_good_set() -> None:
+    done = listwise("doctor")
+    assert "packages" in done.stdout
+    assert "not installed:" not in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if "✗" in done.stdout else 0)

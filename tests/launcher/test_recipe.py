@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.errors import InputError
+from launcher.recipe import Recipe, load_recipe, shipped_recipes
+
+GOOD = """\
+name: small
+workdir: runs/small
+corpus:
+  path: corpus.jsonl
+teachers:
+  bm25: {kind: bm25, weight: 0.5}
+student:
+  model: all-MiniLM-L6-v2
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(source: str, overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(InputError) as caught:
+        load_recipe(source, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pydocs", "cadet", "small-gpu", "laptop"])
+def test_every_shipped_recipe_is_valid_as_it_is(name: str) -> None:
+    assert load_recipe(name).name == name
+    assert name in shipped_recipes()
+
+
+def test_every_line_of_the_demo_recipe_is_explained() -> None:
+    path = Path(__file__).parents[2] / "launcher" / "recipes" / "pydocs.yaml"
+    lines = path.read_text().splitlines()
+    silent = [
+        line
+        for number, line in enumerate(lines)
+        if line.strip() and "#" not in line and not line.rstrip().endswith(":") and "#" not in lines[number - 1]
+    ]
+    assert silent == []
+
+
+def test_a_resolved_recipe_reads_back_as_itself(tmp_path: Path) -> None:
+    recipe = load_recipe("cadet")
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_key(tmp_path: Path) -> None:
+    source = write(tmp_path, GOOD.replace("path: corpus.jsonl", "pth: corpus.jsonl"))
+    message = refusal(source)
+    assert f"{source}, line 4: unknown key `corpus.pth`; did you mean `corpus.path`?" in message
+    assert "missing" not in message, "the misspelt key is the missing one: one mistake, one message"
+
+
+def test_a_misspelt_section_and_a_misspelt_teacher_field_are_found(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, GOOD.replace("weight", "weigth") + "trainig: {epochs: 2}\n"))
+    assert "line 6: unknown key `teachers.bm25.weigth`; did you mean `teachers.bm25.weight`?" in message
+    assert "line 9: unknown key `trainig`; did you mean `training`?" in message
+
+
+def test_a_key_of_another_section_is_sent_home(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, GOOD.replace("path: corpus.jsonl", "path: c\n  temperature: 0.5")))
+    assert "`corpus.temperature`; did you mean `generation.temperature`?" in message
+
+
+def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    text = GOOD.replace("path: corpus.jsonl", "path: c\n  max_sources: many\n  seeed: 1") + "lists: {length: 1}\n"
+    message = refusal(write(tmp_path, text))
+    assert message.startswith(f"the recipe {tmp_path / 'recipe.yaml'} has 3 problems:")
+    found = [message.index(part) for part in ("line 5: `corpus.max_sources` is 'many'", "line 6", "line 11")]
+    assert found == sorted(found)
+
+
+def test_a_missing_section_and_a_missing_field_are_named(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, "name: x\nworkdir: y\ncorpus:\nteachers:\n  a: {kind: cross_encoder}\n"))
+    assert "`student` is missing" in message
+    assert "line 3: `corpus.path` is missing (BEIR folder" in message
+    assert "line 5: `teachers.a`: a cross_encoder teacher needs `model`" in message
+
+
+def test_set_overrides_nested_fields_with_yaml_values(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write(tmp_path, GOOD),
+        ["teachers.bm25.weight=2", "training.learning_rate=1e-4", "generation.query_types=[title, claim]",
+         "evaluation.dataset=null", "corpus.path=pydocs://numpy,scipy", "teachers.fast.kind=bi_encoder"],
+    )  # fmt: skip
+    assert recipe.teachers["bm25"].weight == 2
+    assert recipe.training.learning_rate == 1e-4
+    assert recipe.generation.query_types == ["title", "claim"]
+    assert recipe.evaluation.dataset is None
+    assert recipe.corpus.path == "pydocs://numpy,scipy"
+    assert recipe.teachers["fast"].kind == "bi_encoder"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.epoch=3", "--set training.epoch=3: unknown key `training.epoch`; did you mean `training.epochs`?"),
+        ("training.epochs=none", "--set training.epochs=none: `training.epochs` is 'none'"),
+        ("training.epochs", "--set training.epochs: expected section.field=value"),
+        ("name.first=x", "--set name.first=x: `name` holds a value, not a section"),
+        ("lists.length=[", "not valid YAML"),
+    ],
+)
+def test_a_wrong_override_is_named_as_it_was_typed(tmp_path: Path, override: str, expected: str) -> None:
+    assert expected in refusal(write(tmp_path, GOOD), (override,))
+
+
+def test_sections_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path, GOOD), ("training.list_length=30", "retrieval.depth=5"))
+    assert "training.list_length is 30, but lists hold only lists.length = 20" in message
+    assert "retrieval proposes at most 10 passages" in message
+
+
+def test_a_teacher_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
+    assert "'../x' becomes part of a path" in refusal(write(tmp_path, GOOD.replace("bm25:", "../x:")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [", "line 1, column"),
+        ("- a list\n", "expected sections"),
+        ("", "expected sections"),
+        (GOOD + "name: again\n", "line 9: `name` stands here a second time"),
+        ("name: \tx: y\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refusal(write(tmp_path, text))
+
+
+def test_a_recipe_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"name: caf\xe9\n")
+    assert "not UTF-8 text (byte 9)" in refusal(str(tmp_path / "recipe.yaml"))
+
+
+def test_a_missing_recipe_names_the_nearest_one(tmp_path: Path) -> None:
+    assert "Did you mean pydocs?" in refusal("pydoc")
+    source = write(tmp_path, GOOD)
+    assert f"Did you mean {source}?" in refusal(source.replace("recipe.yaml", "recipes.yaml"))
+
+
+def test_a_dense_retriever_without_encoder_uses_the_student(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), ["student.max_passage_tokens=99"])
+    assert recipe.dense_retrievers()["student"] == recipe.student_encoder()
+    assert recipe.student_encoder().max_passage_tokens == 99
+
+
+def test_a_model_folder_that_does_not_exist_is_found_before_anything_starts(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), ["student.model=./no/such/model"])
+    with pytest.raises(InputError, match=r"student\.model: model './no/such/model'"):
+        recipe.check_inputs()
+
+
+def test_the_dumped_recipe_holds_every_default() -> None:
+    recipe = load_recipe("laptop")
+    assert yaml.safe_load(recipe.to_yaml())["training"]["gradient_clip"] == 1.0
+    assert set(yaml.safe_load(recipe.to_yaml())) == set(Recipe.model_fields)

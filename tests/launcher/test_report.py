@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from cluster.storage import Storage
+from launcher.report import build_report
+from tests.launcher.workdir import NASTY, complete_workdir
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    return complete_workdir(tmp_path / "run")
+
+
+def page(storage: Storage) -> Page:
+    build_report(storage)
+    return Page(storage.get("report.html").decode())
+
+
+def test_report_json_holds_base_student_interval_and_throughput_of_every_stage(storage: Storage) -> None:
+    build_report(storage)
+    report = json.loads(storage.get("report.json"))
+    for side in ("base", "student"):
+        assert {"model", "ndcg@10", "recall@100", "mrr@10", "queries", "passages"} <= report[side].keys()
+    assert report["difference"]["low"] == 0.02
+    assert report["difference"]["high"] == 0.1
+    assert [stage["table"] for stage in report["stages"]] == [
+        "records", "passages", "queries", "candidates", "scores/bm25", "lists",
+    ]  # fmt: skip
+    assert all(stage["rows_per_s"] > 0 for stage in report["stages"])
+
+
+def test_every_text_of_a_run_is_shown_as_text(storage: Storage) -> None:
+    found = page(storage)
+    assert "script" not in found.tags
+    assert found.text.count('alert("query")') >= 6, "run name, drop reason, query, passage ids and texts"
+    assert NASTY in found.text
+
+
+def test_the_page_needs_no_network(storage: Storage) -> None:
+    build_report(storage)
+    html = storage.get("report.html").decode()
+    found = Page(html)
+    assert not {"link", "script", "img", "iframe"} & set(found.tags)
+    assert not [value for name, value in found.attributes if name in ("src", "href", "xlink:href")]
+    assert not re.findall(r"https?://|@import|url\(", html)
+
+
+def test_the_funnel_adds_up_and_names_each_reason(storage: Storage) -> None:
+    found = " ".join(page(storage).text.split())
+    assert "175 rows of 200 input records" in found
+    assert "duplicate 20 (10 %)" in found
+    assert "300 rows of 397 queries" in found
+    assert "rejected 3" in found
+
+
+def test_bars_of_a_finished_stage_fill_its_width(storage: Storage) -> None:
+    build_report(storage)
+    html = storage.get("report.html").decode()
+    bars = re.findall(r'<div class="bar">(.*?)</div>', html, flags=re.S)
+    assert len(bars) == 6
+    for bar in bars:
+        assert sum(map(float, re.findall(r"width:([\d.]+)%", bar))) == pytest.approx(100, abs=0.01)
+
+
+def test_curves_survive_a_last_line_that_is_cut(storage: Storage) -> None:
+    found = page(storage)
+    assert found.tags.count("polyline") == 5, "loss, dev loss, dev nDCG, repeats, queries per second"
+    assert "best 0.6100, step 10" in found.text
+
+
+def test_a_run_that_was_cut_has_a_report_too(storage: Storage) -> None:
+    storage.delete("evaluation")
+    assert "trained, not judged" in page(storage).text
+    for folder in ("training", "lists", "scores"):
+        storage.delete(folder)
+    storage.delete("candidates/commits")
+    text = " ".join(page(storage).text.split())
+    assert "This run is not finished" in text
+    assert "0 rows of 460 queries" in text
+    assert "0 of 1 shards" in text
+    assert "base" not in json.loads(storage.get("report.json"))
+
+
+def test_a_student_that_is_not_better_is_called_so(storage: Storage) -> None:
+    record = json.loads(storage.get("evaluation/record.json"))
+    record["difference"] |= {"mean": -0.01, "low": -0.03, "high": 0.01}
+    record["verdict"] = "The student is no better than its base: -0.0100. Keep the base."
+    storage.put("evaluation/record.json", json.dumps(record).encode())
+    found = page(storage)
+    assert "The student is no better than its base" in found.text
+    assert ("class", "verdict same") in found.attributes
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no run"):
+        build_report(Storage.open(str(tmp_path)))
