@@ -88,7 +88,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"axis from {low} to {high}")
     if high - low < 1e-9 * max(1.0, abs(low)):
-        spread = abs(low) * 0.1 or 1.0
+        spread = abs(low) * 0.1 if abs(low) > 1e-6 else 1.0
         low, high = low - spread, high + spread
     raw = (high - low) / max(1, count - 1)
     power = 10.0 ** math.floor(math.log10(raw))
