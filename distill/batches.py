@@ -84,12 +84,12 @@ def plan_step(
         world_size: number of ranks, W.
         micro_batch_tokens: most padded tokens of one forward pass (a single longer item still goes alone).
     """
-    query_order, query_shares = _deal(query_lengths[queries], world_size, micro_batch_tokens)
+    query_order, query_shares = deal(query_lengths[queries], world_size, micro_batch_tokens)
     queries = queries[query_order]
     listed = list_rows[queries]
     filled = listed != MASKED
     unique, inverse, counts = np.unique(listed[filled], return_inverse=True, return_counts=True)
-    passage_order, passage_shares = _deal(passage_lengths[unique], world_size, micro_batch_tokens)
+    passage_order, passage_shares = deal(passage_lengths[unique], world_size, micro_batch_tokens)
     position = np.empty(len(unique), dtype=np.int64)
     position[passage_order] = np.arange(len(unique))
     slots = np.full(listed.shape, MASKED, dtype=np.int64)
@@ -97,11 +97,17 @@ def plan_step(
     return StepPlan(queries, unique[passage_order], slots, counts[passage_order], query_shares, passage_shares)
 
 
-def _deal(lengths: np.ndarray, world_size: int, budget: int) -> tuple[np.ndarray, tuple[Share, ...]]:
+def deal(lengths: np.ndarray, world_size: int, budget: int) -> tuple[np.ndarray, tuple[Share, ...]]:
     """Deals items to ranks so that tokens balance: longest first, each to the rank with the fewest tokens so far.
 
-    Returns the order in which the items of rank 0, then rank 1, … stand, and each rank's share of that order. Within a
-    rank items stand by descending length, so that a micro-batch holds items of similar length and pads little.
+    Args:
+        lengths: (n,) tokens of each item.
+        world_size: number of ranks.
+        budget: most padded tokens of a micro-batch.
+
+    Returns:
+        The (n,) order in which the items of rank 0, then rank 1, … stand, and each rank's share of that order. Within
+        a rank items stand by descending length, so that a micro-batch holds items of similar length and pads little.
     """
     dealt: list[list[int]] = [[] for _ in range(world_size)]
     loads = [(0, rank) for rank in range(world_size)]

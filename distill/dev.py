@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from distill.batches import Share, deal
 from distill.dataset import ListData
 from distill.gather import gather_ragged
 from distill.losses import LossSettings, listwise_kl
@@ -19,6 +20,7 @@ from distill.step import Student
 from distill.tokens import TokenFile
 
 DEPTH = 10
+_SEARCH_ELEMENTS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -70,55 +72,70 @@ class DevEvaluator:
         self.settings = settings
         self.budget = micro_batch_tokens
         self.pad_id = pad_id
-        best = lists.scores.max(axis=1, keepdims=True) if len(lists) else lists.scores
+        best = lists.scores.max(axis=1, keepdims=True)
         relevant = (lists.rows >= 0) & ((lists.scores > settings.contrastive_margin * best) | (lists.scores == best))
         self.gains = np.where(relevant, lists.scores, 0.0)
 
     def __call__(self, student: Student, rank: int, world_size: int) -> DevResult:
         """The same result on every rank."""
-        count, device = len(self.lists), student.device
-        bounds = [len(self.passage_tokens) * each // world_size for each in range(world_size + 1)]
-        first, last = bounds[rank], bounds[rank + 1]
-        passages = self._encode(student, self.passage_tokens, np.arange(first, last))
-        shares = [count * each // world_size for each in range(world_size + 1)]
-        sizes = [stop - start for start, stop in zip(shares, shares[1:], strict=False)]
-        own = self._encode(student, self.query_tokens, np.arange(shares[rank], shares[rank + 1]))
-        queries = gather_ragged(own, sizes)
-
-        similarity = queries @ passages.T
-        depth = min(DEPTH, similarity.shape[1])
-        values, places = similarity.topk(depth, dim=1)
-        listed = torch.from_numpy(self.lists.rows).to(device)
-        mine = (listed >= first) & (listed < last)
-        found = similarity.gather(1, (listed - first).clamp(0, max(0, last - first - 1))) * mine
-        ranked = torch.cat([values, (places + first).to(values.dtype)], dim=1)
+        passages, order, share = self._encode(student, self.passage_tokens, rank, world_size)
+        own, query_order, query_share = self._encode(student, self.query_tokens, rank, world_size)
+        queries = gather_ragged(own, [each.size for each in query_share])
+        rows = torch.from_numpy(self.lists.rows[query_order])
+        position = np.empty(len(order) + 1, dtype=np.int64)  # the last place stands for an empty slot
+        position[order], position[-1] = np.arange(len(order)), -1
+        place = torch.from_numpy(position)[rows].to(queries.device) - share[rank].start
+        values, found, listed = self._search(queries, passages, place)
+        top = torch.from_numpy(order[share[rank].start : share[rank].stop])[found.cpu()]
+        top = torch.nn.functional.pad(top, (0, DEPTH - top.shape[1]), value=-2).to(queries.device)
+        values = torch.nn.functional.pad(values, (0, DEPTH - values.shape[1]), value=-torch.inf)
         if world_size > 1:
-            dist.all_reduce(found)
-            gathered = [torch.empty_like(ranked) for _ in range(world_size)]
-            dist.all_gather(gathered, ranked)
-            values = torch.cat([each[:, :depth] for each in gathered], dim=1)
-            rows = torch.cat([each[:, depth:] for each in gathered], dim=1)
-        else:
-            rows = ranked[:, depth:]
-        top = rows.gather(1, values.topk(min(DEPTH, values.shape[1]), dim=1).indices).long().cpu().numpy()
-        hits = top[:, :, None] == self.lists.rows[:, None, :]
-        ranked_gains = (hits * self.gains[:, None, :]).sum(axis=2)
-        teacher = torch.from_numpy(self.lists.scores).to(device)
-        loss = listwise_kl(found, teacher, listed >= 0, self.settings).mean()
-        return DevResult(float(ndcg(ranked_gains, self.gains).mean()), float(loss))
+            dist.all_reduce(listed)
+            values, top = (_gather_columns(each, world_size) for each in (values, top))
+        best = top.gather(1, values.topk(DEPTH, dim=1).indices).cpu().numpy()
 
-    def _encode(self, student: Student, tokens: TokenFile, rows: np.ndarray) -> torch.Tensor:
-        """(len(rows), d) float32 embeddings on the student's device, encoded by descending length."""
-        order = rows[np.argsort(-tokens.lengths[rows], kind="stable")]
-        parts, start = [], 0
+        gains = self.gains[query_order]
+        hits = best[:, :, None] == rows.numpy()[:, None, :]
+        teacher = torch.from_numpy(self.lists.scores[query_order]).to(listed.device)
+        loss = listwise_kl(listed, teacher, (rows >= 0).to(listed.device), self.settings).mean()
+        return DevResult(float(ndcg((hits * gains[:, None, :]).sum(axis=2), gains).mean()), float(loss))
+
+    def _search(
+        self, queries: torch.Tensor, passages: torch.Tensor, place: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Best of this rank's passages per query, (Q, ≤10) values and positions, and (Q, L) similarities of listed ones.
+
+        `place` is where listed passages stand among this rank's; similarities of others are 0.
+        """
+        values, found, listed = [], [], []
+        rows = max(1, _SEARCH_ELEMENTS // max(1, len(passages)))
+        for start in range(0, len(queries), rows):
+            similarity = queries[start : start + rows] @ passages.T
+            near = similarity.topk(min(DEPTH, similarity.shape[1]), dim=1)
+            values.append(near.values)
+            found.append(near.indices)
+            where = place[start : start + rows]
+            inside = (where >= 0) & (where < len(passages))
+            listed.append(similarity.gather(1, where.clamp(0, len(passages) - 1)) * inside)
+        return torch.cat(values), torch.cat(found), torch.cat(listed)
+
+    def _encode(
+        self, student: Student, tokens: TokenFile, rank: int, world_size: int
+    ) -> tuple[torch.Tensor, np.ndarray, tuple[Share, ...]]:
+        """This rank's share of a token file: (n, d) float32, with the order of all rows and everyone's shares."""
+        order, shares = deal(tokens.lengths, world_size, self.budget)
+        own = shares[rank]
+        # Under ZeRO 3 a forward is a collective: every rank makes equally many, and one more leaves none empty-handed.
+        missing = max(len(each.micro_batches) for each in shares) - len(own.micro_batches)
+        parts = []
         with torch.no_grad():
-            while start < len(order):
-                size = max(1, self.budget // max(1, int(tokens.lengths[order[start]])))
-                batch = order[start : start + size]
-                ids, mask = tokens.padded(batch, self.pad_id)
+            for positions in (*own.micro_batches, *[np.zeros(1, dtype=np.int64)] * missing):
+                ids, mask = tokens.padded(order[positions], self.pad_id)
                 parts.append(student(ids.to(student.device), mask.to(student.device)))
-                start += size
-        stacked = torch.cat(parts)
-        result = torch.empty_like(stacked)
-        result[torch.from_numpy(order - rows[0]).to(stacked.device)] = stacked
-        return result
+        return torch.cat(parts)[: own.size], order, shares
+
+
+def _gather_columns(local: torch.Tensor, world_size: int) -> torch.Tensor:
+    gathered = [torch.empty_like(local) for _ in range(world_size)]
+    dist.all_gather(gathered, local.contiguous())
+    return torch.cat(gathered, dim=1)

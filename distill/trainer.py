@@ -1,0 +1,288 @@
+"""The training loop of one rank. The same function runs under Ray Train, torchrun and srun, or alone.
+
+Everything that decides a step is a pure function of the step number, so the loop has no state but weights, moments and
+the number of the next step; a checkpoint is those three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from cluster.errors import InputError, RunError
+from cluster.storage import Storage
+from cluster.tables import Table
+from distill.batches import StepPlan, batch_queries, plan_step, steps_per_epoch
+from distill.checkpoints import load_checkpoint, load_weights, newest_checkpoint, save_checkpoint
+from distill.dataset import read_lists
+from distill.dev import DevEvaluator
+from distill.encoder import default_device, load_model, passage_text, resolve_dtype
+from distill.engine import join_ranks, start_engine
+from distill.export import save as save_model
+from distill.losses import LossSettings
+from distill.settings import StudentSettings, TrainingSettings
+from distill.step import Stepper, Student
+from distill.tokens import TokenFile, write_tokens
+from distill.trackers import Trackers
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What a rank needs to know.
+
+    Attributes:
+        training, student: recipe sections.
+        workdir: url of the run; `lists` and `passages` are table paths in it.
+        output: folder that every rank's node can write to: checkpoints, tokens, metrics.jsonl.
+        model: folder of the exported student.
+    """
+
+    training: TrainingSettings
+    student: StudentSettings
+    workdir: str
+    output: str
+    model: str
+    lists: str = "lists"
+    passages: str = "passages"
+
+    def to_json(self) -> str:
+        """For handing the job to ranks."""
+        settings = {"training": self.training.model_dump(), "student": self.student.model_dump()}
+        return json.dumps({**asdict(self), **settings})
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingJob:
+        """The inverse of `to_json`."""
+        fields = json.loads(text)
+        fields["training"] = TrainingSettings(**fields["training"])
+        fields["student"] = StudentSettings(**fields["student"])
+        return cls(**fields)
+
+
+def learning_rate(step: int, total: int, training: TrainingSettings) -> float:
+    """Linear warm-up to the full rate, then linear decay to `final_learning_rate` × it at the last step."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    left = (total - 1 - step) / max(1, total - 1 - training.warmup_steps)
+    return training.learning_rate * (training.final_learning_rate + (1 - training.final_learning_rate) * max(0.0, left))
+
+
+def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda record: None) -> dict[str, Any]:
+    """Trains on this rank; every rank calls it. Continues from the newest checkpoint in `job.output`.
+
+    Args:
+        job: the same on every rank.
+        on_record: called on rank 0 with every line of metrics.jsonl as it is written, and first of all with
+            {"total", "resumed"}, queries of the whole training and those of earlier runs.
+
+    Returns:
+        {"model", "steps", "total_steps", "best_step", "dev", "base_dev", "lists", "dev_lists", "world_size", …}.
+
+    Raises:
+        InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training.
+        RunError: the loss is no number; the batch's query ids are named and the last checkpoint stays.
+    """
+    device = default_device()
+    rank, world_size = join_ranks(device)
+    if device == "cuda":
+        device = f"cuda:{torch.cuda.current_device()}"
+    return _Rank(job, device, rank, world_size, on_record).train()
+
+
+class _Rank:
+    """One rank's training: set up in `__init__`, run in `train`."""
+
+    def __init__(
+        self, job: TrainingJob, device: str, rank: int, world_size: int, on_record: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.job, self.rank, self.world_size, self.on_record = job, rank, world_size, on_record
+        self.training = job.training
+        self.output = Path(job.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+        storage = Storage.open(job.workdir)
+        passages, lists = Table.open(storage, job.passages), Table.open(storage, job.lists)
+        table = lists.read()
+        self.lists = read_lists(table, "train", self.training.list_length, passages.num_rows)
+        self.dev_lists = read_lists(table, "dev", self.training.list_length, passages.num_rows).head(
+            self.training.dev_queries
+        )
+        if not len(self.lists):
+            raise InputError("there are no training lists: lists.dev_fraction or the filters left none.")
+        self.queries_per_step = min(self.training.queries_per_step, len(self.lists))
+        if self.queries_per_step < world_size:
+            raise InputError(
+                f"a step of {self.queries_per_step} queries cannot be dealt to {world_size} ranks: lower "
+                "training.ranks, raise training.queries_per_step, or generate more queries."
+            )
+        self.per_epoch = steps_per_epoch(len(self.lists), self.queries_per_step)
+        self.total = min(self.training.epochs * self.per_epoch, self.training.max_steps or self.training.epochs * 10**9)
+        self.identity = {
+            "student": job.student.model_dump(),
+            "lists": lists.fingerprint,
+            "passages": passages.fingerprint,
+            "training": self.training.model_dump(exclude={"ranks", "trackers", "keep_checkpoints", "cpus_per_rank"}),
+        }
+        model = load_model(job.student, device)
+        self.tokens = self._tokenise(passages, model.tokenizer, model.prompts)
+        dtype = resolve_dtype(self.training.dtype, device)
+        self.student = Student(model, device, dtype)
+        self.loss_settings = LossSettings(
+            **{name: getattr(self.training, name) for name in LossSettings.__dataclass_fields__}
+        )
+        self.engine = start_engine(self.student, self.training, world_size)
+        pad_id = model.tokenizer.pad_token_id
+        self.stepper = Stepper(
+            self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
+            self.training.activation_tokens, pad_id,
+        )  # fmt: skip
+        self.evaluator = (
+            DevEvaluator(
+                self.dev_lists, self.tokens["dev"], self.tokens["passages"], self.loss_settings,
+                self.training.micro_batch_tokens, pad_id,
+            )
+            if len(self.dev_lists)
+            else None
+        )  # fmt: skip
+
+    def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str]) -> dict[str, TokenFile]:
+        """Token files, written by rank 0 once for this identity and mapped by all ranks."""
+        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+        folder, student = self.output / "tokens" / key, self.job.student
+        wanted: dict[str, tuple[Iterable[str], int, str]] = {
+            "train": (self.lists.texts.to_pylist(), student.max_query_tokens, prompts["query"]),
+            "dev": (self.dev_lists.texts.to_pylist(), student.max_query_tokens, prompts["query"]),
+            "passages": (_texts(passages), student.max_passage_tokens, prompts["document"]),
+        }
+        if self.rank == 0:
+            for name, (texts, limit, prompt) in wanted.items():
+                if not (folder / f"{name}.arrow").exists():
+                    write_tokens(folder / f"{name}.arrow", texts, tokenizer, limit, prompt)
+        dist.barrier()
+        return {name: TokenFile(folder / f"{name}.arrow") for name in wanted}
+
+    def train(self) -> dict[str, Any]:
+        """Runs all steps that are left, keeps the best checkpoint, exports it."""
+        checkpoints = self.output / "checkpoints"
+        newest = newest_checkpoint(checkpoints)
+        state: dict[str, Any] = {
+            "step": 0, "identity": self.identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
+            "stale": 0, "base_dev": None, "dev": None,
+        }  # fmt: skip
+        if newest:
+            state = load_checkpoint(newest, self.engine, self.identity)
+        with Trackers(self.training.trackers if self.rank == 0 else [], self.output, self._hyperparameters()) as track:
+            self._trackers = track
+            if self.rank == 0:
+                size = self.queries_per_step
+                self.on_record({"total": self.total * size, "resumed": state["step"] * size})
+            if self.evaluator and state["base_dev"] is None:
+                state["base_dev"] = self._evaluate(0)
+            every = self.training.evaluate_every or self.per_epoch
+            with ThreadPoolExecutor(1) as planner:  # the next plan is made while this step runs
+                planned = planner.submit(self._plan, state["step"])
+                while state["step"] < self.total and state["stale"] < self.training.patience:
+                    plan = planned.result()
+                    planned = planner.submit(self._plan, min(state["step"] + 1, self.total - 1))
+                    self._step(state["step"], plan)
+                    state["step"] += 1
+                    last = state["step"] == self.total
+                    evaluate = self.evaluator is not None and (state["step"] % every == 0 or last)
+                    if evaluate:
+                        self._judge(state)
+                    due = self.training.checkpoint_every and state["step"] % self.training.checkpoint_every == 0
+                    if evaluate or last or due:
+                        save_checkpoint(checkpoints, self.engine, state, self.training.keep_checkpoints)
+        return self._finish(checkpoints, state)
+
+    def _plan(self, step: int) -> StepPlan:
+        epoch, within = divmod(step, self.per_epoch)
+        queries = batch_queries(len(self.lists), self.queries_per_step, self.training.seed, epoch, within)
+        return plan_step(
+            queries, self.lists.rows, self.tokens["train"].lengths, self.tokens["passages"].lengths,
+            self.world_size, self.training.micro_batch_tokens,
+        )  # fmt: skip
+
+    def _step(self, step: int, plan: StepPlan) -> None:
+        begun = time.monotonic()
+        rate = learning_rate(step, self.total, self.training)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        result = self.stepper.run(plan, self.lists.scores[plan.queries])
+        if not math.isfinite(result.loss):
+            ids = [self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10]]
+            raise RunError(
+                f"the loss of step {step + 1} is {result.loss}; the last checkpoint stays. The step's queries: "
+                f"{', '.join(ids)}{' …' if len(plan.queries) > 10 else ''}. Lower training.learning_rate, or look at "  # noqa: PLR2004
+                "the scores of these lists."
+            )
+        self.engine.step()
+        seconds = time.monotonic() - begun
+        norm = self.engine.get_global_grad_norm()
+        self._record({
+            "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss, "kl": result.kl,
+            "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries), "repeats": round(plan.repeats, 3),
+            "queries_per_s": round(len(plan.queries) / seconds, 2),
+            "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
+            "padding": round(1 - result.tokens / max(1, result.padded_tokens), 4),
+            "recomputed": round(result.recomputed_tokens / max(1, result.padded_tokens), 4),
+            "gradient_norm": float(norm) if norm is not None else None,
+        })  # fmt: skip
+
+    def _evaluate(self, step: int) -> dict[str, float]:
+        assert self.evaluator is not None
+        result = self.evaluator(self.student, self.rank, self.world_size)
+        dev = {"dev_ndcg@10": result.ndcg, "dev_loss": result.loss}
+        self._record({"step": step, "epoch": round(step / self.per_epoch, 4), **dev})
+        return dev
+
+    def _judge(self, state: dict[str, Any]) -> None:
+        """Evaluates, and notes whether nDCG or loss improved; the best checkpoint is the one with the best nDCG."""
+        state["dev"] = dev = self._evaluate(state["step"])
+        better = dev["dev_ndcg@10"] > state["best_ndcg"]
+        state["stale"] = 0 if better or dev["dev_loss"] < state["best_loss"] else state["stale"] + 1
+        state["best_loss"] = min(state["best_loss"], dev["dev_loss"])
+        if better:
+            state["best_ndcg"], state["best_step"] = dev["dev_ndcg@10"], state["step"]
+
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.rank == 0:
+            with (self.output / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            self._trackers.log(record)
+            self.on_record(record)
+
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {"student": self.job.student.model, "world_size": self.world_size, **self.training.model_dump()}
+
+    def _finish(self, checkpoints: Path, state: dict[str, Any]) -> dict[str, Any]:
+        """Rank 0 exports the best checkpoint; all ranks return the same record."""
+        best = state["best_step"] or state["step"]
+        record = {
+            "model": self.job.model, "steps": state["step"], "total_steps": self.total, "best_step": best,
+            "dev": state["dev"], "base_dev": state["base_dev"], "lists": len(self.lists),
+            "dev_lists": len(self.dev_lists), "world_size": self.world_size,
+            "queries_per_step": self.queries_per_step, "student": self.job.student.model,
+        }  # fmt: skip
+        if self.rank == 0:
+            model = load_model(self.job.student, "cpu")
+            load_weights(checkpoints / f"step-{best:08d}", Student(model, "cpu", torch.float32))
+            save_model(model, self.job.model, self.job.student, record)
+        dist.barrier()
+        return record
+
+
+def _texts(passages: Table) -> Iterable[str]:
+    for batch in passages.batches(["title", "text"]):
+        for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            yield passage_text(title, text)

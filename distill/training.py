@@ -1,0 +1,152 @@
+"""Stage 7: ranks placed by Ray Train, each running `distill.trainer.train`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError, RunError
+from cluster.run import Run
+from cluster.settings import PoolSettings
+from cluster.tables import Table
+from distill.settings import StudentSettings, TrainingSettings
+from distill.trainer import TrainingJob
+
+MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
+
+
+def build(
+    run: Run, training: TrainingSettings, student: StudentSettings, lists: Table, passages: Table
+) -> dict[str, Any]:
+    """Trains the student on the lists, or returns the record of the training that was done.
+
+    Raises:
+        InputError: bad lists, or no node can hold a rank.
+        RunError: the ranks died more than `MAX_FAILURES` times, or the loss is no number.
+    """
+    fingerprint = {
+        "training": training.model_dump(exclude={"ranks", "trackers", "cpus_per_rank", "gpus_per_rank"}),
+        "student": student.model_dump(),
+        "lists": lists.fingerprint,
+        "passages": passages.fingerprint,
+    }
+    return run.once("training", fingerprint, lambda: _train(run, training, student), title="training")
+
+
+def _train(run: Run, training: TrainingSettings, student: StudentSettings) -> dict[str, Any]:
+    workdir = run.storage.local_path
+    if workdir is None:
+        raise InputError(
+            f"workdir '{run.storage.url}': training needs a folder that every rank's node can write to. Train from a "
+            "workdir on a shared file system; the stages before it run on object stores too."
+        )
+    output = workdir / "training"
+    job = TrainingJob(training, student, run.storage.url, str(output), str(workdir / "model"))
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "job.json").write_text(job.to_json())
+    return _on_ray(run, job, output)
+
+
+def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
+    """Ranks on the cluster; their metrics come back through an actor and move the progress bar."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    training = job.training
+    run.connect()
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.gpus_per_rank else 0
+    ranks = training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
+    run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
+    relay = ray.remote(num_cpus=0)(_Relay).remote()
+    trainer = TorchTrainer(
+        _rank_loop,
+        train_loop_config={"job": job.to_json(), "relay": relay},
+        scaling_config=ScalingConfig(
+            num_workers=ranks,
+            use_gpu=training.gpus_per_rank > 0,
+            resources_per_worker={"CPU": training.cpus_per_rank, "GPU": training.gpus_per_rank},
+        ),
+        torch_config=TorchConfig(backend="nccl" if training.gpus_per_rank else "gloo"),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(output),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    with run.progress.task("training", 0, "queries") as bar:
+        thread.start()
+        while thread.is_alive():
+            thread.join(timeout=0.3)
+            _show(bar, ray.get(relay.drain.remote()))
+        outcome = ray.get(relay.outcome.remote())
+    ray.kill(relay)
+    if outcome is None:
+        cause = str(failure[0]).strip().splitlines() if failure else ["no rank reported a result"]
+        raise RunError(f"training failed: {cause[-1]}. The last checkpoint stays; the same command continues from it.")
+    kind, value = outcome
+    if kind == "done":
+        return value
+    raise (InputError if kind == "InputError" else RunError)(value)
+
+
+def _show(bar: Any, records: list[dict[str, Any]]) -> None:
+    for record in records:
+        if "total" in record:
+            bar.resize(record["total"])
+            bar.resumed(record["resumed"])
+        elif "loss" in record:
+            bar.advance(record["queries"], tokens=int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"]))
+            bar.note(f"loss {record['loss']:.4f}")
+        elif "dev_ndcg@10" in record:
+            bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")
+
+
+class _Relay:
+    """Carries metrics from rank 0 to the driver, and how training ended."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+        self._outcome: tuple[str, Any] | None = None
+
+    def put(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+
+    def drain(self) -> list[dict[str, Any]]:
+        records, self._records = self._records, []
+        return records
+
+    def finish(self, kind: str, value: Any) -> None:
+        self._outcome = (kind, value)
+
+    def outcome(self) -> tuple[str, Any] | None:
+        return self._outcome
+
+
+def _rank_loop(config: dict[str, Any]) -> None:
+    """One Ray Train worker. An error that a person must mend ends training at once instead of being tried again."""
+    import ray
+    from ray import train as ray_train
+
+    from cluster.errors import ListwiseError
+    from distill.trainer import train
+
+    relay, job = config["relay"], TrainingJob.from_json(config["job"])
+    rank = ray_train.get_context().get_world_rank()
+    try:
+        record = train(job, on_record=lambda line: relay.put.remote(line))
+        if rank == 0:
+            ray.get(relay.finish.remote("done", record))
+    except ListwiseError as error:
+        if rank == 0:
+            ray.get(relay.finish.remote(type(error).__name__, str(error)))

@@ -1,0 +1,32 @@
+"""Passages and lists of the hundred-passage collection as tables, as the stages before training would leave them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cluster.schemas import LISTS, PASSAGES
+from tests.corpus import ASPECTS, PLACES, QUERIES
+from tests.tables import write_table
+
+
+def write_run(workdir: Path, length: int = 8) -> None:
+    """One list per passage: the passage first, the other passages of its place next, then others at random."""
+    random = np.random.default_rng(3)
+    passages, lists = [], []
+    for number, place in enumerate(PLACES):
+        for aspect, template in enumerate(ASPECTS):
+            row = len(passages)
+            passages.append(
+                {"passage_id": f"p{row}", "title": place[0], "text": template.format(*place), "is_source": True}
+            )
+            near = [number * len(ASPECTS) + other for other in range(len(ASPECTS)) if other != aspect]
+            far = random.choice([other for other in range(100) if other // 5 != number], length - 5, replace=False)
+            lists.append({
+                "query_id": f"q{row}", "query_type": "search", "text": QUERIES[aspect].format(*place),
+                "passage_rows": [row, *near, *map(int, far)], "scores": [1.0] + [0.5] * 4 + [0.05] * (length - 5),
+                "split": "dev" if row % 10 == 0 else "train",
+            })  # fmt: skip
+    write_table(str(workdir), PASSAGES, "passages", passages)
+    write_table(str(workdir), LISTS, "lists", lists)

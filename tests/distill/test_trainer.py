@@ -1,0 +1,188 @@
+"""The training loop on real ranks: it learns, resumes exactly, refuses what does not fit, and exports what it trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.settings import StudentSettings, TrainingSettings
+from tests.distill.lists import write_run
+from tests.distill.ranks import free_port, on_ranks
+
+
+def make_job(workdir: Path, encoder: str, **training):
+    from distill.trainer import TrainingJob
+
+    settings = {
+        "queries_per_step": 24, "list_length": 8, "epochs": 4, "learning_rate": 2e-3, "warmup_steps": 2,
+        "micro_batch_tokens": 1024, "dtype": "float32", "trackers": [], "patience": 10, "evaluate_every": 3,
+    } | training  # fmt: skip
+    return TrainingJob(
+        TrainingSettings(**settings), StudentSettings(model=encoder, max_query_tokens=32, max_passage_tokens=64),
+        str(workdir), str(workdir / "training"), str(workdir / "model"),
+    )  # fmt: skip
+
+
+def train_rank(rank: int, world_size: int, job: str, stop_after: int | None = None):
+    """Trains on one rank; `stop_after` kills the process without warning after that many steps."""
+    import torch.distributed as dist
+
+    from distill.trainer import TrainingJob, train
+
+    def watch(record):
+        if stop_after is not None and record.get("step") == stop_after and "loss" in record:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    record = train(TrainingJob.from_json(job), on_record=watch)
+    dist.destroy_process_group()
+    return record
+
+
+def metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "training" / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir: Path) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in metrics(workdir) if "loss" in line}
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(next(folder.rglob("model.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_encoder, tmp_path_factory):
+    """Two DeepSpeed ranks, twelve steps."""
+    workdir = tmp_path_factory.mktemp("trained")
+    write_run(workdir)
+    records = on_ranks(train_rank, 2, make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20).to_json())
+    return workdir, records
+
+
+def test_two_ranks_learn_the_lists_and_agree(trained):
+    workdir, records = trained
+    assert records[0] == records[1]
+    assert records[0]["steps"] == 12
+    found = losses(workdir)
+    assert found[12] < 0.7 * found[1]
+    assert records[0]["dev"]["dev_ndcg@10"] > records[0]["base_dev"]["dev_ndcg@10"]
+
+
+def test_every_step_encodes_each_passage_once(trained):
+    for line in metrics(trained[0]):
+        if "loss" in line:
+            assert line["repeats"] >= 24 * 8 / 100
+
+
+def test_exported_student_is_the_best_checkpoint(trained, tiny_encoder):
+    workdir, records = trained
+    best = weights(workdir / "training" / "checkpoints" / f"step-{records[0]['best_step']:08d}")
+    exported = weights(workdir / "model")
+    assert exported
+    for name, tensor in exported.items():
+        stored = [value for key, value in best.items() if key.endswith(name)]
+        assert any(np.array_equal(tensor, each) for each in stored), name
+
+
+def test_killed_training_continues_to_the_same_weights(tiny_encoder, tmp_path):
+    """SIGKILL after the fifth step's metrics, before its checkpoint: step five is done again, from step four."""
+    for name in ("whole", "killed"):
+        write_run(tmp_path / name)
+    jobs = {name: make_job(tmp_path / name, tiny_encoder, checkpoint_every=2, epochs=2) for name in ("whole", "killed")}
+    on_ranks(train_rank, 1, jobs["whole"].to_json())
+    script = (
+        "import sys; from tests.distill.test_trainer import train_rank; train_rank(0, 1, sys.argv[1], int(sys.argv[2]))"
+    )
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as the ranks: the order of sums is part of the bits
+    command = [sys.executable, "-c", script, jobs["killed"].to_json(), "5"]
+    killed = subprocess.run(command, cwd=Path.cwd(), env=one_thread, timeout=240, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model").exists()
+    on_ranks(train_rank, 1, jobs["killed"].to_json())
+    expected, found = (weights(tmp_path / name / "model") for name in ("whole", "killed"))
+    for name, tensor in expected.items():
+        assert np.array_equal(tensor, found[name]), name
+
+
+def test_other_world_size_continues_the_same_curve(trained, tiny_encoder, tmp_path):
+    """A checkpoint of two ranks, continued by three under ZeRO 2, follows the loss curve of two to the end."""
+    import shutil
+
+    workdir, _ = trained
+    write_run(tmp_path)
+    for table in ("lists", "passages"):
+        shutil.rmtree(tmp_path / table)
+        shutil.copytree(workdir / table, tmp_path / table)
+    checkpoints = tmp_path / "training" / "checkpoints"
+    shutil.copytree(workdir / "training" / "checkpoints" / "step-00000006", checkpoints / "step-00000006")
+    job = make_job(tmp_path, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, ranks=3)
+    on_ranks(train_rank, 3, job.to_json())
+    expected, found = losses(workdir), losses(tmp_path)
+    assert sorted(found) == list(range(7, 13))
+    for step, loss in found.items():
+        assert loss == pytest.approx(expected[step], rel=1e-4)
+
+
+def test_checkpoint_of_another_recipe_is_refused_with_the_difference(trained, tiny_encoder):
+    workdir, _ = trained
+    job = make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, learning_rate=1e-5)
+    with pytest.raises(AssertionError, match=r"learning_rate.*0\.002.*then.*1e-05.*now"):
+        on_ranks(train_rank, 1, job.to_json())
+
+
+def test_more_ranks_than_queries_of_a_step_is_refused(tiny_encoder, tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(AssertionError, match="cannot be dealt to 2 ranks"):
+        on_ranks(train_rank, 2, make_job(tmp_path, tiny_encoder, queries_per_step=1).to_json())
+
+
+def test_loss_that_is_no_number_stops_and_names_the_queries(tiny_encoder, tmp_path):
+    """A learning rate that throws the weights away: the run stops, the checkpoint before stays."""
+    write_run(tmp_path)
+    job = make_job(tmp_path, tiny_encoder, learning_rate=1e38, warmup_steps=0, checkpoint_every=1, evaluate_every=100)
+    with pytest.raises(AssertionError, match=r"the last checkpoint stays\. The step's queries: q\d+"):
+        on_ranks(train_rank, 1, job.to_json())
+    assert sorted((tmp_path / "training" / "checkpoints").glob("step-*"))
+
+
+def test_torchrun_trains_what_a_run_would(tiny_encoder, tmp_path):
+    write_run(tmp_path)
+    job = tmp_path / "job.json"
+    job.write_text(make_job(tmp_path, tiny_encoder, epochs=1).to_json())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
+              f"--master-port={free_port()}", "-m", "distill.ranks", str(job)]  # fmt: skip
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads(done.stdout.strip().splitlines()[-1])
+    assert record["world_size"] == 2
+    assert record["steps"] == 3
+    assert Path(record["model"], "modules.json").exists()
+
+
+def test_ray_train_places_two_deepspeed_ranks(run, tiny_encoder, tmp_path):
+    from distill.training import build
+
+    work = run("ray")
+    write_run(Path(work.storage.local_path))
+    job = make_job(tmp_path, tiny_encoder, epochs=2, ranks=2, trackers=["tensorboard"])
+    begun = time.monotonic()
+    record = build(work, job.training, job.student, work.table("lists"), work.table("passages"))
+    first = time.monotonic() - begun
+    assert record["world_size"] == 2
+    assert record["steps"] == 6
+    assert list(Path(work.storage.local_path).glob("training/tensorboard/**/events*"))
+    begun = time.monotonic()
+    assert build(work, job.training, job.student, work.table("lists"), work.table("passages")) == record
+    assert time.monotonic() - begun < first / 4
+
+

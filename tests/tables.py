@@ -1,0 +1,18 @@
+"""Puts rows into a committed table without a cluster, for tests that begin in the middle of a run."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from cluster.schemas import TableSchema
+from cluster.storage import Storage
+from cluster.tables import Commit, Plan, Shard, Table, publish, put_rows
+
+
+def write_table(workdir: str, schema: TableSchema, path: str, rows: list[dict], **fingerprint) -> Table:
+    storage = Storage.open(workdir)
+    plan = Plan.new(schema, [Shard("00000", len(rows), 1, (), {})], fingerprint)
+    storage.put(f"{path}/plan.json", plan.to_bytes())
+    files = put_rows(storage, path, "00000", pa.Table.from_pylist(rows, schema=schema.schema))
+    publish(storage, path, plan.id, Commit("00000", files, len(rows), len(rows), {}, 0, 0, 0.0, "test", "test"))
+    return Table.open(storage, path)
