@@ -108,8 +108,8 @@ def explain_empty(planned: int, drops: Mapping[str, int], settings: ListSettings
         "lower lists.best_percentile",
         "few_candidates": f"fewer than lists.length={settings.length} passages were left; lower lists.length, "
         "or raise retrieval.depth and retrieval.min_candidates",
+        "dev_split": "all that is left; lower lists.dev_fraction",
     }
-    taken = [f"{reason} took {drops[reason]} ({advice[reason]})" for reason in DROP_REASONS if drops.get(reason)]
-    return (
-        f"no query is left for training: of {planned} scored queries, " + "; ".join(taken or ["none was there"]) + "."
-    )
+    taken = [f"{reason} took {drops[reason]} ({advice[reason]})" for reason in advice if drops.get(reason)]
+    told = "; ".join(taken or ["none was there"])
+    return f"no query is left for training: of {planned} scored queries, {told}. Then run again with --overwrite lists."

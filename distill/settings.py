@@ -38,11 +38,14 @@ class RetrievalSettings(Settings):
     retrievers: dict[str, RetrieverSettings] = Field(
         {"student": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}, min_length=1
     )
-    depth: int = Field(100, ge=1, description="passages per retriever and query")
+    depth: int = Field(100, ge=1, description="passages per retriever and query, and of the fused list")
     rrf_k: int = Field(60, ge=1, description="constant of reciprocal rank fusion")
     round_trip_rank: int = Field(20, ge=1, description="a synthetic query stays if its source is in the top ranks")
     min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
     index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
+    index_cache_mib: int = Field(
+        4096, ge=0, description="passage vectors a worker keeps in memory; what is over it is read again for every shard"
+    )
     rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
 
 
@@ -143,5 +146,5 @@ class EvaluationSettings(Settings):
     dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the dev lists only")
     split: str = "test"
     max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
-    depth: int = Field(100, ge=10, description="passages per query in the run")
+    depth: int = Field(100, ge=100, description="passages per query in the run; recall@100 needs a hundred")
     seed: int = 0

@@ -52,9 +52,8 @@ def check_against_pytrec_eval(folder: Path, output: Path, metrics: dict) -> None
 
 @pytest.mark.skipif(not SCIFACT.is_dir(), reason="SciFact is not at ../shared/data/scifact")
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["auto"])
-def test_minilm_on_scifact_gives_the_published_figure(tmp_path: Path, dtype: str):
-    model = EncoderSettings(model="all-MiniLM-L6-v2", max_query_tokens=256, max_passage_tokens=256, dtype=dtype)
+def test_minilm_on_scifact_gives_the_published_figure(tmp_path: Path):
+    model = EncoderSettings(model="all-MiniLM-L6-v2", max_query_tokens=256, max_passage_tokens=256)
     metrics = evaluate(model, SCIFACT, "test", tmp_path, progress=QUIET)
     assert metrics["ndcg@10"] == pytest.approx(0.645, abs=0.003)
     assert (metrics["queries"], metrics["passages"]) == (300, 5183)

@@ -1,0 +1,190 @@
+"""Judged collections: a BEIR folder of passages, queries and relevance judgments, read strictly.
+
+Layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text), `qrels/<split>.tsv` (a header, then query id,
+passage id, grade). A passage with empty text or title is kept, as published figures do; everything else that is wrong
+is an error that names file and line.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError
+
+Qrels = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judged collection in memory.
+
+    Attributes:
+        name: folder and split, for messages.
+        query_ids, queries: the Q judged queries.
+        passage_ids, titles, texts: the P passages, all of them.
+        qrels: query id → passage id → grade.
+    """
+
+    name: str
+    query_ids: list[str]
+    queries: list[str]
+    passage_ids: list[str]
+    titles: list[str]
+    texts: list[str]
+    qrels: Qrels
+
+
+def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> Judged:
+    """Reads a BEIR folder.
+
+    Args:
+        folder: the folder.
+        split: name of the qrels file.
+        max_queries: judge on a sample of this many queries, drawn with `seed`.
+        seed: of the sample.
+
+    Raises:
+        InputError: a file is missing or malformed, an id stands twice, a judged query has no text, or qrels name
+            queries or passages that are not there.
+    """
+    folder = Path(folder)
+    qrels = read_qrels(folder, split)
+    passages = _read_passages(folder / "corpus.jsonl")
+    queries = _read_queries(folder / "queries.jsonl")
+    path = folder / "qrels" / f"{split}.tsv"
+    _refuse_unknown(path, "queries", sorted(qrels.keys() - queries.keys()), "queries.jsonl")
+    known = passages.keys()
+    unknown = {passage for grades in qrels.values() for passage in grades if passage not in known}
+    _refuse_unknown(path, "passages", sorted(unknown), "corpus.jsonl")
+    if empty := [query for query in qrels if not queries[query].strip()]:
+        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_some(empty)}.")
+    ids = list(qrels)
+    if max_queries is not None and max_queries < len(ids):
+        chosen = set(random.Random(seed).sample(sorted(ids), max_queries))
+        ids = [query for query in ids if query in chosen]
+    return Judged(
+        name=f"{folder.name}, {split}",
+        query_ids=ids,
+        queries=[queries[query] for query in ids],
+        passage_ids=list(passages),
+        titles=[title for title, _ in passages.values()],
+        texts=[text for _, text in passages.values()],
+        qrels={query: qrels[query] for query in ids},
+    )
+
+
+def read_qrels(folder: str | Path, split: str = "test") -> Qrels:
+    """Judgments of a BEIR folder: query id → passage id → grade.
+
+    Raises:
+        InputError: no such file, a malformed line, or nothing in it.
+    """
+    path = Path(folder) / "qrels" / f"{split}.tsv"
+    if not path.is_file():
+        there = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
+        hint = f"There are the splits {', '.join(there)}." if there else "Expected a BEIR folder."
+        raise InputError(f"{path}: there is no such file. {hint}")
+    qrels: Qrels = {}
+    for number, line in _lines(path):
+        cells = line.split("\t")
+        if number == 1 and not _is_grade(cells[-1]):
+            continue  # the header
+        if len(cells) != 3 or not _is_grade(cells[2]):
+            raise InputError(
+                f"{path}, line {number}: expected query id, passage id and a whole number, separated by tabs; "
+                f"found {line[:80]!r}."
+            )
+        qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+    if not qrels:
+        raise InputError(f"{path}: no judgment is in it.")
+    return qrels
+
+
+def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
+    """Ids of all passages that the split judges, whatever the grade."""
+    return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
+
+
+def _read_passages(path: Path) -> dict[str, tuple[str, str]]:
+    passages: dict[str, tuple[str, str]] = {}
+    for number, record in _records(path):
+        key = _text(record, "_id", path, number)
+        if key in passages:
+            raise InputError(f"{path}, line {number}: the id '{key}' stands twice; passage ids must be unique.")
+        title = _text(record, "title", path, number) if record.get("title") is not None else ""
+        passages[key] = (title, _text(record, "text", path, number))
+    if not passages:
+        raise InputError(f"{path}: no passage is in it.")
+    return passages
+
+
+def _read_queries(path: Path) -> dict[str, str]:
+    queries: dict[str, str] = {}
+    for number, record in _records(path):
+        key = _text(record, "_id", path, number)
+        if key in queries:
+            raise InputError(f"{path}, line {number}: the id '{key}' stands twice; query ids must be unique.")
+        queries[key] = _text(record, "text", path, number)
+    return queries
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file. Expected a BEIR folder.")
+    for number, line in _lines(path):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: expected an object with _id and text, found {line[:40]!r}.")
+        yield number, record
+
+
+def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
+    value = record.get(field)
+    if field == "_id" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or (field == "_id" and not value):
+        found = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
+        raise InputError(f"{path}, line {number}: expected text in the field '{field}', found {found}.")
+    return value
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank. Only line feeds end a line: JSON may hold other separators as they are."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8."
+                ) from None
+            if text.strip():
+                yield number, text
+
+
+def _is_grade(cell: str) -> bool:
+    try:
+        int(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_unknown(path: Path, kind: str, unknown: list[str], where: str) -> None:
+    if unknown:
+        raise InputError(
+            f"{path}: {len(unknown)} {kind} are judged that {where} does not hold: {_some(unknown)}. "
+            "Judgments and collection must belong together."
+        )
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")
