@@ -44,7 +44,7 @@ class RetrievalSettings(Settings):
     min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
     index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
     index_cache_mib: int = Field(
-        4096, ge=0, description="passage vectors a worker keeps in memory; what is over it is read again for every shard"
+        4096, ge=0, description="passage vectors a worker keeps; what is over it is read again for every shard"
     )
     rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
 
