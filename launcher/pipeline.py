@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.progress import Progress
 from cluster.run import Run
 from cluster.schemas import STAGES
 from distill import candidates, embeddings, evaluation, lists, scores, training
@@ -56,13 +57,19 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     student = training.build(run, recipe.training, recipe.student, listed, corpus)
     yield "training", student
 
-    verdict = (
-        evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, student["model"]) if judged else None
+    model = student["model"]
+    yield (
+        "evaluation",
+        evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model) if judged else None,
     )
-    yield "evaluation", verdict
 
 
-def execute(recipe: Recipe, last: str = "evaluation", overwrite: frozenset[str] = frozenset()) -> dict[str, Any] | None:
+def execute(
+    recipe: Recipe,
+    last: str = "evaluation",
+    overwrite: frozenset[str] = frozenset(),
+    progress: Progress | None = None,
+) -> dict[str, Any] | None:
     """Runs the stages up to and including `last`, then writes the report.
 
     Returns:
@@ -74,23 +81,26 @@ def execute(recipe: Recipe, last: str = "evaluation", overwrite: frozenset[str] 
     if last not in STAGES:
         raise InputError(f"--until {last}: no such stage; there are {', '.join(STAGES)}")
     recipe.check_inputs()
-    with Run(recipe.workdir, recipe.cluster, overwrite=overwrite) as run:
+    with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
         run.storage.put("versions.json", json.dumps(versions(), indent=1).encode())
+        name, made = "", None
         try:
-            name, made = next((name, made) for name, made in stages(run, recipe) if name == last)
+            for name, made in stages(run, recipe):
+                if name == last:
+                    break
         except InputError:
-            if is_new and not run.storage.exists("records/plan.json"):
-                _remove_empty_run(run)
+            if is_new and not name:
+                _remove_unread_run(run)
             raise
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
         build_report(run.storage)
         return made if name == "evaluation" else None
 
 
-def _remove_empty_run(run: Run) -> None:
-    """Nothing was read or made, so nothing is left."""
-    for path in ("recipe.yaml", "versions.json", "evaluation", "records", "logs"):
+def _remove_unread_run(run: Run) -> None:
+    """The corpus was not read to its end, so nothing of the run is left."""
+    for path in ("recipe.yaml", "versions.json", "evaluation", *STAGES["corpus"], "logs"):
         run.storage.delete(path)
     folder = run.storage.local_path
     if folder and not any(path.is_file() for path in folder.rglob("*")):
