@@ -84,18 +84,19 @@ def execute(
     with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
         run.storage.put("versions.json", json.dumps(versions(), indent=1).encode())
-        name, made = "", None
+        done: dict[str, Any] = {}
         try:
             for name, made in stages(run, recipe):
+                done[name] = made
                 if name == last:
                     break
         except InputError:
-            if is_new and not name:
+            if is_new and not done:
                 _remove_unread_run(run)
             raise
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
         build_report(run.storage)
-        return made if name == "evaluation" else None
+        return done.get("evaluation")
 
 
 def _remove_unread_run(run: Run) -> None:
