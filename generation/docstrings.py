@@ -1,0 +1,192 @@
+"""Docstrings of installed Python packages, found statically: files are parsed with `ast`, nothing is imported.
+
+Each docstring is split into its summary (what a person wrote to name the thing) and its body (everything else).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import InputError
+
+STDLIB = "stdlib"
+MIN_BODY_CHARACTERS = 200
+MAX_SUMMARY_CHARACTERS = 200
+_SKIPPED_FOLDERS = frozenset(
+    ["__pycache__", "test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "ensurepip", "_vendor", "vendor", "conftest", "_examples", "examples"]
+)
+_UNDERLINE = re.compile(r"^\s*([-=~^\"*+#])\1{2,}\s*$")
+_SIGNATURE = re.compile(r"^[\w.]+\s*(\(.*\)|=\s*[\w.]+\s*\(.*\))(\s*->.*)?$", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[a-z0-9)`'\"\]]{2}[.!?])\s+(?=[A-Z`\"'])")
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """A documented module, class or function. `name` is its dotted name, `place` its file and line."""
+
+    name: str
+    summary: str
+    body: str
+    place: str
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a package; `module` is its dotted name, `shown` its path from the package's parent folder."""
+
+    path: str
+    module: str
+    shown: str
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return Path(self.path).stat().st_size
+
+
+def package_root(package: str) -> Path:
+    """Folder (or single file) of an installed package; `stdlib` is the standard library.
+
+    Raises:
+        InputError: it is not installed, or is no Python source.
+    """
+    if package == STDLIB:
+        return Path(sysconfig.get_paths()["stdlib"])
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is not None and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    if spec is not None and spec.origin and spec.origin.endswith(".py"):
+        return Path(spec.origin)
+    raise InputError(
+        f"pydocs://{package}: no Python package '{package}' is installed here. Expected top-level packages separated "
+        f"by commas, such as pydocs://stdlib,numpy. Install it, or take it off the list."
+    )
+
+
+def package_version(package: str) -> str:
+    """Version of an installed package, of Python for `stdlib`; empty if it does not say."""
+    if package == STDLIB:
+        return sysconfig.get_config_var("py_version") or ""
+    try:
+        names = importlib.metadata.packages_distributions().get(package, [package])
+        return importlib.metadata.version(names[0])
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def source_files(package: str) -> list[SourceFile]:
+    """Files of a package in the order of their paths, without tests and vendored code.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    root = package_root(package)
+    if root.is_file():
+        return [SourceFile(str(root), package, root.name)]
+    parent = root if package == STDLIB else root.parent
+    files = []
+    for path in sorted(root.rglob("*.py")):
+        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(root).parts[:-1]):
+            inside = path.relative_to(parent)
+            parts = inside.with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
+            files.append(SourceFile(str(path), ".".join(parts), inside.as_posix()))
+    return files
+
+
+def file_docstrings(file: SourceFile) -> list[Docstring]:
+    """Docstrings of a file with a body of at least 200 characters, in the order they stand; names are unique."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in other people's code
+            tree = ast.parse(Path(file.path).read_bytes())
+    except (SyntaxError, ValueError):
+        return []  # templates and other languages' files that only look like Python
+    found: dict[str, Docstring] = {}
+    for name, raw, line in _documented(tree, file.module):
+        summary, body = split_docstring(raw)
+        if len(body) < MIN_BODY_CHARACTERS or not summary or any(body == other.body for other in found.values()):
+            continue
+        unique, number = name, 1
+        while unique in found:
+            number += 1
+            unique = f"{name}#{number}"
+        found[unique] = Docstring(unique, summary, body, f"{file.shown}, line {line}")
+    return list(found.values())
+
+
+def split_docstring(raw: str) -> tuple[str, str]:
+    """Splits a docstring into summary and body.
+
+    The summary is the first line if it is a sentence, else the first paragraph, else (a long one) its first sentence.
+    A call signature above it belongs to neither. The body loses the lines that only underline headings.
+    """
+    lines = [line for line in inspect.cleandoc(raw).splitlines() if not _UNDERLINE.match(line)]
+    paragraphs = [part.strip("\n") for part in re.split(r"\n\s*\n", "\n".join(lines).strip())]
+    while paragraphs and _SIGNATURE.match(paragraphs[0].strip()):
+        del paragraphs[0]
+    if not paragraphs:
+        return "", ""
+    first = paragraphs[0].splitlines()
+    while len(first) > 1 and _SIGNATURE.match(first[0].strip()):
+        del first[0]
+    if len(first) > 1 and first[0].rstrip().endswith("."):
+        summary, rest = first[0], "\n".join(first[1:])
+    else:
+        summary, rest = " ".join(first), ""
+        if len(summary) > MAX_SUMMARY_CHARACTERS:
+            sentences = _SENTENCE_END.split(summary, maxsplit=1)
+            summary, rest = sentences[0], " ".join(sentences[1:])
+    body = "\n\n".join(part for part in [rest, *paragraphs[1:]] if part.strip())
+    return " ".join(summary.split()), body.strip()
+
+
+def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, str, int]]:
+    """Dotted name, docstring and line of everything that has one, in the order it stands."""
+    scopes: list[tuple[ast.AST, str]] = [(tree, module)]
+    while scopes:
+        node, name = scopes.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            first = body[0] if body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                if isinstance(first.value.value, str):
+                    yield name, first.value.value, first.lineno
+        elif isinstance(node, ast.Call):
+            yield from _added(node, module)
+            continue
+        scopes.extend(reversed(list(_inner(node, name))))
+
+
+def _inner(node: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child, f"{name}.{child.name}"
+        elif isinstance(child, ast.Expr) and isinstance(child.value, ast.Call):
+            yield child.value, name
+        elif isinstance(child, ast.If | ast.Try | ast.With | ast.For | ast.ExceptHandler):
+            yield child, name
+
+
+def _added(call: ast.Call, module: str) -> Iterator[tuple[str, str, int]]:
+    """Docstrings of compiled functions, which NumPy and SciPy write as `add_newdoc(place, name, doc)`."""
+    called = call.func.id if isinstance(call.func, ast.Name) else ""
+    if called != "add_newdoc" or not call.args:
+        return
+    *names, last = call.args
+    parts = [value.value for value in names if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    if isinstance(last, ast.Tuple) and len(last.elts) == 2 and isinstance(last.elts[0], ast.Constant):
+        parts.append(str(last.elts[0].value))
+        last = last.elts[1]
+    if isinstance(last, ast.Constant) and isinstance(last.value, str) and parts:
+        prefix = [] if "." in parts[0] else [module.rsplit(".", 1)[0]]
+        yield ".".join([*prefix, *parts]), last.value, last.lineno

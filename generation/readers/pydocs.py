@@ -1,0 +1,70 @@
+"""Reader of `pydocs://`: the docstring bodies of installed packages, sharded by source file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.tables import Shard
+from generation import pydocs
+from generation.docstrings import SourceFile, file_docstrings, package_version, source_files
+from generation.readers.base import Record
+
+
+class PydocsReader:
+    """Docstrings of `packages`. A shard lists whole files; it names the aliases that the driver left out of them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.packages = pydocs.parse_packages(path)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Version, number of files and their total size, of each package."""
+        found = {}
+        for package in self.packages:
+            files = source_files(package)
+            found[package] = [package_version(package), len(files), sum(file.size for file in files)]
+        return found
+
+    def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
+        """Cuts the files into shards of about `rows_per_shard` docstrings.
+
+        Raises:
+            InputError: a package is not installed, or none of them has docstrings.
+        """
+        shards: list[Shard] = []
+        left = max_rows if max_rows is not None else float("inf")
+        files: list[list[str]] = []
+        names: list[str] = []
+        collected = pydocs.collect(self.packages)
+        for number, (file, docs) in enumerate(collected):
+            names += [doc.name for doc in docs[: int(min(len(docs), left - len(names)))]]
+            if docs:
+                files.append([file.path, file.module, file.shown])
+            full = len(names) >= rows_per_shard or len(names) >= left or number == len(collected) - 1
+            if full and names:
+                shards.append(Shard(f"{len(shards):05d}", len(names), 1, (), {"files": files, "names": names}))
+                left -= len(names)
+                files, names = [], []
+        if not shards:
+            raise InputError(
+                f"{self.path}: no docstring with a body of some length was found in these packages. "
+                f"Name packages with more documentation, such as pydocs://stdlib,numpy,scipy."
+            )
+        return shards
+
+    def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
+        """Docstrings `start` to `stop` of a shard; a docstring has no neighbours.
+
+        Raises:
+            InputError: the packages have changed since they were planned.
+        """
+        docs = {doc.name: doc for parts in shard.params["files"] for doc in file_docstrings(SourceFile(*parts))}
+        for name in shard.params["names"][max(start, 0) : stop]:
+            if name not in docs:
+                raise InputError(
+                    f"{self.path}: {name} was there when the corpus was planned and is not on this machine now. "
+                    f"Install the same packages on every machine, or begin again with --overwrite corpus."
+                )
+            yield Record(name, "", docs[name].body, docs[name].place)
