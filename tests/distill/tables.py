@@ -13,17 +13,19 @@ from tests.corpus import ASPECTS, PLACES
 from tests.corpus import QUERIES as TEMPLATES
 
 
-def write_table(run: Run, schema: TableSchema, rows: list[dict[str, Any]], *, path: str = "", files: int = 3) -> Table:
-    """Commits `rows` in `files` shards."""
+def write_table(
+    run: Run, schema: TableSchema, rows: list[dict[str, Any]], *, path: str = "", files: int = 3, rejects: int = 0
+) -> Table:
+    """Commits `rows` in `files` shards; `rejects` units of each came to nothing."""
     path = path or schema.path
     size = -(-len(rows) // files)
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-    shards = [Shard(f"{number:05d}", len(part)) for number, part in enumerate(parts)]
+    shards = [Shard(f"{number:05d}", len(part) + rejects) for number, part in enumerate(parts)]
     plan = Plan.new(schema, shards, {})
     run.storage.put(f"{path}/plan.json", plan.to_bytes())
     for shard, part in zip(shards, parts, strict=True):
         data = put_rows(run.storage, path, shard.name, pa.Table.from_pylist(part, schema=schema.schema))
-        commit = Commit(shard.name, data, len(part), len(part), {}, 0, 0, 0.0, "test", "test")
+        commit = Commit(shard.name, data, len(part), len(part) + rejects, {}, rejects, 0, 0.0, "test", "test")
         publish(run.storage, path, plan.id, commit)
     return Table.open(run.storage, path)
 
