@@ -176,17 +176,11 @@ class ShardActor:
     async def run(self, shard: Shard, start: int, stop: int, attempt: int) -> Done | Failure:
         """Does rows `start` to `stop` of a shard, and commits it if those are all of its rows."""
         _shard_name.set(shard.name)
+        task = await self._read(shard, start, stop)
+        if isinstance(task, Failure):
+            return task
         try:
-            async with self._reading:
-                rows = await asyncio.to_thread(self._reader.rows, shard, start, stop)
-        except DamagedError as error:
-            return Failure("damaged", error.found, error.path)
-        except STORAGE_ERRORS as error:
-            return Failure("storage", f"reading: {describe(error)}")
-        except Exception as error:
-            return Failure("bug", f"reading: {describe(error)}", log=traceback.format_exc().splitlines())
-        try:
-            output, begun = await self._process(Task(shard, start, stop, rows))
+            output, begun = await self._process(task)
         except InputError as error:
             return Failure("input", str(error))
         except DamagedError as error:
@@ -196,19 +190,32 @@ class ShardActor:
         except Exception as error:
             lines = [*self._log.take(shard.name), *traceback.format_exc().splitlines()]
             return Failure("row", describe(error), log=lines)
-        seconds = time.monotonic() - begun
+        return await self._finish(task, attempt, output, time.monotonic() - begun)
+
+    async def _read(self, shard: Shard, start: int, stop: int) -> Task | Failure:
         try:
-            self._check(output, shard, start, stop)
+            async with self._reading:
+                return Task(shard, start, stop, await asyncio.to_thread(self._reader.rows, shard, start, stop))
+        except DamagedError as error:
+            return Failure("damaged", error.found, error.path)
+        except STORAGE_ERRORS as error:
+            return Failure("storage", f"reading: {describe(error)}")
+        except Exception as error:
+            return Failure("bug", f"reading: {describe(error)}", log=traceback.format_exc().splitlines())
+
+    async def _finish(self, task: Task, attempt: int, output: Output, seconds: float) -> Done | Failure:
+        where = f"stage {self.job.stage}, shard {task.shard.name}, rows {task.start} to {task.stop}"
+        try:
+            _check_accounts(task, output)
             table = _conform(output.rows, self.job.schema)
-        except (RunError, pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
-            return Failure("bug", f"stage {self.job.stage}, shard {shard.name}, rows {start} to {stop}: {error}")
-        try:
-            commit = await asyncio.to_thread(self._write, shard, start, stop, attempt, output, table, seconds)
+            commit = await asyncio.to_thread(self._write, task, attempt, output, table, seconds)
         except STORAGE_ERRORS as error:
             return Failure("storage", f"writing: {describe(error)}")
+        except RunError as error:
+            return Failure("bug", f"{where}: {error}")
         except Exception as error:
-            return Failure("bug", f"writing: {describe(error)}", log=traceback.format_exc().splitlines())
-        return Done(commit, self._log.take(shard.name), self._children())
+            return Failure("bug", f"{where}: {describe(error)}", log=traceback.format_exc().splitlines())
+        return Done(commit, self._log.take(task.shard.name), self._children())
 
     async def _process(self, task: Task) -> tuple[Output, float]:
         if inspect.iscoroutinefunction(self._worker.process):
@@ -218,18 +225,8 @@ class ShardActor:
             begun = time.monotonic()
             return await asyncio.to_thread(self._worker.process, task), begun
 
-    def _check(self, output: Output, shard: Shard, start: int, stop: int) -> None:
-        dropped, rejected = sum(output.drops.values()), sum(reject.units for reject in output.rejects)
-        planned = (stop - start) * shard.units_per_row
-        if output.rows.num_rows + dropped + rejected != planned:
-            raise RunError(
-                f"{planned} units were planned, but {output.rows.num_rows} rows + {dropped} drops + {rejected} rejects "
-                "came out"
-            )
-
-    def _write(
-        self, shard: Shard, start: int, stop: int, attempt: int, output: Output, table: pa.Table, seconds: float
-    ) -> Commit:
+    def _write(self, task: Task, attempt: int, output: Output, table: pa.Table, seconds: float) -> Commit:
+        shard = task.shard
         rejects = [
             {"stage": self.job.stage, "shard": shard.name, "row": r.row, "error": r.error, "units": r.units,
              "attempts": attempt}
@@ -239,7 +236,7 @@ class ShardActor:
             shard=shard.name,
             files=put_rows(self._storage, self.job.table, shard.name, table),
             rows=table.num_rows,
-            units=(stop - start) * shard.units_per_row,
+            units=(task.stop - task.start) * shard.units_per_row,
             drops={reason: count for reason, count in output.drops.items() if count},
             rejects=sum(reject.units for reject in output.rejects),
             tokens=output.tokens,
@@ -250,7 +247,7 @@ class ShardActor:
             reject_files=put_rejects(self._storage, self.job.table, shard.name, rejects),
             attempts=attempt,
         )
-        whole = start == 0 and stop == shard.rows
+        whole = task.start == 0 and task.stop == shard.rows
         return publish(self._storage, self.job.table, self.job.plan_id, commit) if whole else commit
 
     async def stop(self) -> list[tuple[int, float]]:
@@ -266,6 +263,14 @@ class ShardActor:
             return []
         self._looked = time.monotonic()
         return [(child.pid, child.create_time()) for child in psutil.Process().children(recursive=True)]
+
+
+def _check_accounts(task: Task, output: Output) -> None:
+    dropped, rejected = sum(output.drops.values()), sum(reject.units for reject in output.rejects)
+    planned = (task.stop - task.start) * task.shard.units_per_row
+    rows = output.rows.num_rows
+    if rows + dropped + rejected != planned:
+        raise RunError(f"{planned} units planned, but {rows} rows + {dropped} drops + {rejected} rejects came out")
 
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

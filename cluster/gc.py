@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.status import planned
 from cluster.storage import Storage
 from cluster.tables import Table, commit_path
 
@@ -29,12 +30,11 @@ def collect(table: Table) -> int:
 
 def collect_all(storage: Storage) -> dict[str, int]:
     """Removes leftovers of every complete table below a workdir; returns how many files by table."""
-    plans = [path for path in storage.list("") if path.endswith("/plan.json")]
     removed = {}
-    for path in plans:
+    for path in planned(storage):
         try:
-            table = Table.open(storage, path.removesuffix("/plan.json"))
-        except (KeyError, ValueError):
+            table = Table.open(storage, path)
+        except KeyError:
             continue  # a stage in one piece has a plan without shards
         removed[table.path] = collect(table)
     return {path: count for path, count in removed.items() if count}

@@ -6,6 +6,7 @@ one that carries the pool's mark in its environment but was never recorded is na
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actor import POOL_VARIABLE, Place, machine_id
+from cluster.actor import POOL_VARIABLE, Job, Place, machine_id
 from cluster.errors import RunError
 from cluster.settings import ClusterSettings
 
@@ -46,10 +47,8 @@ def living(recorded: dict[int, float], pool: str, end: bool) -> list[str]:
         # the start time tells a process from a later one that was given the same id
         known = abs(recorded.get(info["pid"], -1.0) - (info["create_time"] or 0.0)) < 1.0
         if known and end:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(info["pid"], signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
         if known or _is_marked(process, pool):
             word = "recorded" if known else "not recorded, left alone"
             found.append(f"pid {info['pid']} ({info['name']}, {word})")
@@ -64,9 +63,8 @@ def _is_marked(process: psutil.Process, pool: str) -> bool:
 
 
 def wait_until_gone(
-    stage: str,
+    job: Job,
     processes: Processes,
-    pool: str,
     held: dict[str, float],
     before: dict[str, float],
     settings: ClusterSettings,
@@ -88,9 +86,9 @@ def wait_until_gone(
         for machine, recorded in processes.recorded.items():
             node = processes.nodes[machine]
             if machine == here:
-                left += living(recorded, pool, end)
+                left += living(recorded, job.pool, end)
             elif node in alive:
-                left += _living_there(node, recorded, pool, end)
+                left += _living_there(node, recorded, job.pool, end)
         # on a cluster that others use too, no more can be asked than what was free when the pool began
         names = [name for name, amount in held.items() if amount]
         if names and not left:
@@ -102,7 +100,7 @@ def wait_until_gone(
         time.sleep(pause)
         pause = min(pause * 1.5, 1.0)
     raise RunError(
-        f"stage {stage}: {limit:.0f} s after its end, this is still held: {'; '.join(left)}. "
+        f"stage {job.stage}: {limit:.0f} s after its end, this is still held: {'; '.join(left)}. "
         "The next stage cannot have it. End these processes, then run again."
     )
 

@@ -21,7 +21,8 @@ from cluster.actor import Done, Failure, Job, Place, ShardActor
 from cluster.errors import DamagedError, InputError, RunError
 from cluster.handover import Processes, wait_until_gone
 from cluster.session import describe_cluster, describe_request, free, places_for
-from cluster.settings import ClusterSettings, PoolSettings
+from cluster.settings import ClusterSettings
+from cluster.stage import Stage
 from cluster.tables import Commit, Shard
 
 IN_FLIGHT = 2
@@ -103,22 +104,14 @@ class Event:
 class Pool:
     """Workers of one stage. A context: leaving it ends them and waits until their resources are free."""
 
-    def __init__(
-        self,
-        job: Job,
-        worker: type,
-        arguments: dict[str, Any],
-        pool: PoolSettings,
-        settings: ClusterSettings,
-        log: Callable[[Event], None],
-    ) -> None:
+    def __init__(self, stage: Stage, job: Job, settings: ClusterSettings, log: Callable[[Event], None]) -> None:
         self.job = job
-        self.pool = pool
+        self.pool = pool = stage.pool
         self.settings = settings
         self.log = log
         self.members: list[Member] = []
         self.failed = 0
-        self._payload = [ray.put((worker, arguments))]
+        self._payload = [ray.put((stage.worker, stage.arguments))]
         self._queue: deque[Attempt] = deque()
         self._parts: dict[str, list[Part]] = {}
         self._calls: dict[Any, tuple[str, Member]] = {}
@@ -337,7 +330,7 @@ class Pool:
         for attempt in reversed(list(member.in_flight.values())):
             self._event(member, attempt, f"worker died: {cause}")
             attempt.alone = True
-            finished += self._blame(attempt, f"the worker died: {cause}")
+            finished += self._blame(attempt, f"its worker died: {cause}")
         if not member.in_flight:
             self._event(member, None, f"worker died: {cause}")
         return finished
@@ -410,7 +403,7 @@ class Pool:
             ray.kill(member.actor, no_restart=True)
         self.members = []
         self._calls = {}
-        wait_until_gone(self.job.stage, self._processes, self.job.pool, self._held, self._before, self.settings)
+        wait_until_gone(self.job, self._processes, self._held, self._before, self.settings)
 
     def _event(self, member: Member, attempt: Attempt | None, text: str, log: list[str] | None = None) -> None:
         for line in [*(log or []), text]:
@@ -418,4 +411,9 @@ class Pool:
 
 
 def _cause(error: RayActorError) -> str:
-    return " ".join(str(error).split())[:300]
+    """Why a process died, without the ids in Ray's message, so that equal causes read equal."""
+    text = " ".join(str(error).split())
+    for before in ("Worker exit detail: ", "The actor is dead because "):
+        if before in text:
+            return text.split(before, 1)[1].split(". ")[0][:200]
+    return text[:200]

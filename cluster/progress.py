@@ -51,14 +51,14 @@ class TaskHandle:
     def rate(self) -> str:
         """Units and tokens per second, in words."""
         seconds = max(time.monotonic() - self._begun, 1e-6)
-        rate = f"{self.done / seconds:,.0f} {self.unit}/s"
+        rate = f"{self.done / seconds:,.0f}/s"
         return f"{rate}, {self.tokens / seconds:,.0f} tokens/s" if self.tokens else rate
 
     def summary(self) -> str:
         """One line for the end of the stage."""
         seconds = time.monotonic() - self._begun
         note = f", {self.text}" if self.text else ""
-        return f"{self.title}: {self.done:,} {self.unit} in {seconds:.1f} s ({self.rate()}{note})"
+        return f"{self.title}: {self.done:,} in {seconds:.1f} s ({self.rate()}{note})"
 
 
 class Progress:
@@ -81,7 +81,6 @@ class Progress:
             TextColumn("{task.description:<24}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(unit),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[rate]} {task.fields[note]}"),

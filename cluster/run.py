@@ -145,7 +145,7 @@ class Run:
         rejected = sum(commit.rejects for commit in table.commits())
         limit = self.settings.max_reject_fraction * table.plan.units
         try:
-            with Pool(job, stage.worker, stage.arguments, stage.pool, self.settings, log.add) as pool:
+            with Pool(stage, job, self.settings, log.add) as pool:
                 for result in pool.run(missing):
                     commit = self._publish(stage, table, result) if isinstance(result, Split) else result
                     table.record(commit)

@@ -1,23 +1,33 @@
 """The Ray session: one on this machine, loopback only and quiet, or a running cluster that is joined.
 
-Nothing here listens beyond 127.0.0.1, and nothing that this process did not start is ever stopped.
+A Ray started here listens on 127.0.0.1 alone and asks for a token that only its own processes have. Nothing that this
+process did not start is ever stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
+import sys
 from typing import Any
 
 from cluster.errors import InputError, RunError
 from cluster.settings import ClusterSettings, PoolSettings
 
+# Read by Ray when it is imported, so they are set before that.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without GPUs keeps its environment as it is
     "RAY_DEDUP_LOGS": "1",
-    "RAY_TQDM_PATCH_PRINT": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # deaths of workers are ours to report; Ray prints them even when told not to
+}
+PRIVATE = {
+    # on Linux Ray replaces 127.0.0.1 by the host's address and listens on all interfaces, unless this is off
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # loopback is shared with every other user of the machine, and who reaches Ray can run code as us
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 
@@ -28,8 +38,8 @@ def connect(settings: ClusterSettings) -> bool:
         InputError: there is no Ray at `settings.address`.
         RunError: Ray does not start here.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    if "ray" not in sys.modules:
+        os.environ.update(QUIET if settings.address else QUIET | PRIVATE)
     import ray
 
     if ray.is_initialized():
@@ -42,8 +52,6 @@ def connect(settings: ClusterSettings) -> bool:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
         return True
-    # a file in the home directory can switch on token mode for the whole machine; this cluster is private to loopback
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     try:
         ray.init(
             address="local",

@@ -16,25 +16,27 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     Keys: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason), rejects, tokens, seconds
     (of work, summed over workers), rows_per_s (of one worker), stats.
     """
-    found = [path.removesuffix("/plan.json") for path in _plans(storage)]
+    found = planned(storage)
     order = list(STAGES)
     found.sort(key=lambda path: order.index(stage_of(path)) if stage_of(path) in order else len(order))
     return [record for path in found if (record := _table_status(storage, path))]
 
 
-def _plans(storage: Storage) -> list[str]:
-    names = [folder for folders in STAGES.values() for folder in folders]
-    known = ["records", "passages", "queries", "query_log", "candidates", "lists"]
-    plans = [f"{name}/plan.json" for name in names if name in known and storage.exists(f"{name}/plan.json")]
-    for folder in ("embeddings", "scores"):
-        plans += [path for path in storage.list(folder) if path.endswith("/plan.json")]
-    return plans
+def planned(storage: Storage) -> list[str]:
+    """Folders with a plan, at most two deep; the contents of a table are not listed."""
+    found = []
+    for folder in storage.folders():
+        if storage.exists(f"{folder}/plan.json"):
+            found.append(folder)
+        else:
+            found += [inner for inner in storage.folders(folder) if storage.exists(f"{inner}/plan.json")]
+    return found
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
     try:
         table = Table.open(storage, path)
-    except KeyError:
+    except KeyError:  # removed meanwhile, or a stage in one piece, whose plan has no shards
         return None
     drops: Counter[str] = Counter()
     stats: Counter[str] = Counter()

@@ -105,6 +105,10 @@ class Storage:
             return False
         return True
 
+    def folders(self, prefix: str = "") -> list[str]:
+        """Paths of the folders directly in `prefix`, sorted, without a look inside them."""
+        return sorted(obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"])
+
     def list(self, prefix: str) -> list[str]:
         """Names of the objects in the folder `prefix` and below, sorted. Not for the hot path."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix or None) for meta in page)

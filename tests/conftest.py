@@ -34,8 +34,19 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return corpus.write_hundred(tmp_path_factory.mktemp("hundred"))
 
 
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray of two CPUs for the whole session; runs find it started and leave it alone."""
+    from cluster import session
+    from cluster.settings import ClusterSettings
+
+    session.connect(ClusterSettings(cpus=2))
+    yield
+    session.disconnect()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable]:
+def run(tmp_path: Path, local_ray: None) -> Iterator[Callable]:
     """Factory of runs in fresh work directories, on one local Ray of two CPUs that later tests reuse."""
     from cluster.progress import Progress
     from cluster.run import Run

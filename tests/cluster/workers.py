@@ -56,7 +56,16 @@ class Count:
             with Path(self.marker).open("a") as file:
                 file.write(f"{os.getpid()} {task.shard.name} {task.start} {task.stop}\n")
         time.sleep(self.seconds)
-        rejects, drops, kept = [], {}, []
+        self._misbehave(numbers)
+        kinds = {number: self.poison.get(number) for number in numbers}
+        rejects = [Reject(str(number), "unlucky") for number in numbers if kinds[number] == "reject"]
+        drops = {"small": sum(kind == "drop" for kind in kinds.values())}
+        kept = [number for number in numbers if kinds[number] not in ("reject", "drop", "lose")]
+        salt = time.time_ns() if self.salt else 0
+        rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
+        return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})
+
+    def _misbehave(self, numbers: list[int]) -> None:
         for number in numbers:
             kind = self.poison.get(number)
             if kind == "raise":
@@ -72,15 +81,6 @@ class Count:
                 if not flag.exists():
                     flag.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
-            if kind == "reject":
-                rejects.append(Reject(str(number), "unlucky"))
-            elif kind == "drop":
-                drops["small"] = drops.get("small", 0) + 1
-            elif kind != "lose":
-                kept.append(number)
-        salt = time.time_ns() if self.salt else 0
-        rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
-        return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})
 
 
 class CountAsync(Count):
