@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,6 @@ def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:
     if note.is_file() and note.read_text(encoding="utf-8") == made_from:
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    packages = settings.dataset.removeprefix(PYDOCS)
-    write_judged(packages, folder, max_queries=settings.max_queries, seed=settings.seed)
+    write_judged(settings.dataset, folder, max_queries=settings.max_queries or sys.maxsize, seed=settings.seed)
     note.write_text(made_from, encoding="utf-8")
     return folder

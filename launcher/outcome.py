@@ -80,7 +80,8 @@ def print_status(storage: Storage, console: Console | None = None) -> None:
 def print_metrics(metrics: Mapping[str, Any], output: Path, console: Console | None = None) -> None:
     """The metrics of one model, and where the files lie."""
     console = console or Console(highlight=False, soft_wrap=True)
-    for key, value in metrics.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            console.print(f"{key:<12}{value:,}" if isinstance(value, int) else f"{key:<12}{value:.4f}", markup=False)
+    for key in METRICS:
+        console.print(f"{METRICS[key]:<12}{metrics[key]:.4f}", markup=False)
+    for key in ("queries", "passages"):
+        console.print(f"{key:<12}{metrics[key]:,}", markup=False)
     console.print(f"written to {output}", markup=False)

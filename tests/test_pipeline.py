@@ -49,7 +49,7 @@ def recipe_text(hundred: Path, encoder: str, workdir: Path) -> str:
                 "ranks": 2, "cpus_per_rank": 0.5, "queries_per_step": 16, "list_length": 8, "max_steps": 4, "epochs": 1,
                 "evaluate_every": 2, "warmup_steps": 1, "learning_rate": 1e-3, "dtype": "float32", "trackers": [],
             },
-            "evaluation": {"dataset": str(hundred), "depth": 20},
+            "evaluation": {"dataset": str(hundred)},
             "cluster": {"cpus": 2, "wait_timeout_s": 120, "io_pool": {"workers": 1}},
         },
         sort_keys=False,
