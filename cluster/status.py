@@ -11,14 +11,14 @@ from cluster.tables import Table
 
 
 def status(storage: Storage) -> list[dict[str, Any]]:
-    """One record per planned table, in the order of the stages.
+    """One record per planned table, in the order in which they are made.
 
     Keys: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason), rejects, tokens, seconds
     (of work, summed over workers), rows_per_s (of one worker), stats.
     """
     found = planned(storage)
-    order = list(STAGES)
-    found.sort(key=lambda path: order.index(stage_of(path)) if stage_of(path) in order else len(order))
+    order = [folder for folders in STAGES.values() for folder in folders]
+    found.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
     return [record for path in found if (record := _table_status(storage, path))]
 
 
