@@ -23,13 +23,13 @@ def status(storage: Storage) -> list[dict[str, Any]]:
 
 
 def planned(storage: Storage) -> list[str]:
-    """Folders with a plan, at most two deep; the contents of a table are not listed."""
-    found = []
-    for folder in storage.folders():
-        if storage.exists(f"{folder}/plan.json"):
-            found.append(folder)
-        else:
-            found += [inner for inner in storage.folders(folder) if storage.exists(f"{inner}/plan.json")]
+    """Folders with a plan, at most three deep (`embeddings/minilm/passages`); the inside of a table is not listed."""
+    found: list[str] = []
+    level = storage.folders()
+    for _ in range(3):
+        tables = {folder for folder in level if storage.exists(f"{folder}/plan.json")}
+        found += sorted(tables)
+        level = [inner for folder in level if folder not in tables for inner in storage.folders(folder)]
     return found
 
 

@@ -144,7 +144,9 @@ def _stage(one: Mapping[str, Any]) -> dict[str, Any]:
         "units": f"{one['units']:,}",
         "rows": f"{one['rows']:,}",
         "rejects": f"{one['rejects']:,}" if one["rejects"] else "",
-        "drops": [(reason, f"{count:,}", _share(count, units)) for reason, count in _largest(one["drops"])],
+        "drops": [
+            (reason.replace("_", " "), f"{count:,}", _share(count, units)) for reason, count in _largest(one["drops"])
+        ],
         "parts": [
             {"style": style, "width": round(100 * count / units, 3), "tip": f"{name}: {count:,}"}
             for style, count, name in parts
@@ -198,9 +200,13 @@ def _training(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any] | N
         # A run that continues writes the steps after its checkpoint again; the later line counts.
         return sorted({one["step"]: float(one[key]) for one in lines if one.get(key) is not None}.items())
 
-    losses = {"loss": points("loss"), "dev loss": points("dev_loss")}
+    loss, divergence = points("loss"), points("kl")
+    if divergence and divergence != loss:  # InfoNCE takes part; the dev loss is the KL alone
+        curves = [("Loss", {"loss": loss}), ("KL over a list", {"KL": divergence, "dev KL": points("dev_loss")})]
+    else:
+        curves = [("Loss", {"loss": loss, "dev loss": points("dev_loss")})]
     drawn = [
-        ("Loss", charts.line_chart(losses, "step")),
+        *((title, charts.line_chart(series, "step")) for title, series in curves),
         ("dev nDCG@10", charts.line_chart({"dev nDCG@10": points("dev_ndcg@10")}, "step", best="dev nDCG@10")),
         (
             "Times a passage is listed in one global batch",

@@ -89,7 +89,7 @@ def test_bars_of_a_finished_stage_fill_its_width(storage: Storage) -> None:
 
 def test_curves_survive_a_last_line_that_is_cut(storage: Storage) -> None:
     found = page(storage)
-    assert found.tags.count("polyline") == 5, "loss, dev loss, dev nDCG, repeats, queries per second"
+    assert found.tags.count("polyline") == 6, "loss, KL, dev KL, dev nDCG, repeats, queries per second"
     assert "best 0.6100, step 10" in found.text
 
 

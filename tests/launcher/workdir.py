@@ -61,7 +61,7 @@ def complete_workdir(folder: Path) -> Storage:
     commit_table(storage, CANDIDATES, 460, {"source not found": 60})
     commit_table(storage, SCORES, 400, {}, rejects=3)
     commit_table(storage, LISTS, 397, {"source not first": 97})
-    steps = [{"step": n, "loss": 2.0 / n, "repeats": 1.5, "queries_per_s": 8.0} for n in range(1, 11)]
+    steps = [{"step": n, "loss": 2.0 / n, "kl": 1.5 / n, "repeats": 1.5, "queries_per_s": 8.0} for n in range(1, 11)]
     dev = [{"step": 5, "dev_ndcg@10": 0.55, "dev_loss": 1.0}, {"step": 10, "dev_ndcg@10": 0.61, "dev_loss": 0.8}]
     lines = "".join(json.dumps(line) + "\n" for line in steps + dev)
     storage.put("training/metrics.jsonl", (lines + '{"step": 11, "lo').encode())
