@@ -50,20 +50,17 @@ def print_status(storage: Storage, console: Console | None = None) -> None:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("table")
-    for name in ("shards", "units", "rows", "dropped", "rejected", "rows/s", "tokens/s"):
+    for name in ("shards", "rows", "dropped", "rejected", "rows/s"):
         table.add_column(name, justify="right")
     for one in stages:
         done, planned = one["shards_done"], one["shards"]
-        rate = f"{one['tokens'] / one['seconds']:,.0f}" if one["tokens"] and one["seconds"] else ""
         table.add_row(
             one["table"],
             Text(f"{done}/{planned}", "green" if done == planned else "yellow"),
-            f"{one['units']:,}",
             f"{one['rows']:,}",
             f"{sum(one['drops'].values()):,}",
             Text(f"{one['rejects']:,}", "red" if one["rejects"] else ""),
             f"{one['rows_per_s']:,.0f}" if one["rows_per_s"] else "",
-            rate,
         )
     console.print(table)
     for name in ("training", "evaluation"):
