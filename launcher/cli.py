@@ -98,7 +98,7 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
     from launcher.outcome import print_outcome
 
     record = pipeline.execute(recipe, until, overwrite)
-    if record is None:
+    if until != "evaluation":
         _say(f"Done up to {until}. Look at it with: listwise status {shlex.quote(recipe.workdir)}")
         return
     print_outcome(recipe, record)

@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
 
-def print_outcome(recipe: Recipe, record: Mapping[str, Any], console: Console | None = None) -> None:
+def print_outcome(recipe: Recipe, record: Mapping[str, Any] | None, console: Console | None = None) -> None:
     """Base against student, the verdict in plain words, and where model and report lie."""
     console = console or Console(highlight=False, soft_wrap=True)
+    console.print()
+    if record:
+        _print_comparison(record, console)
+    else:
+        console.print("The student is trained, not judged: the recipe names no judged queries.", style="bold")
+    console.print()
+    workdir = recipe.workdir.rstrip("/")
+    console.print(f"model    {workdir}/model", markup=False)
+    console.print(f"report   {workdir}/report.html", markup=False)
+
+
+def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
     base, student = record["base"], record["student"]
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     table.add_column("")
@@ -31,14 +43,9 @@ def print_outcome(recipe: Recipe, record: Mapping[str, Any], console: Console | 
             change = student[key] - base[key]
             style = "green" if change > 0 else "red" if change < 0 else ""
             table.add_row(name, f"{base[key]:.4f}", f"{student[key]:.4f}", Text(f"{change:+.4f}", style))
-    console.print()
     console.print(table)
     console.print()
-    console.print(record["verdict"], style="bold")
-    console.print()
-    workdir = recipe.workdir.rstrip("/")
-    console.print(f"model    {workdir}/model", markup=False)
-    console.print(f"report   {workdir}/report.html", markup=False)
+    console.print(record["verdict"], style="bold", markup=False)
 
 
 def print_status(storage: Storage, console: Console | None = None) -> None:
