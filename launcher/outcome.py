@@ -28,6 +28,8 @@ def print_outcome(recipe: Recipe, record: Mapping[str, Any] | None, console: Con
         console.print("The student is trained, not judged: the recipe names no judged queries.", style="bold")
     console.print()
     workdir = recipe.workdir.rstrip("/")
+    if record and record["recommended"] == "base":
+        console.print(f"use      {recipe.student.model}, the base", markup=False)
     console.print(f"model    {workdir}/model", markup=False)
     console.print(f"report   {workdir}/report.html", markup=False)
 
