@@ -149,11 +149,14 @@ class CrossEncoderTeacher:
         import torch
         from accelerate.utils import find_executable_batch_size
 
-        def halve() -> int:
-            self.batch_size //= 2
-            return self.batch_size
+        size = self.batch_size
 
-        @find_executable_batch_size(starting_batch_size=self.batch_size, reduce_batch_size_fn=halve)
+        def halve() -> int:
+            nonlocal size
+            size //= 2
+            return size
+
+        @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halve)
         def attempt(batch_size: int) -> np.ndarray:
             self.tokens.take()
             return self.model.predict(
@@ -161,6 +164,7 @@ class CrossEncoderTeacher:
             )
 
         logits = np.asarray(attempt(), dtype=np.float32)
+        self.batch_size = size  # remembered only now: a pair that fits nowhere must not spoil the next shard
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 

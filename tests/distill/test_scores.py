@@ -131,6 +131,14 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
     teacher.score(questions)
     assert max(tried) == 10
 
+    def no_memory(batch: list, **more):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(teacher.model, "preprocess", no_memory)
+    with pytest.raises(RuntimeError, match="No executable batch size"):
+        teacher.score(questions)
+    assert teacher.batch_size == 10, "what fits is not forgotten over a query that does not"
+
 
 def test_a_query_with_a_score_that_is_no_number_is_a_reject(
     retrieved: Retrieved, proposed: Table, reranker: TeacherSettings
