@@ -47,6 +47,10 @@ class Count:
             raise ValueError("cannot be constructed")
 
     def process(self, task: Task) -> Output:
+        time.sleep(self.seconds)
+        return self.count(task)
+
+    def count(self, task: Task) -> Output:
         if task.rows is not None:
             numbers = [int(name) for name in task.rows.column("id").to_pylist()]
         else:
@@ -55,7 +59,6 @@ class Count:
         if self.marker:
             with Path(self.marker).open("a") as file:
                 file.write(f"{os.getpid()} {task.shard.name} {task.start} {task.stop}\n")
-        time.sleep(self.seconds)
         self._misbehave(numbers)
         kinds = {number: self.poison.get(number) for number in numbers}
         rejects = [Reject(str(number), "unlucky") for number in numbers if kinds[number] == "reject"]
@@ -90,7 +93,7 @@ class CountAsync(Count):
         await asyncio.sleep(self.seconds)
         if any(self.poison.get(task.shard.params["first"] + row) == "hang" for row in range(task.start, task.stop)):
             await asyncio.sleep(1000)
-        return super().process(task)
+        return self.count(task)
 
 
 class Parent(Count):
@@ -98,5 +101,20 @@ class Parent(Count):
 
     def __init__(self, marker: str) -> None:
         super().__init__()
+        # a session of its own: Ray ends the process group of a worker, as some engines' children escape it
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         Path(marker).write_text(str(child.pid))
+
+
+class Closing(Count):
+    """Says that it was closed."""
+
+    def close(self) -> None:
+        Path(self.marker).write_text("closed")
+
+
+class Slow(Count):
+    """Takes too long to construct."""
+
+    def __init__(self) -> None:
+        time.sleep(1000)

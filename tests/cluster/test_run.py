@@ -1,0 +1,283 @@
+"""Stages on a real Ray and a real disk: every planned unit ends exactly once, whatever the workers do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster.errors import InputError, RunError
+from cluster.run import Run
+from cluster.settings import PoolSettings
+from cluster.stage import Stage
+from cluster.tables import Table, plan_shards
+from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Slow, shards
+
+MakeRun = Callable[..., Run]
+
+
+def numbers(
+    rows: int = 100, each: int = 10, worker: type = Count, path: str = "numbers", pool: PoolSettings | None = None,
+    fingerprint: dict[str, Any] | None = None, **arguments: Any,
+) -> Stage:  # fmt: skip
+    planned = shards(rows, each)
+    return Stage("numbers", NUMBERS, path, worker, arguments, planned, fingerprint or {"v": 1}, pool or PoolSettings())
+
+
+def values(table: Table) -> list[int]:
+    return table.read()["value"].to_pylist()
+
+
+def test_a_stage_keeps_plan_order_and_counts_every_unit(run: MakeRun) -> None:
+    table = run(max_reject_fraction=0.1).execute(numbers(poison={3: "drop", 17: "reject", 55: "drop"}))
+    assert values(table) == [n for n in range(100) if n not in (3, 17, 55)]
+    assert table.complete
+    assert sum(commit.drops.get("small", 0) for commit in table.commits()) == 2
+    assert [(r["row"], r["error"], r["stage"]) for r in table.rejects()] == [("17", "unlucky", "numbers")]
+    assert all(commit.accounted == 10 for commit in table.commits())
+
+
+def test_a_finished_stage_does_no_work_and_needs_no_ray(run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run()
+    table = first.execute(numbers())
+    again = Run(first.storage.url, first.settings, progress=first.progress)
+    monkeypatch.setattr(Run, "connect", lambda self: pytest.fail("Ray was asked for"))
+    before = {path: (Path(first.storage.url) / path).stat().st_mtime_ns for path in first.storage.list("")}
+    assert values(again.execute(numbers())) == values(table)
+    assert {path: (Path(first.storage.url) / path).stat().st_mtime_ns for path in first.storage.list("")} == before
+
+
+def test_resuming_does_only_what_is_not_committed(run: MakeRun, tmp_path: Path) -> None:
+    one, marker = run(), tmp_path / "marker"
+    table = one.execute(numbers(marker=str(marker)))
+    marker.unlink()
+    lost = [table.files()[2][0], table.files()[7][0]]
+    for file in lost:
+        table.withdraw(file)
+    assert values(one.execute(numbers(marker=str(marker)))) == list(range(100))
+    assert sorted(line.split()[1] for line in marker.read_text().splitlines()) == ["00002", "00007"]
+    assert len(one.storage.list("numbers/data")) == 10
+
+
+def test_a_stage_reads_the_rows_of_another_table(run: MakeRun) -> None:
+    one = run()
+    source = one.execute(numbers(poison={40: "drop"}))
+    copy = Stage(
+        "copy", NUMBERS, "copy", Count, {}, plan_shards(source, 7), {"source": source.fingerprint}, PoolSettings()
+    )
+    assert values(one.execute(copy)) == values(source)
+
+
+@pytest.mark.parametrize("worker", [Count, CountAsync])
+@pytest.mark.parametrize("kind", ["raise", "kill"])
+def test_a_poison_row_is_found_and_only_that_row_is_rejected(run: MakeRun, worker: type, kind: str) -> None:
+    table = run().execute(numbers(200, 25, worker, poison={77: kind}))
+    assert values(table) == [n for n in range(200) if n != 77]
+    (reject,) = table.rejects()
+    assert (reject["row"], reject["shard"], reject["attempts"]) == ("00003:2", "00003", 3)
+    assert "number 77 cannot be done" in reject["error"] if kind == "raise" else "its worker died" in reject["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [Count, CountAsync])
+def test_a_row_that_hangs_is_found_by_the_time_limit(run: MakeRun, worker: type) -> None:
+    table = run(shard_timeout_s=3.0, max_reject_fraction=0.2).execute(numbers(16, 4, worker, poison={9: "hang"}))
+    assert values(table) == [n for n in range(16) if n != 9]
+    (reject,) = table.rejects()
+    assert reject["row"] == "00002:1"
+    assert "no result after" in reject["error"]
+
+
+def test_a_row_of_a_table_is_rejected_under_its_id(run: MakeRun) -> None:
+    one = run()
+    source = one.execute(numbers(40))
+    poison = {"poison": {13: "raise"}}
+    stage = Stage("copy", NUMBERS, "copy", Count, poison, plan_shards(source, 20), {"v": 1}, PoolSettings())
+    with pytest.raises(RunError, match=r"1 of 40 units"):
+        one.execute(stage)
+    assert [reject["row"] for reject in one.table("copy").rejects()] == ["13"]
+
+
+def test_a_killed_worker_loses_nothing_and_is_replaced(run: MakeRun, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    killed: list[int] = []
+
+    def kill() -> None:
+        for _ in range(200):
+            time.sleep(0.05)
+            lines = marker.read_text().splitlines() if marker.exists() else []
+            if len(lines) > 8:
+                killed.append(int(lines[-1].split()[0]))
+                os.kill(killed[0], signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    table = run().execute(numbers(300, 10, marker=str(marker), seconds=0.05))
+    killer.join()
+    assert killed
+    assert values(table) == list(range(300))
+    assert table.rejects() == []
+    assert len({line.split()[0] for line in marker.read_text().splitlines()}) == 3
+
+
+def test_an_accident_that_kills_a_worker_once_rejects_no_row(run: MakeRun, tmp_path: Path) -> None:
+    table = run().execute(numbers(poison={5: "once", 61: "once"}, marker=str(tmp_path / "marker")))
+    assert values(table) == list(range(100))
+    assert table.rejects() == []
+
+
+def test_too_many_rejects_fail_the_run_with_the_commonest_errors(run: MakeRun) -> None:
+    one = run(shard_attempts=1)
+    stage = numbers(100, 10, poison=dict.fromkeys(range(4), "raise"))
+    with pytest.raises(RunError, match="max_reject_fraction") as caught:
+        one.execute(stage)
+    assert "1 × ValueError: number 2 cannot be done" in str(caught.value)
+    assert "--overwrite numbers" in str(caught.value)
+    with pytest.raises(RunError, match="max_reject_fraction"):
+        one.execute(stage)
+
+
+def test_bad_input_found_by_a_worker_ends_the_run_and_leaves_nothing(run: MakeRun) -> None:
+    one = run()
+    with pytest.raises(InputError, match=r"^number 55 is not allowed here$"):
+        one.execute(numbers(poison={55: "input"}))
+    assert one.storage.list("numbers") == []
+
+
+def test_a_worker_that_loses_rows_is_a_bug_and_ends_the_run(run: MakeRun) -> None:
+    with pytest.raises(RunError, match=r"shard 00004, rows 0 to 10: 10 units planned, but 9 rows"):
+        run().execute(numbers(poison={41: "lose"}))
+
+
+def test_a_worker_that_cannot_be_constructed_ends_the_run_with_its_error(run: MakeRun) -> None:
+    with pytest.raises(RunError, match="ValueError: cannot be constructed"):
+        run().execute(numbers(poison={0: "constructor"}))
+
+
+def test_a_changed_fingerprint_is_refused_and_overwrite_does_the_stage_again(run: MakeRun) -> None:
+    one = run()
+    old = one.execute(numbers(path="queries", fingerprint={"seed": 1}))
+    with pytest.raises(InputError, match=r"seed: was 1, is 2(.|\n)*--overwrite queries"):
+        one.execute(numbers(path="queries", fingerprint={"seed": 2}))
+    one.execute(numbers(path="passages"))
+    one.execute(numbers(path="scores/x"))
+    with Run(one.storage.url, one.settings, overwrite=frozenset({"queries"}), progress=one.progress) as two:
+        assert not two.storage.exists("scores/x/plan.json")
+        assert two.storage.exists("passages/plan.json")
+        new = two.execute(numbers(path="queries", fingerprint={"seed": 2}, scale=2))
+    assert values(new) == [2 * n for n in range(100)]
+    assert new.fingerprint != old.fingerprint
+    with pytest.raises(InputError, match="no such stage"):
+        Run(one.storage.url, one.settings, overwrite=frozenset({"query"}))
+
+
+def test_a_request_no_node_can_place_is_refused_before_anything_starts(run: MakeRun) -> None:
+    one = run()
+    with pytest.raises(InputError, match=r"wants 1 CPU, 8 GPU, and no node(.|\n)*has 2 CPU"):
+        one.execute(numbers(path="scores/x", pool=PoolSettings(gpus=8)))
+    assert one.storage.list("") == []
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip"])
+def test_a_damaged_shard_is_found_while_it_is_read_and_done_again(run: MakeRun, harm: str) -> None:
+    one = run()
+    source = one.execute(numbers())
+    file = Path(one.storage.url) / source.files()[4][0]
+    data = bytearray(file.read_bytes())
+    data[100] ^= 8
+    file.write_bytes(data[:-50] if harm == "truncate" else data)
+    stage = Stage(
+        "copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings()
+    )
+    assert values(one.execute(stage)) == list(range(100))
+    assert values(one.table("numbers")) == list(range(100))
+    assert one.table("numbers").fingerprint == source.fingerprint
+
+
+def test_a_damaged_shard_that_comes_out_otherwise_makes_what_was_made_from_it_invalid(run: MakeRun) -> None:
+    one = run()
+    stage = numbers(salt=True)
+    source = one.execute(stage)
+    (Path(one.storage.url) / source.files()[4][0]).unlink()
+    copy = Stage("copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings())
+    with pytest.raises(RunError, match="came out with other rows"):
+        one.execute(copy)
+    assert one.table("numbers").fingerprint != source.fingerprint
+
+
+def test_two_drivers_on_one_workdir_both_finish_with_one_result(run: MakeRun) -> None:
+    one, two = run("same"), run("same")
+    stage = numbers(400, 10, seconds=0.03, pool=PoolSettings(cpus=0.5, workers=2))
+    tables: list[Table] = []
+    threads = [threading.Thread(target=lambda r=r: tables.append(r.execute(stage))) for r in (one, two)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(tables) == 2
+    assert values(tables[0]) == values(tables[1]) == list(range(400))
+    assert len(one.storage.list("numbers/data")) == 40
+
+
+def test_a_pool_leaves_no_process_of_its_own_behind(run: MakeRun, tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    run().execute(numbers(worker=Parent, marker=str(marker), pool=PoolSettings(workers=1)))
+    child = int(marker.read_text())
+    # where nobody reaps an orphan, its entry stays
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_is_closed_at_the_end_of_its_stage(run: MakeRun, tmp_path: Path) -> None:
+    run().execute(numbers(worker=Closing, marker=str(tmp_path / "closed"), pool=PoolSettings(workers=1)))
+    assert (tmp_path / "closed").read_text() == "closed"
+
+
+def test_no_more_workers_start_than_there_are_shards(run: MakeRun) -> None:
+    table = run().execute(numbers(10, 10))
+    assert {commit.worker for commit in table.commits()} == {"w0"}
+
+
+def test_an_asynchronous_worker_has_two_shards_in_flight(run: MakeRun) -> None:
+    begun = time.monotonic()
+    run().execute(numbers(80, 10, CountAsync, seconds=0.5, pool=PoolSettings(workers=1)))
+    assert time.monotonic() - begun < 8 * 0.5
+
+
+def test_a_worker_that_does_not_start_in_time_is_named_with_what_is_free(run: MakeRun) -> None:
+    with pytest.raises(RunError, match=r"waited \d+ s for a worker to load(.|\n)*Free now"):
+        run(wait_timeout_s=2.0).execute(numbers(worker=Slow))
+
+
+def test_every_line_of_the_log_names_worker_node_and_shard(run: MakeRun) -> None:
+    one = run(max_reject_fraction=0.1)
+    one.execute(numbers(poison={5: "raise"}))
+    lines = (Path(one.storage.url) / "logs/numbers.log").read_text().splitlines()
+    assert all(Counter(part.split("=")[0] for part in line.split()[1:4]) == {"worker": 1, "node": 1, "shard": 1}
+               for line in lines)  # fmt: skip
+    assert any("shard=00000 row: ValueError: number 5" in line for line in lines)
+    assert sum("done:" in line for line in lines) >= 10
+
+
+def test_once_keeps_its_record_and_refuses_another_fingerprint(run: MakeRun) -> None:
+    one = run()
+    calls: list[int] = []
+
+    def produce() -> dict[str, Any]:
+        calls.append(1)
+        return {"steps": 7}
+
+    record = one.once("training", {"lr": 0.1}, produce, title="training")
+    assert record["steps"] == 7
+    assert one.once("training", {"lr": 0.1}, produce, title="training") == record
+    assert len(calls) == 1
+    with pytest.raises(InputError, match=r"lr: was 0.1, is 0.2(.|\n)*--overwrite training"):
+        one.once("training", {"lr": 0.2}, produce, title="training")

@@ -1,0 +1,121 @@
+"""The one primitive that decides races holds on a local disk and on an S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster.errors import InputError
+from cluster.storage import Storage
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback; the variables are what anybody would set for it."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield "s3://bucket/run"
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage.open(str(tmp_path / "run"))
+    return Storage.open(request.getfixturevalue("s3") + f"/{tmp_path.name}")
+
+
+def test_what_was_put_can_be_read_listed_and_deleted(storage: Storage) -> None:
+    storage.put("a/b/one", b"1")
+    storage.put("a/two", b"2")
+    storage.put("ab/three", b"3")
+    assert storage.get("a/b/one") == b"1"
+    assert storage.buffer("a/two").to_pybytes() == b"2"
+    assert storage.list("a") == ["a/b/one", "a/two"]
+    assert storage.folders() == ["a", "ab"]
+    assert storage.delete("a") == 2
+    assert storage.list("") == ["ab/three"]
+    assert storage.delete("ab/three") == 1
+    assert not storage.exists("ab/three")
+
+
+def test_an_absent_object_is_a_key_error(storage: Storage) -> None:
+    with pytest.raises(KeyError):
+        storage.get("nothing")
+    with pytest.raises(KeyError):
+        storage.buffer("nothing")
+    assert not storage.exists("nothing")
+
+
+def test_of_many_creators_exactly_one_wins(storage: Storage) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda n: storage.create("lock", str(n).encode()), range(16)))
+    assert sum(won) == 1
+    assert storage.get("lock") == str(won.index(True)).encode()
+
+
+def test_a_storage_travels_as_its_url(storage: Storage) -> None:
+    storage.put("x", b"x")
+    again = pickle.loads(pickle.dumps(storage.child("")))
+    assert again.get("x") == b"x"
+
+
+def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ftp"):
+        Storage.open("ftp://host/run")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be used as a folder"):
+        Storage.open(str(tmp_path / "file" / "run"))
+
+
+@pytest.mark.slow
+def test_a_stage_runs_and_resumes_on_s3(s3: str) -> None:
+    # a process of its own: Ray's workers take the address of the server from the environment Ray was started with
+    code = """
+import json, sys
+from cluster.progress import Progress
+from cluster.run import Run
+from cluster.settings import ClusterSettings, PoolSettings
+from cluster.stage import Stage
+from tests.cluster.workers import NUMBERS, Count, shards
+with Run(sys.argv[1], ClusterSettings(cpus=2), progress=Progress(quiet=True)) as run:
+    stage = Stage("numbers", NUMBERS, "numbers", Count, {}, shards(100, 10), {"a": 1}, PoolSettings())
+    run.execute(stage)
+    table = run.table("numbers")
+    table.withdraw(table.files()[3][0])
+    rows = run.execute(stage).read()
+    print(json.dumps([rows["value"].to_pylist(), run.storage.list("logs")]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, f"{s3}/stage"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    values, logs = json.loads(result.stdout)
+    assert values == list(range(100))
+    assert logs == ["logs/numbers.log"]
