@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from cluster.settings import PoolSettings, Settings
 
-QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")
 QueryType = Literal["question", "claim", "title", "keywords", "search", "web_search"]
+QUERY_TYPES: tuple[QueryType, ...] = ("question", "claim", "title", "keywords", "search", "web_search")
 
 
 class CorpusSettings(Settings):

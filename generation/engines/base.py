@@ -1,0 +1,42 @@
+"""What every engine does: for each request one answer, in order, a text or the reason why there is none.
+
+Engines know passages and query types. Shards, ids, duplicates and tables are the business of `generation/queries.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """One query to be written. `unit` names it in the whole run: "<source_id>:<query_type>:<sample>"."""
+
+    unit: str
+    source_id: str
+    title: str
+    text: str
+    query_type: str
+    sample: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The query that was written, or, where `text` is None, the `reason` under which the unit is counted as a drop.
+
+    `tokens` counts what a language model read and wrote for it.
+    """
+
+    unit: str
+    text: str | None
+    reason: str | None
+    tokens: int
+
+
+class Engine(Protocol):
+    """Constructed once in a worker; may have a `close()`."""
+
+    async def answer(self, requests: list[Request]) -> list[Answer]:
+        """One answer per request, in the order of the requests."""
+        ...
