@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
+from cluster.run import Run
+from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables import Shard, Table
 from cluster.worker import Task
 from distill import candidates, embeddings
 from distill.bm25 import Bm25Index
 from distill.candidates import CandidateWorker, passage_texts
-from distill.embeddings import EmbeddingWorker
+from distill.embeddings import EmbeddingWorker, Vectors
 from distill.encoder import Encoder
 from distill.fusion import reciprocal_rank_fusion
 from distill.rows import vectors_of
@@ -25,13 +27,29 @@ def settings(**more) -> RetrievalSettings:
     return RetrievalSettings(retrievers=retrievers, rows_per_shard=30, **({"depth": 40} | more))
 
 
-def by_hand(passages: Table, query_tables: list[Table], encoder: EncoderSettings, depth: int) -> dict[str, np.ndarray]:
+def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder: EncoderSettings) -> Vectors:
+    """Vectors far enough apart that rounding cannot swap two ranks, as those of a tiny random model are not."""
+    generator = np.random.default_rng(11)
+
+    def table(side: str, schema: TableSchema, ids: list[str]) -> Table:
+        vectors = generator.normal(size=(len(ids), 16)).astype(np.float32)
+        rows = [{"id": key, "vector": vector} for key, vector in zip(ids, vectors.tolist(), strict=True)]
+        return write_table(run, schema, rows, path=f"embeddings/random/{side}")
+
+    asked = [query for table_ in query_tables for query in table_.read(["query_id"]).column(0).to_pylist()]
+    return Vectors(
+        encoder,
+        table("passages", PASSAGE_VECTORS, passages.read(["passage_id"]).column(0).to_pylist()),
+        table("queries", QUERY_VECTORS, asked),
+    )
+
+
+def by_hand(passages: Table, query_tables: list[Table], vectors: Vectors, depth: int) -> dict[str, np.ndarray]:
     """Fused rows by query id, from whole matrices in memory."""
     texts = [text for batch in passage_texts(passages) for text in batch]
     rows = [row for table in query_tables for row in table.read().to_pylist()]
-    model = Encoder(encoder)
-    similarity = model.encode_queries([row["text"] for row in rows]) @ model.encode_passages([""] * 100, texts).T
-    dense = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
+    queries, documents = (vectors_of(table.read().column("vector")) for table in (vectors.queries, vectors.passages))
+    dense = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :depth]
     sparse = Bm25Index([texts]).search([row["text"] for row in rows], depth).rows
     fused = {}
     for number, row in enumerate(rows):
@@ -59,10 +77,11 @@ def test_embeddings_hold_the_encoders_vectors_of_every_text_in_order(retrieved: 
 
 
 def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved):
-    opened, passages, queries, vectors, encoder = retrieved
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
     opened.storage.delete("candidates")
     table = candidates.build(opened, settings(round_trip_rank=40), {"tiny": vectors}, passages, queries)
-    fused = by_hand(passages, queries, encoder, 40)
+    fused = by_hand(passages, queries, vectors, 40)
     ids = passages.read(["passage_id"]).column(0).to_pylist()
     found = {row["query_id"]: row for row in table.read().to_pylist()}
     for query, expected in fused.items():
@@ -77,14 +96,15 @@ def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved
 
 
 def test_the_filters_account_for_every_query_and_spare_logs_the_round_trip(retrieved: Retrieved):
-    opened, passages, queries, vectors, encoder = retrieved
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
     opened.storage.delete("candidates")
     table = candidates.build(opened, settings(round_trip_rank=3), {"tiny": vectors}, passages, queries)
     drops = sum(commit.drops.get("round_trip", 0) for commit in table.commits())
     assert 0 < drops < 100
     assert table.num_rows + drops == 103
     ids = passages.read(["passage_id"]).column(0).to_pylist()
-    fused = by_hand(passages, queries, encoder, 40)
+    fused = by_hand(passages, queries, vectors, 40)
     lost = sum(f"p{query[1:]}" not in [ids[r] for r in rows[:3]] for query, rows in fused.items() if query[0] == "q")
     assert drops == lost
     assert {"log0", "log1", "log2"} <= set(table.read(["query_id"]).column(0).to_pylist())
@@ -116,7 +136,7 @@ def test_passages_and_queries_without_a_vector_leave_the_other_rows_where_they_a
     for side, table, missing in (("passages", vectors.passages, "p071"), ("queries", vectors.queries, "q050")):
         rows = [row for row in table.read().to_pylist() if row["id"] != missing]
         # One file, one shard of all rows: as a table in which one row was rejected.
-        schema = embeddings.PASSAGE_VECTORS if side == "passages" else embeddings.QUERY_VECTORS
+        schema = PASSAGE_VECTORS if side == "passages" else QUERY_VECTORS
         write_table(opened, schema, rows, path=f"embeddings/gap/{side}", files=1, rejects=1)
     paths: dict = {"gap": ("embeddings/gap/passages", "embeddings/gap/queries")}
     worker = CandidateWorker(
