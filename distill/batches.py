@@ -60,10 +60,29 @@ def steps_per_epoch(lists: int, queries_per_step: int) -> int:
     return max(1, lists // queries_per_step)
 
 
-def batch_queries(lists: int, queries_per_step: int, seed: int, epoch: int, step: int) -> np.ndarray:
-    """(Q,) rows of the lists in step `step` of `epoch`: a slice of the epoch's permutation."""
-    order = np.random.default_rng([seed, epoch]).permutation(lists)
-    return order[step * queries_per_step : (step + 1) * queries_per_step]
+def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int = 1) -> np.ndarray:
+    """(N,) order in which an epoch goes through the lists; a step takes a slice of it.
+
+    With `topic_queries` = 1 the lists are shuffled. With more, lists that share passages stand together in blocks of that
+    many queries, and the blocks are shuffled: harder negatives, and more repeats for a step to save. Lists are brought
+    together by min-wise hashing (Broder, 1997): under a random ranking of the corpus the best-ranked passage of two lists
+    is the same with the probability of their Jaccard similarity. Every epoch draws another ranking, so other blocks.
+
+    Args:
+        list_rows: (N, L) corpus rows, `MASKED` where a list is shorter.
+        seed, epoch: decide the order, nothing else does.
+        topic_queries: queries of a block.
+    """
+    random = np.random.default_rng([seed, epoch])
+    count = len(list_rows)
+    if topic_queries <= 1:
+        return random.permutation(count)
+    rank = random.permutation(int(list_rows.max()) + 1)
+    # An empty slot ranks last: it must not bring short lists together.
+    hashes = np.sort(np.where(list_rows == MASKED, len(rank), rank[list_rows]), axis=1)
+    alike = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    blocks = np.array_split(alike, max(1, count // topic_queries))
+    return np.concatenate([blocks[block] for block in random.permutation(len(blocks))])
 
 
 def plan_step(
@@ -77,7 +96,7 @@ def plan_step(
     """Deals one global batch.
 
     Args:
-        queries: (Q,) rows of the lists, from `batch_queries`.
+        queries: (Q,) rows of the lists, a slice of `epoch_order`.
         list_rows: (N, L) corpus rows of every list, `MASKED` where a list is shorter.
         query_lengths: (N,) tokens of each list's query.
         passage_lengths: (P,) tokens of each corpus row.

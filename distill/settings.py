@@ -109,6 +109,9 @@ class TrainingSettings(Settings):
     gpus_per_rank: float = Field(0.0, ge=0)
     queries_per_step: int = Field(4096, ge=1, description="queries of one global batch")
     list_length: int = Field(20, ge=2, description="passages per query in training, at most lists.length")
+    topic_queries: int = Field(
+        1, ge=1, description="queries that share passages and go into a step together; 1: batches are shuffled"
+    )
     epochs: int = Field(30, ge=1)
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
@@ -126,8 +129,8 @@ class TrainingSettings(Settings):
     )
     weight_by_count: bool = Field(False, description="count a passage as often as the global batch lists it")
     micro_batch_tokens: int = Field(16_384, ge=64, description="padded tokens of one forward pass")
-    activation_tokens: int = Field(
-        131_072, ge=0, description="padded tokens whose activations a rank keeps; the rest is recomputed"
+    activation_tokens: int | None = Field(
+        None, ge=0, description="padded tokens whose activations a rank keeps, the rest is recomputed; empty: by device"
     )
     zero_stage: Literal[0, 1, 2, 3] = 0
     dtype: Dtype = Field("auto", description="of the encoder; scores and losses are float32 always")
@@ -138,6 +141,13 @@ class TrainingSettings(Settings):
     keep_checkpoints: int = Field(2, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     seed: int = 0
+
+
+    def activation_tokens_on(self, device: str) -> int:
+        """Padded tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""
+        if self.activation_tokens is not None:
+            return self.activation_tokens
+        return 131_072 if device.startswith("cuda") else 8_192
 
 
 class EvaluationSettings(Settings):

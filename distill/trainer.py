@@ -23,7 +23,7 @@ import torch.distributed as dist
 from cluster.errors import InputError, RunError
 from cluster.storage import Storage
 from cluster.tables import Table
-from distill.batches import StepPlan, batch_queries, plan_step, steps_per_epoch
+from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import load_checkpoint, load_weights, newest_checkpoint, save_checkpoint
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
@@ -133,6 +133,7 @@ class _Rank:
             "passages": passages.fingerprint,
             "training": self.training.model_dump(exclude={"ranks", "trackers", "keep_checkpoints", "cpus_per_rank"}),
         }
+        self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # of the epoch that is being planned
         model = load_model(job.student, device)
         self.tokens = self._tokenise(passages, model.tokenizer, model.prompts)
         dtype = resolve_dtype(self.training.dtype, device)
@@ -144,7 +145,7 @@ class _Rank:
         pad_id = model.tokenizer.pad_token_id
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
-            self.training.activation_tokens, pad_id,
+            self.training.activation_tokens_on(device), pad_id,
         )  # fmt: skip
         self.evaluator = (
             DevEvaluator(
@@ -207,7 +208,10 @@ class _Rank:
 
     def _plan(self, step: int) -> StepPlan:
         epoch, within = divmod(step, self.per_epoch)
-        queries = batch_queries(len(self.lists), self.queries_per_step, self.training.seed, epoch, within)
+        if self._order[0] != epoch:
+            order = epoch_order(self.lists.rows, self.training.seed, epoch, self.training.topic_queries)
+            self._order = (epoch, order)
+        queries = self._order[1][within * self.queries_per_step : (within + 1) * self.queries_per_step]
         return plan_step(
             queries, self.lists.rows, self.tokens["train"].lengths, self.tokens["passages"].lengths,
             self.world_size, self.training.micro_batch_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import socket
 import traceback
 from collections.abc import Callable
@@ -41,14 +42,22 @@ def on_ranks(function: Callable, world_size: int, *arguments: Any, timeout_s: fl
     for process in processes:
         process.start()
     try:
-        found = {}
+        found, errors = {}, {}
         for _ in processes:
-            rank, value, error = results.get(timeout=timeout_s)
-            assert error is None, f"rank {rank} of {world_size}:\n{error}"
+            try:
+                rank, value, error = results.get(timeout=timeout_s if not errors else 20)
+            except queue.Empty:
+                assert errors, f"no rank of {world_size} answered within {timeout_s} s"
+                break  # killed without a word
             found[rank] = value
+            if error:
+                errors[rank] = error
     finally:
         for process in processes:
             process.join(timeout=20)
             if process.is_alive():
                 process.kill()
+    # A rank that fails takes the others with it: theirs is a closed connection, the cause is elsewhere.
+    first = sorted(errors, key=lambda rank: "Connection closed by peer" in errors[rank])
+    assert not errors, f"rank {first[0]} of {world_size}:\n{errors[first[0]]}"
     return [found[rank] for rank in range(world_size)]
