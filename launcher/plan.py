@@ -119,7 +119,7 @@ def estimate(recipe: Recipe, sample: Sample) -> list[Step]:
     records = sample.records
     sources = min(records, corpus.max_sources)
     queries = sources * len(generation.query_types) * generation.samples
-    per_query = min(records, retrieval.depth * len(retrieval.retrievers))
+    per_query = min(records, retrieval.depth)
     text_mb = records * sample.characters / 1e6
     prompt = min(generation.prompt_characters, sample.characters) / CHARACTERS_PER_TOKEN
     written = queries * (prompt + generation.max_tokens) if generation.engine != "extractive" else 0.0

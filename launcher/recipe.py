@@ -64,23 +64,28 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
-        reachable = self.retrieval.depth * len(self.retrieval.retrievers)
         problems = []
         if self.training.list_length > self.lists.length:
             problems.append(
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
                 f"{self.lists.length} passages; lower the first or raise the second"
             )
-        if self.lists.length > reachable:
+        # A list that leaves its source out needs one candidate more.
+        needed = self.lists.length + int(self._leaves_out_source())
+        if needed > self.retrieval.depth:
             problems.append(
-                f"lists.length is {self.lists.length}, but retrieval proposes at most {reachable} passages per query; "
-                "raise retrieval.depth or lower lists.length"
+                f"lists of {self.lists.length} passages need {needed} candidates, but retrieval.depth is "
+                f"{self.retrieval.depth}; raise it or lower lists.length"
             )
         if self.training.kl_weight == 0 and self.training.contrastive_weight == 0:
             problems.append("training.kl_weight and training.contrastive_weight are both 0, so nothing would be learnt")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _leaves_out_source(self) -> bool:
+        chosen = self.lists.leave_out_source
+        return self.generation.engine == "extractive" if chosen is None else chosen
 
     def dense_retrievers(self) -> dict[str, EncoderSettings]:
         """Encoder of every dense retriever; one that names none uses the student's base model."""

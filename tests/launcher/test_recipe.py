@@ -118,7 +118,7 @@ def test_a_wrong_override_is_named_as_it_was_typed(tmp_path: Path, override: str
 def test_sections_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     message = refusal(write(tmp_path, GOOD), ("training.list_length=30", "retrieval.depth=5"))
     assert "training.list_length is 30, but lists hold only lists.length = 20" in message
-    assert "retrieval proposes at most 10 passages" in message
+    assert "lists of 20 passages need 21 candidates, but retrieval.depth is 5" in message
 
 
 def test_a_teacher_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
