@@ -297,6 +297,7 @@ class StageLog:
     def __init__(self, storage: Storage, table: str) -> None:
         self.storage = storage
         self.path = f"logs/{table.replace('/', '-')}.log"
+        self._begun = time.monotonic()  # beside the wall clock, which may jump
         self._lines: list[str] = []
         self._file = None
         if storage.local_path is not None:
@@ -307,7 +308,7 @@ class StageLog:
     def add(self, event: Any) -> None:
         """Appends an event."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        line = f"{now} worker={event.worker} node={event.node} shard={event.shard} {event.text}\n"
+        line = f"{now}+{time.monotonic() - self._begun:.3f} worker={event.worker} node={event.node} shard={event.shard} {event.text}\n"
         if self._file:
             self._file.write(line)
         else:
