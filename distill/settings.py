@@ -142,7 +142,6 @@ class TrainingSettings(Settings):
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     seed: int = 0
 
-
     def activation_tokens_on(self, device: str) -> int:
         """Padded tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""
         if self.activation_tokens is not None:
