@@ -123,3 +123,19 @@ def test_doctor_finds_every_package_of_the_known_good_set() -> None:
     assert "not installed:" not in done.stdout
     assert "Traceback" not in done.stderr
     assert done.returncode == (1 if "✗" in done.stdout else 0)
+
+
+def test_plan_counts_the_corpus_and_writes_nothing(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
+    changes = [
+        f"corpus.path={hundred}",
+        f"workdir={tmp_path}/run",
+        f"student.model={tiny_encoder}",
+        "retrieval.depth=50",
+    ]
+    done = listwise("plan", "laptop", *(word for change in changes for word in ("--set", change)))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("100 records")
+    assert "the student's tokenizer" in done.stdout
+    for stage in ("corpus", "queries", "embeddings", "candidates", "scores", "lists", "training"):
+        assert f"\n{stage} " in done.stdout
+    assert list(tmp_path.iterdir()) == []
