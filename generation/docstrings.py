@@ -22,7 +22,8 @@ STDLIB = "stdlib"
 MIN_BODY_CHARACTERS = 200
 MAX_SUMMARY_CHARACTERS = 200
 _SKIPPED_FOLDERS = frozenset(
-    ["__pycache__", "test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "ensurepip", "_vendor", "vendor", "conftest", "_examples", "examples"]
+    {"__pycache__", "test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "turtledemo", "ensurepip"}
+    | {"site-packages", "dist-packages", "vendor", "_vendor", "examples", "_examples"}
 )
 _UNDERLINE = re.compile(r"^\s*([-=~^\"*+#])\1{2,}\s*$")
 _SIGNATURE = re.compile(r"^[\w.]+\s*(\(.*\)|=\s*[\w.]+\s*\(.*\))(\s*->.*)?$", re.DOTALL)
@@ -31,12 +32,13 @@ _SENTENCE_END = re.compile(r"(?<=[a-z0-9)`'\"\]]{2}[.!?])\s+(?=[A-Z`\"'])")
 
 @dataclass(frozen=True)
 class Docstring:
-    """A documented module, class or function. `name` is its dotted name, `place` its file and line."""
+    """A documented module, class or function. `name` is its dotted name, `file` and `line` say where it stands."""
 
     name: str
     summary: str
     body: str
-    place: str
+    file: str
+    line: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def file_docstrings(file: SourceFile) -> list[Docstring]:
         while unique in found:
             number += 1
             unique = f"{name}#{number}"
-        found[unique] = Docstring(unique, summary, body, f"{file.shown}, line {line}")
+        found[unique] = Docstring(unique, summary, body, file.shown, line)
     return list(found.values())
 
 
@@ -158,9 +160,8 @@ def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, str, int]]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body
             first = body[0] if body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                if isinstance(first.value.value, str):
-                    yield name, first.value.value, first.lineno
+            if first is not None and (text := ast.get_docstring(node, clean=False)):
+                yield name, text, first.lineno
         elif isinstance(node, ast.Call):
             yield from _added(node, module)
             continue

@@ -15,12 +15,18 @@ from cluster.tables import Shard
 
 @dataclass(frozen=True)
 class Record:
-    """One record as it stands in the corpus. `place` says where, for messages: "docs.jsonl, line 7"."""
+    """One record as it stands in the corpus: in `file`, at `where` ("line 7")."""
 
     passage_id: str
     title: str
     text: str
-    place: str
+    file: str
+    where: str
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}, {self.where}"
 
 
 class Reader(Protocol):
@@ -41,8 +47,8 @@ class Reader(Protocol):
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
         """Records `start` to `stop` of a shard.
 
-        `start` may be -1 if the shard has a record before it in its file (`params["before"]`), `stop` may be
-        `shard.rows + 1` if it has one after it (`params["after"]`).
+        `start` may be -1 if the shard has a record before it in its file (`params["before"]` is 1), `stop` may be
+        `shard.rows + 1` if it has one after it (`params["after"]` is 1).
 
         Raises:
             InputError: a record is malformed; names file, line and field.

@@ -55,7 +55,7 @@ class PydocsReader:
         return shards
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Docstrings `start` to `stop` of a shard; a docstring has no neighbours.
+        """Docstrings `start` to `stop` of a shard; shards end where files end.
 
         Raises:
             InputError: the packages have changed since they were planned.
@@ -67,4 +67,4 @@ class PydocsReader:
                     f"{self.path}: {name} was there when the corpus was planned and is not on this machine now. "
                     f"Install the same packages on every machine, or begin again with --overwrite corpus."
                 )
-            yield Record(name, "", docs[name].body, docs[name].place)
+            yield Record(name, "", docs[name].body, docs[name].file, f"line {docs[name].line}")

@@ -1,0 +1,106 @@
+"""Reader of CSV and TSV files with a header line; quoted fields may hold line breaks."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.tables import Shard
+from generation.readers.base import Record
+from generation.readers.fields import Fields
+from generation.readers.files import BOM, ShardCutter, checksums, decode, find_files, open_file, shown_name
+
+SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class DelimitedReader:
+    """A shard is a byte offset at the beginning of a record, with its line number; the header is read again."""
+
+    path: Path
+    fields: Fields
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Sizes and checksums of the files."""
+        return checksums(self.path, find_files(self.path, SUFFIXES))
+
+    def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
+        """Parses the files once, since only a parser knows where a record with quoted line breaks ends.
+
+        Raises:
+            InputError: no file, a header without the fields, malformed quotes, or no record in any.
+        """
+        cutter = ShardCutter(rows_per_shard, max_rows)
+        for name in find_files(self.path, SUFFIXES):
+            header = self._header(name)
+            self.fields.check(header, f"{shown_name(self.path, name)}, line 1")
+            if not cutter.full:
+                rows = itertools.islice(self._rows(name, 0, 1), 1, None)
+                cutter.cut(({"offset": offset, "line": line} for offset, line, _ in rows), file=name)
+        return cutter.done(str(self.path))
+
+    def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
+        """Parses records `start` to `stop`.
+
+        Raises:
+            InputError: a line is not UTF-8, quotes are malformed, or a record has too few or too many fields.
+        """
+        params = shard.params
+        name = shown_name(self.path, params["file"])
+        header = self._header(params["file"])
+        rows = self._rows(params["file"], params["offset"], params["line"])
+        for _, number, row in itertools.islice(rows, start + params["before"], stop + params["before"]):
+            if len(row) != len(header):
+                raise InputError(
+                    f"{name}, line {number}: {len(row)} fields where the header has {len(header)} "
+                    f"({', '.join(header)}). Correct the record; quote fields that hold delimiters or line breaks."
+                )
+            yield self.fields.record(dict(zip(header, row, strict=True)), name, f"line {number}")
+
+    def _header(self, name: str) -> list[str]:
+        first = next(self._rows(name, 0, 1), None)
+        if first is None:
+            raise InputError(
+                f"{shown_name(self.path, name)}: the file is empty. Expected a header line with field names."
+            )
+        return [field.strip() for field in first[2]]
+
+    def _rows(self, name: str, offset: int, number: int) -> Iterator[tuple[int, int, list[str]]]:
+        """Byte offset, line number and fields of each record; blank lines are none."""
+        shown = shown_name(self.path, name)
+        csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 KiB
+        with open_file(self.path, name) as file:
+            file.seek(offset)
+            end = [offset, number]
+
+            def lines() -> Iterator[str]:
+                for line in file:
+                    content = line.removeprefix(BOM) if end[0] == 0 else line
+                    text = decode(content, shown, end[1])
+                    end[0] += len(line)
+                    end[1] += 1
+                    yield text
+
+            rows = csv.reader(lines(), delimiter=self._delimiter(name), strict=True)
+            while True:
+                begin = tuple(end)
+                try:
+                    row = next(rows, None)
+                except csv.Error as error:
+                    raise InputError(
+                        f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
+                        f"line breaks to be quoted, and quotes in them doubled. Correct the record."
+                    ) from None
+                if row is None:
+                    return
+                if row:
+                    yield begin[0], begin[1], row
+
+    def _delimiter(self, name: str) -> str:
+        return "\t" if (name or self.path.name).endswith(".tsv") else ","
