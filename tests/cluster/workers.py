@@ -51,11 +51,7 @@ class Count:
         return self.count(task)
 
     def count(self, task: Task) -> Output:
-        if task.rows is not None:
-            numbers = [int(name) for name in task.rows.column("id").to_pylist()]
-        else:
-            first = task.shard.params["first"]
-            numbers = list(range(first + task.start, first + task.stop))
+        numbers = self.numbers(task)
         if self.marker:
             with Path(self.marker).open("a") as file:
                 file.write(f"{os.getpid()} {task.shard.name} {task.start} {task.stop}\n")
@@ -67,6 +63,12 @@ class Count:
         salt = time.time_ns() if self.salt else 0
         rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
         return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})
+
+    def numbers(self, task: Task) -> list[int]:
+        if task.rows is not None:
+            return [int(name) for name in task.rows.column("id").to_pylist()]
+        first = task.shard.params["first"]
+        return list(range(first + task.start, first + task.stop))
 
     def _misbehave(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -91,7 +93,7 @@ class CountAsync(Count):
 
     async def process(self, task: Task) -> Output:  # type: ignore[override]
         await asyncio.sleep(self.seconds)
-        if any(self.poison.get(task.shard.params["first"] + row) == "hang" for row in range(task.start, task.stop)):
+        if any(self.poison.get(number) == "hang" for number in self.numbers(task)):
             await asyncio.sleep(1000)
         return self.count(task)
 
