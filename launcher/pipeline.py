@@ -78,8 +78,9 @@ def execute(
     Raises:
         InputError: a mistake in the recipe's inputs; a workdir that did not exist before does not exist afterwards.
     """
-    if last not in STAGES:
-        raise InputError(f"--until {last}: no such stage; there are {', '.join(STAGES)}")
+    for option, named in (("--until", {last}), ("--overwrite", overwrite)):
+        if unknown := named - STAGES.keys():
+            raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     recipe.check_inputs()
     with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
