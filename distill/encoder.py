@@ -55,7 +55,7 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
 
 
 def default_device() -> str:
-    """"cuda" where a GPU is visible to this process, else "cpu"."""
+    """ "cuda" where a GPU is visible to this process, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,7 +168,9 @@ class Encoder:
             batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
             start += len(batch)
             features = self.model.preprocess([shown[index] for index in batch])
-            features = {key: value.to(self.device) if hasattr(value, "to") else value for key, value in features.items()}
+            features = {
+                key: value.to(self.device) if hasattr(value, "to") else value for key, value in features.items()
+            }
             with torch.inference_mode():
                 vectors[batch] = embed(self.model, features, self.device, self.dtype).cpu().numpy()
         return vectors

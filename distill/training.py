@@ -106,7 +106,9 @@ def _show(bar: Any, records: list[dict[str, Any]]) -> None:
             bar.resize(record["total"])
             bar.resumed(record["resumed"])
         elif "loss" in record:
-            bar.advance(record["queries"], tokens=int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"]))
+            bar.advance(
+                record["queries"], tokens=int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
+            )
             bar.note(f"loss {record['loss']:.4f}")
         elif "dev_ndcg@10" in record:
             bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")

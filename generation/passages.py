@@ -1,0 +1,155 @@
+"""Passages: records that are kept, and which of them queries may be written for.
+
+Duplicates and the sample of sources are decisions over the whole corpus. Every worker takes them alone, from the small
+columns of the records table, so that nothing but row ranges travels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.errors import InputError
+from cluster.schemas import PASSAGES
+from cluster.stage import Stage
+from cluster.storage import Storage
+from cluster.tables import Table, plan_shards
+from cluster.worker import Output, Task
+from generation.settings import CorpusSettings
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+KEPT, TOO_SHORT, CONTAINED, DUPLICATE = range(4)
+REASONS = {TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate"}
+
+
+def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[str]) -> Table:
+    """Keeps and samples.
+
+    Args:
+        run: the run.
+        corpus: lengths, sample size and seed.
+        records: RECORDS.
+        judged: ids of passages that the evaluation judges; no query is written for them.
+
+    Raises:
+        InputError: two records have the same id, no passage is left, or none of those left may be a source.
+    """
+    excluded = sorted(judged) if corpus.exclude_judged_sources else []
+    fingerprint = {"records": records.fingerprint, "max_sources": corpus.max_sources, "seed": corpus.seed}
+    table = run.execute(
+        Stage(
+            title="corpus: passages",
+            table=PASSAGES,
+            path=PASSAGES.path,
+            worker=PassageWorker,
+            arguments={
+                "storage_url": run.storage.url, "records_path": records.path, "judged": excluded,
+                "max_sources": corpus.max_sources, "seed": corpus.seed,
+            },
+            shards=plan_shards(records, corpus.rows_per_shard),
+            fingerprint={**fingerprint, "judged": [len(excluded), _digest(excluded)]},
+            pool=run.settings.io_pool,
+        )
+    )  # fmt: skip
+    _check(table, corpus, len(excluded))
+    return table
+
+
+def _check(table: Table, corpus: CorpusSettings, judged: int) -> None:
+    drops: Counter[str] = Counter()
+    sources = 0
+    for commit in table.commits():
+        drops.update(commit.drops)
+        sources += commit.stats.get("sources", 0)
+    if not table.num_rows:
+        told = ", ".join(f"{reason} {count}" for reason, count in drops.items())
+        raise InputError(
+            f"corpus.path '{corpus.path}': no passage is left ({told}). Lower corpus.min_characters "
+            f"(now {corpus.min_characters}), or check corpus.text_field."
+        )
+    if not sources and not corpus.query_log:
+        raise InputError(
+            f"no passage is left to write queries for: all {table.num_rows} are judged by the evaluation "
+            f"({judged} judged). Set corpus.exclude_judged_sources=false, or judge fewer queries."
+        )
+
+
+class PassageWorker:
+    """Keeps the records of a range that the whole corpus lets stand.
+
+    Raises:
+        InputError: two records of the corpus have the same id; names both places.
+    """
+
+    def __init__(self, storage_url: str, records_path: str, judged: list[str], max_sources: int, seed: int) -> None:
+        records = Table.open(Storage.open(storage_url), records_path)
+        start = 0
+        self._first_row: dict[str, int] = {}
+        for file, rows in records.files():
+            self._first_row[file] = start
+            start += rows
+        whole = records.read(["passage_id", "digest", "too_short", "contained"])
+        _refuse_duplicate_ids(whole["passage_id"], records)
+        self._fate = decide(*(whole[name].to_numpy() for name in ("digest", "too_short", "contained")))
+        may = self._fate == KEPT
+        if judged:
+            may &= ~pc.is_in(whole["passage_id"], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
+        self._is_source = sample(may, max_sources, seed)
+
+    def process(self, task: Task) -> Output:
+        """Rows of RECORDS to rows of PASSAGES, and to drops by reason."""
+        assert task.rows is not None, "passages are planned over records"
+        ranges = [
+            np.arange(self._first_row[piece.file] + piece.start, self._first_row[piece.file] + piece.stop)
+            for piece in task.shard.slices
+        ]
+        places = np.concatenate(ranges)[task.start : task.stop]
+        fate, is_source = self._fate[places], self._is_source[places]
+        kept = task.rows.select(["passage_id", "title", "text"]).append_column("is_source", pa.array(is_source))
+        drops = {name: int((fate == code).sum()) for code, name in REASONS.items() if (fate == code).any()}
+        return Output(kept.filter(pa.array(fate == KEPT)), drops=drops, stats={"sources": int(is_source.sum())})
+
+
+def decide(digests: np.ndarray, too_short: np.ndarray, contained: np.ndarray) -> np.ndarray:
+    """(n,) fate of each record; of records with the same digest the first that is not otherwise dropped stays."""
+    fate = np.where(too_short, TOO_SHORT, np.where(contained, CONTAINED, KEPT))
+    candidates = np.flatnonzero(fate == KEPT)
+    _, first = np.unique(digests[candidates], return_index=True)
+    repeated = np.ones(len(candidates), dtype=bool)
+    repeated[first] = False
+    fate[candidates[repeated]] = DUPLICATE
+    return fate
+
+
+def sample(may: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """(n,) bool: at most `most` of the rows where `may` is true, drawn without replacement."""
+    eligible = np.flatnonzero(may)
+    if len(eligible) > most:
+        eligible = np.random.default_rng(seed).choice(eligible, size=most, replace=False)
+    chosen = np.zeros(len(may), dtype=bool)
+    chosen[eligible] = True
+    return chosen
+
+
+def _refuse_duplicate_ids(ids: pa.ChunkedArray, records: Table) -> None:
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    name = repeated[0].as_py()
+    places = records.read(["passage_id", "place"]).filter(pc.equal(ids, name))["place"].to_pylist()
+    raise InputError(
+        f"passage id '{name}' stands twice: {places[0]}, and {places[1]} ({len(repeated)} ids are repeated). "
+        "Expected every passage to have an id of its own: rename or remove one of them."
+    )
+
+
+def _digest(ids: list[str]) -> str:
+    return hashlib.blake2b("\n".join(ids).encode(), digest_size=12).hexdigest()

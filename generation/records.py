@@ -1,0 +1,86 @@
+"""Records: the corpus as it is read, normalised, with what can be seen of a record beside its neighbours.
+
+Ids and duplicates concern the whole corpus, so they are decided in `generation/passages.py`, over these records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from cluster.schemas import RECORDS
+from cluster.stage import Stage
+from cluster.tables import Table
+from cluster.worker import Output, Task
+from generation.readers import open_reader
+from generation.readers.base import Record
+from generation.settings import CorpusSettings
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+_READING = {"path", "format", "query_log", "max_sources", "exclude_judged_sources", "seed", "rows_per_shard"}
+
+
+def build(run: Run, corpus: CorpusSettings) -> Table:
+    """Reads the corpus into RECORDS.
+
+    Raises:
+        InputError: the corpus is not there, is empty, or holds a malformed record; names file, line and field.
+    """
+    reader = open_reader(corpus)
+    return run.execute(
+        Stage(
+            title="corpus: reading",
+            table=RECORDS,
+            path=RECORDS.path,
+            worker=RecordWorker,
+            arguments={"corpus": corpus},
+            shards=reader.plan(corpus.rows_per_shard, corpus.max_passages),
+            fingerprint={"corpus": corpus.model_dump(mode="json", exclude=_READING), "source": reader.fingerprint()},
+            pool=run.settings.io_pool,
+        )
+    )
+
+
+class RecordWorker:
+    """Reads a range of records, and one more at each side for comparison."""
+
+    def __init__(self, corpus: CorpusSettings) -> None:
+        self.corpus = corpus
+        self.reader = open_reader(corpus)
+
+    def process(self, task: Task) -> Output:
+        """A range of records to rows of RECORDS, one each."""
+        shard = task.shard
+        before = task.start > 0 or bool(shard.params.get("before"))
+        after = task.stop < shard.rows or bool(shard.params.get("after"))
+        records = list(self.reader.read(shard, task.start - before, task.stop + after))
+        texts = [self._normalise(record.text) for record in records]
+        inner = range(int(before), int(before) + task.stop - task.start)
+        rows = [self._row(records[place], texts, place) for place in inner]
+        empty = sum(not texts[place] for place in inner)
+        cut = sum(len(records[place].text) > self.corpus.max_characters for place in inner)
+        return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
+
+    def _normalise(self, text: str) -> str:
+        # A lone surrogate, which JSON can spell, has no UTF-8.
+        whole = text[: 2 * self.corpus.max_characters].encode("utf-8", "replace").decode("utf-8")
+        return unicodedata.normalize("NFKC", whole).strip()[: self.corpus.max_characters]
+
+    def _row(self, record: Record, texts: list[str], place: int) -> dict[str, object]:
+        text, title = texts[place], self._normalise(record.title)
+        neighbours = [texts[other] for other in (place - 1, place + 1) if 0 <= other < len(texts)]
+        digest = hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=8).digest()
+        return {
+            "passage_id": record.passage_id,
+            "title": title,
+            "text": text,
+            "digest": int.from_bytes(digest, "big", signed=True),
+            "place": record.place,
+            "too_short": len(text) < self.corpus.min_characters,
+            "contained": bool(text) and any(text in other and text != other for other in neighbours),
+        }
