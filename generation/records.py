@@ -15,8 +15,7 @@ from cluster.schemas import RECORDS
 from cluster.stage import Stage
 from cluster.tables import Table
 from cluster.worker import Output, Task
-from generation.readers import open_reader
-from generation.readers.base import Record
+from generation.readers import Reader, Record, open_reader
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:
@@ -32,14 +31,18 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
         InputError: the corpus is not there, is empty, or holds a malformed record; names file, line and field.
     """
     reader = open_reader(corpus)
+    try:
+        shards = list(run.table(RECORDS.path).plan.shards)  # planned already: no need to go through the corpus again
+    except KeyError:
+        shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
     return run.execute(
         Stage(
             title="corpus: reading",
             table=RECORDS,
             path=RECORDS.path,
             worker=RecordWorker,
-            arguments={"corpus": corpus},
-            shards=reader.plan(corpus.rows_per_shard, corpus.max_passages),
+            arguments={"corpus": corpus, "reader": reader},
+            shards=shards,
             fingerprint={"corpus": corpus.model_dump(mode="json", exclude=_READING), "source": reader.fingerprint()},
             pool=run.settings.io_pool,
         )
@@ -47,11 +50,16 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
 
 
 class RecordWorker:
-    """Reads a range of records, and one more at each side for comparison."""
+    """Reads a range of records, and one more at each side for comparison.
 
-    def __init__(self, corpus: CorpusSettings) -> None:
+    Args:
+        corpus: lengths.
+        reader: made by the driver, which knows what a relative path begins at.
+    """
+
+    def __init__(self, corpus: CorpusSettings, reader: Reader) -> None:
         self.corpus = corpus
-        self.reader = open_reader(corpus)
+        self.reader = reader
 
     def process(self, task: Task) -> Output:
         """A range of records to rows of RECORDS, one each."""
@@ -61,7 +69,7 @@ class RecordWorker:
         records = list(self.reader.read(shard, task.start - before, task.stop + after))
         texts = [self._normalise(record.text) for record in records]
         inner = range(int(before), int(before) + task.stop - task.start)
-        rows = [self._row(records[place], texts, place) for place in inner]
+        rows = [self._row(records, texts, place) for place in inner]
         empty = sum(not texts[place] for place in inner)
         cut = sum(len(records[place].text) > self.corpus.max_characters for place in inner)
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
@@ -71,9 +79,11 @@ class RecordWorker:
         whole = text[: 2 * self.corpus.max_characters].encode("utf-8", "replace").decode("utf-8")
         return unicodedata.normalize("NFKC", whole).strip()[: self.corpus.max_characters]
 
-    def _row(self, record: Record, texts: list[str], place: int) -> dict[str, object]:
-        text, title = texts[place], self._normalise(record.title)
-        neighbours = [texts[other] for other in (place - 1, place + 1) if 0 <= other < len(texts)]
+    def _row(self, records: list[Record], texts: list[str], place: int) -> dict[str, object]:
+        record, text = records[place], texts[place]
+        title = self._normalise(record.title)
+        beside = [other for other in (place - 1, place + 1) if 0 <= other < len(texts)]
+        neighbours = [texts[other] for other in beside if records[other].file == record.file]
         digest = hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=8).digest()
         return {
             "passage_id": record.passage_id,
