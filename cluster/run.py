@@ -308,7 +308,8 @@ class StageLog:
     def add(self, event: Any) -> None:
         """Appends an event."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        line = f"{now}+{time.monotonic() - self._begun:.3f} worker={event.worker} node={event.node} shard={event.shard} {event.text}\n"
+        who = f"worker={event.worker} node={event.node} shard={event.shard}"
+        line = f"{now}+{time.monotonic() - self._begun:.3f} {who} {event.text}\n"
         if self._file:
             self._file.write(line)
         else:

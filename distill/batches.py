@@ -63,10 +63,10 @@ def steps_per_epoch(lists: int, queries_per_step: int) -> int:
 def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int = 1) -> np.ndarray:
     """(N,) order in which an epoch goes through the lists; a step takes a slice of it.
 
-    With `topic_queries` = 1 the lists are shuffled. With more, lists that share passages stand together in blocks of that
-    many queries, and the blocks are shuffled: harder negatives, and more repeats for a step to save. Lists are brought
-    together by min-wise hashing (Broder, 1997): under a random ranking of the corpus the best-ranked passage of two lists
-    is the same with the probability of their Jaccard similarity. Every epoch draws another ranking, so other blocks.
+    With `topic_queries` = 1 the lists are shuffled. With more, lists that share passages stand together in blocks of
+    that many queries, and the blocks are shuffled: harder negatives, and more repeats for a step to save. Lists are
+    brought together by min-wise hashing (Broder, 1997): under a random ranking of the corpus the best-ranked passage of
+    two lists is the same with the probability of their Jaccard similarity. Every epoch draws another ranking.
 
     Args:
         list_rows: (N, L) corpus rows, `MASKED` where a list is shorter.

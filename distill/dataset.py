@@ -67,7 +67,7 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListD
 
 def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:
     """(N, length) array of a list column, cut or filled."""
-    result = np.full((len(column), length), fill, dtype=dtype)
+    result: np.ndarray = np.full((len(column), length), fill, dtype=dtype)
     start = 0
     for chunk in column.chunks:
         offsets = chunk.offsets.to_numpy()

@@ -103,7 +103,7 @@ class DevEvaluator:
     def _search(
         self, queries: torch.Tensor, passages: torch.Tensor, place: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Best of this rank's passages per query, (Q, ≤10) values and positions, and (Q, L) similarities of listed ones.
+        """Best of this rank's passages per query, (Q, ≤10) values and positions, and (Q, L) similarities of listed.
 
         `place` is where listed passages stand among this rank's; similarities of others are 0.
         """

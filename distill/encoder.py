@@ -146,12 +146,12 @@ class Encoder:
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
-        return self._encode(texts, self.model.prompts["query"], self.settings.max_query_tokens)
+        return self._encode(texts, self.model.prompts["query"] or "", self.settings.max_query_tokens)
 
     def encode_passages(self, titles: list[str], texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n passages, "title text" each."""
         joined = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
-        return self._encode(joined, self.model.prompts["document"], self.settings.max_passage_tokens)
+        return self._encode(joined, self.model.prompts["document"] or "", self.settings.max_passage_tokens)
 
     def _encode(self, texts: list[str], prompt: str, max_tokens: int) -> np.ndarray:
         """Batches of similar length within the token budget; the transformer in `dtype`, pooling in float32."""
@@ -182,7 +182,7 @@ def embed(model: SentenceTransformer, features: dict[str, Any], device: str, dty
 
     modules = list(model)
     lower = dtype != torch.float32
-    with torch.autocast(device.split(":")[0], dtype=dtype, enabled=lower):
+    with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=lower):
         features = modules[0](dict(features))
     features["token_embeddings"] = features["token_embeddings"].float()
     for module in modules[1:]:

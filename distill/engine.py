@@ -26,12 +26,11 @@ def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
         if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
             os.environ[name] = os.environ[slurm]
     if not dist.is_initialized():
-        if "RANK" not in os.environ:
-            with_store = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+        backend, limit = "nccl" if device.startswith("cuda") else "gloo", timedelta(seconds=timeout_s)
+        if "RANK" in os.environ:
+            dist.init_process_group(backend, timeout=limit)
         else:
-            with_store = {}
-        backend = "nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s), **with_store)
+            dist.init_process_group(backend, timeout=limit, store=dist.HashStore(), rank=0, world_size=1)
     return dist.get_rank(), dist.get_world_size()
 
 

@@ -1,6 +1,6 @@
 """One training step: every unique passage of the global batch is encoded once, somewhere.
 
-    encode own share → gather embeddings → loss rows of own queries → reduce-scatter gradients → backward through own share
+    encode own share → gather embeddings → loss rows of own queries → reduce-scatter gradients → backward of own share
 
 A query's loss rows live on the rank that encodes it, so queries need no gather: a step has one all-gather and one
 reduce-scatter of passage embeddings, one reduction of the parameters' gradients, and one of the two logged sums.
@@ -55,8 +55,9 @@ class Student(nn.Module):
         if self.device == "cpu":
             # torch's fused attention is the faster forward on CPUs, plain matrix products the faster backward.
             attention = "eager" if torch.is_grad_enabled() else "sdpa"
-            if self.model.transformers_model.config._attn_implementation != attention:
-                self.model.transformers_model.set_attn_implementation(attention)
+            transformer = self.model.transformers_model
+            if transformer is not None and transformer.config._attn_implementation != attention:
+                transformer.set_attn_implementation(attention)
         features = {"input_ids": input_ids, "attention_mask": attention_mask, "modality": "text"}
         return embed(self.model, features, self.device, self.dtype)
 

@@ -156,14 +156,14 @@ class _Rank:
             else None
         )  # fmt: skip
 
-    def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str]) -> dict[str, TokenFile]:
+    def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str | None]) -> dict[str, TokenFile]:
         """Token files, written by rank 0 once for this identity and mapped by all ranks."""
         key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
         folder, student = self.output / "tokens" / key, self.job.student
         wanted: dict[str, tuple[Iterable[str], int, str]] = {
-            "train": (self.lists.texts.to_pylist(), student.max_query_tokens, prompts["query"]),
-            "dev": (self.dev_lists.texts.to_pylist(), student.max_query_tokens, prompts["query"]),
-            "passages": (_texts(passages), student.max_passage_tokens, prompts["document"]),
+            "train": (self.lists.texts.to_pylist(), student.max_query_tokens, prompts["query"] or ""),
+            "dev": (self.dev_lists.texts.to_pylist(), student.max_query_tokens, prompts["query"] or ""),
+            "passages": (_texts(passages), student.max_passage_tokens, prompts["document"] or ""),
         }
         if self.rank == 0:
             for name, (texts, limit, prompt) in wanted.items():
@@ -224,18 +224,19 @@ class _Rank:
             group["lr"] = rate
         result = self.stepper.run(plan, self.lists.scores[plan.queries])
         if not math.isfinite(result.loss):
-            ids = [self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10]]
+            ids = ", ".join(self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10])
+            more = " …" if len(plan.queries) > 10 else ""
             raise RunError(
                 f"the loss of step {step + 1} is {result.loss}; the last checkpoint stays. The step's queries: "
-                f"{', '.join(ids)}{' …' if len(plan.queries) > 10 else ''}. Lower training.learning_rate, or look at "  # noqa: PLR2004
-                "the scores of these lists."
+                f"{ids}{more}. Lower training.learning_rate, or look at the scores of these lists."
             )
         self.engine.step()
         seconds = time.monotonic() - begun
         norm = self.engine.get_global_grad_norm()
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss, "kl": result.kl,
-            "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries), "repeats": round(plan.repeats, 3),
+            "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
+            "repeats": round(plan.repeats, 3),
             "queries_per_s": round(len(plan.queries) / seconds, 2),
             "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
             "padding": round(1 - result.tokens / max(1, result.padded_tokens), 4),

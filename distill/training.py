@@ -59,7 +59,7 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     gpus = int(ray.cluster_resources().get("GPU", 0)) if training.gpus_per_rank else 0
     ranks = training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
-    relay = ray.remote(num_cpus=0)(_Relay).remote()
+    relay: Any = ray.remote(num_cpus=0)(_Relay).remote()
     trainer = TorchTrainer(
         _rank_loop,
         train_loop_config={"job": job.to_json(), "relay": relay},
@@ -146,7 +146,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
     relay, job = config["relay"], TrainingJob.from_json(config["job"])
     rank = ray_train.get_context().get_world_rank()
     try:
-        record = train(job, on_record=lambda line: relay.put.remote(line))
+        record = train(job, on_record=relay.put.remote)
         if rank == 0:
             ray.get(relay.finish.remote("done", record))
     except ListwiseError as error:

@@ -21,7 +21,20 @@ MODES = {
 def problem() -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
     """Texts, lists and scores with repeats, uneven lengths, and two lists shorter than the others."""
     random = np.random.default_rng(7)
-    words = "harbour town stone bridge paper mill slate river cotton lamp meadow orchard".split()
+    words = [
+        "harbour",
+        "town",
+        "stone",
+        "bridge",
+        "paper",
+        "mill",
+        "slate",
+        "river",
+        "cotton",
+        "lamp",
+        "meadow",
+        "orchard",
+    ]
     passages = [" ".join(random.choice(words, size=random.integers(3, 40))) for _ in range(CORPUS)]
     queries = [" ".join(random.choice(words, size=random.integers(1, 9))) for _ in range(QUERIES)]
     lists = np.stack([random.permutation(CORPUS - 4)[:LENGTH] for _ in range(QUERIES)])
@@ -33,7 +46,7 @@ def problem() -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
 
 
 def reference_loss(query, passage, lists, scores, mode, student=0.05, teacher=0.3, margin=0.6):
-    """The formulas over all Q × L slots, slot by slot, every passage as often as it is listed. (Q, d), (P, d) → scalar."""
+    """The formulas over all Q × L slots, every passage as often as it is listed: (Q, d), (P, d) → scalar."""
     import torch
 
     kl_weight, weight = mode.get("kl_weight", 1.0), mode["contrastive_weight"]

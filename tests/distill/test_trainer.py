@@ -1,4 +1,4 @@
-"""The training loop on real ranks: it learns, resumes exactly, refuses what does not fit, and exports what it trained."""
+"""The training loop on real ranks: it learns, resumes exactly, refuses what does not fit, exports what it trained."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def trained(tiny_encoder, tmp_path_factory):
     """Two DeepSpeed ranks, twelve steps."""
     workdir = tmp_path_factory.mktemp("trained")
     write_run(workdir)
-    records = on_ranks(train_rank, 2, make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20).to_json())
+    job = make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20)
+    records = on_ranks(train_rank, 2, job.to_json())
     return workdir, records
 
 
@@ -184,5 +185,3 @@ def test_ray_train_places_two_deepspeed_ranks(run, tiny_encoder, tmp_path):
     begun = time.monotonic()
     assert build(work, job.training, job.student, work.table("lists"), work.table("passages")) == record
     assert time.monotonic() - begun < first / 4
-
-
