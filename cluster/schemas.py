@@ -89,6 +89,7 @@ LISTS = _table(
     ("passage_rows", pa.list_(pa.int64())),     # by descending teacher score
     ("scores", pa.list_(pa.float32())),         # normalised to 0…1 over the whole run
     ("split", pa.string()),                     # "train" or "dev", by source
+    ("left_out_row", pa.int64()),               # the source, where it was left out of its own list, else null
 )  # fmt: skip
 
 ALL = (RECORDS, PASSAGES, QUERIES, QUERY_LOG, PASSAGE_VECTORS, QUERY_VECTORS, CANDIDATES, SCORES, LISTS)

@@ -5,7 +5,7 @@ A million lists of twenty passages take 160 MB; passages themselves stay in thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,14 @@ class ListData:
         texts: N query texts.
         rows: (N, L) int64 corpus rows by descending teacher score, `MASKED` where a list is shorter.
         scores: (N, L) float32 normalised teacher scores, 0 where a list is shorter.
+        left_out: (N,) int64 corpus row that was left out of the list, `MASKED` where none was.
     """
 
     query_ids: pa.ChunkedArray
     texts: pa.ChunkedArray
     rows: np.ndarray
     scores: np.ndarray
+    left_out: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,7 +39,7 @@ class ListData:
         """The first `count` lists, or all."""
         if count is None or count >= len(self):
             return self
-        return ListData(self.query_ids[:count], self.texts[:count], self.rows[:count], self.scores[:count])
+        return ListData(*(getattr(self, field.name)[:count] for field in fields(self)))
 
 
 def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListData:
@@ -62,7 +64,8 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListD
                 f"the list of query '{query}' holds {what} ({int(wrong.any(axis=1).sum())} lists do). Lists and "
                 "passages must come from the same run: make the lists anew with --overwrite lists."
             )
-    return ListData(chosen["query_id"], chosen["text"], rows, scores)
+    left_out = pa.compute.fill_null(chosen["left_out_row"], MASKED).to_numpy()
+    return ListData(chosen["query_id"], chosen["text"], rows, scores, left_out)
 
 
 def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:

@@ -81,11 +81,12 @@ class DevEvaluator:
         passages, order, share = self._encode(student, self.passage_tokens, rank, world_size)
         own, query_order, query_share = self._encode(student, self.query_tokens, rank, world_size)
         queries = gather_ragged(own, [each.size for each in query_share])
-        rows = torch.from_numpy(self.lists.rows[query_order])
+        rows = torch.from_numpy(np.column_stack([self.lists.rows, self.lists.left_out])[query_order])
         position = np.empty(len(order) + 1, dtype=np.int64)  # the last place stands for an empty slot
         position[order], position[-1] = np.arange(len(order)), -1
         place = torch.from_numpy(position)[rows].to(queries.device) - share[rank].start
-        values, found, listed = self._search(queries, passages, place)
+        values, found, listed = self._search(queries, passages, place[:, :-1], place[:, -1])
+        rows = rows[:, :-1]
         top = torch.from_numpy(order[share[rank].start : share[rank].stop])[found.cpu()]
         top = torch.nn.functional.pad(top, (0, DEPTH - top.shape[1]), value=-2).to(queries.device)
         values = torch.nn.functional.pad(values, (0, DEPTH - values.shape[1]), value=-torch.inf)
@@ -101,16 +102,20 @@ class DevEvaluator:
         return DevResult(float(ndcg((hits * gains[:, None, :]).sum(axis=2), gains).mean()), float(loss))
 
     def _search(
-        self, queries: torch.Tensor, passages: torch.Tensor, place: torch.Tensor
+        self, queries: torch.Tensor, passages: torch.Tensor, place: torch.Tensor, left_out: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Best of this rank's passages per query, (Q, ≤10) values and positions, and (Q, L) similarities of listed.
 
-        `place` is where listed passages stand among this rank's; similarities of others are 0.
+        `place` is where listed passages stand among this rank's; similarities of others are 0. A passage that was left
+        out of its query's list, `left_out`, is not found either: it would push the listed ones down.
         """
         values, found, listed = [], [], []
         rows = max(1, _SEARCH_ELEMENTS // max(1, len(passages)))
         for start in range(0, len(queries), rows):
             similarity = queries[start : start + rows] @ passages.T
+            gone = left_out[start : start + rows]
+            mine = torch.nonzero((gone >= 0) & (gone < len(passages))).squeeze(1)
+            similarity[mine, gone[mine]] = -torch.inf
             near = similarity.topk(min(DEPTH, similarity.shape[1]), dim=1)
             values.append(near.values)
             found.append(near.indices)

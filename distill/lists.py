@@ -190,9 +190,13 @@ class ListWorker:
                     "passage_rows": np.array(query["passage_rows"], dtype=np.int64)[made.positions],
                     "scores": made.scores,
                     "split": split,
+                    "left_out_row": query["passage_rows"][source] if self._leaves_out(source) else None,
                 }
             )
         return Output(_table(rows), drops=dict(drops), stats=dict(splits))
+
+    def _leaves_out(self, source: int | None) -> bool:
+        return self.leave_out_source and source is not None and source >= 0
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

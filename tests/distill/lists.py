@@ -22,11 +22,12 @@ def write_run(workdir: Path, length: int = 8) -> None:
                 {"passage_id": f"p{row}", "title": place[0], "text": template.format(*place), "is_source": True}
             )
             near = [number * len(ASPECTS) + other for other in range(len(ASPECTS)) if other != aspect]
-            far = random.choice([other for other in range(100) if other // 5 != number], length - 5, replace=False)
+            far = random.choice([other for other in range(100) if other // 5 != number], length - 4, replace=False)
             lists.append({
                 "query_id": f"q{row}", "query_type": "search", "text": QUERIES[aspect].format(*place),
-                "passage_rows": [row, *near, *map(int, far)], "scores": [1.0] + [0.5] * 4 + [0.05] * (length - 5),
+                "passage_rows": [row, *near, *map(int, far[1:])], "scores": [1.0] + [0.7] * 4 + [0.05] * (length - 5),
                 "split": "dev" if row % 10 == 0 else "train",
+                "left_out_row": int(far[0]) if row % 20 == 0 else None,
             })  # fmt: skip
     write_table(str(workdir), PASSAGES, "passages", passages)
     write_table(str(workdir), LISTS, "lists", lists)

@@ -1,0 +1,96 @@
+"""Dev evaluation: the ranks together find what a brute force over the whole corpus finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.storage import Storage
+from cluster.tables import Table
+from tests.distill.lists import write_run
+from tests.distill.ranks import on_ranks
+
+MARGIN = 0.6
+
+
+def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[float, float]:
+    import torch
+    import torch.distributed as dist
+
+    from distill.dataset import read_lists
+    from distill.dev import DevEvaluator
+    from distill.encoder import load_model, passage_text
+    from distill.engine import join_ranks
+    from distill.losses import LossSettings
+    from distill.settings import StudentSettings
+    from distill.step import Student
+    from distill.tokens import TokenFile, write_tokens
+
+    join_ranks("cpu")
+    storage = Storage.open(workdir)
+    passages = Table.open(storage, "passages").read()
+    lists = read_lists(Table.open(storage, "lists").read(), "dev", 8, passages.num_rows)
+    model = load_model(StudentSettings(model=encoder), "cpu")
+    texts = [
+        passage_text(*pair) for pair in zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
+    ]
+    files = []
+    for name, items in (("queries", lists.texts.to_pylist()), ("passages", texts)):
+        path = Path(workdir) / f"{name}.{rank}.arrow"
+        write_tokens(path, items, model.tokenizer, 64)
+        files.append(TokenFile(path))
+    settings = LossSettings(contrastive_margin=MARGIN)
+    evaluator = DevEvaluator(lists, *files, settings, 512, model.tokenizer.pad_token_id)
+    result = evaluator(Student(model, "cpu", torch.float32), rank, world_size)
+    dist.barrier()
+    dist.destroy_process_group()
+    return result.ndcg, result.loss
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dev")
+    write_run(folder)
+    return folder
+
+
+def brute_force(workdir: Path, encoder: str) -> tuple[float, float]:
+    """nDCG@10 by scikit-learn over every passage, and the mean KL by SciPy."""
+    from scipy.special import softmax
+    from scipy.stats import entropy
+    from sklearn.metrics import ndcg_score
+
+    from distill.encoder import Encoder
+    from distill.settings import EncoderSettings
+
+    storage = Storage.open(str(workdir))
+    passages, lists = (Table.open(storage, name).read().to_pylist() for name in ("passages", "lists"))
+    model = Encoder(EncoderSettings(model=encoder, max_query_tokens=64, max_passage_tokens=64, dtype="float32"))
+    vectors = model.encode_passages([each["title"] for each in passages], [each["text"] for each in passages])
+    gains, divergences = [], []
+    for each in (each for each in lists if each["split"] == "dev"):
+        similarity = vectors @ model.encode_queries([each["text"]])[0]
+        scores = np.array(each["scores"])
+        relevance = np.zeros(len(passages))
+        relevance[each["passage_rows"]] = np.where(scores > MARGIN * scores.max(), scores, 0)
+        listed = similarity[each["passage_rows"]]
+        divergences.append(entropy(softmax(scores / 0.3), softmax(listed / 0.05)))
+        if each["left_out_row"] is not None:
+            similarity[each["left_out_row"]] = -10
+        gains.append(ndcg_score([relevance], [similarity], k=10))
+    return float(np.mean(gains)), float(np.mean(divergences))
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_ranks_together_find_what_brute_force_finds(world_size, workdir, tiny_encoder):
+    expected = brute_force(workdir, tiny_encoder)
+    found = on_ranks(evaluate, world_size, str(workdir), tiny_encoder)
+    assert all(each == found[0] for each in found)
+    assert found[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_passage_that_was_left_out_of_a_list_is_passed_over(workdir):
+    lists = Table.open(Storage.open(str(workdir)), "lists").read().to_pylist()
+    assert any(each["left_out_row"] is not None for each in lists if each["split"] == "dev")
