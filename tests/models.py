@@ -85,8 +85,8 @@ def save_llama(folder: Path) -> Path:
     fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     fast.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, dtype="float32",
+        vocab_size=len(fast), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, dtype="float32",
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder

@@ -1,0 +1,50 @@
+"""Token files give back what the tokenizer gave, row by row, across record batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill import tokens
+from distill.encoder import load_model
+from distill.settings import EncoderSettings
+from distill.tokens import TokenFile, write_tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_encoder):
+    return load_model(EncoderSettings(model=tiny_encoder), "cpu").tokenizer
+
+
+def test_rows_are_what_the_tokenizer_gives(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "BATCH_ROWS", 7)
+    texts = [f"the harbour of town {number} " * (number % 9 + 1) for number in range(31)] + [""]
+    write_tokens(tmp_path / "a", texts, tokenizer, 24, prompt="query: ")
+    file = TokenFile(tmp_path / "a")
+    expected = tokenizer([f"query: {text}" for text in texts], truncation=True, max_length=24)["input_ids"]
+    assert [list(file[row]) for row in range(len(file))] == expected
+    assert list(file.lengths) == [len(ids) for ids in expected]
+
+
+def test_padding_matches_the_library(tokenizer, tmp_path):
+    texts = ["a mill", "the stone bridge over the slate river", "paper"]
+    write_tokens(tmp_path / "a", texts, tokenizer, 24)
+    ids, mask = TokenFile(tmp_path / "a").padded(np.array([2, 1]), tokenizer.pad_token_id)
+    wanted = tokenizer([texts[2], texts[1]], padding=True, return_tensors="pt")
+    assert ids.equal(wanted["input_ids"])
+    assert mask.equal(wanted["attention_mask"])
+
+
+def test_text_of_a_million_characters_is_cut_before_it_is_tokenised(tokenizer, tmp_path):
+    write_tokens(tmp_path / "a", ["harbour " * 125_000], tokenizer, 32)
+    assert TokenFile(tmp_path / "a").lengths[0] == 32
+
+
+def test_interrupted_writing_leaves_no_file(tokenizer, tmp_path):
+    def texts():
+        yield "the first"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tokens(tmp_path / "a", texts(), tokenizer, 32)
+    assert not (tmp_path / "a").exists()
