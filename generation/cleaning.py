@@ -8,6 +8,8 @@ import unicodedata
 COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or because they are its title
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+# control characters, and what stands for bytes that are no text: answers are cut anywhere
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _MARKER = re.compile(r"^(?:[-*•–#>]+\s+|\(?\d{1,2}[.)]\s+)")
 _LABEL = re.compile(
@@ -44,7 +46,7 @@ def clean(written: str, passage: str) -> tuple[str | None, str | None]:
         The query and None, or None and the reason why there is none: `unfinished_thought`, `empty`, `refusal`,
         `mentions_passage`, `copies_passage`.
     """
-    text = unicodedata.normalize("NFKC", _THOUGHT.sub("\n", written))
+    text = _NO_TEXT.sub("", unicodedata.normalize("NFKC", _THOUGHT.sub("\n", written)))
     if "<think>" in text.lower():
         return None, "unfinished_thought"
     query = _first_line(text)

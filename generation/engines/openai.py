@@ -35,7 +35,7 @@ class OpenAIEngine:
             import openai
         except ImportError as error:
             raise InputError(
-                "generation.engine is openai, and the package is not installed. Install it with pip install -e '.[openai]', or "
+                "generation.engine: the package openai is not installed. Install it (pip install -e '.[openai]'), or "
                 "choose the engine vllm or extractive."
             ) from error
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request otherwise

@@ -56,12 +56,14 @@ class VllmEngine:
             os._exit(1)
 
     async def _ask(self, request: Request) -> Answer:
+        from vllm.inputs import tokens_input
+
         loop = asyncio.get_running_loop()
         prompt = await loop.run_in_executor(self._rendering, self._tokenize, request)
         if len(prompt) > self.max_prompt_tokens:
             return Answer(request.unit, None, "prompt_too_long", 0)
         last: Any = None
-        async for output in self.engine.generate({"prompt_token_ids": prompt}, self._sampling(request), request.unit):
+        async for output in self.engine.generate(tokens_input(prompt), self._sampling(request), request.unit):
             last = output
         written = last.outputs[0]
         tokens = len(prompt) + len(written.token_ids)

@@ -28,6 +28,7 @@ PASSAGE = (
         ("Sure! Here is a question:\n\nhow long do pears keep?", "how long do pears keep?"),
         ("<think>The passage is about pears.</think>\n\nhow long do pears keep?", "how long do pears keep?"),
         ("ｐｅａｒ storage", "pear storage"),
+        ("pear\x07 storage \ufffd", "pear storage"),
     ],
 )
 def test_the_query_is_taken_out_of_what_stands_around_it(written, query):

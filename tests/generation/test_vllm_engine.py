@@ -1,0 +1,150 @@
+"""The real vLLM engine on CPU, with a tiny random Llama: loading takes most of the time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import psutil
+import pytest
+
+from cluster.errors import InputError
+from cluster.schemas import PASSAGES
+from cluster.settings import PoolSettings
+from generation import queries
+from generation.engines.vllm import CPU_CACHE_BYTES, engine_arguments, start
+from generation.settings import QUERY_TYPES, GenerationSettings
+from tests.corpus import ASPECTS, PLACES
+from tests.tables import write_table
+
+SOURCES = 40
+UNITS = SOURCES * len(QUERY_TYPES)
+
+
+def settings(model: str, **more) -> GenerationSettings:
+    wanted = {
+        "max_model_len": 2048, "max_tokens": 16, "prompt_characters": 8000, "rows_per_shard": 4, "concurrency": 8,
+        "engine_args": {"enforce_eager": True}, "pool": PoolSettings(workers=1),
+    }  # fmt: skip
+    return GenerationSettings(engine="vllm", model=model, **(wanted | more))
+
+
+def passages_in(workdir: str):
+    rows = [
+        {"passage_id": f"p{n}", "title": PLACES[n % 20][0], "text": ASPECTS[n % 5].format(*PLACES[n % 20])}
+        for n in range(SOURCES)
+    ]
+    rows[7]["text"] = "7 3 1 " * 1300  # more tokens than the model can hold
+    left_out = {"passage_id": "judged", "title": "", "text": "no source", "is_source": False}
+    return write_table(workdir, PASSAGES, "passages", [*({**row, "is_source": True} for row in rows), left_out])
+
+
+class Killer(threading.Thread):
+    """Kills the engine's process, once, when the table has its first commit."""
+
+    def __init__(self, storage) -> None:
+        super().__init__(daemon=True)
+        self.storage = storage
+        self.killed: list[int] = []
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            if not self.storage.list("queries/commits"):
+                continue
+            for process in psutil.Process().children(recursive=True):
+                if "EngineCore" in _name(process):
+                    process.kill()
+                    self.killed.append(process.pid)
+                    return
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join([process.name(), *process.cmdline()])
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_every_unit_is_accounted_for_though_the_engine_is_killed_on_the_way(run, tiny_llama):
+    made = run(wait_timeout_s=200.0)
+    passages = passages_in(made.storage.url)
+    killer = Killer(made.storage)
+    killer.start()
+
+    table = queries.build(made, settings(tiny_llama), passages)
+
+    killer.ended.set()
+    killer.join()
+    assert len(killer.killed) == 1
+    assert max(commit.attempts for commit in table.commits()) == 2
+    assert table.complete
+    drops = [drop for commit in table.commits() for drop in commit.drops.items()]
+    assert sum(commit.units for commit in table.commits()) == UNITS
+    assert table.num_rows + sum(count for _, count in drops) == UNITS
+    assert sum(count for reason, count in drops if reason == "prompt_too_long") == len(QUERY_TYPES)
+    assert sum(commit.tokens for commit in table.commits()) > 100 * table.num_rows
+    rows = table.read().to_pylist()
+    assert len(rows) > UNITS / 2
+    assert all(row["query_id"] == f"{row['source_id']}:{row['query_type']}:{row['sample']}" for row in rows)
+    order = [int(row["source_id"][1:]) for row in rows]
+    assert order == sorted(order)
+    assert len({row["text"] for row in rows}) > len(rows) / 2  # sampled: not one answer for all
+
+    begun = time.monotonic()
+    again = queries.build(made, settings(tiny_llama, concurrency=3), passages)
+    assert again.fingerprint == table.fingerprint
+    assert time.monotonic() - begun < 2.0  # no engine was loaded
+
+
+@pytest.fixture
+def own_environment():
+    """vLLM sets LD_PRELOAD and more where it is configured; other tests' processes shall not inherit that."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("model", "engine_args", "said"),
+    [
+        ("no-one/has-this-model", {}, "vLLM cannot load 'no-one/has-this-model'"),
+        (None, {"gpu_memory": 1}, "gpu_memory"),
+        (None, {"max_model_len": 100_000}, "vLLM cannot load"),
+    ],
+)
+def test_what_the_recipe_gets_wrong_is_named_before_anything_is_loaded(
+    own_environment, tiny_llama, model, engine_args, said
+):
+    with pytest.raises(InputError) as error:
+        start(settings(model or tiny_llama, engine_args=engine_args))
+    assert said in str(error.value)
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        engine_arguments(settings(str(tmp_path / "missing")), is_cpu=True)
+
+
+def test_engine_arguments_of_the_recipe_win(tmp_path, monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    arguments = engine_arguments(settings(str(tmp_path), max_model_len=None), is_cpu=True)
+    assert arguments["kv_cache_memory_bytes"] == CPU_CACHE_BYTES
+    assert arguments["trust_remote_code"] is False
+    assert "max_model_len" not in arguments
+    own = settings(str(tmp_path), engine_args={"kv_cache_memory_bytes": 5, "seed": 3}, tensor_parallel=2)
+    arguments = engine_arguments(own, is_cpu=False)
+    assert arguments["kv_cache_memory_bytes"] == 5
+    assert arguments["seed"] == 3
+    assert arguments["distributed_executor_backend"] == "mp"
+
+
+def test_an_engine_over_several_gpus_is_one_worker_that_holds_them():
+    assert queries.place(settings("m", tensor_parallel=4, pool=PoolSettings(gpus=1))).gpus == 4
+    assert queries.place(settings("m", pool=PoolSettings(gpus=1))).gpus == 1
+    assert queries.place(settings("m", pool=PoolSettings(gpus=0.5))).gpus == 0.5
