@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from cluster.errors import InputError
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from cluster.stage import Stage
@@ -54,6 +55,30 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
             fingerprint={"generation": identity(generation), "passages": passages.fingerprint},
             pool=place(generation),
         )
+    )
+
+
+def refuse_none(written: Table, logged: Table | None, generation: GenerationSettings) -> None:
+    """Looks that there is a query to go on with.
+
+    Raises:
+        InputError: there is none; says what took how many.
+    """
+    if written.num_rows or (logged and logged.num_rows):
+        return
+    drops: Counter[str] = sum((Counter(commit.drops) for commit in written.commits()), Counter())
+    advice = {
+        "too_short": f"they have fewer than generation.min_query_characters={generation.min_query_characters} "
+        "characters; lower it",
+        "duplicate": "their source has the same query already",
+    }
+    told = "; ".join(
+        f"{reason} took {count}" + (f" ({advice[reason]})" if reason in advice else "")
+        for reason, count in drops.most_common()
+    )
+    raise InputError(
+        f"no query is left after generation: of {written.plan.units} asked for, {told or 'none was written'}. "
+        "Change the section generation, then run again with --overwrite queries."
     )
 
 

@@ -64,23 +64,31 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
     )
 
 
+def check(path: str) -> None:
+    """Looks whether the log is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"corpus.query_log: {path} is no file. Expected JSONL with one query a line, "
+            f'such as {{"_id": "1", "text": "how to store pears"}}. Correct the path, or leave query_log out.'
+        )
+
+
 def scan(path: str, rows_per_shard: int) -> LogFile:
     """Checks every line of a query log and cuts it into shards of at most `rows_per_shard` lines.
 
     Raises:
         InputError: names the file, the line, what stands there and what was expected.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(
-            f"corpus.query_log: {path} is no file. Expected JSONL with one query a line, "
-            f'such as {{"_id": "1", "text": "how to store pears"}}. Correct the path, or leave query_log out.'
-        )
+    check(path)
     digest = hashlib.sha256()
     shards: list[Shard] = []
     first_seen: dict[bytes, int] = {}  # short digests: the ids of a long log need not all be held
     offset = start = first = number = 0
-    with file.open("rb") as lines:
+    with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, 1):
             digest.update(line)
             offset += len(line)

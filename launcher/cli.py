@@ -166,7 +166,7 @@ def gc(workdir: WorkdirArgument) -> None:
 
     removed = collect_all(_existing(workdir))
     for table, count in removed.items():
-        _say(f"{table}: {count} files removed")
+        _say(f"{table}: {count} {'file' if count == 1 else 'files'} removed")
     if not removed:
         _say("Nothing to remove.")
 

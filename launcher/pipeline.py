@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.gc import collect_all
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.schemas import STAGES
@@ -30,8 +31,9 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     corpus = passages.build(run, recipe.corpus, read, judged.judged if judged else frozenset())
     yield "corpus", corpus
 
+    logged = query_log.build(run, recipe.corpus)  # first: a mistake in the log must not cost an hour of generation
     written = queries.build(run, recipe.generation, corpus)
-    logged = query_log.build(run, recipe.corpus)
+    queries.refuse_none(written, logged, recipe.generation)
     asked = [written, logged] if logged else [written]
     yield "queries", asked
 
@@ -85,6 +87,8 @@ def execute(
     with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
         run.storage.put("versions.json", json.dumps(versions(), indent=1).encode())
+        if not is_new:
+            collect_all(run.storage)  # what workers or drivers left that were killed
         done: dict[str, Any] = {}
         try:
             for name, made in stages(run, recipe):

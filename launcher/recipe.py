@@ -100,12 +100,15 @@ class Recipe(Settings):
         """Looks for what the recipe names on this machine, before anything is started or written.
 
         Raises:
-            InputError: a model folder, or the evaluation's folder or split, is not there.
+            InputError: a model folder, the query log, or the evaluation's folder or split is not there.
         """
         from distill.encoder import resolve_model
+        from generation import query_log
         from launcher.evaluation_set import check
 
-        models: dict[str, str | None] = {"student.model": self.student.model, "generation.model": self.generation.model}
+        models: dict[str, str | None] = {"student.model": self.student.model}
+        if self.generation.engine == "vllm":  # of a server, the name is the server's own
+            models["generation.model"] = self.generation.model
         for name, retriever in self.retrieval.retrievers.items():
             models[f"retrieval.retrievers.{name}.encoder.model"] = (
                 retriever.encoder.model if retriever.encoder else None
@@ -119,6 +122,8 @@ class Recipe(Settings):
                     resolve_model(model)
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
+        if self.corpus.query_log:
+            query_log.check(self.corpus.query_log)
         check(self.evaluation)
 
     def to_yaml(self) -> str:

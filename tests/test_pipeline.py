@@ -4,65 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cluster import session
 from cluster.errors import InputError
 from cluster.progress import Progress
 from cluster.schemas import STAGES
-from cluster.settings import ClusterSettings
 from cluster.status import status
 from cluster.storage import Storage
 from launcher.pipeline import execute
 from launcher.recipe import load_recipe
+from tests.pipeline import LISTWISE, listwise, recipe_text
 
-LISTWISE = str(Path(sys.executable).with_name("listwise"))
 QUIET = Progress(quiet=True)
-
-
-def recipe_text(hundred: Path, encoder: str, workdir: Path) -> str:
-    """Every stage with its real engine, sized for seconds."""
-    return yaml.safe_dump(
-        {
-            "name": "hundred",
-            "workdir": str(workdir),
-            "corpus": {"path": str(hundred), "rows_per_shard": 40},
-            "generation": {"engine": "extractive", "rows_per_shard": 30, "pool": {"workers": 1}},
-            "retrieval": {"depth": 20, "round_trip_rank": 20, "min_candidates": 10, "rows_per_shard": 200},
-            "teachers": {
-                "bm25": {"kind": "bm25", "weight": 0.05, "rows_per_shard": 200},
-                "encoder": {"kind": "bi_encoder", "weight": 0.01},
-            },
-            "lists": {"length": 10, "require_source_first": False},
-            "student": {"model": encoder, "max_query_tokens": 16, "max_passage_tokens": 32, "dtype": "float32"},
-            "training": {
-                "ranks": 2, "cpus_per_rank": 0.5, "queries_per_step": 16, "list_length": 8, "max_steps": 4, "epochs": 1,
-                "evaluate_every": 2, "warmup_steps": 1, "learning_rate": 1e-3, "dtype": "float32", "trackers": [],
-            },
-            "evaluation": {"dataset": str(hundred)},
-            "cluster": {"cpus": 2, "wait_timeout_s": 120, "io_pool": {"workers": 1}},
-        },
-        sort_keys=False,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray of two CPUs for all runs of this module; a run joins the session that its process has."""
-    started = session.connect(ClusterSettings(cpus=2))
-    yield
-    if started:
-        session.disconnect()
 
 
 @pytest.fixture
@@ -87,11 +48,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encod
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
     return folder
-
-
-def listwise(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "160", "NO_COLOR": "1"}
-    return subprocess.run([LISTWISE, *words], capture_output=True, text=True, env=environment, timeout=280, check=False)
 
 
 def fingerprints(workdir: Path) -> dict[str, tuple[int, str]]:
@@ -179,6 +135,7 @@ def test_a_run_cut_after_any_stage_continues_to_the_same_tables(finished: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
 def test_ctrl_c_says_how_to_continue_and_continuing_finishes(finished: Path, recipe: Callable[..., Path]) -> None:
     path = recipe()
     workdir = path.with_suffix("")
@@ -193,8 +150,8 @@ def test_ctrl_c_says_how_to_continue_and_continuing_finishes(finished: Path, rec
     assert running.returncode == 130, errors
     assert f"continue with: listwise run {path}" in errors
     assert "Traceback" not in errors
-    done = listwise("run", str(path))
-    assert done.returncode == 0, done.stderr
+    assert not (workdir / "lists").exists(), "it was interrupted on the way"
+    execute(load_recipe(str(path)), "lists", progress=QUIET)
     assert data_files(workdir) == data_files(finished / "run")
 
 
@@ -213,113 +170,44 @@ def test_a_changed_recipe_is_refused_until_the_stage_is_overwritten(finished: Pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_without_judged_queries_the_run_ends_with_a_student_and_no_verdict(finished: Path, tmp_path: Path) -> None:
+def test_without_judged_queries_the_run_ends_with_a_student_and_no_verdict(recipe: Callable[..., Path]) -> None:
+    path = recipe()
+    unjudged = load_recipe(str(path), ["evaluation.dataset=null", "training.max_steps=2"])
+    assert execute(unjudged, progress=QUIET) is None
+    assert (path.with_suffix("") / "model").is_dir()
+    assert "trained, not judged" in (path.with_suffix("") / "report.html").read_text()
+
+
+def test_what_killed_workers_left_behind_is_collected_when_the_run_is_started_again(
+    finished: Path, tmp_path: Path
+) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
-    changes = [f"workdir={tmp_path}/run", "evaluation.dataset=null", "training.max_steps=2"]
-    unjudged = load_recipe(str(finished / "recipe.yaml"), changes)
-    assert execute(unjudged, overwrite=frozenset({"training"}), progress=QUIET) is None
-    assert (tmp_path / "run" / "model").is_dir()
-    assert "trained, not judged" in (tmp_path / "run" / "report.html").read_text()
+    before = fingerprints(tmp_path / "run")
+    settings = load_recipe(str(finished / "recipe.yaml"), [f"workdir={tmp_path}/run"])
+    leave_behind(tmp_path / "run")
+    assert fingerprints(tmp_path / "run") != before
+    execute(settings, progress=QUIET)
+    assert fingerprints(tmp_path / "run") == before
 
 
-# --- bad input ---
+def test_gc_removes_what_killed_workers_left_behind_and_nothing_else(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "run", tmp_path / "run")
+    before = fingerprints(tmp_path / "run")
+    leave_behind(tmp_path / "run")
+    done = listwise("gc", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["queries: 3 files removed", "scores/bm25: 1 file removed"]
+    assert fingerprints(tmp_path / "run") == before
+    assert listwise("gc", str(tmp_path / "run")).stdout == "Nothing to remove.\n"
 
 
-def refused(recipe: Path, *changes: str, until: str = "evaluation") -> str:
-    """The one message of a run that must not start; nothing may be left of it."""
-    workdir = recipe.with_suffix("")
-    with pytest.raises(InputError) as caught:
-        execute(load_recipe(str(recipe), changes), until, progress=QUIET)
-    assert not workdir.exists(), sorted(workdir.rglob("*"))
-    return str(caught.value)
-
-
-def corpus(folder: Path, *lines: str | bytes) -> str:
-    path = folder / "corpus.jsonl"
-    path.write_bytes(b"".join(line if isinstance(line, bytes) else line.encode() for line in lines))
-    return f"corpus.path={path}"
-
-
-def passage(number: int, text: str = "A passage about the harbour and the weighing of herring.") -> str:
-    return json.dumps({"_id": f"p{number}", "title": "", "text": f"{text} Number {number}."}) + "\n"
-
-
-on_local_ray = pytest.mark.usefixtures("local_ray")
-
-
-@on_local_ray
-def test_a_missing_corpus_is_named(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    assert str(tmp_path / "nowhere.jsonl") in refused(recipe(), f"corpus.path={tmp_path}/nowhere.jsonl")
-
-
-@on_local_ray
-def test_a_malformed_line_is_named_with_file_and_number(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    message = refused(recipe(), corpus(tmp_path, passage(1), passage(2), '{"_id": "p3", "text": \n', passage(4)))
-    assert "corpus.jsonl" in message
-    assert "line 3" in message
-
-
-@on_local_ray
-def test_an_id_that_stands_twice_is_named(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    assert "p7" in refused(recipe(), corpus(tmp_path, passage(7), passage(8), passage(7, "Another text altogether.")))
-
-
-@on_local_ray
-def test_an_empty_corpus_is_refused(recipe: Callable[..., Path], tmp_path: Path) -> None:
-    assert "corpus.jsonl" in refused(recipe(), corpus(tmp_path))
-
-
-@on_local_ray
-def test_a_model_folder_that_does_not_exist_is_refused(recipe: Callable[..., Path]) -> None:
-    assert "student.model: model './missing/model'" in refused(recipe(), "student.model=./missing/model")
-
-
-@on_local_ray
-def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
-    recipe: Callable[..., Path], hundred: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "judged"
-    shutil.copytree(hundred, folder)
-    with (folder / "qrels" / "test.tsv").open("a") as file:
-        file.write("q00\tno-such-passage\t1\n")
-    assert "no-such-passage" in refused(recipe(), f"evaluation.dataset={folder}")
-
-
-@on_local_ray
-def test_when_no_query_is_left_the_message_says_which_filter_took_how_many(
-    recipe: Callable[..., Path], tmp_path: Path
-) -> None:
-    path = recipe()
-    with pytest.raises(InputError) as caught:
-        execute(load_recipe(str(path), ["retrieval.min_candidates=99"]), "candidates", progress=QUIET)
-    assert "min_candidates" in str(caught.value)
-    assert any(character.isdigit() for character in str(caught.value))
-
-
-@on_local_ray
-def test_a_million_characters_bytes_that_are_no_text_and_empty_texts_do_not_stop_a_run(
-    recipe: Callable[..., Path], tmp_path: Path
-) -> None:
-    odd = [
-        passage(100, "word " * 200_000),
-        b'{"_id": "latin", "text": "caf\xe9 by the old harbour wall, open all year"}\n',
-        '{"_id": "empty", "text": ""}\n',
-        *(passage(number, f"Passage {number} tells of boat {number * 7} and its crew.") for number in range(40)),
-    ]
-    path = recipe()
-    execute(load_recipe(str(path), [corpus(tmp_path, *odd), "evaluation.dataset=null"]), "corpus", progress=QUIET)
-    stages = {stage["table"]: stage for stage in status(Storage.open(str(path.with_suffix(""))))}
-    assert stages["passages"]["units"] == 43
-    assert sum(stages["passages"]["drops"].values()) >= 1, "the empty text is counted"
-
-
-def test_bad_input_ends_the_command_with_exit_code_2_and_one_message(
-    recipe: Callable[..., Path], tmp_path: Path
-) -> None:
-    path = recipe()
-    done = listwise("run", str(path), "--set", corpus(tmp_path, passage(1), "not json\n"))
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error:") == 1
-    assert "line 2" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not path.with_suffix("").exists()
+def leave_behind(workdir: Path) -> None:
+    """Files of workers that were killed: before the commit, inside a put, of an older plan."""
+    for path in (
+        "queries/data/00000.feed.parquet",
+        "queries/data/00001.beef.parquet#1",
+        "queries/commits/00000.otherplan.json",
+        "scores/bm25/data/00000.feed.parquet",
+    ):
+        assert (workdir / path).parent.is_dir()
+        (workdir / path).write_bytes(b"left by a worker that died")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -10,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.launcher.workdir import complete_workdir
-
-LISTWISE = str(Path(sys.executable).with_name("listwise"))
-
-
-def listwise(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [LISTWISE, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False
-    )
+from tests.pipeline import LISTWISE, listwise
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -138,4 +129,23 @@ def test_plan_counts_the_corpus_and_writes_nothing(tmp_path: Path, hundred: Path
     assert "the student's tokenizer" in done.stdout
     for stage in ("corpus", "queries", "embeddings", "candidates", "scores", "lists", "training"):
         assert f"\n{stage} " in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"model": "{absent}"}, ["'{absent}'", "no such folder"]),
+        ({"dataset": "{absent}"}, ["{absent}", "Expected a BEIR folder"]),
+        ({"split": "train"}, ["train.tsv", "There are the splits test"]),
+    ],
+    ids=["model", "dataset", "split"],
+)
+def test_evaluate_names_what_is_not_there_and_writes_nothing(
+    wrong: dict[str, str], words: list[str], hundred: Path, tiny_encoder: str, tmp_path: Path
+) -> None:
+    absent = tmp_path / "absent"
+    options = {"model": tiny_encoder, "dataset": str(hundred), "split": "test", "output": f"{tmp_path}/out"} | wrong
+    done = listwise("evaluate", *(each.format(absent=absent) for key in options for each in (f"--{key}", options[key])))
+    assert_refused(done, *(word.format(absent=absent) for word in words))
     assert list(tmp_path.iterdir()) == []

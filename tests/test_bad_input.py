@@ -1,0 +1,206 @@
+"""Mistakes a person can make, taken through the command itself: exit code 2, one message, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.progress import Progress
+from cluster.status import status
+from cluster.storage import Storage
+from launcher import cli
+from launcher.pipeline import execute
+from launcher.recipe import load_recipe
+from tests.pipeline import listwise, recipe_text
+
+# The command in this process, so that it finds a Ray that is up already.
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, hundred: Path, tiny_encoder: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
+    return path
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Runs the recipe with changes; returns the one message that it ends with."""
+
+    def run(*changes: str, until: str = "evaluation") -> str:
+        words = ["run", str(recipe), "--until", until, *(word for change in changes for word in ("--set", change))]
+        monkeypatch.setattr(sys, "argv", ["listwise", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed, errors = capsys.readouterr()
+        assert ended.value.code == 2, errors
+        assert printed == ""
+        assert errors.count("error:") == 1
+        assert "Traceback" not in errors
+        return errors[errors.index("error:") :]
+
+    return run
+
+
+def passage(number: int, text: str = "A passage about the harbour and the weighing of herring.") -> str:
+    return json.dumps({"_id": f"p{number}", "title": "", "text": f"{text} Number {number}."}) + "\n"
+
+
+def corpus(folder: Path, *lines: str | bytes) -> str:
+    path = folder / "corpus.jsonl"
+    path.write_bytes(b"".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+    return f"corpus.path={path}"
+
+
+# --- the corpus: nothing of the run is left ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([passage(1), passage(2), '{"_id": "p3", "text": \n', passage(4)], ["corpus.jsonl, line 3", "not JSON"]),
+        ([passage(1), b'{"_id": "p2", "text": "caf\xe9"}\n'], ["corpus.jsonl, line 2", "byte 27", "not UTF-8"]),
+        (
+            [passage(7), passage(8), passage(7, "Another text altogether.")],
+            ["'p7' stands twice", "corpus.jsonl, line 1", "corpus.jsonl, line 3"],
+        ),
+        ([], ["corpus.jsonl", "the corpus is empty"]),
+        (["\n", "  \n"], ["corpus.jsonl", "the corpus is empty"]),
+        (
+            ['{"_id": "a", "text": ""}\n', '{"_id": "b", "text": "short"}\n'],
+            ["no passage is left", "too_short 2", "corpus.min_characters"],
+        ),
+    ],
+    ids=["malformed", "not UTF-8", "id twice", "empty", "blank lines", "empty texts only"],
+)
+def test_a_corpus_that_cannot_be_read_is_refused_with_the_place(
+    lines: list[str | bytes], words: list[str], refused: Refused, tmp_path: Path
+) -> None:
+    message = refused(corpus(tmp_path, *lines))
+    for word in words:
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_a_later_shard_leaves_nothing_of_the_earlier_ones(refused: Refused, tmp_path: Path) -> None:
+    lines = [passage(number) for number in range(30)]
+    message = refused(corpus(tmp_path, *lines, "not json\n"), "corpus.rows_per_shard=5")
+    assert "corpus.jsonl, line 31" in message
+    assert not (tmp_path / "run").exists()
+
+
+# --- what a recipe names is looked for before anything runs ---
+
+
+def test_files_folders_and_models_that_are_not_there_are_named_with_their_key(refused: Refused, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    for change, words in {
+        f"corpus.path={absent}.jsonl": ["corpus.path", f"{absent}.jsonl"],
+        f"corpus.query_log={absent}.jsonl": ["corpus.query_log", f"{absent}.jsonl"],
+        f"student.model={absent}": ["student.model", f"'{absent}'"],
+        f"teachers.encoder.model={absent}": ["teachers.encoder.model", f"'{absent}'"],
+        f"evaluation.dataset={absent}": ["evaluation.dataset", str(absent)],
+        "evaluation.split=train": ["train.tsv", "splits test"],
+    }.items():
+        message = refused(change)
+        for word in words:
+            assert word in message
+        assert not (tmp_path / "run").exists(), change
+
+
+def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
+    refused: Refused, hundred: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "judged"
+    shutil.copytree(hundred, folder)
+    with (folder / "qrels" / "test.tsv").open("a") as file:
+        file.write("q00\tno-such-passage\t1\n")
+    message = refused(f"evaluation.dataset={folder}")
+    for word in (str(folder / "qrels" / "test.tsv"), "1 passages", "no-such-passage", "corpus.jsonl"):
+        assert word in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_in_the_query_log_is_found_before_any_query_is_written(refused: Refused, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"_id": "1", "text": "where are herrings weighed"}\n{"_id": "2"}\n')
+    message = refused(f"corpus.query_log={log}")
+    assert f"{log}, line 2" in message
+    assert not (tmp_path / "run" / "queries").exists()
+
+
+# --- no query is left: says which filter took how many, and the next run can do that stage again ---
+
+
+def counts(message: str) -> dict[str, int]:
+    """`filter took n` in a message."""
+    words = message.replace("(", " ").replace(",", " ").split()
+    return {words[place - 1]: int(words[place + 1]) for place, word in enumerate(words) if word == "took"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "filters"),
+    [
+        ("queries", "generation.min_query_characters=5000", {"too_short"}),
+        ("candidates", "retrieval.min_candidates=99", {"round_trip", "few_candidates"}),
+        ("lists", "lists.dev_fraction=0.999999", {"low_score", "dev_split"}),
+    ],
+)
+def test_when_no_query_is_left_the_message_says_which_filter_took_how_many(
+    stage: str, change: str, filters: set[str], refused: Refused, tmp_path: Path
+) -> None:
+    message = refused(change, until=stage)
+    taken = counts(message)
+    assert filters <= taken.keys()
+    (table,) = [one for one in status(Storage.open(str(tmp_path / "run"))) if one["table"] == stage]
+    drops = table["drops"] | ({"dev_split": table["rows"]} if stage == "lists" else {})
+    assert {name: count for name, count in taken.items() if count} == {n: c for n, c in drops.items() if c}
+    assert change.partition("=")[0] in message
+    assert f"--overwrite {stage}" in message
+    assert table["shards_done"] == table["shards"], "the table is whole: it holds the counts"
+
+
+# --- odd, and no reason to stop ---
+
+
+def test_empty_texts_a_million_characters_and_an_id_of_many_scripts_are_survived_and_counted(
+    recipe: Path, tmp_path: Path
+) -> None:
+    odd = [
+        passage(100, "word " * 200_000),
+        '{"_id": "empty", "text": ""}\n',
+        '{"_id": "blank", "title": "only a title", "text": "  \\n "}\n',
+        '{"_id": "Ωμέγα 港 🚢", "text": "The ferry of Omega harbour sails at nine."}\n',
+        *(passage(number, f"Passage {number} tells of boat {number * 7} and its crew.") for number in range(40)),
+    ]
+    changes = [corpus(tmp_path, *odd), "evaluation.dataset=null"]
+    execute(load_recipe(str(recipe), changes), "candidates", progress=Progress(quiet=True))
+    stages = {stage["table"]: stage for stage in status(Storage.open(str(tmp_path / "run")))}
+    assert stages["records"]["rows"] == 44
+    assert stages["records"]["stats"] == {"empty": 2, "cut": 1}
+    assert (stages["passages"]["rows"], stages["passages"]["drops"]) == (42, {"too_short": 2})
+    assert stages["queries"]["rows"] > 0
+    assert all(stage["rejects"] == 0 for stage in stages.values())
+
+
+# --- the installed command ---
+
+
+def test_the_command_ends_with_one_message_and_no_trace_of_ray_or_python(recipe: Path, tmp_path: Path) -> None:
+    done = listwise("run", str(recipe), "--set", corpus(tmp_path, passage(1), passage(1)))
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("error:") == 1
+    assert "'p1' stands twice" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ray" not in done.stderr.lower()
+    assert not (tmp_path / "run").exists()
