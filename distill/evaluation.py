@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cluster.errors import InputError
 from cluster.progress import Progress
 from distill import judged
 from distill.encoder import Encoder, passage_text
@@ -67,8 +69,10 @@ def evaluate(
         The content of metrics.json: the three metrics, `queries`, `passages`, and what was evaluated.
 
     Raises:
-        InputError: the collection or the model cannot be read; nothing is written then.
+        InputError: the collection or the model cannot be read, or `output` cannot be written; nothing is written then.
     """
+    output = Path(output)
+    _check_output(output)
     collection = judged.read(dataset, split, max_queries, seed)
     result = evaluate_on(model, collection, depth=depth, title="evaluation", progress=progress or Progress())
     metrics = {
@@ -80,7 +84,6 @@ def evaluate(
         "model": model.model,
         "depth": depth,
     }
-    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     (output / "run.trec").write_bytes(trec_run(result.run, model.model))
     lines = [
@@ -90,6 +93,16 @@ def evaluate(
     (output / "per_query.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return metrics
+
+
+def _check_output(output: Path) -> None:
+    """Looks whether files can be written there, before the work whose result they hold; makes nothing."""
+    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written to" if there.is_dir() else "is a file"
+        raise InputError(
+            f"output {output}: {there} {why}. Expected a folder for metrics.json and run.trec, or a new name."
+        )
 
 
 def evaluate_on(model: EncoderSettings, collection: Judged, *, depth: int, title: str, progress: Progress) -> Evaluated:

@@ -138,10 +138,11 @@ def test_plan_counts_the_corpus_and_writes_nothing(tmp_path: Path, hundred: Path
         ({"model": "{absent}"}, ["'{absent}'", "no such folder"]),
         ({"dataset": "{absent}"}, ["{absent}", "Expected a BEIR folder"]),
         ({"split": "train"}, ["train.tsv", "There are the splits test"]),
+        ({"output": "/dev/null/out"}, ["/dev/null is a file"]),
     ],
-    ids=["model", "dataset", "split"],
+    ids=["model", "dataset", "split", "output"],
 )
-def test_evaluate_names_what_is_not_there_and_writes_nothing(
+def test_evaluate_names_what_it_cannot_use_and_writes_nothing(
     wrong: dict[str, str], words: list[str], hundred: Path, tiny_encoder: str, tmp_path: Path
 ) -> None:
     absent = tmp_path / "absent"
