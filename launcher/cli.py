@@ -36,12 +36,22 @@ def main() -> None:
     try:
         app()
     except ListwiseError as error:
-        from rich.console import Console
+        _fail(str(error), error.exit_code)
+    except Exception as error:
+        # of the object store's client, looked up by name so that `--help` need not import it
+        if type(error).__module__ != "obstore.exceptions":
+            raise
+        first = str(error).partition("\n")[0]
+        _fail(f"the storage failed: {first}. What is committed is kept; the same command continues from it.", 1)
 
-        text = Console(stderr=True, soft_wrap=True, highlight=False)
-        text.print("[bold red]error:[/] ", end="")
-        text.print(str(error), markup=False)
-        sys.exit(error.exit_code)
+
+def _fail(message: str, exit_code: int) -> None:
+    from rich.console import Console
+
+    text = Console(stderr=True, soft_wrap=True, highlight=False)
+    text.print("[bold red]error:[/] ", end="")
+    text.print(message, markup=False)
+    sys.exit(exit_code)
 
 
 @app.command()

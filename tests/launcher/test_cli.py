@@ -68,6 +68,18 @@ def test_a_missing_evaluation_folder_exits_2_and_writes_nothing(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_storage_that_fails_exits_1_with_one_message(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "records").write_text("a file where the table's folder should be")
+    changes = [f"workdir={tmp_path}/run", f"corpus.path={hundred}", f"student.model={tiny_encoder}",
+               "evaluation.dataset=null", "retrieval.depth=50"]  # fmt: skip
+    done = listwise("run", "laptop", *(word for change in changes for word in ("--set", change)))
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: the storage failed")
+    assert "records" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_stage_exits_2_and_writes_nothing(tmp_path: Path) -> None:
     for option in ("--until", "--overwrite"):
         done = listwise("run", "laptop", "--set", f"workdir={tmp_path}/run", option, "trainig")
