@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from cluster.errors import InputError, RunError
 from generation.engines.asking import answered, ask_all
 from generation.engines.base import Answer, Request
@@ -176,7 +178,8 @@ def _local(model: str) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # pydantic counts its errors in the first line and says what they are in the next ones
-    text = " ".join(lines[1:3] if lines and "validation error" in lines[0] else lines[:1])
-    return text.rstrip(".") + "." if text else f"{type(error).__name__}."
+    text = str(error)
+    if isinstance(error, ValidationError):
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+    first = " ".join(text.split()).split(". ")[0].rstrip(".")
+    return f"{first or type(error).__name__}."
