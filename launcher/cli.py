@@ -99,6 +99,7 @@ def run(
         _run(resolved, until, frozenset(overwrite or []))
     except KeyboardInterrupt:
         words = ["listwise", "run", recipe, *(word for change in changes or [] for word in ("--set", change))]
+        words += ["--until", until] if until != "evaluation" else []
         _say(f"\nInterrupted. What is done is kept; continue with: {shlex.join(words)}", stderr=True)
         raise typer.Exit(130) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
@@ -21,6 +22,8 @@ from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.recipe import Recipe
 from launcher.report import build_report
+
+MARKER = "versions.json"  # the first file of a run
 
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -84,9 +87,10 @@ def execute(
         if unknown := named - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     recipe.check_inputs()
+    _refuse_foreign_files(recipe.workdir)
     with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
+        run.storage.put(MARKER, json.dumps(versions(), indent=1).encode())
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
-        run.storage.put("versions.json", json.dumps(versions(), indent=1).encode())
         if not is_new:
             collect_all(run.storage)  # what workers or drivers left that were killed
         done: dict[str, Any] = {}
@@ -104,9 +108,24 @@ def execute(
         return done.get("evaluation")
 
 
+def _refuse_foreign_files(workdir: str) -> None:
+    """A run replaces and removes files of certain names; here they must be its own."""
+    if "://" in workdir:
+        return
+    folder = Path(workdir).expanduser()
+    if (folder / MARKER).is_file():
+        return
+    names = ["recipe.yaml", "report.html", "report.json", "logs", *(name for made in STAGES.values() for name in made)]
+    if there := [name for name in names if (folder / name).exists()]:
+        raise InputError(
+            f"workdir '{workdir}' holds {', '.join(there)}, which no run has made. Name a new folder, so that nothing "
+            "of yours is replaced."
+        )
+
+
 def _remove_unread_run(run: Run) -> None:
     """The corpus was not read to its end, so nothing of the run is left."""
-    for path in ("recipe.yaml", "versions.json", "evaluation", *STAGES["corpus"], "logs"):
+    for path in ("recipe.yaml", MARKER, "evaluation", *STAGES["corpus"], "logs"):
         run.storage.delete(path)
     folder = run.storage.local_path
     if folder and not any(path.is_file() for path in folder.rglob("*")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,8 @@ Refused = Callable[..., str]
 def refused(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Runs the recipe with changes; returns the one message that it ends with."""
 
-    def run(*changes: str, until: str = "evaluation") -> str:
-        words = ["run", str(recipe), "--until", until, *(word for change in changes for word in ("--set", change))]
+    def run(*changes: str, options: Sequence[str] = ()) -> str:
+        words = ["run", str(recipe), *options, *(word for change in changes for word in ("--set", change))]
         monkeypatch.setattr(sys, "argv", ["listwise", *words])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -117,6 +117,17 @@ def test_files_folders_and_models_that_are_not_there_are_named_with_their_key(re
         assert not (tmp_path / "run").exists(), change
 
 
+def test_files_that_a_run_would_replace_and_no_run_has_made_are_left_alone(refused: Refused, tmp_path: Path) -> None:
+    mine = tmp_path / "run" / "logs" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("my own notes")
+    (tmp_path / "run" / "recipe.yaml").write_text("# my own recipe")
+    for options in ([], ["--overwrite", "corpus"]):
+        assert "holds recipe.yaml, logs, which no run has made" in refused(options=options)
+    assert mine.read_text() == "my own notes"
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == "# my own recipe"
+
+
 def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
     refused: Refused, hundred: Path, tmp_path: Path
 ) -> None:
@@ -147,26 +158,27 @@ def counts(message: str) -> dict[str, int]:
     return {words[place - 1]: int(words[place + 1]) for place, word in enumerate(words) if word == "took"}
 
 
-@pytest.mark.parametrize(
-    ("stage", "change", "filters"),
-    [
+@pytest.mark.slow
+def test_when_no_query_is_left_the_message_says_which_filter_took_how_many_and_its_advice_helps(
+    refused: Refused, recipe: Path, tmp_path: Path
+) -> None:
+    advised: list[str] = []
+    for stage, change, filters in (
         ("queries", "generation.min_query_characters=5000", {"too_short"}),
         ("candidates", "retrieval.min_candidates=99", {"round_trip", "few_candidates"}),
         ("lists", "lists.dev_fraction=0.999999", {"low_score", "dev_split"}),
-    ],
-)
-def test_when_no_query_is_left_the_message_says_which_filter_took_how_many(
-    stage: str, change: str, filters: set[str], refused: Refused, tmp_path: Path
-) -> None:
-    message = refused(change, until=stage)
-    taken = counts(message)
-    assert filters <= taken.keys()
-    (table,) = [one for one in status(Storage.open(str(tmp_path / "run"))) if one["table"] == stage]
-    drops = table["drops"] | ({"dev_split": table["rows"]} if stage == "lists" else {})
-    assert {name: count for name, count in taken.items() if count} == {n: c for n, c in drops.items() if c}
-    assert change.partition("=")[0] in message
-    assert f"--overwrite {stage}" in message
-    assert table["shards_done"] == table["shards"], "the table is whole: it holds the counts"
+    ):
+        message = refused(change, options=["--until", stage, *advised])
+        taken = counts(message)
+        assert filters <= taken.keys()
+        (table,) = [one for one in status(Storage.open(str(tmp_path / "run"))) if one["table"] == stage]
+        drops = table["drops"] | ({"dev_split": table["rows"]} if stage == "lists" else {})
+        assert {name: count for name, count in taken.items() if count} == {n: c for n, c in drops.items() if c}
+        assert table["shards_done"] == table["shards"], "the table is whole: it holds the counts"
+        assert change.partition("=")[0] in message
+        advised = message[message.index("--overwrite") :].rstrip(".\n").split()
+        assert advised == ["--overwrite", stage]
+    execute(load_recipe(str(recipe)), "lists", frozenset({"lists"}), progress=Progress(quiet=True))
 
 
 # --- odd, and no reason to stop ---

@@ -70,6 +70,7 @@ def test_a_missing_evaluation_folder_exits_2_and_writes_nothing(tmp_path: Path) 
 
 def test_a_storage_that_fails_exits_1_with_one_message(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "versions.json").write_text("{}")
     (tmp_path / "run" / "records").write_text("a file where the table's folder should be")
     changes = [f"workdir={tmp_path}/run", f"corpus.path={hundred}", f"student.model={tiny_encoder}",
                "evaluation.dataset=null", "retrieval.depth=50"]  # fmt: skip
