@@ -68,3 +68,14 @@ def start_engine(student: Student, training: TrainingSettings, world_size: int) 
     engine.train()
     engine.module.eval()  # no dropout: a passage has one embedding
     return engine
+
+
+def step_optimizer(engine: Any) -> float:
+    """Clips the reduced gradient, steps the optimizer, clears the gradient. Returns the norm before clipping."""
+    before = 0.0
+    if engine.zero_optimization_stage() == 0:  # where DeepSpeed clips without telling the norm
+        gradients = [each.grad for each in engine.module.parameters() if each.grad is not None]
+        before = float(torch.nn.utils.get_total_norm(gradients))
+    engine.step()
+    norm = engine.get_global_grad_norm()
+    return before if norm is None else float(norm)

@@ -28,7 +28,7 @@ from distill.checkpoints import load_checkpoint, load_weights, newest_checkpoint
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import default_device, load_model, passage_text, resolve_dtype
-from distill.engine import join_ranks, start_engine
+from distill.engine import join_ranks, start_engine, step_optimizer
 from distill.export import save as save_model
 from distill.losses import LossSettings
 from distill.settings import StudentSettings, TrainingSettings
@@ -230,9 +230,8 @@ class _Rank:
                 f"the loss of step {step + 1} is {result.loss}; the last checkpoint stays. The step's queries: "
                 f"{ids}{more}. Lower training.learning_rate, or look at the scores of these lists."
             )
-        self.engine.step()
+        norm = step_optimizer(self.engine)
         seconds = time.monotonic() - begun
-        norm = self.engine.get_global_grad_norm()
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss, "kl": result.kl,
             "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
@@ -241,7 +240,7 @@ class _Rank:
             "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
             "padding": round(1 - result.tokens / max(1, result.padded_tokens), 4),
             "recomputed": round(result.recomputed_tokens / max(1, result.padded_tokens), 4),
-            "gradient_norm": float(norm) if norm is not None else None,
+            "gradient_norm": norm,
         })  # fmt: skip
 
     def _evaluate(self, step: int) -> dict[str, float]:

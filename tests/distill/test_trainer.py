@@ -83,6 +83,7 @@ def test_every_step_encodes_each_passage_once(trained):
     for line in metrics(trained[0]):
         if "loss" in line:
             assert line["repeats"] >= 24 * 8 / 100
+            assert line["gradient_norm"] > 0
 
 
 def test_exported_student_is_the_best_checkpoint(trained, tiny_encoder):
