@@ -28,7 +28,7 @@ from distill.checkpoints import load_checkpoint, load_weights, newest_checkpoint
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import default_device, load_model, passage_text, resolve_dtype
-from distill.engine import join_ranks, start_engine, step_optimizer
+from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.export import save as save_model
 from distill.losses import LossSettings
 from distill.settings import StudentSettings, TrainingSettings
@@ -231,6 +231,7 @@ class _Rank:
                 f"{ids}{more}. Lower training.learning_rate, or look at the scores of these lists."
             )
         norm = step_optimizer(self.engine)
+        release_memory()
         seconds = time.monotonic() - begun
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss, "kl": result.kl,
@@ -246,6 +247,7 @@ class _Rank:
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.evaluator is not None
         result = self.evaluator(self.student, self.rank, self.world_size)
+        release_memory()
         dev = {"dev_ndcg@10": result.ndcg, "dev_loss": result.loss}
         self._record({"step": step, "epoch": round(step / self.per_epoch, 4), **dev})
         return dev
