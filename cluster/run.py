@@ -103,7 +103,7 @@ class Run:
             try:
                 self._work(stage, table)
             except InputError:
-                if is_new:
+                if is_new and (stage.reads_files or not table.committed()):
                     self.storage.delete(stage.path)
                 raise
             self._finish(stage, table)

@@ -23,6 +23,8 @@ class Stage:
         shards: the plan.
         fingerprint: JSON; all that determines the output: settings, models, prompts, fingerprints of input tables.
         pool: how many workers, and what each of them holds.
+        reads_files: whether bad input is in files that a person will mend: then nothing of a new table stays, so that
+            the mended files are read from the start. Otherwise what is committed stays.
     """
 
     title: str
@@ -33,3 +35,4 @@ class Stage:
     shards: list[Shard]
     fingerprint: dict[str, Any]
     pool: PoolSettings
+    reads_files: bool = False

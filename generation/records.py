@@ -45,6 +45,7 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
             shards=shards,
             fingerprint={"corpus": corpus.model_dump(mode="json", exclude=_READING), "source": reader.fingerprint()},
             pool=run.settings.io_pool,
+            reads_files=True,
         )
     )
 

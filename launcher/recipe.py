@@ -123,7 +123,7 @@ class Recipe(Settings):
                 except InputError as error:
                     raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
-            query_log.check(self.corpus.query_log)
+            query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
         check(self.evaluation)
 
     def to_yaml(self) -> str:

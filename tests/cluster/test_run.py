@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,21 @@ def test_too_many_rejects_fail_the_run_with_the_commonest_errors(run: MakeRun) -
         one.execute(stage)
 
 
-def test_bad_input_found_by_a_worker_ends_the_run_and_leaves_nothing(run: MakeRun) -> None:
+def test_bad_input_in_a_person_s_files_ends_the_run_and_leaves_nothing(run: MakeRun) -> None:
     one = run()
     with pytest.raises(InputError, match=r"^number 55 is not allowed here$"):
-        one.execute(numbers(poison={55: "input"}))
+        one.execute(replace(numbers(poison={55: "input"}), reads_files=True))
     assert one.storage.list("numbers") == []
+
+
+def test_bad_input_found_late_keeps_the_work_that_is_committed(run: MakeRun) -> None:
+    """A key that is revoked in the middle of paid work must not cost what was paid for."""
+    one = run()
+    with pytest.raises(InputError, match=r"^number 95 is not allowed here$"):
+        one.execute(numbers(poison={95: "input"}, seconds=0.05))
+    kept = len(one.table("numbers").commits())
+    assert kept
+    assert values(one.execute(numbers())) == list(range(100))
 
 
 def test_a_worker_that_loses_rows_is_a_bug_and_ends_the_run(run: MakeRun) -> None:
