@@ -170,9 +170,13 @@ def test_a_changed_recipe_is_refused_until_the_stage_is_overwritten(finished: Pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_without_judged_queries_the_run_ends_with_a_student_and_no_verdict(recipe: Callable[..., Path]) -> None:
+def test_with_words_alone_and_nothing_to_judge_by_the_run_ends_with_a_student_and_no_verdict(
+    recipe: Callable[..., Path],
+) -> None:
     path = recipe()
-    unjudged = load_recipe(str(path), ["evaluation.dataset=null", "training.max_steps=2"])
+    words = "{bm25: {kind: bm25}}"
+    changes = [f"retrieval.retrievers={words}", f"teachers={words}", "lists.dev_fraction=0", "training.ranks=1"]
+    unjudged = load_recipe(str(path), [*changes, "training.max_steps=2", "evaluation.dataset=null"])
     assert execute(unjudged, progress=QUIET) is None
     assert (path.with_suffix("") / "model").is_dir()
     assert "trained, not judged" in (path.with_suffix("") / "report.html").read_text()
