@@ -20,6 +20,7 @@ from distill import candidates, embeddings, evaluation, lists, scores, training
 from generation import passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions
+from launcher.interrupt import Interrupts
 from launcher.recipe import Recipe
 from launcher.report import build_report
 
@@ -88,7 +89,7 @@ def execute(
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     recipe.check_inputs()
     _refuse_foreign_files(recipe.workdir)
-    with Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
+    with Interrupts() as interrupts, Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         run.storage.put(MARKER, json.dumps(versions(), indent=1).encode())
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
         if not is_new:
@@ -97,6 +98,7 @@ def execute(
         try:
             for name, made in stages(run, recipe):
                 done[name] = made
+                interrupts.check()
                 if name == last:
                     break
         except InputError:
