@@ -7,6 +7,7 @@ the process arrives as an exception of Ray's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -36,7 +37,7 @@ _shard_name: contextvars.ContextVar[str] = contextvars.ContextVar("shard", defau
 
 @dataclass(frozen=True)
 class Place:
-    """Where an actor runs: node for people, ids to find its process again. A process is (pid, start time)."""
+    """Where an actor runs: node for people, ids to find its process again. A process is what `identify` returns."""
 
     node: str
     node_id: str
@@ -152,7 +153,7 @@ class ShardActor:
         context = ray.get_runtime_context()
         node_id = context.get_node_id()
         self._node = f"{socket.gethostname()}/{node_id[:6]}"
-        return Place(self._node, node_id, machine_id(), (process.pid, process.create_time()))
+        return Place(self._node, node_id, machine_id(), identify(process))
 
     async def start(self) -> Failure | tuple[bool, list[tuple[int, float]]]:
         """Constructs the worker; returns whether it is asynchronous, and its child processes."""
@@ -262,7 +263,11 @@ class ShardActor:
         if not now and time.monotonic() - self._looked < 5.0:
             return []
         self._looked = time.monotonic()
-        return [(child.pid, child.create_time()) for child in psutil.Process().children(recursive=True)]
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
+                found.append(identify(child))
+        return found
 
 
 def _check_accounts(task: Task, output: Output) -> None:
@@ -284,6 +289,18 @@ def describe(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+def identify(process: psutil.Process) -> tuple[int, float]:
+    """A process's id and its start, which tells it from a later process that is given the same id.
+
+    On Linux the start counts from the boot: as a time of day it would move when the clock is set.
+    """
+    stat = Path(f"/proc/{process.pid}/stat")
+    if not stat.exists():
+        return process.pid, process.create_time()
+    # the name in parentheses may hold spaces; field 22 is the start
+    return process.pid, float(stat.read_text().rpartition(")")[2].split()[19])
 
 
 def machine_id() -> str:

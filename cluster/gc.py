@@ -24,7 +24,8 @@ def collect(table: Table) -> int:
     for folder in ("data", "rejects", "commits"):
         for path in table.storage.list(f"{table.path}/{folder}"):
             if path not in named:
-                removed += table.storage.delete(path)
+                table.storage.remove(path)
+                removed += 1
     return removed + _unfinished_puts(table.storage, table.path)
 
 

@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actor import POOL_VARIABLE, Job, Place, machine_id
+from cluster.actor import POOL_VARIABLE, Job, Place, identify, machine_id
 from cluster.errors import RunError
 from cluster.settings import ClusterSettings
 
@@ -26,7 +26,7 @@ GRACE_S = 3.0  # for a process to end by itself
 
 @dataclass
 class Processes:
-    """Recorded processes (pid, start time) by the machine they run on, with a Ray node to reach it through."""
+    """Recorded processes (id, start) by the machine they run on, with a Ray node to reach it through."""
 
     nodes: dict[str, str] = field(default_factory=dict)
     recorded: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -40,12 +40,11 @@ class Processes:
 def living(recorded: dict[int, float], pool: str, end: bool) -> list[str]:
     """The processes of a pool that are alive on this machine, in words; recorded ones are ended if `end`."""
     found = []
-    for process in psutil.process_iter(["pid", "name", "create_time", "status"]):
+    for process in psutil.process_iter(["pid", "name", "status"]):
         info = process.info
         if info["status"] == psutil.STATUS_ZOMBIE:
             continue
-        # the start time tells a process from a later one that was given the same id
-        known = abs(recorded.get(info["pid"], -1.0) - (info["create_time"] or 0.0)) < 1.0
+        known = info["pid"] in recorded and _start(process) == recorded[info["pid"]]
         if known and end:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(info["pid"], signal.SIGKILL)
@@ -53,6 +52,13 @@ def living(recorded: dict[int, float], pool: str, end: bool) -> list[str]:
             word = "recorded" if known else "not recorded, left alone"
             found.append(f"pid {info['pid']} ({info['name']}, {word})")
     return found
+
+
+def _start(process: psutil.Process) -> float | None:
+    try:
+        return identify(process)[1]
+    except (psutil.Error, OSError):
+        return None
 
 
 def _is_marked(process: psutil.Process, pool: str) -> bool:

@@ -10,9 +10,11 @@ import logging
 import os
 import secrets
 import sys
+import threading
 from typing import Any
 
 from cluster.errors import InputError, RunError
+from cluster.head import watch
 from cluster.settings import ClusterSettings, PoolSettings
 
 # Read by Ray when it is imported, so they are set before that.
@@ -29,6 +31,8 @@ PRIVATE = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
+
+_watches: list[threading.Event] = []
 
 
 def connect(settings: ClusterSettings) -> bool:
@@ -51,6 +55,7 @@ def connect(settings: ClusterSettings) -> bool:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
+        _watches.append(watch(ray.get_runtime_context().gcs_address, settings.wait_timeout_s))
         return True
     try:
         ray.init(
@@ -63,6 +68,7 @@ def connect(settings: ClusterSettings) -> bool:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"Ray did not start on this machine: {error}") from error
+    _watches.append(watch(ray.get_runtime_context().gcs_address, settings.wait_timeout_s))
     return True
 
 
@@ -70,6 +76,8 @@ def disconnect() -> None:
     """Ends a session that `connect` started."""
     import ray
 
+    while _watches:
+        _watches.pop().set()
     ray.shutdown()
 
 

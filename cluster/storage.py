@@ -5,6 +5,7 @@ Every write is atomic: a reader sees the whole object or none. `create` is the o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -112,6 +113,11 @@ class Storage:
     def list(self, prefix: str) -> list[str]:
         """Names of the objects in the folder `prefix` and below, sorted. Not for the hot path."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix or None) for meta in page)
+
+    def remove(self, path: str) -> None:
+        """Deletes one object, without a listing; it may be absent."""
+        with contextlib.suppress(NotFoundError, FileNotFoundError):
+            self._store.delete(path)
 
     def delete(self, prefix: str) -> int:
         """Deletes the object `prefix` and everything in the folder of that name; returns how many objects."""

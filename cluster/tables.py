@@ -234,8 +234,8 @@ class Table:
     def withdraw(self, file: str) -> None:
         """Takes back the commit of the shard that wrote `file`, so that the next run does it again."""
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
-        self.storage.delete(self._complete)
-        self.storage.delete(commit_path(self.path, shard, self.plan.id))
+        self.storage.remove(self._complete)
+        self.storage.remove(commit_path(self.path, shard, self.plan.id))
         self._commits = None
 
     @property
@@ -289,7 +289,7 @@ def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
     named = {name for name, _ in winner.files} | set(winner.reject_files)
     for name in [name for name, _ in commit.files] + list(commit.reject_files):
         if name not in named:
-            storage.delete(name)
+            storage.remove(name)
     return winner
 
 
