@@ -23,6 +23,7 @@ from cluster.handover import Processes, wait_until_gone
 from cluster.session import describe_cluster, describe_request, free, places_for
 from cluster.settings import ClusterSettings
 from cluster.stage import Stage
+from cluster.storage import storage_failed
 from cluster.tables import Commit, Shard
 
 IN_FLIGHT = 2
@@ -287,7 +288,7 @@ class Pool:
         self._storage_failing_since = self._storage_failing_since or now
         failing = now - self._storage_failing_since
         if failing > self.settings.wait_timeout_s:
-            raise RunError(f"storage {self.job.storage_url} has failed for {failing:.0f} s, last: {error}")
+            raise storage_failed(self.job.storage_url, failing, error)
         self._not_before = now + min(0.2 + failing / 2, 30.0)
 
     def _blame(self, attempt: Attempt, error: str, *, cut_now: bool = False) -> Finished:

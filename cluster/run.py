@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -17,7 +18,7 @@ from cluster.progress import Progress, TaskHandle
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
-from cluster.storage import Storage
+from cluster.storage import Storage, patiently
 from cluster.tables import Commit, Plan, Table, check_fingerprint, publish, put_rejects
 
 
@@ -147,7 +148,9 @@ class Run:
         try:
             with Pool(stage, job, self.settings, log.add) as pool:
                 for result in pool.run(missing):
-                    commit = self._publish(stage, table, result) if isinstance(result, Split) else result
+                    commit = (
+                        self._patiently(self._publish, stage, table, result) if isinstance(result, Split) else result
+                    )
                     table.record(commit)
                     handle.advance(commit.units, commit.tokens)
                     rejected += commit.rejects
@@ -158,6 +161,9 @@ class Run:
         finally:
             log.close()
         self._check_rejects(table)
+
+    def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return patiently(lambda: call(*arguments), self.storage.url, self.settings.wait_timeout_s)
 
     def _publish(self, stage: Stage, table: Table, split: Any) -> Commit:
         """Commits a shard that was cut to find the rows that could not be done."""
@@ -235,7 +241,7 @@ class Run:
                 raise RunError(
                     f"{stage.path}, shard {shard.name}: {shard.units} units planned, {commit.accounted} accounted for"
                 )
-        table.seal()
+        self._patiently(table.seal)
         from cluster.gc import collect
 
         collect(table)
@@ -311,14 +317,16 @@ class StageLog:
         who = f"worker={event.worker} node={event.node} shard={event.shard}"
         line = f"{now}+{time.monotonic() - self._begun:.3f} {who} {event.text}\n"
         if self._file:
-            self._file.write(line)
+            with contextlib.suppress(OSError):  # a full disk: work waits for room, its log does not
+                self._file.write(line)
         else:
             self._lines.append(line)
 
     def close(self) -> None:
         """Ends the file; on an object store, writes it after what earlier runs wrote."""
         if self._file:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()
         elif self._lines:
             try:
                 before = self.storage.get(self.path)

@@ -7,19 +7,50 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import obstore
 import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore, from_url
 
-from cluster.errors import InputError
+from cluster.errors import InputError, RunError
 
 # what a store raises that does not answer, is full, or refuses: worth waiting for
 STORAGE_ERRORS = (BaseError, OSError)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+
+
+T = TypeVar("T")
+
+
+def patiently(call: Callable[[], T], url: str, limit_s: float) -> T:
+    """Result of a call to a storage that may refuse for a while: tries again, waiting longer and longer.
+
+    Raises:
+        RunError: it has refused for `limit_s` seconds.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            return call()
+        except STORAGE_ERRORS as error:
+            failing = time.monotonic() - begun
+            if failing > limit_s:
+                raise storage_failed(url, failing, error) from error
+            time.sleep(min(0.2 + failing / 2, 30.0))
+
+
+def storage_failed(url: str, seconds: float, error: BaseException | str) -> RunError:
+    """What a person is told about a storage that has refused for too long."""
+    first = str(error).strip().partition("\n")[0]
+    return RunError(
+        f"the storage {url} has failed for {seconds:.0f} s, last: {first}. What is committed is kept; the same command "
+        "continues from it."
+    )
 
 
 class Storage:
