@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.topics import topic_blocks
+
 MASKED = -1  # slot of a list that is shorter than L
 
 
@@ -64,9 +66,8 @@ def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int
     """(N,) order in which an epoch goes through the lists; a step takes a slice of it.
 
     With `topic_queries` = 1 the lists are shuffled. With more, lists that share passages stand together in blocks of
-    that many queries, and the blocks are shuffled: harder negatives, and more repeats for a step to save. Lists are
-    brought together by min-wise hashing (Broder, 1997): under a random ranking of the corpus the best-ranked passage of
-    two lists is the same with the probability of their Jaccard similarity. Every epoch draws another ranking.
+    that many queries (`distill.topics`), and the blocks are shuffled: harder negatives, and more repeats for a step to
+    save. Every epoch forms other blocks.
 
     Args:
         list_rows: (N, L) corpus rows, `MASKED` where a list is shorter.
@@ -77,11 +78,7 @@ def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int
     count = len(list_rows)
     if topic_queries <= 1:
         return random.permutation(count)
-    rank = random.permutation(int(list_rows.max()) + 1)
-    # An empty slot ranks last: it must not bring short lists together.
-    hashes = np.sort(np.where(list_rows == MASKED, len(rank), rank[list_rows]), axis=1)
-    alike = np.lexsort((hashes[:, 1], hashes[:, 0]))
-    blocks = np.array_split(alike, max(1, count // topic_queries))
+    blocks = topic_blocks(list_rows, topic_queries, random)
     return np.concatenate([blocks[block] for block in random.permutation(len(blocks))])
 
 
