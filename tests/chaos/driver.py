@@ -1,31 +1,98 @@
-"""The driver that chaos kills: two stages, the second reading the first, on the workdir and cluster it is told."""
+"""The driver that chaos kills: two stages, the second reading the first, as the JSON file that it is given says."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from cluster import run as engine
+from cluster.gc import collect_all
 from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
 from cluster.tables import plan_shards
-from tests.cluster.workers import NUMBERS, Count, CountAsync, shards
+from launcher import cli
+from tests.chaos.workers import NUMBERS, DiesBeforeRecord, Recorded, RecordedAsync, patch_for_death
+from tests.cluster.workers import shards
 
-ROWS = 600
+CRASHES = {  # points of the driver's own commits, which end a shard that was cut to find a poison row
+    "before the rejects": ("put_rejects", False),
+    "between rejects and record": ("publish", False),
+    "after the record": ("publish", True),
+}
 
 
-def main(workdir: str, address: str | None, marker: str) -> None:
-    settings = ClusterSettings(address=address, cpus=2, wait_timeout_s=60.0, shard_timeout_s=20.0, shard_attempts=3)
-    with Run(workdir, settings, progress=Progress(quiet=True)) as run:
-        arguments = {"seconds": 0.02, "marker": marker}
-        pool = PoolSettings(cpus=0.5)
-        first = run.execute(
-            Stage("first", NUMBERS, "first", Count, arguments, shards(ROWS, 10), {"v": 1}, pool)
-        )  # fmt: skip
-        planned = plan_shards(first, 15)
-        inputs = {"first": first.fingerprint}
-        run.execute(Stage("second", NUMBERS, "second", CountAsync, arguments, planned, inputs, pool))
+@dataclass
+class Spec:
+    """What the driver does, and what happens to it.
+
+    Attributes:
+        workdir, address, marker: where; the workers' beginnings are noted in `marker`.
+        rows, each, seconds: numbers of the first stage, per shard, and time per shard.
+        poison: number that cannot be done.
+        between: shard of the first stage between whose data file and commit record a worker kills the driver.
+        delay: seconds that this worker then waits before it commits.
+        crash: point of the driver's own commit where it is killed, one of CRASHES.
+        gate: path; after the first stage the driver creates it and waits until it is removed.
+    """
+
+    workdir: str
+    marker: str
+    address: str | None = None
+    rows: int = 400
+    each: int = 10
+    seconds: float = 0.05
+    poison: int | None = None
+    between: str = ""
+    delay: float = 0.0
+    crash: str = ""
+    gate: str = ""
+    cluster: dict[str, Any] = field(default_factory=dict)
+    pool: dict[str, Any] = field(default_factory=lambda: {"cpus": 0.5})
+
+    def save(self, path: Path) -> None:
+        """For a process of its own."""
+        path.write_text(json.dumps(asdict(self)))
+
+
+def main(spec: Spec) -> None:
+    settings = {"cpus": 2, "wait_timeout_s": 60.0, "shard_timeout_s": 60.0, "shard_attempts": 3, **spec.cluster}
+    if spec.crash:
+        patch_for_death(engine, *CRASHES[spec.crash][:1], after=CRASHES[spec.crash][1])
+    with Run(spec.workdir, ClusterSettings(address=spec.address, **settings), progress=Progress(quiet=True)) as run:
+        collect_all(run.storage)  # as every `listwise run` does
+        first = run.execute(_first(spec))
+        if spec.gate:
+            Path(spec.gate).touch()
+            while Path(spec.gate).exists():
+                time.sleep(0.05)
+        arguments = {"seconds": spec.seconds, "table": "second", "marker": spec.marker}
+        planned = plan_shards(first, spec.each + 5)
+        fingerprint = {"first": first.fingerprint}
+        pool = PoolSettings(**spec.pool)
+        run.execute(Stage("second", NUMBERS, "second", RecordedAsync, arguments, planned, fingerprint, pool))
+
+
+def _first(spec: Spec) -> Stage:
+    arguments: dict[str, Any] = {"seconds": spec.seconds, "table": "first", "marker": spec.marker}
+    if spec.poison is not None:
+        arguments["poison"] = {spec.poison: "raise"}
+    worker: type = Recorded
+    if spec.between:
+        worker = DiesBeforeRecord
+        flag = f"{spec.workdir}.between"
+        arguments |= {"shard": spec.between, "flag": flag, "victim": os.getpid(), "delay": spec.delay}
+    planned = shards(spec.rows, spec.each)
+    return Stage("first", NUMBERS, "first", worker, arguments, planned, {"v": 1}, PoolSettings(**spec.pool))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] or None, sys.argv[3])
+    given = Spec(**json.loads(Path(sys.argv[1]).read_text()))
+    cli.app = lambda: main(given)  # type: ignore[assignment]  # messages and exit codes are the command's own
+    cli.main()

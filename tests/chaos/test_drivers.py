@@ -1,0 +1,60 @@
+"""The driver is killed: while a worker is about to commit, while it commits itself, and at any other moment."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.storage import Storage
+from tests.chaos.driver import CRASHES, Spec
+from tests.chaos.harness import Driver, assert_nothing_lost, kill, leftovers, until
+from tests.chaos.ledger import note
+
+ROWS, POISON = 400, 397
+
+
+def lives(spec: Spec, dice: random.Random) -> Iterator[str]:
+    """How each life of the driver ends; the spec is prepared for it."""
+    # the poison row is in the last shard, so that its shard is not yet cut when the first life ends
+    spec.between, spec.delay = f"{dice.randrange(20):05d}", dice.uniform(0.0, 0.5)
+    yield "driver killed between a worker's data file and commit record"
+    spec.between, spec.crash = "", dice.choice(list(CRASHES))
+    yield f"driver killed in the commit of a bisected shard, {spec.crash}"
+    spec.crash = ""
+    yield "driver killed at a random moment"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_driver_killed_again_and_again_loses_nothing(dice: random.Random, marker: str) -> None:
+    spec = Spec(marker.replace("marker", "run"), marker, rows=ROWS, poison=POISON, seconds=0.1)
+    times: dict[str, float] = {}
+    deaths = lives(spec, dice)
+    death = next(deaths)
+    with Driver(spec) as driver:
+        while death:
+            if death.endswith("a random moment"):
+                until(driver.at_work, "the first shard")
+                time.sleep(dice.uniform(0.0, 2.5))
+                driver.look()
+                kill(driver.process.pid)
+            until(lambda: not driver.look(), death)
+            died, before, code = time.monotonic(), driver.pids(), driver.process.wait()
+            if code == 0 and death.endswith("a random moment"):
+                break  # it was quicker
+            assert code == -9, driver.errors.read_text()[-3000:]
+            ended, death = death, next(deaths, "")
+            driver.start()
+            until(lambda before=before: driver.pids() - before or not driver.look(), "work of the next life")
+            times[ended] = time.monotonic() - died
+        driver.wait()
+    first_file = Path(f"{spec.workdir}.between").read_text()
+    assert first_file.startswith("first/data/"), "the first life ended after the put of a data file"
+    assert leftovers(spec.workdir, "first") == [], "the stage's end collects what the dead left"
+    assert_nothing_lost(Storage.open(spec.workdir), ROWS, POISON, by="id")
+    for fault, seconds in times.items():
+        note(fault, seconds)

@@ -1,0 +1,114 @@
+"""Workers that write down when they begin a shard, and that die, or have the driver die, at a chosen point of the protocol.
+
+The points are inside the engine, so the worker puts itself between two of its calls; the death is a real SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cluster import actor
+from cluster.schemas import TableSchema
+from cluster.tables import Commit
+from cluster.worker import Output, Task
+from tests.cluster.workers import NUMBERS, Count
+
+BLOBS = TableSchema("blobs", pa.schema([("id", pa.string()), ("value", pa.int64()), ("blob", pa.binary())]), "", "row")
+
+
+class Recorded(Count):
+    """Counts, and notes every beginning as a line `table shard pid time` in the file `marker`."""
+
+    def __init__(self, table: str, marker: str, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.table = table
+        self.begun = marker
+
+    def numbers(self, task: Task) -> list[int]:
+        with Path(self.begun).open("a") as file:
+            file.write(f"{self.table} {task.shard.name} {os.getpid()} {time.time()}\n")
+        return super().numbers(task)
+
+
+class RecordedAsync(Recorded):
+    """The same as a coroutine, so that two shards are in work at a time."""
+
+    async def process(self, task: Task) -> Output:  # type: ignore[override]
+        return self.count(task)
+
+
+class DiesBeforeRecord(Recorded):
+    """When `shard` has its data file and not yet its commit record, this process or `victim` is killed, once.
+
+    It outlives the victim by `delay` seconds, if nobody ends it, and then goes on to the commit record. Values are
+    salted, so that the shard's second data file is another one.
+    """
+
+    def __init__(self, shard: str, flag: str, victim: int = 0, delay: float = 0.0, **arguments: Any) -> None:
+        super().__init__(salt=True, **arguments)
+        publish = actor.publish
+
+        def publish_late(storage: Any, table: str, plan: str, commit: Commit) -> Commit:
+            if commit.shard == shard and once(flag, commit.files[0][0]):
+                os.kill(victim or os.getpid(), signal.SIGKILL)
+                time.sleep(delay)
+            return publish(storage, table, plan, commit)
+
+        actor.publish = publish_late
+
+
+class DiesInWrite(Recorded):
+    """Rows of eight megabytes; the process is killed while a data file is partly on the disk, once."""
+
+    def __init__(self, folder: str, flag: str, seed: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.folder, self.flag = folder, flag
+        self.patience = random.Random(seed).uniform(0.0, 0.002)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def process(self, task: Task) -> Output:
+        output = super().process(task)
+        blobs = [random.Random(number).randbytes(8 * 2**20) for number in output.rows["value"].to_pylist()]
+        return Output(output.rows.append_column("blob", pa.array(blobs, pa.binary())))
+
+    def _watch(self) -> None:
+        while not Path(self.flag).exists():
+            for entry in os.scandir(self.folder) if Path(self.folder).exists() else ():
+                if "#" in entry.name:  # a put that has not been renamed to its final name
+                    time.sleep(self.patience)
+                    if once(self.flag, entry.name):
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def once(flag: str, text: str) -> bool:
+    """Whether nobody has said so before; leaves `text`."""
+    try:
+        with Path(flag).open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
+def patch_for_death(module: Any, name: str, *, after: bool) -> None:
+    """This process is killed just before or after it calls `module.name`."""
+    call: Callable[..., Any] = getattr(module, name)
+
+    def deadly(*arguments: Any) -> Any:
+        if after:
+            call(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(module, name, deadly)
+
+
+__all__ = ["BLOBS", "NUMBERS", "DiesBeforeRecord", "DiesInWrite", "Recorded", "RecordedAsync", "patch_for_death"]
