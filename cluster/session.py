@@ -55,7 +55,7 @@ def connect(settings: ClusterSettings) -> bool:
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
-        _watches.append(watch(ray.get_runtime_context().gcs_address, settings.wait_timeout_s))
+        _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
         return True
     try:
         ray.init(
@@ -68,7 +68,7 @@ def connect(settings: ClusterSettings) -> bool:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"Ray did not start on this machine: {error}") from error
-    _watches.append(watch(ray.get_runtime_context().gcs_address, settings.wait_timeout_s))
+    _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     return True
 
 

@@ -32,4 +32,7 @@ class ClusterSettings(Settings):
     shard_attempts: int = Field(3, ge=1, description="a shard that kills this many workers is bisected")
     shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")
     wait_timeout_s: float = Field(600.0, gt=0, description="longest wait for a resource or a worker to start")
+    head_timeout_s: float = Field(
+        45.0, gt=0, le=50, description="longest silence of the cluster's head; Ray itself ends the process after 60 s"
+    )
     max_reject_fraction: float = Field(0.01, ge=0, le=1, description="more rejected units than this fail the run")

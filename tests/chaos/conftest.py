@@ -1,4 +1,4 @@
-"""One seed for all dice of a session: a failing test prints it, and `CHAOS_SEED=N pytest tests/chaos` repeats its throws."""
+"""One seed for all dice of a session: a failure prints it, `CHAOS_SEED=N pytest tests/chaos` repeats its throws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.name}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     """A cluster whose head has no cores; the test adds the nodes."""
     with Nodes() as cluster:

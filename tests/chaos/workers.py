@@ -1,4 +1,4 @@
-"""Workers that write down when they begin a shard, and that die, or have the driver die, at a chosen point of the protocol.
+"""Workers that note when they begin a shard, and that die, or have the driver die, at a chosen point of the protocol.
 
 The points are inside the engine, so the worker puts itself between two of its calls; the death is a real SIGKILL.
 """
