@@ -53,13 +53,16 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     training = job.training
     run.connect()
     gpus = int(ray.cluster_resources().get("GPU", 0)) if training.gpus_per_rank else 0
     ranks = training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
-    relay: Any = ray.remote(num_cpus=0)(_Relay).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # beside the driver, so that no node's death can take it along and leave the driver alive
+    relay: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Relay).remote()
     trainer = TorchTrainer(
         _rank_loop,
         train_loop_config={"job": job.to_json(), "relay": relay},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -32,17 +33,17 @@ def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> 
     return time.monotonic() - begun
 
 
-class Driver:
-    """A driver in a process of its own, with everything it starts. Ends all of it when the context is left."""
+class Process:
+    """A program in a process of its own, with everything it starts; all of it is ended when the context is left."""
 
-    def __init__(self, spec: Spec, environment: dict[str, str] | None = None) -> None:
-        self.spec = spec
+    def __init__(self, *words: str, errors: Path, environment: dict[str, str] | None = None) -> None:
+        self.words = words
+        self.errors = errors
         self.environment = os.environ | (environment or {})
-        self.errors = Path(f"{spec.marker}.stderr")
         self.seen: dict[int, psutil.Process] = {}
         self.start()
 
-    def __enter__(self) -> Driver:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,40 +54,52 @@ class Driver:
 
     def start(self) -> None:
         """Starts it, or starts it again, while what its last life started may still be at work."""
-        path = Path(f"{self.spec.marker}.json")
-        self.spec.save(path)
-        command = [sys.executable, "-m", "tests.chaos.driver", str(path)]
         with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(command, cwd=ROOT, stderr=errors, env=self.environment)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.words], cwd=ROOT, stdout=errors, stderr=errors, env=self.environment
+            )
 
     def look(self) -> bool:
-        """Notes the processes that the driver has started so far; whether it lives."""
+        """Notes the processes that it has started so far; whether it lives."""
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 self.seen[child.pid] = child
         return self.process.poll() is None
 
-    def at_work(self, table: str = "") -> bool:
-        """Whether a shard was begun in this life of the driver, or the driver has ended."""
-        return not self.look() or any(alive(pid) for pid in self.pids(table))
-
-    def pids(self, table: str = "") -> set[int]:
-        """Processes that began a shard."""
-        return {pid for name, _, pid in begun(self.spec.marker) if name.startswith(table)}
-
     def wait(self, code: int = 0) -> str:
         """Waits for its end with this exit code; returns what it said."""
-        until(lambda: not self.look(), "the end of the driver")
+        until(lambda: not self.look(), "its end")
         said = self.errors.read_text()
         assert self.process.wait() == code, f"exit code {self.process.returncode}\n{said[-4000:]}"
-        self._end_leftovers()
         return said
 
     def _end_leftovers(self) -> None:
-        _, living = psutil.wait_procs(list(self.seen.values()), timeout=5.0)
-        for process in living:
+        for process in self.seen.values():
             kill_process(process)
+        psutil.wait_procs(list(self.seen.values()), timeout=10.0)
         self.seen.clear()
+
+
+class Driver(Process):
+    """The driver of two stages, see `tests/chaos/driver.py`."""
+
+    def __init__(self, spec: Spec, environment: dict[str, str] | None = None) -> None:
+        self.spec = spec
+        path = f"{spec.marker}.json"
+        super().__init__("tests.chaos.driver", path, errors=Path(f"{spec.marker}.stderr"), environment=environment)
+
+    def start(self) -> None:
+        """Starts it as the spec says now."""
+        self.spec.save(Path(self.words[1]))
+        super().start()
+
+    def at_work(self) -> bool:
+        """Whether a shard was begun in this life of the driver, or the driver has ended."""
+        return not self.look() or any(alive(pid) for pid in self.pids())
+
+    def pids(self) -> set[int]:
+        """Processes that began a shard."""
+        return {pid for _, _, pid in begun(self.spec.marker)}
 
 
 class Nodes:
@@ -116,16 +129,12 @@ for line in sys.stdin:
 
     def add(self, **arguments: Any) -> list[int]:
         """Adds a node; returns the ids of its own processes, to which its workers are children."""
-        import json
-
         assert self.process.stdin
         self.process.stdin.write(json.dumps(arguments) + "\n")
         self.process.stdin.flush()
         return self._read()
 
     def _read(self) -> Any:
-        import json
-
         assert self.process.stdout
         answer = json.loads(self.process.stdout.readline())
         self.look()
@@ -203,7 +212,7 @@ def leftovers(workdir: str, table: str) -> list[str]:
 
 
 def assert_nothing_lost(storage: Storage, rows: int, poison: int | None = None, by: str = "value") -> None:
-    """Every number of both tables once and in order, but for the poison, which is rejected; and no file is left over."""
+    """Every number of both tables once and in order, the poison rejected, and no file that nothing names."""
     for path in ("first", "second"):
         table = Table.open(storage, path)
         assert table.complete

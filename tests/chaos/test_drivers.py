@@ -43,13 +43,13 @@ def test_a_driver_killed_again_and_again_loses_nothing(dice: random.Random, mark
                 driver.look()
                 kill(driver.process.pid)
             until(lambda: not driver.look(), death)
-            died, before, code = time.monotonic(), driver.pids(), driver.process.wait()
+            died, old, code = time.monotonic(), driver.pids() | driver.seen.keys(), driver.process.wait()
             if code == 0 and death.endswith("a random moment"):
                 break  # it was quicker
             assert code == -9, driver.errors.read_text()[-3000:]
             ended, death = death, next(deaths, "")
             driver.start()
-            until(lambda before=before: driver.pids() - before or not driver.look(), "work of the next life")
+            until(lambda old=old: driver.pids() - old or not driver.look(), "work of the next life")
             times[ended] = time.monotonic() - died
         driver.wait()
     first_file = Path(f"{spec.workdir}.between").read_text()

@@ -1,4 +1,4 @@
-"""Nodes come and go while a stage runs, the head of the cluster goes, and a request that no node can hold is refused."""
+"""Nodes come and go while a stage runs, the head of the cluster dies, and what no node can hold is refused."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ The points are inside the engine, so the worker puts itself between two of its c
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -33,16 +34,21 @@ class Recorded(Count):
         self.table = table
         self.begun = marker
 
-    def numbers(self, task: Task) -> list[int]:
+    def process(self, task: Task) -> Output:
+        self.note(task)
+        return super().process(task)
+
+    def note(self, task: Task) -> None:
         with Path(self.begun).open("a") as file:
             file.write(f"{self.table} {task.shard.name} {os.getpid()} {time.time()}\n")
-        return super().numbers(task)
 
 
 class RecordedAsync(Recorded):
     """The same as a coroutine, so that two shards are in work at a time."""
 
     async def process(self, task: Task) -> Output:  # type: ignore[override]
+        self.note(task)
+        await asyncio.sleep(self.seconds)
         return self.count(task)
 
 

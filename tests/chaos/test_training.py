@@ -1,0 +1,71 @@
+"""A rank of a training is killed, then the node that holds its ranks; training goes on from the newest checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.harness import Nodes, Process, kill, kill_node, until
+from tests.chaos.ledger import note
+from tests.chaos.training import STEPS
+
+
+def steps(workdir: Path) -> list[tuple[int, float]]:
+    """(step, loss) as they were written."""
+    file = workdir / "training" / "metrics.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [(record["step"], record["loss"]) for record in records if "loss" in record]
+
+
+def ranks(node: list[int]) -> list[int]:
+    """Processes of ranks on this node."""
+    found = []
+    for pid in node:
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(pid).children(recursive=True):
+                if "RayTrainWorker" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_training_whose_rank_and_then_node_is_killed_continues_from_its_checkpoint(
+    dice: random.Random, tmp_path: Path, nodes: Nodes, tiny_encoder: str
+) -> None:
+    places = [nodes.add(num_cpus=1) for _ in range(2)]
+    workdir = tmp_path / "run"
+    times = {}
+    with Process("tests.chaos.training", str(workdir), nodes.address, tiny_encoder, errors=tmp_path / "err") as driver:
+        for fault in ("training rank killed", "training node killed"):
+            before = len(steps(workdir))
+            until(lambda before=before: len(steps(workdir)) > before + 2 or not driver.look(), "three steps", 200)
+            time.sleep(dice.uniform(0.0, 0.5))
+            held = [(place, pids) for place in places if (pids := ranks(place))]
+            reached = max(step for step, _ in steps(workdir))
+            assert held and driver.look(), driver.errors.read_text()[-3000:]
+            if fault == "training rank killed":
+                kill(dice.choice([pid for _, pids in held for pid in pids]))
+            else:
+                kill_node(dice.choice(held)[0], with_workers=dice.random() < 0.5)
+            times[fault] = until(
+                lambda reached=reached: steps(workdir)[-1][0] > reached or not driver.look(), "the next step", 200
+            )
+        driver.wait()
+    written = steps(workdir)
+    assert {step for step, _ in written} == set(range(1, STEPS + 1))
+    assert len(written) > STEPS, "nothing was done again, so nothing was killed"
+    first: dict[int, float] = {}
+    for step, loss in written:
+        assert loss == pytest.approx(first.setdefault(step, loss), rel=1e-4), "a step done again is the same step"
+    assert (workdir / "model" / "modules.json").exists()
+    assert json.loads((workdir / "training" / "record.json").read_text())["steps"] == STEPS
+    for fault, seconds in times.items():
+        note(fault, seconds)

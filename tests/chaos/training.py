@@ -1,0 +1,34 @@
+"""The driver of a training that chaos kills ranks and nodes of: two ranks on the cluster that it is told."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cluster.progress import Progress
+from cluster.run import Run
+from cluster.settings import ClusterSettings
+from distill.settings import StudentSettings, TrainingSettings
+from distill.training import build
+from launcher import cli
+from tests.distill.lists import write_run
+
+STEPS = 24
+
+
+def main(workdir: str, address: str, encoder: str) -> None:
+    write_run(Path(workdir))
+    training = TrainingSettings(
+        ranks=2, cpus_per_rank=0.5, queries_per_step=24, list_length=8, epochs=STEPS // 3, learning_rate=2e-3,
+        warmup_steps=2, micro_batch_tokens=1024, dtype="float32", trackers=[], patience=100, evaluate_every=8,
+        checkpoint_every=2,
+    )  # fmt: skip
+    student = StudentSettings(model=encoder, max_query_tokens=32, max_passage_tokens=64)
+    settings = ClusterSettings(address=address, wait_timeout_s=120)
+    with Run(workdir, settings, progress=Progress(quiet=True)) as run:
+        print(build(run, training, student, run.table("lists"), run.table("passages")))
+
+
+if __name__ == "__main__":
+    cli.app = lambda: main(*sys.argv[1:])  # type: ignore[assignment]
+    cli.main()
