@@ -81,7 +81,7 @@ def wait_until_gone(
         RunError: after the time limit; names the processes and resources that are left.
     """
     begun = time.monotonic()
-    limit = min(settings.wait_timeout_s, 60.0)
+    limit = settings.handover_timeout_s
     here = machine_id()
     pause = 0.02
     left: list[str] = []

@@ -287,7 +287,7 @@ class Pool:
         self._queue.appendleft(attempt)
         self._storage_failing_since = self._storage_failing_since or now
         failing = now - self._storage_failing_since
-        if failing > self.settings.wait_timeout_s:
+        if failing > self.settings.storage_timeout_s:
             raise storage_failed(self.job.storage_url, failing, error)
         self._not_before = now + min(0.2 + failing / 2, 30.0)
 

@@ -163,7 +163,7 @@ class Run:
         self._check_rejects(table)
 
     def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return patiently(lambda: call(*arguments), self.storage.url, self.settings.wait_timeout_s)
+        return patiently(lambda: call(*arguments), self.storage.url, self.settings.storage_timeout_s)
 
     def _publish(self, stage: Stage, table: Table, split: Any) -> Commit:
         """Commits a shard that was cut to find the rows that could not be done."""

@@ -32,6 +32,8 @@ class ClusterSettings(Settings):
     shard_attempts: int = Field(3, ge=1, description="a shard that kills this many workers is bisected")
     shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")
     wait_timeout_s: float = Field(600.0, gt=0, description="longest wait for a resource or a worker to start")
+    storage_timeout_s: float = Field(600.0, gt=0, description="longest time that storage may refuse, or be full")
+    handover_timeout_s: float = Field(60.0, gt=0, description="longest wait for a stage's processes and devices to go")
     head_timeout_s: float = Field(
         45.0, gt=0, le=50, description="longest silence of the cluster's head; Ray itself ends the process after 60 s"
     )

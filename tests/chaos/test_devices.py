@@ -1,0 +1,87 @@
+"""Devices pass from stage to stage: what still holds one is ended if it was recorded, and named if it was not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import RunError
+from cluster.run import Run
+from cluster.settings import PoolSettings
+from cluster.stage import Stage
+from tests.chaos.harness import alive, kill
+from tests.chaos.workers import NUMBERS
+from tests.cluster.workers import Count, shards
+
+MakeRun = Callable[..., Run]
+POOL = PoolSettings(cpus=0.5, resources={"device": 1})
+
+
+class Holder(Count):
+    """Writes the ids of its processes to a folder, and which processes of the stage before it were still alive.
+
+    Its child escapes Ray's process group, as the children of some engines do. `adopted`: it escapes this process
+    too, and is nobody's child when the engine looks for children.
+    """
+
+    def __init__(self, own: str, before: str, adopted: bool = False) -> None:
+        super().__init__(seconds=0.1)
+        import os
+
+        there = Path(before).iterdir() if Path(before).is_dir() else ()
+        still = [path.name for path in there if alive(int(path.name))]
+        Path(own).mkdir(exist_ok=True)
+        Path(own, str(os.getpid())).write_text(" ".join(still))
+        if adopted:
+            command = ["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"]
+            pid = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        else:
+            pid = str(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+        Path(own, pid).write_text("")
+
+
+def stage(name: str, own: Path, before: Path, **more: bool) -> Stage:
+    arguments = {"own": str(own), "before": str(before), **more}
+    return Stage(name, NUMBERS, name, Holder, arguments, shards(40, 5), {"v": 1}, POOL)
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.iterdir()]
+
+
+def test_a_stage_gets_its_devices_only_when_no_process_of_the_one_before_is_left(run: MakeRun, tmp_path: Path) -> None:
+    engine = run()
+    generating, scoring = tmp_path / "generating", tmp_path / "scoring"
+    engine.execute(stage("a", generating, tmp_path / "none"))
+    engine.execute(stage("b", scoring, generating))
+    assert len(pids(generating)) == len(pids(scoring)) == 4, "two workers and their children, one for each device"
+    assert [path.read_text() for path in scoring.iterdir()] == [""] * 4
+    assert not [pid for pid in [*pids(generating), *pids(scoring)] if alive(pid)]
+
+
+def test_an_orphan_that_was_not_recorded_is_named_in_time_and_left_alive(run: MakeRun, tmp_path: Path) -> None:
+    engine = run(handover_timeout_s=4.0)
+    bystander = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    own = tmp_path / "own"
+    try:
+        with pytest.raises(RunError, match=r"stage a: 4 s after its end, this is still held") as caught:
+            engine.execute(stage("a", own, tmp_path / "none", adopted=True))
+        left = [pid for pid in pids(own) if alive(pid)]
+        named = {int(pid) for pid in re.findall(r"pid (\d+) \(sleep, not recorded, left alone\)", str(caught.value))}
+        assert named == set(left)
+        assert len(left) == 2, "the workers are ended, their orphans are not"
+        assert alive(bystander.pid)
+        assert str(bystander.pid) not in str(caught.value)
+        for pid in left:
+            kill(pid)
+        table = engine.execute(stage("a", own, tmp_path / "none"))
+        assert table.read()["value"].to_pylist() == list(range(40))
+    finally:
+        bystander.kill()
+        bystander.wait()
+        for pid in pids(own):
+            kill(pid)
