@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cluster.errors import InputError
+from cluster.tables import check_fingerprint
 
 WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -27,7 +28,7 @@ def save_checkpoint(folder: Path, engine: Any, state: dict[str, Any], keep: int)
 
     The newest `keep` checkpoints stay, and the one that state["best_step"] names.
     """
-    weights, moments = _full_state(engine)
+    weights, moments = full_state(engine)
     target = folder / f"step-{state['step']:08d}"
     if dist.get_rank() == 0:
         partial = folder / f".{target.name}.partial"
@@ -59,13 +60,7 @@ def load_checkpoint(folder: Path, engine: Any, identity: dict[str, Any]) -> dict
         InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named.
     """
     state = json.loads((folder / STATE).read_text())
-    different = [key for key in identity if state["identity"].get(key) != identity[key]]
-    if different:
-        lines = [f"  {key}: {state['identity'].get(key)!r} then, {identity[key]!r} now" for key in different]
-        raise InputError(
-            f"checkpoint {folder} belongs to another training:\n" + "\n".join(lines)
-            + "\nTrain anew with --overwrite training, or put these values back."
-        )  # fmt: skip
+    check_fingerprint(f"checkpoint {folder}", "training", state["identity"], identity)
     _put_state(engine, folder)
     return state
 
@@ -75,9 +70,10 @@ def load_weights(folder: Path, module: torch.nn.Module) -> None:
     module.load_state_dict(load_file(folder / WEIGHTS), strict=False)
 
 
-def _full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Full float32 weights and moments on the CPU, gathered from all ranks' partitions where there are any."""
     weights, moments = {}, {}
+    _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -97,8 +93,13 @@ def _full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
 
 
 def _put_state(engine: Any, folder: Path) -> None:
-    """The inverse of `_full_state`. Adam's own step count is the number of optimizer steps taken so far."""
+    """The inverse of `full_state`. Adam's own step count is the number of optimizer steps taken so far."""
     steps = json.loads((folder / STATE).read_text())["step"]
+    if engine.zero_optimization_stage():
+        for partition, state in _partitions(engine):
+            state.update(step=torch.tensor(float(steps), device=partition.device))
+            state.update({key: torch.zeros_like(partition) for key in _MOMENTS})
+        _link_moments(engine)
     with safe_open(folder / WEIGHTS, "pt") as weights, safe_open(folder / MOMENTS, "pt") as moments:
         known = set(moments.keys())
         for name, parameter in engine.module.named_parameters():
@@ -110,12 +111,30 @@ def _put_state(engine: Any, folder: Path) -> None:
                     parameter.copy_(weights.get_tensor(name))
                 if parts:
                     on_device = {key: part.to(parameter.device) for key, part in parts.items()}
-                    engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **on_device}
+                    engine.optimizer.state[parameter] = {
+                        "step": torch.tensor(float(steps), device=parameter.device),
+                        **on_device,
+                    }
             else:
                 _put_partitioned(engine, parameter, weights.get_tensor(name), parts)
-    if engine.zero_optimization_stage():
-        for entry in engine.optimizer.optimizer.state.values():
-            entry["step"] = torch.tensor(float(steps))
+
+
+def _partitions(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
+    """This rank's flat partitions of the parameters, with Adam's state of each, under ZeRO 1 to 3."""
+    inner = engine.optimizer.optimizer
+    for group in inner.param_groups:
+        for partition in group["params"]:
+            yield partition, inner.state[partition]
+
+
+def _link_moments(engine: Any) -> None:
+    """Under ZeRO 1 and 2, lets DeepSpeed find the moments of every parameter.
+
+    It links them once, when the first parameter group has stepped and the others have no moments yet (0.19.8).
+    """
+    if engine.zero_optimization_stage() in (1, 2):
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def _put_partitioned(

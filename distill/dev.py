@@ -15,7 +15,7 @@ import torch.distributed as dist
 from distill.batches import Share, deal
 from distill.dataset import ListData
 from distill.gather import gather_ragged
-from distill.losses import LossSettings, listwise_kl
+from distill.losses import LossSettings, list_loss
 from distill.step import Student
 from distill.tokens import TokenFile
 
@@ -25,7 +25,7 @@ _SEARCH_ELEMENTS = 1 << 26
 
 @dataclass(frozen=True)
 class DevResult:
-    """`ndcg` is nDCG@10 with the teacher's scores as gains; `loss` the mean KL of the dev lists."""
+    """`ndcg` is nDCG@10 with the teacher's scores as gains; `loss` the mean list loss of the dev lists."""
 
     ndcg: float
     loss: float
@@ -98,7 +98,7 @@ class DevEvaluator:
         gains = self.gains[query_order]
         hits = best[:, :, None] == rows.numpy()[:, None, :]
         teacher = torch.from_numpy(self.lists.scores[query_order]).to(listed.device)
-        loss = listwise_kl(listed, teacher, (rows >= 0).to(listed.device), self.settings).mean()
+        loss = list_loss(listed, teacher, (rows >= 0).to(listed.device), self.settings).mean()
         return DevResult(float(ndcg((hits * gains[:, None, :]).sum(axis=2), gains).mean()), float(loss))
 
     def _search(

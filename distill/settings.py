@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from cluster.settings import PoolSettings, Settings
 
@@ -101,6 +101,19 @@ class StudentSettings(EncoderSettings):
     normalize: bool = True
 
 
+_HOW = {
+    "ranks",
+    "cpus_per_rank",
+    "gpus_per_rank",
+    "zero_stage",
+    "micro_batch_tokens",
+    "activation_tokens",
+    "keep_checkpoints",
+    "checkpoint_every",
+    "trackers",
+}
+
+
 class TrainingSettings(Settings):
     """The distillation itself; defaults are CADET's."""
 
@@ -121,8 +134,14 @@ class TrainingSettings(Settings):
     gradient_clip: float = Field(1.0, gt=0)
     student_temperature: float = Field(0.05, gt=0)
     teacher_temperature: float = Field(0.3, gt=0)
-    kl_weight: float = Field(1.0, ge=0)
-    contrastive_weight: float = Field(0.1, ge=0)
+    loss: Literal["kl", "margin_mse", "ranknet", "lambdaloss", "infonce"] = Field(
+        "kl",
+        description="over each list, beside InfoNCE over the batch; infonce: that alone, whatever the weights",
+    )
+    list_weight: float = Field(
+        1.0, ge=0, validation_alias=AliasChoices("list_weight", "kl_weight"), description="of the loss over each list"
+    )
+    contrastive_weight: float = Field(0.1, ge=0, description="of InfoNCE over the batch")
     contrastive_temperature: float = Field(0.01, gt=0)
     contrastive_margin: float = Field(
         0.6, ge=0, description="a listed passage that scores above this × the list's best is no negative"
@@ -140,7 +159,22 @@ class TrainingSettings(Settings):
     checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints; empty: at evaluations")
     keep_checkpoints: int = Field(2, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
+    matryoshka: tuple[int, ...] = Field(
+        (), description="dimensions at which embeddings shall be good when cut, such as [64, 128]; the whole always is"
+    )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> TrainingSettings:
+        if self.loss != "infonce" and self.list_weight == 0 and self.contrastive_weight == 0:
+            raise ValueError("list_weight and contrastive_weight are both 0, so nothing would be learnt")
+        if any(dimension < 1 for dimension in self.matryoshka):
+            raise ValueError(f"matryoshka dimensions are at least 1, and one of {list(self.matryoshka)} is not")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights. The rest says how they are computed, and may change when a training continues."""
+        return self.model_dump(mode="json", exclude=_HOW)
 
     def activation_tokens_on(self, device: str) -> int:
         """Padded tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""

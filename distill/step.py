@@ -83,7 +83,7 @@ class StepResult:
     """What a step reports: mean losses over the global batch and what this rank did."""
 
     loss: float
-    kl: float
+    listed: float
     contrastive: float
     tokens: int
     padded_tokens: int
@@ -149,13 +149,14 @@ class Stepper:
         own_gradient = reduce_scatter_ragged(passage_gradient, sizes, self.rank)
         self._push_back(work, kept, query_gradient, own_gradient)
 
-        totals = torch.stack([sums.kl, sums.contrastive]) / len(plan.queries)
+        totals = torch.stack([sums.listed, sums.contrastive]) / len(plan.queries)
         if self.world_size > 1:
             dist.all_reduce(totals)
-        kl, contrastive = totals.tolist()
+        listed, contrastive = totals.tolist()
+        for_list, for_contrast = self.settings.weights
         return StepResult(
-            loss=self.settings.kl_weight * kl + self.settings.contrastive_weight * contrastive,
-            kl=kl,
+            loss=for_list * listed + for_contrast * contrastive,
+            listed=listed,
             contrastive=contrastive,
             tokens=sum(int(micro.tokens.lengths[micro.rows].sum()) for micro in work if micro.weight),
             padded_tokens=padded,

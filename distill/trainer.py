@@ -127,11 +127,11 @@ class _Rank:
             )
         self.per_epoch = steps_per_epoch(len(self.lists), self.queries_per_step)
         self.total = min(self.training.epochs * self.per_epoch, self.training.max_steps or self.training.epochs * 10**9)
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "student": job.student.model_dump(),
             "lists": lists.fingerprint,
             "passages": passages.fingerprint,
-            "training": self.training.model_dump(exclude={"ranks", "trackers", "keep_checkpoints", "cpus_per_rank"}),
+            "training": self.training.identity(),
         }
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # of the epoch that is being planned
         model = load_model(job.student, device)
@@ -231,11 +231,12 @@ class _Rank:
                 f"{ids}{more}. Lower training.learning_rate, or look at the scores of these lists."
             )
         norm = step_optimizer(self.engine)
+        listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
         release_memory()
         seconds = time.monotonic() - begun
         self._record({
-            "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss, "kl": result.kl,
-            "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
+            "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss,
+            **listed, "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
             "repeats": round(plan.repeats, 3),
             "queries_per_s": round(len(plan.queries) / seconds, 2),
             "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),

@@ -26,7 +26,7 @@ def build(
         RunError: the ranks died more than `MAX_FAILURES` times, or the loss is no number.
     """
     fingerprint = {
-        "training": training.model_dump(exclude={"ranks", "trackers", "cpus_per_rank", "gpus_per_rank"}),
+        "training": training.identity(),
         "student": student.model_dump(),
         "lists": lists.fingerprint,
         "passages": passages.fingerprint,

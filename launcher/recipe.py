@@ -77,8 +77,6 @@ class Recipe(Settings):
                 f"lists of {self.lists.length} passages need {needed} candidates, but retrieval.depth is "
                 f"{self.retrieval.depth}; raise it or lower lists.length"
             )
-        if self.training.kl_weight == 0 and self.training.contrastive_weight == 0:
-            problems.append("training.kl_weight and training.contrastive_weight are both 0, so nothing would be learnt")
         if problems:
             raise ValueError("; ".join(problems))
         return self

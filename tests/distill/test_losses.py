@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
-from distill.losses import LossSettings, contrastive, listwise_kl, loss_and_gradients
+from distill.losses import (
+    LIST_LOSSES,
+    LossSettings,
+    info_nce,
+    lambda_loss,
+    list_loss,
+    loss_and_gradients,
+    margin_mse,
+    ranknet,
+)
 
 QUERIES, LENGTH, PASSAGES, DIMENSION = 9, 6, 40, 16
 
@@ -30,7 +42,7 @@ def test_kl_equals_scipy_in_float64_at_the_sharpest_temperatures(batch):
     query, passage, slots, teacher, _ = batch
     settings = LossSettings(student_temperature=0.01, teacher_temperature=0.02)
     similarity = (query @ passage.T).gather(1, slots.clamp(min=0))
-    found = listwise_kl(similarity, teacher, slots >= 0, settings)
+    found = list_loss(similarity, teacher, slots >= 0, settings)
     for row in range(QUERIES):
         filled = slots[row].numpy() >= 0
         p = softmax(teacher[row].double().numpy()[filled] / 0.02)
@@ -42,10 +54,9 @@ def test_kl_equals_scipy_in_float64_at_the_sharpest_temperatures(batch):
 
 def test_contrastive_equals_the_formula_in_float64(batch):
     query, passage, slots, teacher, counts = batch
-    settings = LossSettings(contrastive_temperature=0.01, contrastive_margin=0.6)
     similarity = query @ passage.T
     for log_count in (None, counts.float().log()):
-        found = contrastive(similarity, slots.clamp(min=0), teacher, slots >= 0, log_count, settings)
+        found = info_nce(similarity / 0.01, slots.clamp(min=0), teacher, slots >= 0, log_count, 0.6)
         weights = np.ones(PASSAGES) if log_count is None else counts.numpy()
         for row in range(QUERIES):
             listed = {
@@ -65,15 +76,15 @@ def test_gradients_do_not_depend_on_the_chunks(batch, chunk_elements):
     settings = LossSettings()
     whole_query, whole_passage = query.clone().requires_grad_(), passage.clone().requires_grad_()
     similarity = whole_query @ whole_passage.T
-    kl = listwise_kl(similarity.gather(1, slots.clamp(min=0)), teacher, slots >= 0, settings)
-    nce = contrastive(similarity, slots.clamp(min=0), teacher, slots >= 0, None, settings)
+    kl = list_loss(similarity.gather(1, slots.clamp(min=0)), teacher, slots >= 0, settings)
+    nce = info_nce(similarity / 0.01, slots.clamp(min=0), teacher, slots >= 0, None, 0.6)
     ((kl + 0.1 * nce).sum() / QUERIES).backward()
     sums, for_query, for_passage = loss_and_gradients(
         query, passage, slots, teacher, counts, QUERIES, settings, chunk_elements
     )
     for found, wanted in ((for_query, whole_query.grad), (for_passage, whole_passage.grad)):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
-    assert sums.kl.item() == pytest.approx(kl.sum().item(), rel=1e-5)
+    assert sums.listed.item() == pytest.approx(kl.sum().item(), rel=1e-5)
     assert sums.contrastive.item() == pytest.approx(nce.sum().item(), rel=1e-5)
 
 
@@ -81,13 +92,153 @@ def test_equal_teacher_scores_ask_for_a_flat_list(batch):
     query, passage, slots, _, _ = batch
     teacher = torch.full((QUERIES, LENGTH), 0.5)
     similarity = (query @ passage.T).gather(1, slots.clamp(min=0))
-    found = listwise_kl(similarity, teacher, slots >= 0, LossSettings())
+    found = list_loss(similarity, teacher, slots >= 0, LossSettings())
     assert torch.isfinite(found).all()
-    flat = listwise_kl(torch.zeros(QUERIES, LENGTH), teacher, slots >= 0, LossSettings())
+    flat = list_loss(torch.zeros(QUERIES, LENGTH), teacher, slots >= 0, LossSettings())
     torch.testing.assert_close(flat, torch.zeros(QUERIES), atol=1e-6, rtol=0)
 
 
 def test_list_of_one_passage_costs_nothing(batch):
     query, passage, slots, teacher, _ = batch
     similarity = (query @ passage.T).gather(1, slots.clamp(min=0))
-    assert listwise_kl(similarity, teacher, slots >= 0, LossSettings())[5].item() == pytest.approx(0.0, abs=1e-6)
+    assert list_loss(similarity, teacher, slots >= 0, LossSettings())[5].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def pairs_of(taught):
+    """Index pairs of one list of which the teacher prefers the first."""
+    return [(i, j) for i in range(len(taught)) for j in range(len(taught)) if taught[i] > taught[j]]
+
+
+def margin_mse_by_hand(seen, taught):
+    best = int(np.argmax(taught))
+    margins = [(seen[best] - seen[n]) - (taught[best] - taught[n]) for n in range(len(seen)) if n != best]
+    return np.mean(np.square(margins)) if margins else 0.0
+
+
+def ranknet_by_hand(seen, taught):
+    """The paper's C = −P̄ log P − (1 − P̄) log(1 − P), with P = 1 / (1 + exp(s_j − s_i)) and P̄ = 1."""
+    costs = [-np.log(1 / (1 + np.exp(seen[j] - seen[i]))) for i, j in pairs_of(taught)]
+    return np.mean(costs) if costs else 0.0
+
+
+def lambdaloss_by_hand(seen, taught, mu=10.0):
+    """NDCG-Loss2++ with one-based ranks, term by term."""
+    rank = {int(item): place for place, item in enumerate(np.argsort(-np.asarray(seen), kind="stable"), start=1)}
+    gains = [2**grade - 1 for grade in taught]
+    ideal = sum(gain / np.log2(1 + place) for place, gain in enumerate(sorted(gains, reverse=True), start=1))
+    total = 0.0
+    for i, j in pairs_of(taught):
+        rho = abs(1 / np.log2(1 + rank[i]) - 1 / np.log2(1 + rank[j]))
+        apart = abs(rank[i] - rank[j])
+        delta = abs(1 / np.log2(1 + apart) - 1 / np.log2(2 + apart))
+        likelihood = 1 / (1 + np.exp(-(seen[i] - seen[j])))
+        total -= (rho + mu * delta) * abs(gains[i] - gains[j]) / ideal * np.log2(likelihood)
+    return total
+
+
+BY_HAND = {"margin_mse": margin_mse_by_hand, "ranknet": ranknet_by_hand, "lambdaloss": lambdaloss_by_hand}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_every_list_loss_equals_its_formula_in_float64(batch, name):
+    query, passage, slots, teacher, _ = batch
+    teacher[7, 1] = teacher[7, 0]  # a tie at the top
+    similarity = (query @ passage.T).gather(1, slots.clamp(min=0))
+    settings = LossSettings(loss=name, student_temperature=0.05, teacher_temperature=0.3)
+    found = list_loss(similarity, teacher, slots >= 0, settings)
+    for row in range(QUERIES):
+        filled = slots[row].numpy() >= 0
+        seen = similarity[row].double().numpy()[filled] / 0.05
+        taught = teacher[row].double().numpy()[filled] / 0.3
+        assert found[row].item() == pytest.approx(BY_HAND[name](seen, taught), rel=1e-5, abs=1e-6)
+
+
+def test_margin_mse_equals_sentence_transformers(batch):
+    """Both average over queries and negatives; at temperature 1 scores are what the library takes."""
+    from sentence_transformers.sentence_transformer.losses import MarginMSELoss
+
+    query, passage, _, _, _ = batch
+    random = np.random.default_rng(4)
+    slots = torch.tensor(np.stack([random.permutation(PASSAGES)[:LENGTH] for _ in range(QUERIES)]))
+    teacher = torch.tensor(np.sort(random.random((QUERIES, LENGTH)), axis=1)[:, ::-1].copy()).float()
+    library = MarginMSELoss(model=None)
+    embeddings = [query, *(passage[slots[:, place]] for place in range(LENGTH))]
+    wanted = library.compute_loss_from_embeddings(embeddings, teacher[:, :1] - teacher[:, 1:])
+    similarity = (query @ passage.T).gather(1, slots)
+    found = margin_mse(similarity, teacher, torch.ones_like(slots, dtype=torch.bool)).mean()
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_ranknet_of_two_passages_is_the_papers_curve():
+    """Burges et al., figure 1 and section 3: log 2 at equal outputs, log(1 + exp(−o)) at a difference of o."""
+    filled, teacher = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[1.0, 0.0]])
+    for difference, wanted in ((0.0, 0.693147), (1.0, 0.313262), (-3.0, 3.048587)):
+        assert ranknet(torch.tensor([[difference, 0.0]]), teacher, filled).item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_lambdaloss_of_two_passages_is_the_papers_value():
+    """Grades 1 and 0, the wrong one first: ρ = δ = 1 − 1/log2(3), maxDCG = 1, so (1 + μ) ρ · log2(1 + e)."""
+    found = lambda_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool))
+    assert found.item() == pytest.approx(11 * (1 - 1 / np.log2(3)) * np.log2(1 + np.e), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LIST_LOSSES)
+def test_a_student_that_agrees_with_the_teacher_costs_less_than_one_that_does_not(batch, name):
+    _, _, slots, teacher, _ = batch
+    settings = LossSettings(loss=name, student_temperature=0.3)
+    agrees, differs = (list_loss(each, teacher, slots >= 0, settings) for each in (teacher, teacher.flip(1)))
+    several = (slots >= 0).sum(dim=1) > 1
+    assert (agrees <= differs)[several].all()
+    assert torch.isfinite(agrees).all() and (agrees >= -1e-6).all()
+
+
+@pytest.mark.parametrize("name", LIST_LOSSES)
+def test_equal_scores_and_short_lists_give_finite_gradients(batch, name):
+    query, passage, slots, _, counts = batch
+    teacher = torch.full((QUERIES, LENGTH), 0.5) * (slots >= 0)
+    settings = LossSettings(loss=name)
+    sums, *gradients = loss_and_gradients(query, passage, slots, teacher, counts, QUERIES, settings)
+    assert torch.isfinite(sums.listed) and all(torch.isfinite(each).all() for each in gradients)
+
+
+@pytest.mark.parametrize("loss", [*LIST_LOSSES, "infonce"])
+@pytest.mark.parametrize("matryoshka", [(), (4, 10)])
+def test_gradient_of_every_loss_is_autograds_over_the_whole_batch(batch, loss, matryoshka):
+    query, passage, slots, teacher, counts = batch
+    settings = LossSettings(loss=loss, matryoshka=matryoshka)
+    whole_query, whole_passage = query.clone().requires_grad_(), passage.clone().requires_grad_()
+    filled, total = slots >= 0, 0.0
+    for size in (*matryoshka, DIMENSION):
+        short = [whole_query, whole_passage]
+        if size < DIMENSION:
+            short = [each[:, :size] / each[:, :size].norm(dim=1, keepdim=True) for each in short]
+        similarity = short[0] @ short[1].T
+        nce = info_nce(similarity / 0.01, slots.clamp(min=0), teacher, filled, None, 0.6).sum()
+        listed = list_loss(similarity.gather(1, slots.clamp(min=0)), teacher, filled, settings).sum()
+        total = total + (nce if loss == "infonce" else listed + 0.1 * nce) / (1 + len(matryoshka))
+    (total / QUERIES).backward()
+    sums, *found = loss_and_gradients(query, passage, slots, teacher, counts, QUERIES, settings, chunk_elements=130)
+    for gradient, wanted in zip(found, (whole_query.grad, whole_passage.grad), strict=True):
+        assert (gradient - wanted).abs().max() <= 2e-5 * wanted.abs().max()
+    logged = sums.contrastive if loss == "infonce" else sums.listed + 0.1 * sums.contrastive
+    assert logged.item() == pytest.approx(total.item(), rel=1e-5)
+
+
+def test_similarities_of_many_queries_and_80000_passages_never_stand_in_memory_at_once():
+    """One matrix of 1,024 × 80,000 is 312 MiB, and autograd over InfoNCE holds five; chunks take the same for 4,096."""
+    code = """
+import resource, torch
+from distill.losses import LossSettings, loss_and_gradients
+torch.manual_seed(0)
+query, passage = (torch.nn.functional.normalize(torch.randn(count, 16)) for count in (1024, 80_000))
+slots = torch.randint(80_000, (1024, 20))
+arguments = (slots, torch.rand(1024, 20), torch.ones(80_000), 1024, LossSettings())
+loss_and_gradients(query[:64], passage, slots[:64], arguments[1][:64], *arguments[2:])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sums, *_ = loss_and_gradients(query, passage, *arguments)
+print(before // 1024, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, float(sums.contrastive))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
+    _, grown, loss = (float(each) for each in done.stdout.split())
+    assert np.isfinite(loss)
+    assert grown < 700, f"{grown} MiB more than for 64 queries"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,40 @@ import pytest
 
 from tests.distill.ranks import on_ranks
 
-QUERIES, LENGTH, CORPUS = 12, 5, 17
+QUERIES, LENGTH, CORPUS, BUDGET = 12, 5, 17, 48
+EVERYTHING, SOME, NOTHING = 1 << 20, 120, 0  # padded tokens whose activations are kept
 MODES = {
-    "kl": {"contrastive_weight": 0.0, "contrastive_temperature": 0.05},
-    "contrastive": {"kl_weight": 0.0, "contrastive_weight": 1.0, "contrastive_temperature": 0.05},
+    "kl": {"contrastive_weight": 0.0},
+    "contrastive": {"loss": "infonce", "contrastive_temperature": 0.05},
+    "sharp": {"contrastive_weight": 0.1, "contrastive_temperature": 0.01},
     "both": {"contrastive_weight": 0.1, "contrastive_temperature": 0.05},
     "counted": {"contrastive_weight": 0.1, "contrastive_temperature": 0.05, "weight_by_count": True},
+    "cut": {"contrastive_weight": 0.1, "contrastive_temperature": 0.05, "matryoshka": (8, 20)},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step: its loss, ZeRO stage, what is kept, and at which fraction of its norm the gradient is clipped."""
+
+    mode: str = "both"
+    zero_stage: int = 0
+    kept: int = EVERYTHING
+    clip: float | None = None
+    dtype: str = "float32"
+
+
+CASES = {
+    1: [Case(mode) for mode in MODES]
+    + [Case(kept=NOTHING), Case(clip=0.3)]
+    + [Case("sharp", kept=NOTHING, dtype="bfloat16")],
+    2: [Case(mode, kept=SOME) for mode in MODES]
+    + [Case(zero_stage=stage, kept=SOME, clip=0.3) for stage in (0, 1, 2, 3)]
+    + [Case(kept=NOTHING), Case(kept=EVERYTHING)],
+    3: [Case(mode, kept=NOTHING) for mode in ("kl", "counted")]
+    + [Case("counted", zero_stage=stage, kept=SOME) for stage in (1, 2, 3)],
+    4: [Case("both", kept=EVERYTHING), Case("counted", kept=SOME, clip=0.3)]
+    + [Case(zero_stage=stage, kept=SOME, clip=0.3) for stage in (2, 3)],
 }
 
 
@@ -49,7 +78,14 @@ def reference_loss(query, passage, lists, scores, mode, student=0.05, teacher=0.
     """The formulas over all Q × L slots, every passage as often as it is listed: (Q, d), (P, d) → scalar."""
     import torch
 
-    kl_weight, weight = mode.get("kl_weight", 1.0), mode["contrastive_weight"]
+    if mode.get("matryoshka"):
+        whole = {key: value for key, value in mode.items() if key != "matryoshka"}
+        sizes = (*mode["matryoshka"], query.shape[1])
+        parts = [
+            [each[:, :size] / each[:, :size].norm(dim=1, keepdim=True) for each in (query, passage)] for size in sizes
+        ]
+        return sum(reference_loss(*part, lists, scores, whole) for part in parts) / len(sizes)
+    kl_weight, weight = (0.0, 1.0) if mode.get("loss") == "infonce" else (1.0, mode["contrastive_weight"])
     temperature = mode.get("contrastive_temperature", 0.01)
     slots = [(i, int(row)) for i in range(len(lists)) for row in lists[i] if row >= 0]
     if not mode.get("weight_by_count"):
@@ -71,44 +107,63 @@ def reference_loss(query, passage, lists, scores, mode, student=0.05, teacher=0.
     return total / len(lists)
 
 
-def gradients(rank, world_size, encoder, folder, modes, zero_stage, activation_tokens):
-    """Parameter gradients after one step, by mode, and what the step reported."""
+def run_cases(rank, world_size, encoder, folder, cases):
+    """By case: the gradient that the optimizer got (a tenth of it is Adam's first moment), and what was reported."""
     import torch
     import torch.distributed as dist
-    from deepspeed.utils import safe_get_full_grad
 
     from distill.batches import plan_step
+    from distill.checkpoints import full_state
     from distill.encoder import load_model
-    from distill.engine import join_ranks, start_engine
+    from distill.engine import join_ranks, start_engine, step_optimizer
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
     from distill.step import Stepper, Student
     from distill.tokens import TokenFile
+    from tests.distill.collectives import Collectives
 
     join_ranks("cpu")
     _, _, lists, scores = problem()
     tokens = [TokenFile(Path(folder) / name) for name in ("queries", "passages")]
-    found = {}
-    for name, mode in modes.items():
+    found = []
+    for case, limit in cases:
         model = load_model(StudentSettings(model=encoder), "cpu")
-        training = TrainingSettings(gradient_clip=1e9, zero_stage=zero_stage)
-        engine = start_engine(Student(model, "cpu", torch.float32), training, world_size)
-        stepper = Stepper(engine, *tokens, LossSettings(**mode), activation_tokens, model.tokenizer.pad_token_id)
-        plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 48)
-        result = stepper.run(plan, scores[plan.queries])
-        parameters = dict(engine.module.model.named_parameters())
-        if zero_stage:
-            grads = {key: safe_get_full_grad(each) for key, each in parameters.items()}
-        else:
-            grads = {key: each.grad for key, each in parameters.items() if each.grad is not None}
-        found[name] = (
-            {key: each.clone().numpy() for key, each in grads.items() if each is not None},
-            result.loss,
-            result.recomputed_tokens,
-            [len(share.micro_batches) for share in plan.passage_shares],
-        )
+        training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage)
+        student = Student(model, "cpu", getattr(torch, case.dtype))
+        engine = start_engine(student, training, world_size)
+        stepper = Stepper(engine, *tokens, LossSettings(**MODES[case.mode]), case.kept, model.tokenizer.pad_token_id)
+        plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, BUDGET)
+        embeddings = _embeddings(student, tokens, plan, model.tokenizer.pad_token_id) if world_size == 1 else None
+        with Collectives() as collectives:
+            result = stepper.run(plan, scores[plan.queries])
+        norm = step_optimizer(engine)
+        moments = full_state(engine)[1]
+        prefix = "exp_avg.model."
+        gradient = {
+            key.removeprefix(prefix): 10 * each.numpy() for key, each in moments.items() if key.startswith(prefix)
+        }
+        found.append({
+            "gradient": gradient, "norm": norm, "loss": result.loss, "recomputed": result.recomputed_tokens,
+            "collectives": collectives.calls, "embeddings": embeddings,
+        })  # fmt: skip
     dist.barrier()
     dist.destroy_process_group()
+    return found
+
+
+def _embeddings(student, tokens, plan, pad_id):
+    """What one rank's micro-batches give, in float32, by row of the queries and of the corpus."""
+    import torch
+
+    found = []
+    for file, rows, shares in zip(
+        tokens, (plan.queries, plan.passages), (plan.query_shares, plan.passage_shares), strict=True
+    ):
+        vectors = np.zeros((len(file), 32), np.float32)
+        with torch.no_grad():
+            for positions in shares[0].micro_batches:
+                vectors[rows[positions]] = student(*file.padded(rows[positions], pad_id)).numpy()
+        found.append(vectors)
     return found
 
 
@@ -152,33 +207,86 @@ def expected(tiny_encoder, token_folder):
     return found
 
 
-@pytest.mark.parametrize(
-    ("world_size", "zero_stage", "activation_tokens"),
-    [(1, 0, 1 << 20), (2, 0, 0), (2, 0, 120), (3, 0, 1 << 20), (2, 1, 120), (2, 2, 0), (3, 3, 0)],
-)
-def test_gradient_equals_one_process_for_any_world_size(
-    world_size, zero_stage, activation_tokens, tiny_encoder, token_folder, expected
-):
-    modes = MODES if zero_stage == 0 else {"both": MODES["both"]}
-    arguments = (tiny_encoder, str(token_folder), modes, zero_stage, activation_tokens)
-    ranks = on_ranks(gradients, world_size, *arguments)
-    for name in modes:
-        reference, loss = expected[name]
-        scale = max(np.abs(each).max() for each in reference.values())
-        for grads, found_loss, _, _ in (rank[name] for rank in ranks):
-            assert found_loss == pytest.approx(loss, rel=1e-5)
+@pytest.fixture(scope="module", params=[1, 2, 3, 4])
+def steps(request, tiny_encoder, token_folder, expected):
+    """All cases of a world size, done by one set of ranks: (world size, [(case, [what each rank reports])])."""
+    cases = []
+    for case in CASES[request.param]:
+        norm = np.sqrt(sum(float(np.square(each).sum()) for each in expected[case.mode][0].values()))
+        cases.append((case, case.clip * norm if case.clip else 1e9))
+    ranks = on_ranks(run_cases, request.param, tiny_encoder, str(token_folder), cases)
+    return request.param, [(case, [rank[index] for rank in ranks]) for index, (case, _) in enumerate(cases)]
+
+
+def test_gradient_equals_one_process_for_any_world_size(steps, expected):
+    """Every loss, ZeRO stage, amount of recomputation; several micro-batches; clipped at 0.3 of its norm and not."""
+    for case, ranks in steps[1]:
+        if case.dtype != "float32":
+            continue
+        reference, loss = expected[case.mode]
+        shrink = case.clip or 1.0
+        scale = max(np.abs(each).max() for each in reference.values()) * shrink
+        norm = np.sqrt(sum(float(np.square(each).sum()) for each in reference.values()))
+        for rank in ranks:
+            assert rank["loss"] == pytest.approx(loss, rel=1e-5), case
+            assert rank["norm"] == pytest.approx(norm, rel=1e-5), case
             for key, wanted in reference.items():
-                got = grads.get(key, np.zeros_like(wanted))
-                assert np.abs(got - wanted).max() <= 1e-5 * scale, (name, key)
-    recomputed = sum(rank["both"][2] for rank in ranks)
-    assert (recomputed == 0) == (activation_tokens == 1 << 20)
+                got = rank["gradient"].get(key, np.zeros_like(wanted))
+                assert np.abs(got - shrink * wanted).max() <= 1e-5 * scale, (case, key)
 
 
-def test_shares_of_the_problem_are_uneven(token_folder):
+def test_losses_are_exact_at_the_sharpest_temperature_under_a_bfloat16_encoder(steps, expected):
+    """Scores and log-softmax are float32: on the embeddings that the encoder gave, the loss is float64's to 1e-5."""
+    import torch
+
+    _, _, lists, scores = problem()
+    for case, ranks in steps[1]:
+        if case.dtype == "bfloat16":
+            vectors = [torch.from_numpy(each).double() for each in ranks[0]["embeddings"]]
+            exact = float(reference_loss(*vectors, lists, scores, MODES[case.mode]))
+            assert ranks[0]["loss"] == pytest.approx(exact, rel=1e-5)
+            assert abs(exact / expected[case.mode][1] - 1) > 1e-5, "the encoder did compute in bfloat16"
+
+
+def test_what_does_not_fit_is_recomputed_and_nothing_else(steps):
+    for case, ranks in steps[1]:
+        recomputed = [rank["recomputed"] for rank in ranks]
+        assert (sum(recomputed) == 0) == (case.kept == EVERYTHING), case
+
+
+def test_shares_are_uneven_and_ranks_have_several_micro_batches(token_folder):
     from distill.batches import plan_step
     from distill.tokens import TokenFile
 
     _, _, lists, _ = problem()
     lengths = [TokenFile(token_folder / name).lengths for name in ("queries", "passages")]
-    plan = plan_step(np.arange(QUERIES), lists, *lengths, 3, 48)
-    assert len({share.size for share in plan.passage_shares}) > 1 or len(plan.passages) % 3
+    plans = [plan_step(np.arange(QUERIES), lists, *lengths, world, BUDGET) for world in (2, 3, 4)]
+    assert all(min(len(share.micro_batches) for share in plan.passage_shares) > 1 for plan in plans)
+    assert any(len({share.size for share in plan.passage_shares}) > 1 for plan in plans)
+    assert any(len({len(share.micro_batches) for share in plan.passage_shares}) > 1 for plan in plans)
+
+
+def test_a_step_has_one_gather_one_reduce_scatter_and_one_reduction_of_parameters(steps):
+    """Queries are not gathered: the loss rows of a query live with its owner. ZeRO 3 gathers parameters besides."""
+    world_size, cases = steps
+    for case, ranks in cases:
+        for rank in ranks:
+            calls = rank["collectives"]
+            parameters = sum(each.size for each in rank["gradient"].values())
+            if world_size == 1:
+                assert [size for _, size in calls if size < parameters // 2] == [], "one rank has nobody to tell"
+            elif case.zero_stage < 3:
+                sums = [call for call in calls if call == ("allreduce_", 2)]
+                reductions = [name for name, size in calls if size > parameters // 2]
+                embeddings = sorted(name for name, size in calls if 2 < size <= parameters // 2)
+                assert embeddings == ["_allgather_base_", "_reduce_scatter_base_"], case
+                assert len(reductions) == 1 and len(sums) == 1 and len(calls) == 4, (case, calls)
+            else:
+                assert sum("reduce" in name and size > parameters // 2 for name, size in calls) == 1, (case, calls)
+
+
+def test_ranks_never_differ_in_their_collectives(steps):
+    """Uneven shares and padded micro-batches included: who waits for a call that nobody makes waits for ever."""
+    for case, ranks in steps[1]:
+        sequences = [[name for name, _ in rank["collectives"]] for rank in ranks]
+        assert all(each == sequences[0] for each in sequences), case
