@@ -136,15 +136,27 @@ def test_an_accident_that_kills_a_worker_once_rejects_no_row(run: MakeRun, tmp_p
     assert table.rejects() == []
 
 
-def test_too_many_rejects_fail_the_run_with_the_commonest_errors(run: MakeRun) -> None:
-    one = run(shard_attempts=1)
-    stage = numbers(100, 10, poison=dict.fromkeys(range(4), "raise"))
-    with pytest.raises(RunError, match="max_reject_fraction") as caught:
+def test_too_many_rejects_fail_the_run_with_the_three_commonest_errors(run: MakeRun) -> None:
+    one = run(shard_attempts=1, max_reject_fraction=0.09)
+    faults = ["reject: too long"] * 4 + ["reject: empty"] * 3 + ["reject: no language"] * 2 + ["reject: rare"]
+    stage = numbers(100, 100, poison=dict(enumerate(faults)))
+    with pytest.raises(RunError) as caught:
         one.execute(stage)
-    assert "1 × ValueError: number 2 cannot be done" in str(caught.value)
+    assert (
+        "numbers: 10 of 100 units could not be done, more than the 9.0% that cluster.max_reject_fraction allows. The "
+        "commonest errors:\n  4 × too long\n  3 × empty\n  2 × no language\n"
+    ) in str(caught.value)
+    assert "rare" not in str(caught.value)
     assert "--overwrite numbers" in str(caught.value)
     with pytest.raises(RunError, match="max_reject_fraction"):
         one.execute(stage)
+
+
+def test_a_run_stops_soon_after_too_many_rejects(run: MakeRun) -> None:
+    one = run(shard_attempts=1)
+    with pytest.raises(RunError, match="ValueError: number 0 cannot be done"):
+        one.execute(numbers(400, 2, poison={0: "raise", 1: "raise", 2: "raise", 3: "raise", 4: "raise"}, seconds=0.02))
+    assert len(one.table("numbers").commits()) < 200
 
 
 def test_bad_input_in_a_person_s_files_ends_the_run_and_leaves_nothing(run: MakeRun) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +14,6 @@ from moto.server import ThreadedMotoServer
 
 from cluster.errors import InputError
 from cluster.storage import Storage
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -92,30 +87,3 @@ def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be used as a folder"):
         Storage.open(str(tmp_path / "file" / "run"))
-
-
-@pytest.mark.slow
-def test_a_stage_runs_and_resumes_on_s3(s3: str) -> None:
-    # a process of its own: Ray's workers take the address of the server from the environment Ray was started with
-    code = """
-import json, sys
-from cluster.progress import Progress
-from cluster.run import Run
-from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
-from tests.cluster.workers import NUMBERS, Count, shards
-with Run(sys.argv[1], ClusterSettings(cpus=2), progress=Progress(quiet=True)) as run:
-    stage = Stage("numbers", NUMBERS, "numbers", Count, {}, shards(100, 10), {"a": 1}, PoolSettings())
-    run.execute(stage)
-    table = run.table("numbers")
-    table.withdraw(table.files()[3][0])
-    rows = run.execute(stage).read()
-    print(json.dumps([rows["value"].to_pylist(), run.storage.list("logs")]))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code, f"{s3}/stage"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    values, logs = json.loads(result.stdout)
-    assert values == list(range(100))
-    assert logs == ["logs/numbers.log"]

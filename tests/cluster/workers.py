@@ -57,9 +57,15 @@ class Count:
                 file.write(f"{os.getpid()} {task.shard.name} {task.start} {task.stop}\n")
         self._misbehave(numbers)
         kinds = {number: self.poison.get(number) for number in numbers}
-        rejects = [Reject(str(number), "unlucky") for number in numbers if kinds[number] == "reject"]
+        rejects = [
+            Reject(str(number), (kinds[number] or "").partition(": ")[2] or "unlucky")
+            for number in numbers
+            if (kinds[number] or "").startswith("reject")
+        ]
         drops = {"small": sum(kind == "drop" for kind in kinds.values())}
-        kept = [number for number in numbers if kinds[number] not in ("reject", "drop", "lose")]
+        kept = [
+            number for number in numbers if (kinds[number] or "").partition(":")[0] not in ("reject", "drop", "lose")
+        ]
         salt = time.time_ns() if self.salt else 0
         rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
         return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})

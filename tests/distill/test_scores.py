@@ -140,23 +140,30 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
     assert teacher.batch_size == 10, "what fits is not forgotten over a query that does not"
 
 
-def test_a_query_with_a_score_that_is_no_number_is_a_reject(
-    retrieved: Retrieved, proposed: Table, reranker: TeacherSettings
+def test_a_query_with_a_score_that_is_no_number_is_a_reject_and_all_others_are_scored(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, tmp_path
 ):
+    """A cross-encoder whose embedding of unknown words is NaN; one logged query holds such a word."""
     import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    worker = ScoreWorker(retrieved.run.storage, reranker, "passages", None, None)
-    assert isinstance(worker.teacher, CrossEncoderTeacher)
-    rows = proposed.read()
+    tokenizer = AutoTokenizer.from_pretrained(reranker.model)
+    model = AutoModelForSequenceClassification.from_pretrained(reranker.model)
     with torch.no_grad():
-        model = worker.teacher.model[0].model
-        lessons = worker.teacher.model.tokenizer.convert_tokens_to_ids("zyzzyva")
-        assert lessons == worker.teacher.model.tokenizer.unk_token_id
-        model.bert.embeddings.word_embeddings.weight[lessons] = torch.nan
-    output = worker.process(Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, rows.num_rows, rows))
-    assert [reject.row for reject in output.rejects] == ["log2"]
-    assert "scores are not finite" in output.rejects[0].error
-    assert output.rows.num_rows == rows.num_rows - 1
+        model.bert.embeddings.word_embeddings.weight[tokenizer.unk_token_id] = torch.nan
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    broken = reranker.model_copy(update={"model": str(tmp_path)})
+    table = scores.build(retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages)
+    (reject,) = table.rejects()
+    assert (reject["stage"], reject["row"], reject["units"], reject["attempts"]) == ("scores", "log2", 1, 1)
+    assert "scores are not finite" in reject["error"]
+    expected = {row["query_id"]: row["scores"] for row in scored["reranker"].read().to_pylist()}
+    del expected["log2"]
+    made = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
+    assert made.keys() == expected.keys()
+    for query, values in made.items():
+        np.testing.assert_allclose(values, expected[query], rtol=1e-3, atol=1e-5)
 
 
 def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused(

@@ -1,0 +1,102 @@
+"""A proxy in front of an S3 server that can be told to misbehave, and that remembers every request."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+Mode = Literal["pass", "slow down", "lose answers", "hang up"]
+SLOW_DOWN = (
+    b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was passed on, and what the server said."""
+
+    kind: str  # GET, PUT, HEAD, DELETE, POST, or LIST
+    path: str
+    status: int
+    seconds: float  # monotonic
+
+
+class FlakyS3:
+    """Passes requests on to a server on loopback. By `mode` it answers 503, passes on and answers 503, or hangs up."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.mode: Mode = "pass"
+        self.requests: list[Request] = []
+        self.refused = 0
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                mode = proxy.mode
+                if mode == "hang up":
+                    proxy.refused += 1
+                    self.close_connection = True
+                    return
+                if mode == "slow down":
+                    proxy.refused += 1
+                    self.send(503, {}, SLOW_DOWN)
+                    return
+                status, headers, answer = self.pass_on(body)
+                if mode == "lose answers" and self.command in ("PUT", "POST", "DELETE"):
+                    proxy.refused += 1
+                    self.send(503, {}, SLOW_DOWN)
+                    return
+                self.send(status, headers, answer)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
+
+            def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+                connection = http.client.HTTPConnection(host, port, timeout=60)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                answer = response.read()
+                connection.close()
+                parts = urlsplit(self.path)
+                is_list = self.command == "GET" and parse_qs(parts.query).keys() & {"list-type", "delimiter", "prefix"}
+                kind = "LIST" if is_list else self.command
+                proxy.requests.append(Request(kind, parts.path, response.status, time.monotonic()))
+                return response.status, dict(response.getheaders()), answer
+
+            def send(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response(status)
+                length = headers.pop("Content-Length", None) if self.command == "HEAD" else None
+                for name, value in headers.items():
+                    if name.lower() not in ("connection", "transfer-encoding", "content-length", "server", "date"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", length or str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def commits(self, table: str) -> list[Request]:
+        """Commit records that were created."""
+        return [
+            request
+            for request in list(self.requests)
+            if request.kind == "PUT" and f"/{table}/commits/" in request.path and request.status == 200
+        ]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()

@@ -1,0 +1,95 @@
+"""The whole engine on an object store that refuses for a while, loses answers, hangs up, and damages what it keeps."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster.storage import Storage
+from tests.chaos.driver import Spec
+from tests.chaos.flaky_s3 import FlakyS3
+from tests.chaos.harness import Driver, assert_nothing_lost, until
+from tests.chaos.ledger import note
+
+OUTAGES = {
+    "slow down": "S3 answers 503 SlowDown for a while",
+    "lose answers": "S3 does what it is asked and answers 503, for a while",
+    "hang up": "S3 hangs up for a while",
+}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    proxy = FlakyS3(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": proxy.url,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield proxy
+    proxy.close()
+    server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_works(
+    s3: FlakyS3, dice: random.Random, marker: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    spec = Spec("s3://bucket/run", marker, seconds=0.2, poison=123, gate=str(gate))
+    times: dict[str, float] = {}
+    with Driver(spec) as driver:
+        outages = list(OUTAGES)
+        dice.shuffle(outages)
+        for mode in outages:
+            done = len(s3.commits("first"))
+            until(lambda done=done: len(s3.commits("first")) > done or not driver.look(), "a commit")
+            time.sleep(dice.uniform(0.0, 0.3))
+            refused = s3.refused
+            s3.mode = mode  # type: ignore[assignment]
+            until(lambda refused=refused: s3.refused > refused, "a refused request")
+            time.sleep(dice.uniform(0.2, 1.5))  # how long the outage lasts
+            s3.mode = "pass"
+            ended, done = time.monotonic(), len(s3.commits("first"))
+            until(lambda done=done: len(s3.commits("first")) > done or gate.exists(), "a commit after the outage")
+            times[OUTAGES[mode]] = time.monotonic() - ended
+        until(lambda: gate.exists() or not driver.look(), "the end of the first stage")
+        damage(Storage.open(spec.workdir), dice)
+        gate.unlink()
+        driver.wait()
+    before_harm = s3.commits("first")[: spec.rows // spec.each]
+    assert len({commit.path for commit in before_harm}) == len(before_harm), "every record was created once"
+    begun, done = before_harm[0].seconds, before_harm[-1].seconds
+    assert not [each for each in s3.requests if each.kind == "LIST" and begun < each.seconds < done], (
+        "the hot path lists"
+    )
+    assert any(request.kind == "LIST" for request in s3.requests), "a LIST would have been seen"
+    assert_nothing_lost(Storage.open(spec.workdir), spec.rows, spec.poison)
+    for fault, seconds in times.items():
+        note(fault, seconds)
+    note("object truncated, object bit-flipped: found by sha256, done again", None)
+
+
+def damage(storage: Storage, dice: random.Random) -> None:
+    """Cuts the end off one data file of the first stage and flips a bit of another."""
+    short, flipped = dice.sample(storage.list("first/data"), 2)
+    storage.put(short, storage.get(short)[: -dice.randrange(1, 100)])
+    data = bytearray(storage.get(flipped))
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    storage.put(flipped, bytes(data))
