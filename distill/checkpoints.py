@@ -17,6 +17,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cluster.errors import RunError
 from cluster.tables import check_fingerprint
 
 WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -27,8 +28,16 @@ def save_checkpoint(folder: Path, engine: Any, state: dict[str, Any], keep: int)
     """Writes `folder/step-N` with N = state["step"]; called by every rank, written by rank 0.
 
     The newest `keep` checkpoints stay, and the one that state["best_step"] names.
+
+    Raises:
+        RunError: a weight is no number; nothing is written, and the checkpoints before stay.
     """
     weights, moments = full_state(engine)
+    if lost := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        raise RunError(
+            f"after step {state['step']} the weights of {lost[0]} are no numbers, {len(lost)} of "
+            f"{len(weights)} tensors in all. The last checkpoint stays. Lower training.learning_rate."
+        )
     target = folder / f"step-{state['step']:08d}"
     if dist.get_rank() == 0:
         partial = folder / f".{target.name}.partial"
@@ -53,21 +62,43 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(folder: Path, engine: Any, identity: dict[str, Any]) -> dict[str, Any]:
-    """Puts weights and moments of a checkpoint into the engine and returns its state.
+def read_state(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint that this training may continue from.
 
     Raises:
         InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named.
     """
     state = json.loads((folder / STATE).read_text())
     check_fingerprint(f"checkpoint {folder}", "training", state["identity"], identity)
-    _put_state(engine, folder)
     return state
 
 
 def load_weights(folder: Path, module: torch.nn.Module) -> None:
-    """Puts the weights of a checkpoint into a plain module, outside of any engine."""
+    """Puts the weights of a checkpoint into a plain module, before DeepSpeed divides it or outside of any engine."""
     module.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+
+
+def load_moments(folder: Path, engine: Any) -> None:
+    """Puts Adam's moments of a checkpoint into an engine; Adam's own step count is the number of steps taken so far."""
+    stage = engine.zero_optimization_stage()
+    steps = torch.tensor(float(json.loads((folder / STATE).read_text())["step"]))
+    if stage:
+        for partition, state in _partitions(engine):
+            state["step"] = steps.to(partition.device, copy=True)
+            state.update({key: torch.zeros_like(partition) for key in _MOMENTS})
+        _link_moments(engine)
+    with safe_open(folder / MOMENTS, "pt") as moments:
+        known = set(moments.keys())
+        for name, parameter in engine.module.named_parameters():
+            if not parameter.requires_grad or f"{_MOMENTS[0]}.{name}" not in known:
+                continue
+            parts = {key: moments.get_tensor(f"{key}.{name}").to(engine.device) for key in _MOMENTS}
+            if stage == 0:
+                step = steps.to(parameter.device, copy=True)
+                engine.optimizer.state[parameter] = {"step": step, **parts}
+            else:
+                for key, part in parts.items():
+                    _put_partitioned(stage, parameter, key, part)
 
 
 def full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -92,39 +123,12 @@ def full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     return weights, moments
 
 
-def _put_state(engine: Any, folder: Path) -> None:
-    """The inverse of `full_state`. Adam's own step count is the number of optimizer steps taken so far."""
-    steps = json.loads((folder / STATE).read_text())["step"]
-    if engine.zero_optimization_stage():
-        for partition, state in _partitions(engine):
-            state.update(step=torch.tensor(float(steps), device=partition.device))
-            state.update({key: torch.zeros_like(partition) for key in _MOMENTS})
-        _link_moments(engine)
-    with safe_open(folder / WEIGHTS, "pt") as weights, safe_open(folder / MOMENTS, "pt") as moments:
-        known = set(moments.keys())
-        for name, parameter in engine.module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            parts = {key: moments.get_tensor(f"{key}.{name}") for key in _MOMENTS if f"{key}.{name}" in known}
-            if engine.zero_optimization_stage() == 0:
-                with torch.no_grad():
-                    parameter.copy_(weights.get_tensor(name))
-                if parts:
-                    on_device = {key: part.to(parameter.device) for key, part in parts.items()}
-                    engine.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(steps), device=parameter.device),
-                        **on_device,
-                    }
-            else:
-                _put_partitioned(engine, parameter, weights.get_tensor(name), parts)
-
-
 def _partitions(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
     """This rank's flat partitions of the parameters, with Adam's state of each, under ZeRO 1 to 3."""
-    inner = engine.optimizer.optimizer
-    for group in inner.param_groups:
-        for partition in group["params"]:
-            yield partition, inner.state[partition]
+    optimizer = engine.optimizer
+    third = engine.zero_optimization_stage() == 3
+    for partition in optimizer.fp32_partitioned_groups_flat if third else optimizer.single_partition_of_fp32_groups:
+        yield partition, optimizer.optimizer.state[partition]
 
 
 def _link_moments(engine: Any) -> None:
@@ -137,11 +141,13 @@ def _link_moments(engine: Any) -> None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
-def _put_partitioned(
-    engine: Any, parameter: torch.nn.Parameter, weight: torch.Tensor, parts: dict[str, torch.Tensor]
-) -> None:
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+def _put_partitioned(stage: int, parameter: torch.nn.Parameter, key: str, moment: torch.Tensor) -> None:
+    """Each rank keeps its part of a moment. Under ZeRO 3, DeepSpeed 0.19.8 cuts a part without padding the last one."""
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    safe_set_full_fp32_param(parameter, weight.to(engine.device))
-    for key, part in parts.items():
-        safe_set_full_optimizer_state(parameter, part.to(engine.device), key)
+    if stage < 3:
+        safe_set_full_optimizer_state(parameter, moment, key)
+        return
+    size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+    padded = torch.nn.functional.pad(moment.flatten(), (0, size * dist.get_world_size() - moment.numel()))
+    safe_set_local_optimizer_state(parameter, padded[dist.get_rank() * size :][:size], key)

@@ -9,9 +9,12 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from distill.batches import MASKED
+
+_REMEDY = "Lists and passages must come from the same run: make the lists anew with --overwrite lists."
 
 
 @dataclass(frozen=True)
@@ -52,19 +55,28 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListD
         passages: rows of the corpus; a list that names a row beyond it is refused.
 
     Raises:
-        InputError: a list names a passage that the corpus does not have, or holds a score that is not a number.
+        InputError: a list is empty, names a passage that the corpus does not have, or holds a score that is no number.
     """
-    chosen = table.filter(pa.compute.equal(table["split"], split))
+    chosen = table.filter(pc.equal(table["split"], split))
+    listed, scored = (pc.list_value_length(chosen[name]).to_numpy() for name in ("passage_rows", "scores"))
+    for number in np.flatnonzero(listed != scored)[:1].tolist():
+        raise InputError(
+            f"the list of query '{chosen['query_id'][number]}' has {listed[number]} passages and "
+            f"{scored[number]} scores. {_REMEDY}"
+        )
     rows = _padded(chosen["passage_rows"], length, MASKED, np.int64)
     scores = _padded(chosen["scores"], length, 0.0, np.float32)
-    for wrong, what in ((rows >= passages, "a passage that the corpus does not have"), (~np.isfinite(scores), "a NaN")):
+    filled = np.arange(length) < listed[:, None]
+    for wrong, what in (
+        (filled & ((rows < 0) | (rows >= passages)), "a passage that the corpus does not have"),
+        (~np.isfinite(scores), "a score that is no number"),
+        (~filled[:, :1], "no passage"),
+    ):
         if wrong.any():
             query = chosen["query_id"][int(np.argwhere(wrong)[0][0])].as_py()
-            raise InputError(
-                f"the list of query '{query}' holds {what} ({int(wrong.any(axis=1).sum())} lists do). Lists and "
-                "passages must come from the same run: make the lists anew with --overwrite lists."
-            )
-    left_out = pa.compute.fill_null(chosen["left_out_row"], MASKED).to_numpy()
+            more = f" ({int(wrong.any(axis=1).sum())} lists do)"
+            raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
+    left_out = pc.fill_null(chosen["left_out_row"], MASKED).to_numpy()
     return ListData(chosen["query_id"], chosen["text"], rows, scores, left_out)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from cluster.errors import InputError, RunError
 from cluster.storage import Storage
 from cluster.tables import Table
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
-from distill.checkpoints import load_checkpoint, load_weights, newest_checkpoint, save_checkpoint
+from distill.checkpoints import load_moments, load_weights, newest_checkpoint, read_state, save_checkpoint
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import default_device, load_model, passage_text, resolve_dtype
@@ -138,10 +138,21 @@ class _Rank:
         self.tokens = self._tokenise(passages, model.tokenizer, model.prompts)
         dtype = resolve_dtype(self.training.dtype, device)
         self.student = Student(model, device, dtype)
+        self.checkpoints = self.output / "checkpoints"
+        newest = newest_checkpoint(self.checkpoints)
+        self.state: dict[str, Any] = {
+            "step": 0, "identity": self.identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
+            "stale": 0, "base_dev": None, "dev": None,
+        }  # fmt: skip
+        if newest:
+            self.state = read_state(newest, self.identity)
+            load_weights(newest, self.student)
         self.loss_settings = LossSettings(
             **{name: getattr(self.training, name) for name in LossSettings.__dataclass_fields__}
         )
         self.engine = start_engine(self.student, self.training, world_size)
+        if newest:
+            load_moments(newest, self.engine)
         pad_id = model.tokenizer.pad_token_id
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
@@ -174,14 +185,7 @@ class _Rank:
 
     def train(self) -> dict[str, Any]:
         """Runs all steps that are left, keeps the best checkpoint, exports it."""
-        checkpoints = self.output / "checkpoints"
-        newest = newest_checkpoint(checkpoints)
-        state: dict[str, Any] = {
-            "step": 0, "identity": self.identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
-            "stale": 0, "base_dev": None, "dev": None,
-        }  # fmt: skip
-        if newest:
-            state = load_checkpoint(newest, self.engine, self.identity)
+        state = self.state
         with Trackers(self.training.trackers if self.rank == 0 else [], self.output, self._hyperparameters()) as track:
             self._trackers = track
             if self.rank == 0:
@@ -203,8 +207,8 @@ class _Rank:
                         self._judge(state)
                     due = self.training.checkpoint_every and state["step"] % self.training.checkpoint_every == 0
                     if evaluate or last or due:
-                        save_checkpoint(checkpoints, self.engine, state, self.training.keep_checkpoints)
-        return self._finish(checkpoints, state)
+                        save_checkpoint(self.checkpoints, self.engine, state, self.training.keep_checkpoints)
+        return self._finish(state)
 
     def _plan(self, step: int) -> StepPlan:
         epoch, within = divmod(step, self.per_epoch)
@@ -224,13 +228,10 @@ class _Rank:
             group["lr"] = rate
         result = self.stepper.run(plan, self.lists.scores[plan.queries])
         if not math.isfinite(result.loss):
-            ids = ", ".join(self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10])
-            more = " …" if len(plan.queries) > 10 else ""
-            raise RunError(
-                f"the loss of step {step + 1} is {result.loss}; the last checkpoint stays. The step's queries: "
-                f"{ids}{more}. Lower training.learning_rate, or look at the scores of these lists."
-            )
+            self._refuse(plan, f"the loss of step {step + 1} is {result.loss}")
         norm = step_optimizer(self.engine)
+        if not math.isfinite(norm):
+            self._refuse(plan, f"the gradient of step {step + 1} is {norm}")
         listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
         release_memory()
         seconds = time.monotonic() - begun
@@ -244,6 +245,14 @@ class _Rank:
             "recomputed": round(result.recomputed_tokens / max(1, result.padded_tokens), 4),
             "gradient_norm": norm,
         })  # fmt: skip
+
+    def _refuse(self, plan: StepPlan, what: str) -> NoReturn:
+        ids = ", ".join(self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10])
+        more = " …" if len(plan.queries) > 10 else ""
+        raise RunError(
+            f"{what}; the last checkpoint stays. The step's queries: {ids}{more}. "
+            "Lower training.learning_rate, or look at the scores of these lists."
+        )
 
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.evaluator is not None
@@ -272,7 +281,7 @@ class _Rank:
     def _hyperparameters(self) -> dict[str, Any]:
         return {"student": self.job.student.model, "world_size": self.world_size, **self.training.model_dump()}
 
-    def _finish(self, checkpoints: Path, state: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self, state: dict[str, Any]) -> dict[str, Any]:
         """Rank 0 exports the best checkpoint; all ranks return the same record."""
         best = state["best_step"] or state["step"]
         record = {
@@ -283,7 +292,7 @@ class _Rank:
         }  # fmt: skip
         if self.rank == 0:
             model = load_model(self.job.student, "cpu")
-            load_weights(checkpoints / f"step-{best:08d}", Student(model, "cpu", torch.float32))
+            load_weights(self.checkpoints / f"step-{best:08d}", Student(model, "cpu", torch.float32))
             save_model(model, self.job.model, self.job.student, record)
         dist.barrier()
         return record

@@ -12,7 +12,7 @@ from tests.tables import write_table
 
 
 def write_run(workdir: Path, length: int = 8) -> None:
-    """One list per passage: the passage first, the other passages of its place next, then others at random."""
+    """One list per passage: the passage first, the other passages of its place next, then others. A few are short."""
     random = np.random.default_rng(3)
     passages, lists = [], []
     for number, place in enumerate(PLACES):
@@ -23,9 +23,11 @@ def write_run(workdir: Path, length: int = 8) -> None:
             )
             near = [number * len(ASPECTS) + other for other in range(len(ASPECTS)) if other != aspect]
             far = random.choice([other for other in range(100) if other // 5 != number], length - 4, replace=False)
+            size = 3 if row % 15 in (4, 10) else length  # some lists are shorter than the others, of both splits
             lists.append({
                 "query_id": f"q{row}", "query_type": "search", "text": QUERIES[aspect].format(*place),
-                "passage_rows": [row, *near, *map(int, far[1:])], "scores": [1.0] + [0.7] * 4 + [0.05] * (length - 5),
+                "passage_rows": [row, *near, *map(int, far[1:])][:size],
+                "scores": ([1.0] + [0.7] * 4 + [0.05] * (length - 5))[:size],
                 "split": "dev" if row % 10 == 0 else "train",
                 "left_out_row": int(far[0]) if row % 20 == 0 else None,
             })  # fmt: skip

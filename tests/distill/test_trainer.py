@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.errors import InputError
 from distill.settings import StudentSettings, TrainingSettings
 from tests.distill.lists import write_run
 from tests.distill.ranks import free_port, on_ranks
@@ -44,6 +46,22 @@ def train_rank(rank: int, world_size: int, job: str, stop_after: int | None = No
     record = train(TrainingJob.from_json(job), on_record=watch)
     dist.destroy_process_group()
     return record
+
+
+def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Path]]) -> None:
+    """Runs trainings one after the other, each from a checkpoint of the one before."""
+    import torch.distributed as dist
+
+    from distill.engine import join_ranks
+    from distill.trainer import TrainingJob, train
+
+    join_ranks("cpu")
+    for job, source, target in chain:
+        if rank == 0:
+            shutil.copytree(source, target)
+        dist.barrier()
+        train(TrainingJob.from_json(job))
+    dist.destroy_process_group()
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -82,7 +100,7 @@ def test_two_ranks_learn_the_lists_and_agree(trained):
 def test_every_step_encodes_each_passage_once(trained):
     for line in metrics(trained[0]):
         if "loss" in line:
-            assert line["repeats"] >= 24 * 8 / 100
+            assert line["repeats"] >= 0.8 * 24 * 8 / 100
             assert line["gradient_norm"] > 0
 
 
@@ -116,23 +134,39 @@ def test_killed_training_continues_to_the_same_weights(tiny_encoder, tmp_path):
         assert np.array_equal(tensor, found[name]), name
 
 
-def test_other_world_size_continues_the_same_curve(trained, tiny_encoder, tmp_path):
-    """A checkpoint of two ranks, continued by three under ZeRO 2, follows the loss curve of two to the end."""
-    import shutil
-
+def test_other_world_size_and_zero_stage_continue_the_same_curve(trained, tiny_encoder, tmp_path):
+    """A checkpoint of two ranks, continued by three under ZeRO 1, that one's under ZeRO 2, then 3, then 0."""
     workdir, _ = trained
+    chain, before, first = [], workdir, 6
+    for zero_stage in (1, 2, 3, 0):
+        folder = tmp_path / str(zero_stage)
+        for table in ("lists", "passages"):
+            shutil.copytree(workdir / table, folder / table)
+        how = {"zero_stage": zero_stage, "micro_batch_tokens": 600, "ranks": 3}
+        job = make_job(folder, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, **how).to_json()
+        step = Path("training", "checkpoints", f"step-{first:08d}")
+        chain.append((job, before / step, folder / step))
+        before, first = folder, first + 1
+    on_ranks(continue_in_turn, 3, chain)
+    expected = losses(workdir)
+    for first, zero_stage in enumerate((1, 2, 3, 0), start=7):
+        found = losses(tmp_path / str(zero_stage))
+        assert sorted(found) == list(range(first, 13))
+        for step, loss in found.items():
+            assert loss == pytest.approx(expected[step], rel=1e-4), (zero_stage, step)
+
+
+def test_training_stops_early_and_keeps_the_best_and_the_last_checkpoint(tiny_encoder, tmp_path):
+    """A rate that moves nothing: the first evaluation is the best, and after two that are no better it is over."""
     write_run(tmp_path)
-    for table in ("lists", "passages"):
-        shutil.rmtree(tmp_path / table)
-        shutil.copytree(workdir / table, tmp_path / table)
-    checkpoints = tmp_path / "training" / "checkpoints"
-    shutil.copytree(workdir / "training" / "checkpoints" / "step-00000006", checkpoints / "step-00000006")
-    job = make_job(tmp_path, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, ranks=3)
-    on_ranks(train_rank, 3, job.to_json())
-    expected, found = losses(workdir), losses(tmp_path)
-    assert sorted(found) == list(range(7, 13))
-    for step, loss in found.items():
-        assert loss == pytest.approx(expected[step], rel=1e-4)
+    job = make_job(
+        tmp_path, tiny_encoder, learning_rate=1e-30, evaluate_every=1, patience=2, keep_checkpoints=1, epochs=50
+    )
+    (record,) = on_ranks(train_rank, 1, job.to_json())
+    assert (record["steps"], record["best_step"]) == (3, 1)
+    assert record["steps"] < record["total_steps"]
+    kept = sorted(path.name for path in (tmp_path / "training" / "checkpoints").iterdir())
+    assert kept == ["step-00000001", "step-00000003"]
 
 
 def test_checkpoint_of_another_recipe_is_refused_with_the_difference(trained, tiny_encoder):
@@ -140,6 +174,18 @@ def test_checkpoint_of_another_recipe_is_refused_with_the_difference(trained, ti
     job = make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, learning_rate=1e-5)
     with pytest.raises(AssertionError, match=r"training\.learning_rate: was 0\.002, is 1e-05"):
         on_ranks(train_rank, 1, job.to_json())
+
+
+def test_checkpoint_of_another_student_or_other_lists_is_refused_with_the_difference(trained):
+    from distill.checkpoints import read_state
+
+    folder = trained[0] / "training" / "checkpoints" / "step-00000006"
+    identity = json.loads((folder / "state.json").read_text())["identity"]
+    identity["student"]["model"], identity["lists"] = "another-model", "another"
+    with pytest.raises(
+        InputError, match=r"(?s)lists: was .*, is \"another\".*student\.model: was .*is \"another-model\""
+    ):
+        read_state(folder, identity)
 
 
 def test_more_ranks_than_queries_of_a_step_is_refused(tiny_encoder, tmp_path):
@@ -151,10 +197,20 @@ def test_more_ranks_than_queries_of_a_step_is_refused(tiny_encoder, tmp_path):
 def test_loss_that_is_no_number_stops_and_names_the_queries(tiny_encoder, tmp_path):
     """A learning rate that throws the weights away: the run stops, the checkpoint before stays."""
     write_run(tmp_path)
-    job = make_job(tmp_path, tiny_encoder, learning_rate=1e38, warmup_steps=0, checkpoint_every=1, evaluate_every=100)
+    job = make_job(tmp_path, tiny_encoder, learning_rate=1e8, warmup_steps=0, checkpoint_every=1, evaluate_every=100)
     with pytest.raises(AssertionError, match=r"the last checkpoint stays\. The step's queries: q\d+"):
         on_ranks(train_rank, 1, job.to_json())
-    assert sorted((tmp_path / "training" / "checkpoints").glob("step-*"))
+    (kept,) = (tmp_path / "training" / "checkpoints").glob("step-*")
+    assert all(np.isfinite(tensor).all() for tensor in weights(kept).values())
+    assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_are_no_numbers_never_become_a_checkpoint(tiny_encoder, tmp_path):
+    write_run(tmp_path)
+    job = make_job(tmp_path, tiny_encoder, learning_rate=1e38, warmup_steps=0, checkpoint_every=1, evaluate_every=100)
+    with pytest.raises(AssertionError, match=r"after step 1 the weights of .* are no numbers"):
+        on_ranks(train_rank, 1, job.to_json())
+    assert not list((tmp_path / "training").glob("checkpoints/step-*"))
 
 
 def test_torchrun_trains_what_a_run_would(tiny_encoder, tmp_path):
