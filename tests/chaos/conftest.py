@@ -1,24 +1,29 @@
-"""One seed for all dice of a session: a failure prints it, `CHAOS_SEED=N pytest tests/chaos` repeats its throws."""
+"""Dice that a seed repeats, and a cluster of nodes."""
 
 from __future__ import annotations
 
 import os
 import random
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.harness import Nodes
+from tests.dice import throw
 
-SEED = int(os.environ.get("CHAOS_SEED", str(time.time_ns() % 1_000_000)))
+FULL = "CHAOS_FULL" in os.environ  # else the shorter form, as a part of all tests
 
 
 @pytest.fixture
 def dice(request: pytest.FixtureRequest) -> random.Random:
-    print(f"CHAOS_SEED={SEED}")
-    return random.Random(f"{SEED} {request.node.name}")
+    return throw(request.node.name)
+
+
+@pytest.fixture
+def faults(dice: random.Random) -> Callable[[list[str]], list[str]]:
+    """Of faults that cost a test many seconds each, all in a round of chaos, and one by chance in the shorter form."""
+    return lambda all_of_them: all_of_them if FULL else [dice.choice(all_of_them)]
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_killed_loses_nothing(
         assert driver.look(), "the stage ended before the node could be killed"
         kill_node(old, with_workers=dice.random() < 0.5)
         seconds = until(lambda: recovered(spec, lost), "recovery")
+        driver.hurry()
         driver.wait()
     assert_nothing_lost(Storage.open(spec.workdir), ROWS)
     note("node joins while a stage runs: until its workers work", joined)
@@ -84,8 +85,9 @@ def test_a_run_whose_head_is_killed_says_so_and_finishes_on_another_cluster(
         assert "Traceback" not in said
         assert ended < 30
         before = driver.pids()
-        spec.address, spec.seconds = None, 0.05
+        spec.address = None
         driver.start()
+        driver.hurry()
         until(lambda: driver.pids() - before or not driver.look(), "work on the new cluster")
         seconds = time.monotonic() - killed
         driver.wait()

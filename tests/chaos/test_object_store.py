@@ -69,6 +69,7 @@ def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_w
             ended, done = time.monotonic(), len(s3.commits("first"))
             until(lambda done=done: len(s3.commits("first")) > done or gate.exists(), "a commit after the outage")
             times[OUTAGES[mode]] = time.monotonic() - ended
+        driver.hurry()
         until(lambda: gate.exists() or not driver.look(), "the end of the first stage")
         damage(Storage.open(spec.workdir), dice)
         gate.unlink()

@@ -15,7 +15,9 @@ from cluster.settings import PoolSettings
 from generation import queries
 from generation.engines.vllm import CPU_CACHE_BYTES, engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
+from tests.chaos.ledger import note
 from tests.corpus import ASPECTS, PLACES
+from tests.dice import throw
 from tests.tables import write_table
 
 SOURCES = 40
@@ -41,22 +43,24 @@ def passages_in(workdir: str):
 
 
 class Killer(threading.Thread):
-    """Kills the engine's process, once, when the table has its first commit."""
+    """Kills the engine's process, once, some time after the table has its first commit."""
 
-    def __init__(self, storage) -> None:
+    def __init__(self, storage, delay: float) -> None:
         super().__init__(daemon=True)
         self.storage = storage
-        self.killed: list[int] = []
+        self.delay = delay
+        self.killed: list[float] = []
         self.ended = threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(0.02):
             if not self.storage.list("queries/commits"):
                 continue
+            time.sleep(self.delay)
             for process in psutil.Process().children(recursive=True):
                 if "EngineCore" in _name(process):
                     process.kill()
-                    self.killed.append(process.pid)
+                    self.killed.append(time.time())
                     return
 
 
@@ -72,7 +76,7 @@ def _name(process: psutil.Process) -> str:
 def test_every_unit_is_accounted_for_though_the_engine_is_killed_on_the_way(run, tiny_llama):
     made = run(wait_timeout_s=200.0)
     passages = passages_in(made.storage.url)
-    killer = Killer(made.storage)
+    killer = Killer(made.storage, throw("vllm").uniform(0.0, 0.4))
     killer.start()
 
     table = queries.build(made, settings(tiny_llama), passages)
@@ -93,6 +97,9 @@ def test_every_unit_is_accounted_for_though_the_engine_is_killed_on_the_way(run,
     order = [int(row["source_id"][1:]) for row in rows]
     assert order == sorted(order)
     assert len({row["text"] for row in rows}) > len(rows) / 2  # sampled: not one answer for all
+    folder = made.storage.local_path / "queries" / "commits"
+    again = [next(folder.glob(f"{c.shard}.*")).stat().st_mtime for c in table.commits() if c.attempts == 2]
+    note("vLLM engine's child process killed", max(again) - killer.killed[0])
 
     begun = time.monotonic()
     again = queries.build(made, settings(tiny_llama, concurrency=3), passages)
