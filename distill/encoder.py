@@ -95,7 +95,7 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
             f"model '{settings.model}' cannot be loaded: {first} "
             "Expected a folder with safetensors weights, or a model id that the hub or its local cache has."
         ) from error
-    if isinstance(settings, StudentSettings) and settings.normalize and not _normalizes(model):
+    if isinstance(settings, StudentSettings) and settings.normalize and not normalizes(model):
         model.append(Normalize())
     model.max_seq_length = max(settings.max_query_tokens, settings.max_passage_tokens)
     model.prompts = {"query": query_prompt(settings, model), "document": passage_prompt(settings, model)}
@@ -119,7 +119,8 @@ def passage_text(title: str | None, text: str) -> str:
     return f"{title or ''} {text}".strip()
 
 
-def _normalizes(model: SentenceTransformer) -> bool:
+def normalizes(model: SentenceTransformer) -> bool:
+    """Whether its embeddings have length 1."""
     return any(type(module).__name__ == "Normalize" for module in model)
 
 
@@ -130,10 +131,18 @@ class Encoder:
         settings: the model, its prompts and lengths.
         device: "cpu" or "cuda"; chosen when empty.
         model: an already loaded float32 model, used instead of `settings.model` and left as it is.
+        dimensions: where embeddings are cut, then normalised again; whole ones when empty.
+
+    Raises:
+        InputError: the model cannot be found, is none, or has fewer dimensions.
     """
 
     def __init__(
-        self, settings: EncoderSettings, device: str | None = None, model: SentenceTransformer | None = None
+        self,
+        settings: EncoderSettings,
+        device: str | None = None,
+        model: SentenceTransformer | None = None,
+        dimensions: int | None = None,
     ) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.settings = settings
@@ -142,7 +151,9 @@ class Encoder:
         self.model = model or load_model(settings, self.device)
         dimension = self.model.get_embedding_dimension()
         assert dimension is not None, "a text encoder has a dimension"
-        self.dimension: int = dimension
+        if dimensions is not None and dimensions > dimension:
+            raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
+        self.dimension: int = dimensions or dimension
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
@@ -172,7 +183,10 @@ class Encoder:
                 key: value.to(self.device) if hasattr(value, "to") else value for key, value in features.items()
             }
             with torch.inference_mode():
-                vectors[batch] = embed(self.model, features, self.device, self.dtype).cpu().numpy()
+                embeddings = embed(self.model, features, self.device, self.dtype)
+                if self.dimension < embeddings.shape[1]:
+                    embeddings = torch.nn.functional.normalize(embeddings[:, : self.dimension], dim=1)
+                vectors[batch] = embeddings.cpu().numpy()
         return vectors
 
 

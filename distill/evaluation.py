@@ -60,6 +60,7 @@ def evaluate(
     *,
     depth: int = 100,
     max_queries: int | None = None,
+    dimensions: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -74,7 +75,9 @@ def evaluate(
     output = Path(output)
     _check_output(output)
     collection = judged.read(dataset, split, max_queries, seed)
-    result = evaluate_on(model, collection, depth=depth, title="evaluation", progress=progress or Progress())
+    result = evaluate_on(
+        model, collection, depth=depth, dimensions=dimensions, title="evaluation", progress=progress or Progress()
+    )
     metrics = {
         **result.metrics,
         "queries": len(collection.query_ids),
@@ -83,6 +86,7 @@ def evaluate(
         "split": split,
         "model": model.model,
         "depth": depth,
+        **({"dimensions": dimensions} if dimensions else {}),
     }
     output.mkdir(parents=True, exist_ok=True)
     (output / "run.trec").write_bytes(trec_run(result.run, model.model))
@@ -105,13 +109,21 @@ def _check_output(output: Path) -> None:
         )
 
 
-def evaluate_on(model: EncoderSettings, collection: Judged, *, depth: int, title: str, progress: Progress) -> Evaluated:
+def evaluate_on(
+    model: EncoderSettings,
+    collection: Judged,
+    *,
+    depth: int,
+    dimensions: int | None = None,
+    title: str,
+    progress: Progress,
+) -> Evaluated:
     """Encodes and searches a collection that is already read.
 
     A passage that is the query itself (the same id and the same words, as in ArguAna) is left out of that query's run,
     as the published figures do. An id that coincides by chance is left alone.
     """
-    encoder = Encoder(model)
+    encoder = Encoder(model, dimensions=dimensions)
     with progress.task(title, len(collection.passage_ids) + len(collection.queries), "texts") as handle:
         queries = encoder.encode_queries(collection.queries)
         handle.advance(len(queries))
@@ -162,15 +174,26 @@ def trec_run(run: dict[str, dict[str, float]], tag: str) -> bytes:
 
 
 def compare(
-    base: EncoderSettings, student: EncoderSettings, collection: Judged, *, depth: int, seed: int, progress: Progress
+    base: EncoderSettings,
+    student: EncoderSettings,
+    collection: Judged,
+    *,
+    depth: int,
+    dimensions: int | None = None,
+    seed: int,
+    progress: Progress,
 ) -> tuple[dict[str, Any], Evaluated, Evaluated]:
     """Evaluates base and student on the same queries.
 
     Returns:
         The comparison as JSON (`base`, `student`, `difference` of nDCG@10, `verdict`, `recommended`), and both results.
     """
-    before = evaluate_on(base, collection, depth=depth, title="evaluation: base", progress=progress)
-    after = evaluate_on(student, collection, depth=depth, title="evaluation: student", progress=progress)
+    before, after = (
+        evaluate_on(
+            model, collection, depth=depth, dimensions=dimensions, title=f"evaluation: {name}", progress=progress
+        )
+        for name, model in (("base", base), ("student", student))
+    )
     values = [
         np.array([result.per_query["ndcg@10"][query] for query in collection.query_ids]) for result in (before, after)
     ]
@@ -212,8 +235,9 @@ def build(
     def produce() -> dict[str, Any]:
         collection = judged.read(dataset, evaluation.split, evaluation.max_queries, evaluation.seed)
         summary, before, after = compare(
-            base, student, collection, depth=evaluation.depth, seed=evaluation.seed, progress=run.progress
-        )
+            base, student, collection, depth=evaluation.depth, dimensions=evaluation.dimensions, seed=evaluation.seed,
+            progress=run.progress,
+        )  # fmt: skip
         values = {"base": before.per_query["ndcg@10"], "student": after.per_query["ndcg@10"]}
         lines = [
             json.dumps({"query_id": query, "text": text, **{name: each[query] for name, each in values.items()}})

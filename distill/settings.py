@@ -94,9 +94,21 @@ class ListSettings(Settings):
         return self
 
 
+class LoraSettings(Settings):
+    """Adapters that are trained in place of a student's own weights."""
+
+    rank: int = Field(16, ge=1, description="inner dimension of an adapter")
+    alpha: int = Field(32, ge=1, description="adapters are scaled by alpha / rank")
+    target_modules: list[str] | None = Field(
+        None, min_length=1, description="names of the linear layers that get one, such as q_proj; empty: all of them"
+    )
+    dropout: float = Field(0.0, ge=0, le=0, description="none: a passage has one embedding in a step")
+
+
 class StudentSettings(EncoderSettings):
     """The model that is specialised."""
 
+    lora: LoraSettings | None = Field(None, description="train adapters of this rank; empty: the whole model")
     pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the model's own files say")
     normalize: bool = True
 
@@ -190,4 +202,7 @@ class EvaluationSettings(Settings):
     split: str = "test"
     max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
     depth: int = Field(100, ge=100, description="passages per query in the run; recall@100 needs a hundred")
+    dimensions: int | None = Field(
+        None, ge=1, description="judge embeddings cut at this many dimensions; empty: whole ones"
+    )
     seed: int = 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,14 +27,18 @@ from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import load_moments, load_weights, newest_checkpoint, read_state, save_checkpoint
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
-from distill.encoder import default_device, load_model, passage_text, resolve_dtype
+from distill.encoder import default_device, load_model, normalizes, passage_text, resolve_dtype
 from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.export import save as save_model
+from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
 from distill.tokens import TokenFile, write_tokens
 from distill.trackers import Trackers
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ class _Rank:
             "training": self.training.identity(),
         }
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # of the epoch that is being planned
-        model = load_model(job.student, device)
+        model = self._load_student(device)
         self.tokens = self._tokenise(passages, model.tokenizer, model.prompts)
         dtype = resolve_dtype(self.training.dtype, device)
         self.student = Student(model, device, dtype)
@@ -153,7 +157,7 @@ class _Rank:
         self.engine = start_engine(self.student, self.training, world_size)
         if newest:
             load_moments(newest, self.engine)
-        pad_id = model.tokenizer.pad_token_id
+        pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
             self.training.activation_tokens_on(device), pad_id,
@@ -166,6 +170,19 @@ class _Rank:
             if len(self.dev_lists)
             else None
         )  # fmt: skip
+
+    def _load_student(self, device: str) -> SentenceTransformer:
+        """The base model, with adapters where the recipe asks for them."""
+        model, cuts = load_model(self.job.student, device), self.training.matryoshka
+        dimension = model.get_embedding_dimension() or 0
+        if cuts and (max(cuts) >= dimension or not normalizes(model)):
+            raise InputError(
+                f"training.matryoshka: {list(cuts)} must lie below the student's {dimension} dimensions, and "
+                "the student must normalise its embeddings (student.normalize: true)."
+            )
+        if self.job.student.lora:
+            add_adapters(model, self.job.student.lora, self.training.seed)
+        return model
 
     def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str | None]) -> dict[str, TokenFile]:
         """Token files, written by rank 0 once for this identity and mapped by all ranks."""
@@ -289,10 +306,13 @@ class _Rank:
             "dev": state["dev"], "base_dev": state["base_dev"], "lists": len(self.lists),
             "dev_lists": len(self.dev_lists), "world_size": self.world_size,
             "queries_per_step": self.queries_per_step, "student": self.job.student.model,
+            "loss": self.training.loss, "also_good_when_cut_at": list(self.training.matryoshka) or None,
         }  # fmt: skip
         if self.rank == 0:
-            model = load_model(self.job.student, "cpu")
+            model = self._load_student("cpu")
             load_weights(self.checkpoints / f"step-{best:08d}", Student(model, "cpu", torch.float32))
+            if self.job.student.lora:
+                merge_adapters(model)
             save_model(model, self.job.model, self.job.student, record)
         dist.barrier()
         return record

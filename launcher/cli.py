@@ -132,6 +132,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="which qrels")] = "test",
     max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are cut")] = 64,
     max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are cut")] = 256,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="cut embeddings at this many dimensions")] = None,
 ) -> None:
     """Judge any model on a BEIR data set: metrics.json and run.trec."""
     from distill.evaluation import evaluate as judge
@@ -139,7 +140,7 @@ def evaluate(
     from launcher.outcome import print_metrics
 
     encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)
-    print_metrics(judge(encoder, dataset, split, output), output)
+    print_metrics(judge(encoder, dataset, split, output, dimensions=dimensions), output)
 
 
 @app.command()

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings import LoraSettings, StudentSettings, TrainingSettings
 from tests.distill.lists import write_run
 from tests.distill.ranks import free_port, on_ranks
 
@@ -213,10 +214,12 @@ def test_weights_that_are_no_numbers_never_become_a_checkpoint(tiny_encoder, tmp
     assert not list((tmp_path / "training").glob("checkpoints/step-*"))
 
 
-def test_torchrun_trains_what_a_run_would(tiny_encoder, tmp_path):
+def test_torchrun_trains_adapters_and_exports_them_merged(tiny_encoder, tmp_path):
     write_run(tmp_path)
     job = tmp_path / "job.json"
-    job.write_text(make_job(tmp_path, tiny_encoder, epochs=1).to_json())
+    plain = make_job(tmp_path, tiny_encoder, epochs=1, loss="lambdaloss", matryoshka=(8, 16))
+    adapted = replace(plain, student=plain.student.model_copy(update={"lora": LoraSettings(rank=4)}))
+    job.write_text(adapted.to_json())
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
               f"--master-port={free_port()}", "-m", "distill.ranks", str(job)]  # fmt: skip
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False)
@@ -225,6 +228,12 @@ def test_torchrun_trains_what_a_run_would(tiny_encoder, tmp_path):
     assert record["world_size"] == 2
     assert record["steps"] == 3
     assert Path(record["model"], "modules.json").exists()
+    kept = weights(tmp_path / "training" / "checkpoints" / "step-00000003")
+    assert kept and all("lora_" in key for key in kept)
+    assert all(line["lambdaloss"] > 0 for line in metrics(tmp_path) if "loss" in line)
+    base, exported = weights(Path(tiny_encoder)), weights(Path(record["model"]))
+    assert base.keys() == exported.keys()
+    assert any(not np.array_equal(base[key], exported[key]) for key in base)
 
 
 def test_ray_train_places_two_deepspeed_ranks(run, tiny_encoder, tmp_path):
