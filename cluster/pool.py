@@ -9,9 +9,8 @@ next death shows which of the two was to blame.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -25,50 +24,10 @@ from cluster.settings import ClusterSettings
 from cluster.stage import Stage
 from cluster.storage import storage_failed
 from cluster.tables import Commit, Shard
+from cluster.tasks import Attempt, Finished, Split, Tasks
 
 IN_FLIGHT = 2
 TICK_S = 0.5
-
-
-@dataclass(eq=False)
-class Attempt:
-    """A task and its history."""
-
-    shard: Shard
-    start: int
-    stop: int
-    tries: int = 0
-    alone: bool = False  # was in flight when a worker died
-    part: bool = False  # of a shard that was cut
-    clock: float = 0.0  # when it began to run, as far as the driver can tell
-    error: str = ""
-
-    @property
-    def name(self) -> str:
-        """For logs: the shard, and the rows if not all of them."""
-        return f"{self.shard.name}[{self.start}:{self.stop}]" if self.part else self.shard.name
-
-
-@dataclass(frozen=True)
-class Part:
-    """A finished part of a shard that was cut; without a commit, a single row that could not be done."""
-
-    start: int
-    stop: int
-    commit: Commit | None
-    error: str = ""
-    attempts: int = 1
-
-
-@dataclass(frozen=True)
-class Split:
-    """A shard that was cut, all parts finished, in order. Its commit record is the driver's to write."""
-
-    shard: Shard
-    parts: list[Part]
-
-
-Finished = list[Commit | Split]
 
 
 @dataclass(eq=False)
@@ -111,10 +70,8 @@ class Pool:
         self.settings = settings
         self.log = log
         self.members: list[Member] = []
-        self.failed = 0
         self._payload = [ray.put((stage.worker, stage.arguments))]
-        self._queue: deque[Attempt] = deque()
-        self._parts: dict[str, list[Part]] = {}
+        self._tasks = Tasks([], settings.shard_attempts)
         self._calls: dict[Any, tuple[str, Member]] = {}
         self._processes = Processes()
         self._held = {"GPU": pool.gpus, **pool.resources}
@@ -145,7 +102,7 @@ class Pool:
         Raises:
             InputError, RunError, DamagedError: see the module's text and `Failure`.
         """
-        self._queue.extend(Attempt(shard, 0, shard.rows) for shard in shards)
+        self._tasks = Tasks(shards, self.settings.shard_attempts)
         outstanding = len(shards)
         while outstanding:
             self._hire(outstanding)
@@ -198,16 +155,16 @@ class Pool:
             # a second task must not be taken from a worker that is idle or about to be ready
             waiting = sum(not member.in_flight for member in self.members) if depth else 0
             for member in self.members:
-                if len(self._queue) <= waiting:
+                if len(self._tasks.queue) <= waiting:
                     break
                 busy = any(attempt.alone for attempt in member.in_flight.values())
                 if member.ready and len(member.in_flight) == depth and not busy:
                     index = 0
                     if member.in_flight:  # a suspect waits for a worker of its own
-                        index = next((i for i, a in enumerate(self._queue) if not a.alone), -1)
+                        index = next((i for i, a in enumerate(self._tasks.queue) if not a.alone), -1)
                     if index >= 0:
-                        attempt = self._queue[index]
-                        del self._queue[index]
+                        attempt = self._tasks.queue[index]
+                        del self._tasks.queue[index]
                         self._send(member, attempt)
 
     def _send(self, member: Member, attempt: Attempt) -> None:
@@ -265,7 +222,7 @@ class Pool:
         member.units += commit.units
         member.seconds += commit.seconds
         self._event(member, attempt, f"done: {commit.rows} rows in {commit.seconds:.2f} s", result.log)
-        return self._part(attempt, commit) if attempt.part else [commit]
+        return self._tasks.done(attempt, commit)
 
     def _failure(self, member: Member, attempt: Attempt, failure: Failure) -> Finished:
         self._event(member, attempt, f"{failure.kind}: {failure.error}", failure.log)
@@ -278,45 +235,17 @@ class Pool:
         if failure.kind == "storage":
             self._ride_out(attempt, failure.error)
             return []
-        return self._blame(attempt, failure.error)
+        return self._tasks.blame(attempt, failure.error)
 
     def _ride_out(self, attempt: Attempt, error: str) -> None:
         """Storage that fails is no row's fault: wait longer and longer, up to the time limit."""
         now = time.monotonic()
-        attempt.tries -= 1
-        self._queue.appendleft(attempt)
+        self._tasks.again(attempt)
         self._storage_failing_since = self._storage_failing_since or now
         failing = now - self._storage_failing_since
         if failing > self.settings.storage_timeout_s:
             raise storage_failed(self.job.storage_url, failing, error)
         self._not_before = now + min(0.2 + failing / 2, 30.0)
-
-    def _blame(self, attempt: Attempt, error: str, *, cut_now: bool = False) -> Finished:
-        """Charges a failure to a task: try again, cut in two, or reject its only row. Returns finished shards."""
-        self.failed += 1
-        attempt.error = error
-        rows = attempt.stop - attempt.start
-        # a single row gets all its attempts, so that no innocent row is rejected for an accident
-        limit = 1 if rows > 1 and (attempt.part or cut_now) else self.settings.shard_attempts
-        if attempt.tries < limit:
-            self._queue.appendleft(attempt)
-            return []
-        if rows > 1:
-            middle = attempt.start + rows // 2
-            self._parts.setdefault(attempt.shard.name, [])
-            for start, stop in ((middle, attempt.stop), (attempt.start, middle)):
-                self._queue.appendleft(replace(attempt, start=start, stop=stop, tries=0, part=True))
-            return []
-        return self._part(attempt, None)
-
-    def _part(self, attempt: Attempt, commit: Commit | None) -> Finished:
-        """Files a finished part; returns its shard if that was the last one."""
-        shard = attempt.shard
-        parts = self._parts.setdefault(shard.name, [])
-        parts.append(Part(attempt.start, attempt.stop, commit, attempt.error, attempt.tries))
-        if sum(part.stop - part.start for part in parts) < shard.rows:
-            return []
-        return [Split(shard, sorted(self._parts.pop(shard.name), key=lambda part: part.start))]
 
     def _bury(self, member: Member, cause: str, ref: Any) -> Finished:
         """Removes a worker that died, and decides what becomes of its tasks."""
@@ -331,7 +260,7 @@ class Pool:
         for attempt in reversed(list(member.in_flight.values())):
             self._event(member, attempt, f"worker died: {cause}")
             attempt.alone = True
-            finished += self._blame(attempt, f"its worker died: {cause}")
+            finished += self._tasks.blame(attempt, f"its worker died: {cause}")
         if not member.in_flight:
             self._event(member, None, f"worker died: {cause}")
         return finished
@@ -370,10 +299,9 @@ class Pool:
                 limit = self._limit(attempt)
                 self._event(member, attempt, f"hung: no result after {limit:g} s; its worker was ended")
                 # one hang is proof enough to cut a task; only a single row is given more chances
-                finished += self._blame(attempt, f"no result after {limit:g} s", cut_now=True)
+                finished += self._tasks.blame(attempt, f"no result after {limit:g} s", cut_now=True)
             else:
-                attempt.tries -= 1
-                self._queue.appendleft(attempt)
+                self._tasks.again(attempt)
         return finished
 
     def _check_start(self, now: float) -> None:

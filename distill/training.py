@@ -62,7 +62,8 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # beside the driver, so that no node's death can take it along and leave the driver alive
-    relay: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Relay).remote()
+    actor: Any = ray.remote(num_cpus=0)(_Relay)
+    relay = actor.options(scheduling_strategy=here).remote()
     trainer = TorchTrainer(
         _rank_loop,
         train_loop_config={"job": job.to_json(), "relay": relay},
