@@ -91,6 +91,7 @@ class Driver(Process):
     def start(self) -> None:
         """Starts it as the spec says now."""
         self.spec.save(Path(self.words[1]))
+        self.before = set(self.seen) | self.pids()
         super().start()
 
     def hurry(self) -> None:
@@ -98,8 +99,12 @@ class Driver(Process):
         Path(f"{self.spec.marker}.hurry").touch()
 
     def at_work(self) -> bool:
-        """Whether a shard was begun in this life of the driver, or the driver has ended."""
-        return not self.look() or any(alive(pid) for pid in self.pids())
+        """Whether a shard was begun in this life of the driver, or the driver has ended.
+
+        Workers of its last life may still begin some: where it starts Ray itself, only its descendants count.
+        """
+        mine = self.pids() - self.before
+        return not self.look() or bool(mine if self.spec.address else mine & self.seen.keys())
 
     def pids(self) -> set[int]:
         """Processes that began a shard."""

@@ -51,7 +51,7 @@ def test_a_clock_that_is_set_changes_nothing(dice: random.Random, marker: str, t
     hours = {line[:13] for line in logged}
     assert len(hours) >= 3, "the driver's clock was set, too"
     assert_nothing_lost(Storage.open(spec.workdir), spec.rows)
-    note("clock set an hour forwards, then a day backwards", 0.0)
+    note("clock set an hour forwards, then a day backwards", None)
 
 
 def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
              for line in Path("/proc/stat").read_text().splitlines()]  # fmt: skip
     moved.write_text("\n".join(lines) + "\n")
     code = (
-        "import psutil; from cluster.actor import identify\n"
+        "import psutil; from cluster.process import identify\n"
         f"print(psutil.Process({os.getpid()}).create_time(), *identify(psutil.Process({os.getpid()})))"
     )
     command = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" /proc/stat && exec "$2" -c "$3"', "sh"]
@@ -73,7 +73,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     import psutil
 
-    from cluster.actor import identify
+    from cluster.process import identify
 
     created, pid, start = map(float, done.stdout.split())
     assert created == pytest.approx(psutil.Process().create_time() + 3600, abs=1), "the boot time was moved"

@@ -51,13 +51,13 @@ def test_a_driver_killed_again_and_again_loses_nothing(
                 driver.look()
                 kill(driver.process.pid)
             until(lambda: not driver.look(), death)
-            died, old, code = time.monotonic(), driver.pids() | driver.seen.keys(), driver.process.wait()
+            died, code = time.monotonic(), driver.process.wait()
             if code == 0 and death == RANDOM:
                 break  # it was quicker
             assert code == -9, driver.errors.read_text()[-3000:]
             ended, death = death, next(deaths, "")
             driver.start()
-            until(lambda old=old: driver.pids() - old or not driver.look(), "work of the next life")
+            until(driver.at_work, "work of the next life")
             times[ended] = time.monotonic() - died
         driver.hurry()
         driver.wait()

@@ -84,11 +84,10 @@ def test_a_run_whose_head_is_killed_says_so_and_finishes_on_another_cluster(
         assert "the same command continues" in said
         assert "Traceback" not in said
         assert ended < 30
-        before = driver.pids()
         spec.address = None
         driver.start()
         driver.hurry()
-        until(lambda: driver.pids() - before or not driver.look(), "work on the new cluster")
+        until(driver.at_work, "work on the new cluster")
         seconds = time.monotonic() - killed
         driver.wait()
     assert_nothing_lost(Storage.open(spec.workdir), ROWS)
