@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
@@ -49,13 +49,13 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[FlakyS3]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_works(
-    s3: FlakyS3, dice: random.Random, marker: str, tmp_path: Path
+    s3: FlakyS3, dice: random.Random, marker: str, tmp_path: Path, faults: Callable[[list[str]], list[str]]
 ) -> None:
     gate = tmp_path / "gate"
     spec = Spec("s3://bucket/run", marker, seconds=0.2, poison=123, gate=str(gate))
     times: dict[str, float] = {}
     with Driver(spec) as driver:
-        outages = list(OUTAGES)
+        outages = faults(list(OUTAGES))
         dice.shuffle(outages)
         for mode in outages:
             done = len(s3.commits("first"))

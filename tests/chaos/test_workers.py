@@ -129,7 +129,7 @@ def test_a_worker_that_is_stopped_and_answers_nobody_is_replaced_and_ended(
     run: MakeRun, dice: random.Random, marker: str
 ) -> None:
     """SIGSTOP: a process that neither works nor dies when it is asked to."""
-    engine = run(shard_timeout_s=6.0)
+    engine = run(shard_timeout_s=4.0)
     spec = Spec(engine.storage.url, marker)
     working = Working(engine, stage(Recorded, 80, 4, marker=marker, seconds=0.2))
     until(lambda: in_work(spec), "a shard in work")
@@ -142,4 +142,4 @@ def test_a_worker_that_is_stopped_and_answers_nobody_is_replaced_and_ended(
     assert engine.table("first").rejects() == []
     assert not alive(victim), "the stage ended and a process of it lives"
     if lost:
-        note("worker stopped (SIGSTOP), found by the time limit of 6 s", seconds)
+        note("worker stopped (SIGSTOP), found by the time limit of 4 s", seconds)
