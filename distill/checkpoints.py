@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +25,63 @@ WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(folder: Path, engine: Any, state: dict[str, Any], keep: int) -> Path:
-    """Writes `folder/step-N` with N = state["step"]; called by every rank, written by rank 0.
+class CheckpointWriter:
+    """Writes checkpoints of a training while it goes on; a context manager that ends when the last one is whole.
 
-    The newest `keep` checkpoints stay, and the one that state["best_step"] names.
-
-    Raises:
-        RunError: a weight is no number; nothing is written, and the checkpoints before stay.
+    Args:
+        folder: where checkpoints lie.
+        keep: the newest so many stay, and the one that state["best_step"] names.
     """
-    weights, moments = full_state(engine)
-    if lost := [name for name, weight in weights.items() if not weight.isfinite().all()]:
-        raise RunError(
-            f"after step {state['step']} the weights of {lost[0]} are no numbers, {len(lost)} of "
-            f"{len(weights)} tensors in all. The last checkpoint stays. Lower training.learning_rate."
-        )
-    target = folder / f"step-{state['step']:08d}"
-    if dist.get_rank() == 0:
-        partial = folder / f".{target.name}.partial"
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, engine: Any, state: dict[str, Any]) -> None:
+        """Takes a copy of weights, moments and state; called by every rank. Rank 0 writes it to `step-N` meanwhile.
+
+        Raises:
+            RunError: a weight is no number; nothing is written, and the checkpoints before stay.
+        """
+        weights, moments = full_state(engine)
+        if lost := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+            raise RunError(
+                f"after step {state['step']} the weights of {lost[0]} are no numbers, {len(lost)} of "
+                f"{len(weights)} tensors in all. The last checkpoint stays. Lower training.learning_rate."
+            )
+        self.wait()
+        if dist.get_rank() == 0:
+            self._pending = self._pool.submit(self._write, weights, moments, json.dumps(state, indent=1))
+
+    def wait(self) -> None:
+        """Until the checkpoint in hand is whole; raises what went wrong with it."""
+        if self._pending:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _write(self, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: str) -> None:
+        step, best = (json.loads(state)[key] for key in ("step", "best_step"))
+        target = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(weights, partial / WEIGHTS)
         save_file(moments, partial / MOMENTS)
-        (partial / STATE).write_text(json.dumps(state, indent=1))
+        (partial / STATE).write_text(state)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        best = f"step-{state['best_step']:08d}" if state.get("best_step") is not None else None
-        for old in sorted(folder.glob("step-*"))[:-keep]:
-            if old.name != best:
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            if best is None or old.name != f"step-{best:08d}":
                 shutil.rmtree(old)
-    dist.barrier()
-    return target
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True)
+        self.wait()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

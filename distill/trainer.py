@@ -24,7 +24,7 @@ from cluster.errors import InputError, RunError
 from cluster.storage import Storage
 from cluster.tables import Table
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
-from distill.checkpoints import load_moments, load_weights, newest_checkpoint, read_state, save_checkpoint
+from distill.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import default_device, load_model, normalizes, passage_text, resolve_dtype
@@ -203,7 +203,11 @@ class _Rank:
     def train(self) -> dict[str, Any]:
         """Runs all steps that are left, keeps the best checkpoint, exports it."""
         state = self.state
-        with Trackers(self.training.trackers if self.rank == 0 else [], self.output, self._hyperparameters()) as track:
+        trackers = self.training.trackers if self.rank == 0 else []
+        with (
+            Trackers(trackers, self.output, self._hyperparameters()) as track,
+            CheckpointWriter(self.checkpoints, self.training.keep_checkpoints) as writer,
+        ):
             self._trackers = track
             if self.rank == 0:
                 size = self.queries_per_step
@@ -224,7 +228,7 @@ class _Rank:
                         self._judge(state)
                     due = self.training.checkpoint_every and state["step"] % self.training.checkpoint_every == 0
                     if evaluate or last or due:
-                        save_checkpoint(self.checkpoints, self.engine, state, self.training.keep_checkpoints)
+                        writer.save(self.engine, state)
         return self._finish(state)
 
     def _plan(self, step: int) -> StepPlan:

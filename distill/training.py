@@ -31,10 +31,12 @@ def build(
         "lists": lists.fingerprint,
         "passages": passages.fingerprint,
     }
-    return run.once("training", fingerprint, lambda: _train(run, training, student), title="training")
+    return run.once(
+        "training", fingerprint, lambda: _train(run, training, student, lists.storage.url), title="training"
+    )
 
 
-def _train(run: Run, training: TrainingSettings, student: StudentSettings) -> dict[str, Any]:
+def _train(run: Run, training: TrainingSettings, student: StudentSettings, tables: str) -> dict[str, Any]:
     workdir = run.storage.local_path
     if workdir is None:
         raise InputError(
@@ -42,7 +44,7 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings) -> di
             "workdir on a shared file system; the stages before it run on object stores too."
         )
     output = workdir / "training"
-    job = TrainingJob(training, student, run.storage.url, str(output), str(workdir / "model"))
+    job = TrainingJob(training, student, tables, str(output), str(workdir / "model"))
     output.mkdir(parents=True, exist_ok=True)
     (output / "job.json").write_text(job.to_json())
     return _on_ray(run, job, output)

@@ -116,11 +116,21 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
 
 
 @app.command()
-def status(workdir: WorkdirArgument) -> None:
-    """Show how far a run is: shards, drops, rejects and throughput, from its files alone."""
-    from launcher.outcome import print_status
+def status(
+    workdir: WorkdirArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="show it again every two seconds, until Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for machines")] = False,
+) -> None:
+    """Show how far a run is: shards, rejects, throughput, time left, slow workers; from its files alone."""
+    from launcher.outcome import print_status, watch_status
 
-    print_status(_existing(workdir))
+    if watch and as_json:
+        raise typer.BadParameter("choose --watch or --json")
+    storage = _existing(workdir)
+    if watch:
+        watch_status(storage)
+    else:
+        print_status(storage, as_json=as_json)
 
 
 @app.command()
@@ -141,6 +151,31 @@ def evaluate(
 
     encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)
     print_metrics(judge(encoder, dataset, split, output, dimensions=dimensions), output)
+
+
+@app.command()
+def train(
+    *,
+    lists: Annotated[str, typer.Option(help="scored lists: JSON lines (.gz too), or the workdir of a run")],
+    student: Annotated[str, typer.Option(help="model to train: path, packaged name or hub id")],
+    output: Annotated[Path, typer.Option(help="folder for checkpoints, metrics and the model")],
+    ranks: Annotated[int | None, typer.Option(min=1, help="data-parallel ranks that Ray places")] = None,
+    dev_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="share of queries that judge, of a file")] = 0.1,
+    changes: SetOption = None,
+) -> None:
+    """Train a student on scored lists alone.
+
+    Ray places the ranks; under torchrun or srun this process is one of them:
+    torchrun --nproc-per-node 8 -m launcher.cli train --lists … --student … --output …
+    """
+    from launcher import train as training
+
+    options = training.read_options(student, ranks, dev_fraction, changes or [])
+    if training.is_rank():
+        record = training.train_as_rank(lists, output, options, _say)
+    else:
+        record = training.train_on_ray(lists, output, options)
+    _say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
 
 @app.command()

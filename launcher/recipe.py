@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -31,6 +31,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 Place = tuple[str, ...]  # the way to a field: ("teachers", "bm25", "weight")
+S = TypeVar("S", bound=Settings)
 
 
 class Recipe(Settings):
@@ -146,24 +147,39 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = _locate(source)
     data, places = _read(path)
+    return _validate(Recipe, data, places, overrides, f"the recipe {path}", str(path))
+
+
+def validate_options(model: type[S], data: dict[str, Any], overrides: Sequence[str]) -> S:
+    """Settings of a command that has no recipe, from its options and `--set`.
+
+    Raises:
+        InputError: naming every problem with its place, value and remedy.
+    """
+    return _validate(model, data, {}, overrides, "the command", "options")
+
+
+def _validate(
+    model: type[S], data: dict[str, Any], places: dict[Place, str], overrides: Sequence[str], what: str, file: str
+) -> S:
     problems: list[str] = []
     for override in overrides:
         problem = _override(data, places, override)
         if problem:
             problems.append(problem)
     try:
-        recipe = Recipe.model_validate(data)
+        valid = model.model_validate(data)
     except ValidationError as error:
-        problems += _explain(error, places, str(path))
-        raise InputError(_message(path, problems)) from None
+        problems += _explain(error, places, file)
+        raise InputError(_message(what, problems)) from None
     if problems:
-        raise InputError(_message(path, problems))
-    return recipe
+        raise InputError(_message(what, problems))
+    return valid
 
 
-def _message(path: Path, problems: list[str]) -> str:
+def _message(what: str, problems: list[str]) -> str:
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"the recipe {path} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+    return f"{what} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _check_names(named: dict[str, Any]) -> None:

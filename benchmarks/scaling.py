@@ -1,0 +1,139 @@
+"""Steps of the trainer on 1, 2 and 4 gloo ranks of this machine, against the model of `distill/scaling.py`.
+
+    python -m benchmarks.scaling [--queries 48] [--ranks 1 2 4]
+
+Every rank has one thread. The machine's numbers are measured first: the encoder's operations a second on one rank, and
+the bandwidth of an all-reduce between ranks. Texts are random token ids of random lengths, the student is MiniLM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import socket
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LENGTH, CORPUS, STEPS = 10, 2000, 3
+MODEL = "all-MiniLM-L6-v2"
+
+
+def write_texts(folder: Path, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random token files; (N, L) lists and scores."""
+    import pyarrow as pa
+
+    from distill.tokens import _SCHEMA
+
+    random = np.random.default_rng(0)
+    for name, count, low, high in (("queries", queries, 8, 20), ("passages", CORPUS, 60, 128)):
+        ids = [random.integers(1000, 30_000, random.integers(low, high)).astype(np.int32) for _ in range(count)]
+        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            writer.write_batch(pa.record_batch([pa.array(ids, type=_SCHEMA.field(0).type)], schema=_SCHEMA))
+    lists = np.stack([random.permutation(CORPUS)[:LENGTH] for _ in range(queries)])
+    return lists, np.sort(random.random(lists.shape), axis=1)[:, ::-1].astype(np.float32).copy()
+
+
+def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results: Any) -> None:
+    os.environ.update(
+        RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
+    )  # fmt: skip
+    import torch
+    import torch.distributed as dist
+
+    from distill.batches import plan_step
+    from distill.encoder import load_model, resolve_dtype
+    from distill.engine import join_ranks, start_engine, step_optimizer
+    from distill.losses import LossSettings
+    from distill.settings import StudentSettings, TrainingSettings
+    from distill.step import Stepper, Student
+    from distill.tokens import TokenFile
+
+    torch.set_num_threads(1)
+    join_ranks("cpu")
+    model = load_model(StudentSettings(model=MODEL), "cpu")
+    lists, scores = write_texts(folder / str(number), queries)
+    tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
+    engine = start_engine(Student(model, "cpu", resolve_dtype("auto", "cpu")), TrainingSettings(), ranks)
+    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 30, model.tokenizer.pad_token_id)
+    plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)
+    seconds, padded = [], 0
+    for _ in range(STEPS + 1):  # the first one warms up
+        dist.barrier()
+        begun = time.perf_counter()
+        padded = stepper.run(plan, scores[plan.queries]).padded_tokens
+        step_optimizer(engine)
+        dist.barrier()
+        seconds.append(time.perf_counter() - begun)
+    probe, times = torch.ones(8 << 20), []
+    for _ in range(3):
+        dist.barrier()
+        begun = time.perf_counter()
+        dist.all_reduce(probe)
+        times.append(time.perf_counter() - begun)
+    weights = sum(
+        each.numel() for name, each in model.named_parameters() if each.ndim == 2 and "embeddings" not in name
+    )
+    parameters = sum(each.numel() for each in model.parameters())
+    bandwidth = 2 * probe.numel() * 4 * (ranks - 1) / ranks / min(times)
+    results.put((number, statistics.median(seconds[1:]), padded, weights, parameters, bandwidth, len(plan.passages)))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def measure(ranks: int, queries: int) -> list[tuple[Any, ...]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(ranks):
+            (Path(name) / str(number)).mkdir()
+        arguments = (ranks, port, Path(name), queries, results)
+        processes = [context.Process(target=rank, args=(number, *arguments)) for number in range(ranks)]
+        for process in processes:
+            process.start()
+        found = sorted(results.get(timeout=300) for _ in processes)
+        for process in processes:
+            process.join()
+    return found
+
+
+def main() -> None:
+    from distill.scaling import Machine, Work, step_time
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=48)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    found = {ranks: measure(ranks, options.queries) for ranks in options.ranks}
+    _, alone, padded, weights, parameters, _, passages = found[min(found)][0]
+    length = padded / (passages + options.queries)  # near enough: queries are few tokens
+    work = Work(options.queries, passages, length, length, weights, parameters, 6, 384, 384)
+    slow = Machine(1.0, 5e10, 1e10, 1 << 30, 1.0, 1.0, 1e-4, cores)
+    rest = step_time(work, slow, 1)
+    flops = step_time(work, slow, 1).encode / (alone - rest.loss - rest.optimizer)
+    print("| ranks | bandwidth between ranks | measured | model | model : measured |")
+    print("|---|---|---|---|---|")
+    for ranks, each in found.items():
+        seconds, bandwidth = statistics.median(one[1] for one in each), statistics.median(one[5] for one in each)
+        machine = replace(slow, flops=flops, inside=max(bandwidth, 1.0))
+        total = step_time(work, machine, ranks).total
+        print(f"| {ranks} | {bandwidth / 1e9:.2f} GB/s | {seconds:.2f} s | {total:.2f} s | {total / seconds:.2f} |")
+    print(
+        f"\n{MODEL}, {options.queries} lists of {LENGTH}, {passages} passages, {padded:,} tokens a step, "
+        f"{cores} cores, one thread a rank, {flops / 1e9:.0f} GFLOP/s of the encoder on one rank."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""`listwise train`: lists in, student out, with no stage before. On Ray's ranks, or as a rank of torchrun or srun."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cluster.errors import InputError, ListwiseError
+from cluster.settings import ClusterSettings, Settings
+from cluster.storage import Storage
+from cluster.tables import Table
+from distill.settings import StudentSettings, TrainingSettings
+from launcher.recipe import validate_options
+
+DEV_FRACTION = 0.1
+
+
+class TrainOptions(Settings):
+    """The sections of a recipe that training from lists needs."""
+
+    student: StudentSettings
+    training: TrainingSettings = TrainingSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    dev_fraction: float = Field(DEV_FRACTION, ge=0, lt=1)
+
+
+def read_options(student: str, ranks: int | None, dev_fraction: float, changes: Sequence[str]) -> TrainOptions:
+    """Options of the command line as settings.
+
+    Raises:
+        InputError: naming every problem with its option and remedy.
+    """
+    training = {"ranks": ranks} if ranks else {}
+    data = {"student": {"model": student}, "training": training, "dev_fraction": dev_fraction}
+    return validate_options(TrainOptions, data, changes)
+
+
+def is_rank() -> bool:
+    """Whether torchrun or srun started this process as one of its ranks.
+
+    Raises:
+        InputError: one of several tasks of srun that cannot find each other.
+    """
+    if "RANK" in os.environ:
+        return True
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1 and "MASTER_ADDR" not in os.environ:
+        return False
+    if "MASTER_ADDR" not in os.environ:
+        raise InputError(
+            "srun started several tasks, and none knows where the first one is. Before srun: export "
+            'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500'
+        )
+    return "SLURM_PROCID" in os.environ
+
+
+def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable[[str], None]) -> dict[str, Any]:
+    """Trains as one rank of many; Ray is not needed. Rank 0 writes the tables, and says what happens.
+
+    Raises:
+        ListwiseError: the same on every rank, so that none waits for one that is gone.
+    """
+    import torch.distributed as dist
+
+    from distill.encoder import default_device
+    from distill.engine import join_ranks
+    from distill.trainer import TrainingJob, train
+
+    rank, _ = join_ranks(default_device())
+    try:
+        outcome: list[Any] = [None]
+        if rank == 0:
+            try:
+                outcome = [(None, prepare(lists, output, options.dev_fraction))]
+            except ListwiseError as error:
+                outcome = [((type(error), str(error)), "")]
+        dist.broadcast_object_list(outcome)
+        failure, tables = outcome[0]
+        if failure:
+            raise failure[0](failure[1])
+        training, model = str(output / "training"), str(output / "model")
+        job = TrainingJob(options.training, options.student, tables, training, model)
+        return train(job, on_record=lambda record: say(json.dumps(record)))
+    finally:
+        dist.destroy_process_group()
+
+
+def train_on_ray(lists: str, output: Path, options: TrainOptions) -> dict[str, Any]:
+    """Trains on ranks that Ray places; the same call again continues, or finds it done.
+
+    Raises:
+        ListwiseError: bad lists, or a training that failed.
+    """
+    from cluster.run import Run
+    from distill.training import build
+
+    tables = Storage.open(prepare(lists, output, options.dev_fraction))
+    with Run(str(output), options.cluster) as run:
+        read = (Table.open(tables, "lists"), Table.open(tables, "passages"))
+        return build(run, options.training, options.student, *read)
+
+
+def prepare(lists: str, output: Path, dev_fraction: float) -> str:
+    """Url of the tables to train from: those of a run, or those that are made of a file of lists.
+
+    Raises:
+        InputError: there is no such file or run, or the file holds something else.
+    """
+    if "://" in lists or Path(lists).expanduser().is_dir():
+        storage = Storage.open(lists)
+        for name in ("lists", "passages"):
+            try:
+                complete = Table.open(storage, name).complete
+            except KeyError:
+                complete = False
+            if not complete:
+                raise InputError(
+                    f"--lists {lists}: the table `{name}` is not there or not finished. Expected the workdir of a run "
+                    "(listwise run RECIPE --until lists), or a file of JSON lines."
+                )
+        return storage.url
+    from distill.given import write_tables
+
+    storage = Storage.open(str(output))
+    write_tables(Path(lists).expanduser(), storage, dev_fraction)
+    return storage.url
