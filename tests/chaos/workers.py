@@ -94,18 +94,17 @@ class DiesInWrite(Recorded):
 
     def _watch(self) -> None:
         while not Path(self.flag).exists():
-            for name in os.listdir("/proc/self/fd"):
+            for file in Path("/proc/self/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    target = f"/proc/self/fd/{name}"
-                    if not self._is_written(target):
+                    if not self._is_written(file):
                         continue
                     time.sleep(self.patience)
-                    if self._is_written(target) and once(self.flag, str(Path(target).readlink())):
+                    if self._is_written(file) and once(self.flag, str(file.readlink())):
                         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _is_written(self, file: str) -> bool:
+    def _is_written(self, file: Path) -> bool:
         """Whether this open file is a put that has not been renamed to its final name."""
-        path = str(Path(file).readlink())
+        path = str(file.readlink())
         return path.startswith(self.folder) and "#" in path
 
 
