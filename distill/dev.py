@@ -121,7 +121,9 @@ class DevEvaluator:
             found.append(near.indices)
             where = place[start : start + rows]
             inside = (where >= 0) & (where < len(passages))
-            listed.append(similarity.gather(1, where.clamp(0, len(passages) - 1)) * inside)
+            # a place outside of this rank's stands on its edge meanwhile, and what was left out there is minus infinity
+            near_edge = similarity.gather(1, where.clamp(0, len(passages) - 1))
+            listed.append(near_edge.masked_fill(~inside, 0.0))
         return torch.cat(values), torch.cat(found), torch.cat(listed)
 
     def _encode(

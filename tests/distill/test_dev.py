@@ -94,3 +94,16 @@ def test_ranks_together_find_what_brute_force_finds(world_size, workdir, tiny_en
 def test_passage_that_was_left_out_of_a_list_is_passed_over(workdir):
     lists = Table.open(Storage.open(str(workdir)), "lists").read().to_pylist()
     assert any(each["left_out_row"] is not None for each in lists if each["split"] == "dev")
+
+
+@pytest.mark.parametrize("edge", [0, 2])
+def test_what_was_left_out_at_the_edge_of_a_rank_spoils_no_similarity(edge):
+    """A listed passage of another rank, and an empty slot, look at the edge of this rank's passages meanwhile."""
+    import torch
+
+    from distill.dev import DevEvaluator
+
+    queries, passages = torch.eye(3)[:1], torch.eye(3) + 0.5
+    place = torch.tensor([[1, -7, 9, -1]])  # one of this rank, two of others, one empty
+    _, _, listed = DevEvaluator._search(object.__new__(DevEvaluator), queries, passages, place, torch.tensor([edge]))
+    assert listed.tolist() == [[0.5, 0.0, 0.0, 0.0]]
