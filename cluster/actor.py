@@ -17,7 +17,6 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 import ray
 
 from cluster.errors import DamagedError, InputError, RunError
+from cluster.process import identify, machine_id
 from cluster.storage import STORAGE_ERRORS, Storage
 from cluster.tables import Commit, Shard, publish, put_rejects, put_rows, read_checked
 from cluster.worker import Output, Task
@@ -289,22 +289,3 @@ def describe(error: BaseException) -> str:
     """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-def identify(process: psutil.Process) -> tuple[int, float]:
-    """A process's id and its start, which tells it from a later process that is given the same id.
-
-    On Linux the start counts from the boot: as a time of day it would move when the clock is set.
-    """
-    stat = Path(f"/proc/{process.pid}/stat")
-    if not stat.exists():
-        return process.pid, process.create_time()
-    # the name in parentheses may hold spaces; field 22 is the start
-    return process.pid, float(stat.read_text().rpartition(")")[2].split()[19])
-
-
-def machine_id() -> str:
-    """The same for two processes that see each other's process ids."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    namespace = Path("/proc/self/ns/pid")
-    return (boot.read_text().strip() + str(namespace.readlink())) if boot.exists() else socket.gethostname()

@@ -17,8 +17,9 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.actor import POOL_VARIABLE, Job, Place, identify, machine_id
+from cluster.actor import POOL_VARIABLE, Job, Place
 from cluster.errors import RunError
+from cluster.process import identify, machine_id
 from cluster.settings import ClusterSettings
 
 GRACE_S = 3.0  # for a process to end by itself

@@ -9,6 +9,7 @@ next death shows which of the two was to blame.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from ray.exceptions import RayActorError, RayError
 from cluster.actor import Done, Failure, Job, Place, ShardActor
 from cluster.errors import DamagedError, InputError, RunError
 from cluster.handover import Processes, wait_until_gone
+from cluster.log import Event
 from cluster.session import describe_cluster, describe_request, free, places_for
 from cluster.settings import ClusterSettings
 from cluster.stage import Stage
@@ -41,9 +43,12 @@ class Member:
     ready: bool = False
     is_async: bool = False
     in_flight: dict[Any, Attempt] = field(default_factory=dict)
-    shards: int = 0
-    units: int = 0
-    seconds: float = 0.0
+    taken: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=32))
+
+    @property
+    def at_work(self) -> list[Attempt]:
+        """Its tasks that are being done: of a worker that does one at a time, the other is only read."""
+        return list(self.in_flight.values())[: None if self.is_async else 1]
 
     @property
     def node(self) -> str:
@@ -51,18 +56,11 @@ class Member:
         return self.place.node if self.place else "-"
 
 
-@dataclass(frozen=True)
-class Event:
-    """One line of the stage's log."""
-
-    text: str
-    worker: str = "-"
-    node: str = "-"
-    shard: str = "-"
-
-
 class Pool:
-    """Workers of one stage. A context: leaving it ends them and waits until their resources are free."""
+    """Workers of one stage. A context: leaving it ends them and waits until their resources are free.
+
+    While it runs, its `members`, `tasks`, `slots` and `taken` (units and seconds of the latest tasks) may be looked at.
+    """
 
     def __init__(self, stage: Stage, job: Job, settings: ClusterSettings, log: Callable[[Event], None]) -> None:
         self.job = job
@@ -71,7 +69,8 @@ class Pool:
         self.log = log
         self.members: list[Member] = []
         self._payload = [ray.put((stage.worker, stage.arguments))]
-        self._tasks = Tasks([], settings.shard_attempts)
+        self.taken: deque[tuple[int, float]] = deque(maxlen=512)
+        self.tasks = Tasks([], settings.shard_attempts)
         self._calls: dict[Any, tuple[str, Member]] = {}
         self._processes = Processes()
         self._held = {"GPU": pool.gpus, **pool.resources}
@@ -94,15 +93,20 @@ class Pool:
             if kind is None:
                 raise  # else the error that is already on its way says more
 
+    @property
+    def slots(self) -> int:
+        """Tasks that are being done at a time, when there are enough."""
+        return sum(IN_FLIGHT if member.is_async else 1 for member in self.members if member.ready)
+
     # ---- the loop
 
-    def run(self, shards: list[Shard]) -> Iterator[Commit | Split]:
-        """Does the shards in any order; yields what became of each.
+    def run(self, shards: list[Shard]) -> Iterator[Commit | Split | None]:
+        """Does the shards in any order; yields what became of each, and None whenever it is worth a look at the pool.
 
         Raises:
             InputError, RunError, DamagedError: see the module's text and `Failure`.
         """
-        self._tasks = Tasks(shards, self.settings.shard_attempts)
+        self.tasks = Tasks(shards, self.settings.shard_attempts)
         outstanding = len(shards)
         while outstanding:
             self._hire(outstanding)
@@ -122,6 +126,7 @@ class Pool:
             for finished in self._check_time():
                 outstanding -= 1
                 yield finished
+            yield None
 
     def _hire(self, outstanding: int) -> None:
         """Keeps as many workers as are wanted, useful and placeable; new nodes are noticed within seconds."""
@@ -155,16 +160,16 @@ class Pool:
             # a second task must not be taken from a worker that is idle or about to be ready
             waiting = sum(not member.in_flight for member in self.members) if depth else 0
             for member in self.members:
-                if len(self._tasks.queue) <= waiting:
+                if len(self.tasks.queue) <= waiting:
                     break
                 busy = any(attempt.alone for attempt in member.in_flight.values())
                 if member.ready and len(member.in_flight) == depth and not busy:
                     index = 0
                     if member.in_flight:  # a suspect waits for a worker of its own
-                        index = next((i for i, a in enumerate(self._tasks.queue) if not a.alone), -1)
+                        index = next((i for i, a in enumerate(self.tasks.queue) if not a.alone), -1)
                     if index >= 0:
-                        attempt = self._tasks.queue[index]
-                        del self._tasks.queue[index]
+                        attempt = self.tasks.queue[index]
+                        del self.tasks.queue[index]
                         self._send(member, attempt)
 
     def _send(self, member: Member, attempt: Attempt) -> None:
@@ -218,11 +223,11 @@ class Pool:
         self._storage_failing_since = None
         if member.place:
             self._processes.add(member.place, result.children)
-        member.shards += 1
-        member.units += commit.units
-        member.seconds += commit.seconds
+        taken = commit.units, time.monotonic() - attempt.clock  # with reading, waiting and writing
+        member.taken.append(taken)
+        self.taken.append(taken)
         self._event(member, attempt, f"done: {commit.rows} rows in {commit.seconds:.2f} s", result.log)
-        return self._tasks.done(attempt, commit)
+        return self.tasks.done(attempt, commit)
 
     def _failure(self, member: Member, attempt: Attempt, failure: Failure) -> Finished:
         self._event(member, attempt, f"{failure.kind}: {failure.error}", failure.log)
@@ -235,12 +240,12 @@ class Pool:
         if failure.kind == "storage":
             self._ride_out(attempt, failure.error)
             return []
-        return self._tasks.blame(attempt, failure.error)
+        return self.tasks.blame(attempt, failure.error)
 
     def _ride_out(self, attempt: Attempt, error: str) -> None:
         """Storage that fails is no row's fault: wait longer and longer, up to the time limit."""
         now = time.monotonic()
-        self._tasks.again(attempt)
+        self.tasks.again(attempt)
         self._storage_failing_since = self._storage_failing_since or now
         failing = now - self._storage_failing_since
         if failing > self.settings.storage_timeout_s:
@@ -260,7 +265,7 @@ class Pool:
         for attempt in reversed(list(member.in_flight.values())):
             self._event(member, attempt, f"worker died: {cause}")
             attempt.alone = True
-            finished += self._tasks.blame(attempt, f"its worker died: {cause}")
+            finished += self.tasks.blame(attempt, f"its worker died: {cause}")
         if not member.in_flight:
             self._event(member, None, f"worker died: {cause}")
         return finished
@@ -299,9 +304,9 @@ class Pool:
                 limit = self._limit(attempt)
                 self._event(member, attempt, f"hung: no result after {limit:g} s; its worker was ended")
                 # one hang is proof enough to cut a task; only a single row is given more chances
-                finished += self._tasks.blame(attempt, f"no result after {limit:g} s", cut_now=True)
+                finished += self.tasks.blame(attempt, f"no result after {limit:g} s", cut_now=True)
             else:
-                self._tasks.again(attempt)
+                self.tasks.again(attempt)
         return finished
 
     def _check_start(self, now: float) -> None:

@@ -1,64 +1,96 @@
-"""Progress on the terminal: one bar a stage with rate and time left, or one line a stage where there is no terminal."""
+"""Progress on the terminal: a bar for the stage in work with what goes on in it, and one line for each that is over."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cluster.heartbeat import Heartbeat, describe, duration, rate
+
+TITLE_WIDTH = 22
 
 
 class TaskHandle:
-    """One bar. Cheap to call for every shard."""
+    """One stage in work. Cheap to call for every shard; what is shown is made when the screen is drawn."""
 
-    def __init__(self, title: str, total: int, unit: str, bars: Bars | None) -> None:
+    def __init__(self, title: str, total: int, unit: str) -> None:
         self.title = title
         self.unit = unit
+        self.total = total
         self.done = 0
+        self.before = 0
         self.tokens = 0
         self.text = ""
-        self._bars = bars
+        self.beat: Heartbeat | None = None
+        self.over = False
         self._begun = time.monotonic()
-        self._id: Any = bars.add_task(title, total=total, rate="", note="") if bars else None
 
     def advance(self, units: int = 1, tokens: int = 0) -> None:
         """Notes finished units and the tokens they took."""
         self.done += units
         self.tokens += tokens
-        if self._bars:
-            self._bars.update(self._id, advance=units, rate=self.rate())
 
     def resumed(self, units: int) -> None:
         """Notes units that an earlier run did: they fill the bar and do not count in the rate."""
-        if self._bars and units:
-            self._bars.update(self._id, advance=units)
+        self.before += units
 
     def resize(self, total: int) -> None:
         """Sets the number of units that fill the bar, where it is known only after the start."""
-        if self._bars:
-            self._bars.update(self._id, total=total)
+        self.total = total
 
     def note(self, text: str) -> None:
-        """Shows a short text beside the bar: a loss, a count of rejects."""
+        """Shows a short text under the bar: a loss, a learning rate."""
         self.text = text
-        if self._bars:
-            self._bars.update(self._id, note=text)
+
+    def show(self, beat: Heartbeat) -> None:
+        """Shows what goes on in a stage over shards."""
+        self.beat = beat
 
     def rate(self) -> str:
         """Units and tokens per second, in words."""
         seconds = max(time.monotonic() - self._begun, 1e-6)
-        rate = f"{self.done / seconds:,.0f}/s"
-        return f"{rate}, {self.tokens / seconds:,.0f} tokens/s" if self.tokens else rate
+        text = f"{rate(self.done / seconds)}/s"
+        return f"{text}, {rate(self.tokens / seconds)} tokens/s" if self.tokens else text
 
     def summary(self) -> str:
         """One line for the end of the stage."""
         seconds = time.monotonic() - self._begun
-        note = f", {self.text}" if self.text else ""
-        return f"{self.title}: {self.done:,} in {seconds:.1f} s ({self.rate()}{note})"
+        more = [self.rate()]
+        if self.beat and self.beat.totals.rejects:
+            more.append(f"{self.beat.totals.rejects:,} rejected")
+        if self.beat and self.beat.state in ("failed", "interrupted"):
+            more.append(self.beat.state)
+        if self.text:
+            more.append(self.text)
+        return f"{self.title}: {self.done:,} in {seconds:.1f} s ({', '.join(more)})"
+
+    def __rich__(self) -> RenderableType:
+        """Two lines while it is in work, more where workers are slow; one when it is over."""
+        if self.over:
+            return Text(self.summary(), overflow="fold")
+        count = self.before + self.done
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(no_wrap=True, max_width=TITLE_WIDTH)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True, justify="right")
+        line.add_column(no_wrap=True, justify="right")
+        line.add_row(
+            self.title,
+            ProgressBar(total=self.total or None, completed=count, pulse=not self.total),
+            f"{count:,}/{self.total:,} {self.unit}" if self.total else f"{count:,} {self.unit}",
+            duration(time.monotonic() - self._begun),
+        )
+        notes = [*(describe(self.beat) if self.beat else [self.rate()]), *([self.text] if self.text else [])]
+        styles = ["dim", *("yellow" if note.startswith("slow: ") else "dim" for note in notes[1:])]
+        return Group(line, *(Padding(Text(n, s), (0, 0, 0, 2)) for n, s in zip(notes, styles, strict=True)))
 
 
 class Progress:
@@ -70,27 +102,19 @@ class Progress:
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[TaskHandle]:
-        """A bar for the time of the context; it stays on the screen, at whatever it has reached."""
+        """A bar for the time of the context; its last line stays on the screen, at whatever it has reached."""
+        handle = TaskHandle(title, total, unit)
         if self.quiet or not self.console.is_terminal:
-            handle = TaskHandle(title, total, unit, None)
             yield handle
-            if not self.quiet:
-                self.console.print(handle.summary(), highlight=False)
+            self.say(handle.summary())
             return
-        bars = Bars(
-            TextColumn("{task.description:<24}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]} {task.fields[note]}"),
-            console=self.console,
-            refresh_per_second=4,
-        )
-        with bars:
-            yield TaskHandle(title, total, unit, bars)
+        with Live(handle, console=self.console, refresh_per_second=4):
+            try:
+                yield handle
+            finally:
+                handle.over = True
 
     def say(self, text: str) -> None:
         """One line of its own, for what is worth keeping on the screen."""
         if not self.quiet:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -10,16 +9,18 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from cluster.aside import Aside
 from cluster.errors import DamagedError, InputError, RunError
-from cluster.progress import Progress, TaskHandle
+from cluster.log import StageLog
+from cluster.monitor import Monitor
+from cluster.progress import Progress
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
 from cluster.storage import Storage, patiently
-from cluster.tables import Commit, Plan, Table, check_fingerprint, publish, put_rejects
+from cluster.tables import Commit, Plan, Shard, Table, check_fingerprint, publish, put_rejects
 
 
 class Run:
@@ -124,16 +125,21 @@ class Run:
         return table, is_new
 
     def _work(self, stage: Stage, table: Table) -> None:
-        units = table.plan.units
-        with self.progress.task(stage.title, units, stage.table.unit) as handle:
-            handle.resumed(sum(commit.units for commit in table.commits()))
-            while missing := [shard for shard in table.plan.shards if shard.name not in table.committed()]:
-                try:
-                    self._pool(stage, table, missing, handle)
-                except DamagedError as damaged:
-                    self._repair(damaged)
+        aside = Aside(self.storage)
+        try:
+            with (
+                self.progress.task(stage.title, table.plan.units, stage.table.unit) as handle,
+                Monitor(table, handle, aside) as monitor,
+            ):
+                while missing := [shard for shard in table.plan.shards if shard.name not in table.committed()]:
+                    try:
+                        self._pool(stage, table, missing, monitor, aside)
+                    except DamagedError as damaged:
+                        self._repair(damaged)
+        finally:
+            aside.close()
 
-    def _pool(self, stage: Stage, table: Table, missing: list[Any], handle: TaskHandle) -> None:
+    def _pool(self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, aside: Aside) -> None:
         from cluster.actor import Job
         from cluster.pool import Pool, Split
 
@@ -142,21 +148,20 @@ class Run:
         job = Job(
             self.storage.url, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex
         )
-        log = StageLog(self.storage, stage.path)
-        rejected = sum(commit.rejects for commit in table.commits())
+        log = StageLog(self.storage, stage.path, aside)
         limit = self.settings.max_reject_fraction * table.plan.units
         try:
             with Pool(stage, job, self.settings, log.add) as pool:
                 for result in pool.run(missing):
+                    monitor.look(pool)
+                    if result is None:
+                        continue
                     commit = (
                         self._patiently(self._publish, stage, table, result) if isinstance(result, Split) else result
                     )
                     table.record(commit)
-                    handle.advance(commit.units, commit.tokens)
-                    rejected += commit.rejects
-                    if commit.rejects:
-                        handle.note(f"{rejected} rejected")
-                    if rejected > limit:
+                    monitor.done(commit)
+                    if monitor.totals.rejects > limit:
                         break
         finally:
             log.close()
@@ -295,41 +300,3 @@ class Run:
         if not self.progress.quiet and not self.progress.console.is_terminal:
             self.progress.say(f"{title}: {record['seconds']:.1f} s")
         return record
-
-
-class StageLog:
-    """`logs/<stage>.log`: one line an event, with time, worker, node and shard."""
-
-    def __init__(self, storage: Storage, table: str) -> None:
-        self.storage = storage
-        self.path = f"logs/{table.replace('/', '-')}.log"
-        self._begun = time.monotonic()  # beside the wall clock, which may jump
-        self._lines: list[str] = []
-        self._file = None
-        if storage.local_path is not None:
-            target = Path(storage.local_path, self.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("a", buffering=1)
-
-    def add(self, event: Any) -> None:
-        """Appends an event."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        who = f"worker={event.worker} node={event.node} shard={event.shard}"
-        line = f"{now}+{time.monotonic() - self._begun:.3f} {who} {event.text}\n"
-        if self._file:
-            with contextlib.suppress(OSError):  # a full disk: work waits for room, its log does not
-                self._file.write(line)
-        else:
-            self._lines.append(line)
-
-    def close(self) -> None:
-        """Ends the file; on an object store, writes it after what earlier runs wrote."""
-        if self._file:
-            with contextlib.suppress(OSError):
-                self._file.close()
-        elif self._lines:
-            try:
-                before = self.storage.get(self.path)
-            except KeyError:
-                before = b""
-            self.storage.put(self.path, before + "".join(self._lines).encode())

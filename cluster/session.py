@@ -64,6 +64,7 @@ def connect(settings: ClusterSettings) -> bool:
             object_store_memory=settings.object_store_mib * 2**20,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
+            _metrics_export_port=settings.metrics_port,
             **common,
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

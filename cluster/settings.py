@@ -28,6 +28,9 @@ class ClusterSettings(Settings):
     )
     cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
     object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Prometheus port of a Ray started here; empty: a free one"
+    )
     io_pool: PoolSettings = Field(PoolSettings(), description="workers of the light stages: corpus, candidates, lists")
     shard_attempts: int = Field(3, ge=1, description="a shard that kills this many workers is bisected")
     shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
+from cluster.heartbeat import Heartbeat, Totals, describe, last_heartbeat
 from cluster.schemas import STAGES, stage_of
 from cluster.storage import Storage
 from cluster.tables import Table
@@ -13,8 +13,14 @@ from cluster.tables import Table
 def status(storage: Storage) -> list[dict[str, Any]]:
     """One record per planned table, in the order in which they are made.
 
-    Keys: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason), rejects, tokens, seconds
-    (of work, summed over workers), rows_per_s (of one worker), stats.
+    Keys, of what is committed: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason),
+    rejects, tokens, seconds (of work, summed over workers), rows_per_s (of one worker), stats.
+
+    Keys, as the driver last said (`cluster/heartbeat.py`): running and failed (shards), all_rows_per_s and
+    all_tokens_per_s (of all workers together), left_s (low, middle, high), slow (worker, node, times as slow as the
+    others), heard_s (seconds since it said so), why (it failed), now (all that in words). And `state`: done; running;
+    failed; interrupted; gone (its driver's process is no more); silent (a driver on another machine has not been heard
+    of for long); stopped (not done, and nothing is known of a driver). `running` counts only where `state` is running.
     """
     found = planned(storage)
     order = [folder for folders in STAGES.values() for folder in folders]
@@ -38,26 +44,50 @@ def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
         table = Table.open(storage, path)
     except KeyError:  # removed meanwhile, or a stage in one piece, whose plan has no shards
         return None
-    drops: Counter[str] = Counter()
-    stats: Counter[str] = Counter()
-    commits = table.commits()
-    for commit in commits:
-        drops.update(commit.drops)
-        stats.update(commit.stats)
-    rows, seconds = sum(c.rows for c in commits), sum(c.seconds for c in commits)
-    return {
+    beat = last_heartbeat(storage, path, table.plan.id)
+    totals = _totals(table, beat)
+    record = {
         "stage": stage_of(path),
         "table": path,
         "unit": table.plan.unit,
         "shards": len(table.plan.shards),
-        "shards_done": len(commits),
+        "shards_done": totals.shards,
         "units": table.plan.units,
-        "units_done": sum(c.units for c in commits),
-        "rows": rows,
-        "drops": dict(drops),
-        "rejects": sum(c.rejects for c in commits),
-        "tokens": sum(c.tokens for c in commits),
-        "seconds": round(seconds, 3),
-        "rows_per_s": round(rows / seconds, 1) if seconds else None,
-        "stats": dict(stats),
+        "units_done": totals.units,
+        "rows": totals.rows,
+        "drops": totals.drops,
+        "rejects": totals.rejects,
+        "tokens": totals.tokens,
+        "seconds": round(totals.seconds, 3),
+        "rows_per_s": round(totals.rows / totals.seconds, 1) if totals.seconds else None,
+        "stats": totals.stats,
     }
+    done = totals.shards == len(table.plan.shards)
+    state = "done" if done else beat.standing() if beat else "stopped"
+    record |= {"state": state, "running": 0, "failed": 0, "all_rows_per_s": None, "all_tokens_per_s": None}
+    record |= {"left_s": None, "slow": [], "heard_s": None, "why": "", "now": []}
+    if beat:
+        record |= {"heard_s": round(beat.heard_s(), 1), "why": "" if done else beat.why}
+        record |= {"all_rows_per_s": round(beat.rows_per_s, 2), "all_tokens_per_s": round(beat.tokens_per_s, 2)}
+        if not done:
+            record |= {
+                "running": beat.running if state == "running" else 0,
+                "failed": len(beat.failing),
+                "now": describe(beat),
+            }
+            record["left_s"] = beat.left and [round(s, 1) for s in (beat.left.low, beat.left.middle, beat.left.high)]
+            record["slow"] = [{"worker": one.name, "node": one.node, "times": one.times} for one in beat.slow]
+    return record
+
+
+def _totals(table: Table, beat: Heartbeat | None) -> Totals:
+    """Sums over what is committed. Of a table in work, only commit records that its driver did not count are read."""
+    if not beat or table.sealed():
+        return Totals.of(table.commits())
+    known, committed = beat.knows(table.plan.shards), table.names()
+    if known - committed:  # a damaged shard was taken back
+        return Totals.of(table.commits())
+    totals = beat.totals
+    for commit in table.read_commits(committed - known):
+        totals.add(commit)
+    return totals

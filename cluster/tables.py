@@ -33,7 +33,7 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -187,7 +187,9 @@ class Table:
     def committed(self) -> dict[str, Commit]:
         """Commit records by shard name; read once, all in one object where the table is complete."""
         if self._commits is None:
-            self._commits = self._read_commits()
+            records = self._sealed_commits()
+            records = self.read_commits(self.names()) if records is None else records
+            self._commits = {commit.shard: commit for commit in records}
         return self._commits
 
     def commits(self) -> list[Commit]:
@@ -238,19 +240,31 @@ class Table:
         self.storage.remove(commit_path(self.path, shard, self.plan.id))
         self._commits = None
 
+    def sealed(self) -> bool:
+        """Whether one object holds all commit records."""
+        return self.storage.exists(self._complete)
+
     @property
     def _complete(self) -> str:
         return f"{self.path}/complete.{self.plan.id}.json"
 
-    def _read_commits(self) -> dict[str, Commit]:
+    def _sealed_commits(self) -> list[Commit] | None:
         try:
-            records = [Commit.from_json(record) for record in json.loads(self.storage.get(self._complete))]
+            return [Commit.from_json(record) for record in json.loads(self.storage.get(self._complete))]
         except KeyError:
-            ending = f".{self.plan.id}.json"
-            paths = [path for path in self.storage.list(f"{self.path}/commits") if path.endswith(ending)]
-            with ThreadPoolExecutor(16) as pool:
-                records = [Commit.from_json(json.loads(data)) for data in pool.map(self.storage.get, paths)]
-        return {commit.shard: commit for commit in records}
+            return None
+
+    def names(self) -> set[str]:
+        """Names of the shards that have a commit record, by a listing: no record is read."""
+        ending = f".{self.plan.id}.json"
+        paths = self.storage.list(f"{self.path}/commits")
+        return {path.rsplit("/", 1)[1].removesuffix(ending) for path in paths if path.endswith(ending)}
+
+    def read_commits(self, shards: Iterable[str]) -> list[Commit]:
+        """Commit records of some shards, in any order."""
+        paths = [commit_path(self.path, shard, self.plan.id) for shard in shards]
+        with ThreadPoolExecutor(16) as pool:
+            return [Commit.from_json(json.loads(data)) for data in pool.map(self.storage.get, paths)]
 
 
 def commit_path(table: str, shard: str, plan: str) -> str:

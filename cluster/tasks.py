@@ -59,12 +59,15 @@ class Tasks:
     Args:
         shards: in the order in which they are begun.
         limit: failures after which a task is cut, or its only row rejected.
+
+    `failed` counts failures; `failing` names the shards that failed and are not done yet.
     """
 
     def __init__(self, shards: list[Shard], limit: int) -> None:
         self.queue = deque(Attempt(shard, 0, shard.rows) for shard in shards)
         self.limit = limit
         self.failed = 0
+        self.failing: set[str] = set()
         self._parts: dict[str, list[Part]] = {}
 
     def again(self, attempt: Attempt) -> None:
@@ -74,11 +77,15 @@ class Tasks:
 
     def done(self, attempt: Attempt, commit: Commit) -> Finished:
         """A task ended well. Returns its shard if that is finished now."""
-        return self._part(attempt, commit) if attempt.part else [commit]
+        if attempt.part:
+            return self._part(attempt, commit)
+        self.failing.discard(attempt.shard.name)
+        return [commit]
 
     def blame(self, attempt: Attempt, error: str, *, cut_now: bool = False) -> Finished:
         """Charges a failure to a task: try again, cut in two, or reject its only row. Returns finished shards."""
         self.failed += 1
+        self.failing.add(attempt.shard.name)
         attempt.error = error
         rows = attempt.stop - attempt.start
         # a single row gets all its attempts, so that no innocent row is rejected for an accident
@@ -101,4 +108,5 @@ class Tasks:
         parts.append(Part(attempt.start, attempt.stop, commit, attempt.error, attempt.tries))
         if sum(part.stop - part.start for part in parts) < shard.rows:
             return []
+        self.failing.discard(shard.name)
         return [Split(shard, sorted(self._parts.pop(shard.name), key=lambda part: part.start))]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.heartbeat import duration, rate
 from cluster.status import status
 from launcher.report import METRICS
 
@@ -50,17 +55,32 @@ def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
     console.print(record["verdict"], style="bold", markup=False)
 
 
-def print_status(storage: Storage, console: Console | None = None) -> None:
-    """One line a table: shards, rows, drops, rejects and throughput."""
+def print_status(storage: Storage, console: Console | None = None, as_json: bool = False) -> None:
+    """One line a table: shards, rows, drops, rejects and throughput; under them what is in work, or why it is not."""
     console = console or Console(highlight=False)
     stages = status(storage)
+    if as_json:
+        console.print(json.dumps(stages, indent=2), soft_wrap=True, markup=False)
+    else:
+        console.print(_status_page(storage, stages))
+
+
+def watch_status(storage: Storage, console: Console | None = None, every_s: float = 2.0) -> None:
+    """Shows the status again and again, until Ctrl-C."""
+    console = console or Console(highlight=False)
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live, suppress(KeyboardInterrupt):
+        while True:
+            live.update(_status_page(storage, status(storage)), refresh=True)
+            time.sleep(every_s)
+
+
+def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableType:
     if not stages:
-        console.print("Nothing is planned yet.")
-        return
+        return Text("Nothing is planned yet.")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("table")
-    for name in ("shards", "rows", "dropped", "rejected", "rows/s"):
-        table.add_column(name, justify="right")
+    for name in ("shards", "rows", "dropped", "rejected", "rows/s", "tokens/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for one in stages:
         done, planned = one["shards_done"], one["shards"]
         table.add_row(
@@ -69,18 +89,37 @@ def print_status(storage: Storage, console: Console | None = None) -> None:
             f"{one['rows']:,}",
             f"{sum(one['drops'].values()):,}",
             Text(f"{one['rejects']:,}", "red" if one["rejects"] else ""),
-            f"{one['rows_per_s']:,.0f}" if one["rows_per_s"] else "",
+            rate(one["all_rows_per_s"]) if one["all_rows_per_s"] else "",
+            rate(one["all_tokens_per_s"]) if one["all_tokens_per_s"] else "",
         )
-    console.print(table)
+    lines: list[RenderableType] = [table]
+    lines += [line for one in stages if one["state"] != "done" for line in _in_work(one)]
     for name in ("training", "evaluation"):
         state = (
             "done" if storage.exists(f"{name}/record.json") else "begun" if storage.exists(f"{name}/plan.json") else ""
         )
-        console.print(f"{name}: {state or 'not begun'}")
+        lines.append(Text(f"{name}: {state or 'not begun'}"))
     for one in stages:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in one["drops"].items() if count)
         if reasons:
-            console.print(f"{one['table']} dropped: {reasons}", markup=False)
+            lines.append(Text(f"{one['table']} dropped: {reasons}"))
+    return Group(*lines)
+
+
+def _in_work(one: Mapping[str, Any]) -> list[Text]:
+    """What goes on in a table that is not done, or what stopped it."""
+    heard = duration(one["heard_s"]) if one["heard_s"] is not None else ""
+    text, style = {
+        "running": (f"running, heard of {heard} ago", "green"),
+        "failed": (f"failed {heard} ago: {one['why']}", "red"),
+        "interrupted": (f"interrupted {heard} ago; listwise run continues it", "yellow"),
+        "gone": (f"its driver is gone, last heard of {heard} ago; listwise run continues it", "red"),
+        "silent": (f"its driver was last heard of {heard} ago, on another machine", "red"),
+        "stopped": ("not done, and no driver is known; listwise run continues it", "yellow"),
+    }[one["state"]]
+    now = one["now"] if one["state"] == "running" else []
+    slow = [Text(f"  {line}", "yellow" if line.startswith("slow: ") else "") for line in now]
+    return [Text(f"{one['table']}: {text}", style), *slow]
 
 
 def print_metrics(metrics: Mapping[str, Any], output: Path, console: Console | None = None) -> None:

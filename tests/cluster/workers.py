@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -126,3 +127,15 @@ class Slow(Count):
 
     def __init__(self) -> None:
         time.sleep(1000)
+
+
+class OneSlow(Count):
+    """The first one to be constructed takes five times as long as the others."""
+
+    def __init__(self, seconds: float, marker: str, **arguments: Any) -> None:
+        try:
+            Path(marker).touch(exist_ok=False)
+            seconds *= 5
+        except FileExistsError:
+            pass
+        super().__init__(seconds=seconds, **arguments)

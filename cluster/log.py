@@ -1,0 +1,74 @@
+"""`logs/<stage>.log`: one line an event, each with time, table, worker, node and shard."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.aside import Aside
+from cluster.schemas import stage_of
+from cluster.storage import STORAGE_ERRORS, Storage
+
+EVERY_S = 30.0  # on an object store, where nothing can be appended
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth keeping; a text of several lines becomes as many lines of the log."""
+
+    text: str
+    worker: str = "-"
+    node: str = "-"
+    shard: str = "-"
+
+
+class StageLog:
+    """The log of a stage while one of its tables is worked on.
+
+    A local file gets every line at once. An object is written anew, with what earlier runs wrote before it, at most
+    every `EVERY_S` seconds and at the end.
+    """
+
+    def __init__(self, storage: Storage, table: str, aside: Aside) -> None:
+        self.table = table
+        self.path = f"logs/{stage_of(table)}.log"
+        self._aside = aside
+        self._begun = self._written = time.monotonic()  # beside the wall clock, which may jump
+        self._parts: list[bytes] = []
+        self._file = None
+        if storage.local_path is not None:
+            target = Path(storage.local_path, self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._file = target.open("a", buffering=1)
+        else:
+            with contextlib.suppress(KeyError, *STORAGE_ERRORS):
+                self._parts.append(storage.get(self.path))
+
+    def add(self, event: Event) -> None:
+        """Appends an event."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S")
+        who = f"table={self.table} worker={event.worker} node={event.node} shard={event.shard}"
+        head = f"{now}+{time.monotonic() - self._begun:.3f} {who} "
+        lines = "".join(f"{head}{line}\n" for line in event.text.splitlines())
+        if self._file:
+            with contextlib.suppress(OSError):  # a full disk: work waits for room, its log does not
+                self._file.write(lines)
+            return
+        self._parts.append(lines.encode())
+        if time.monotonic() - self._written > EVERY_S:
+            self._write()
+
+    def close(self) -> None:
+        """Ends the log of this table."""
+        if self._file:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        elif self._parts:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        self._parts = [b"".join(self._parts)]
+        self._aside.put(self.path, self._parts[0])

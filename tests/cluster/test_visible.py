@@ -1,0 +1,87 @@
+"""A stage in work is seen from outside, in its files and at the metrics port of its Ray; and a killed driver is."""
+
+from __future__ import annotations
+
+import re
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.status import status
+from cluster.storage import Storage
+from cluster.tables import Table
+from tests.chaos.harness import Process, kill, until
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def scrape(port: int) -> dict[tuple[str, str], float]:
+    """Our gauges by name and their labels, without the labels that Ray adds."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, OSError):
+        return {}
+    found = {}
+    for name, labels, value in re.findall(r"^ray_(listwise_\w+)\{(.*)\} (\S+)$", text, re.M):
+        own = re.findall(r'\b(table|state|quantile|worker|node)="([^"]*)"', labels)
+        found[name, " ".join(f"{key}={text}" for key, text in sorted(own) if key != "table")] = float(value)
+    return found
+
+
+@pytest.mark.slow
+def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is_called_gone(tmp_path: Path) -> None:
+    port, workdir = free_port(), str(tmp_path / "run")
+    words = ("tests.cluster.visible", workdir, str(port))
+    environment = {"RAY_metrics_report_interval_ms": "1000"}
+
+    def look() -> dict[str, Any]:
+        return next(iter(status(Storage.open(workdir))), {"state": "", "slow": [], "left_s": None})
+
+    with Process(*words, errors=tmp_path / "stderr", environment=environment) as driver:
+        until(lambda: look()["slow"] and look()["left_s"], "a slow worker", 60.0)
+        one = look()
+        assert one["state"] == "running"
+        assert (one["running"], one["failed"], one["rejects"]) == (3, 0, 1)
+        assert 0 < one["shards_done"] < one["shards"] == 2000
+        # two workers at 10 shards a second, one at 2; loading and a busy machine take their part
+        assert 40 < one["all_rows_per_s"] < 230
+        assert one["all_tokens_per_s"] == pytest.approx(one["all_rows_per_s"], rel=0.1)
+        (slow,) = one["slow"]
+        assert slow["times"] > 2
+        low, middle, high = one["left_s"]
+        assert 0 < low < middle < high < 1000
+        gauges = until_scraped(port)
+        assert gauges["listwise_shards", "state=planned"] == 2000
+        assert gauges["listwise_shards", "state=running"] == 3
+        assert one["shards_done"] <= gauges["listwise_shards", "state=done"] < 2000
+        assert gauges["listwise_rejects", ""] == 1
+        assert gauges["listwise_rows_per_second", ""] > 0
+        assert gauges["listwise_tokens_per_second", ""] > 0
+        assert gauges["listwise_seconds_left", "quantile=0.1"] < gauges["listwise_seconds_left", "quantile=0.9"]
+        assert gauges["listwise_worker_slowness", f"node={slow['node']} worker={slow['worker']}"] > 2
+        kill(driver.process.pid)
+        driver.process.wait()
+        one = look()
+        assert (one["state"], one["running"]) == ("gone", 0)
+    one, table = look(), Table.open(Storage.open(workdir), "scores/numbers")
+    assert one["shards_done"] == len(table.commits())
+    assert one["rows"] == table.num_rows
+    lines = (tmp_path / "run/logs/scores.log").read_text().splitlines()
+    named = re.compile(r"\S+ table=scores/numbers worker=\S+ node=\S+ shard=\S+ ")
+    assert lines
+    assert [line for line in lines if not named.match(line)] == []
+
+
+def until_scraped(port: int) -> dict[tuple[str, str], float]:
+    gauges: dict[tuple[str, str], float] = {}
+    until(lambda: gauges.update(scrape(port)) or any("slowness" in name for name, _ in gauges), "the metrics", 30.0)
+    return gauges
