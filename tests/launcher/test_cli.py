@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import re
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
+from cluster.process import machine_id
+from cluster.tables import Table, commit_path
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import LISTWISE, listwise
 
@@ -112,6 +118,36 @@ def test_status_reads_a_run_from_its_files_alone(tmp_path: Path) -> None:
     assert line[:5] == ["passages", "1/1", "175", "25", "0"]
     assert "passages dropped: duplicate 20, too short 5" in done.stdout
     assert "evaluation: done" in done.stdout
+
+
+def test_status_for_machines_is_json_with_the_state_of_every_table(tmp_path: Path) -> None:
+    complete_workdir(tmp_path / "run")
+    done = listwise("status", "--json", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    tables = {one["table"]: one for one in json.loads(done.stdout)}
+    assert tables["passages"]["drops"] == {"duplicate": 20, "too short": 5}
+    assert {one["state"] for one in tables.values()} == {"done"}
+    assert listwise("status", "--json", "--watch", str(tmp_path / "run")).returncode == 2
+
+
+def test_status_of_a_run_whose_driver_is_gone_says_so_and_what_to_do(tmp_path: Path) -> None:
+    storage = complete_workdir(tmp_path / "run")
+    table = Table.open(storage, "records")
+    storage.remove(commit_path("records", "00001", table.plan.id))
+    commits = Table.open(storage, "records").commits()
+    worker = WorkerState("w0", "host/abc", True, [("00001", 3.0)])
+    done, totals = bits(table.plan.shards, {"00000"}), Totals.of(commits)
+    driver = (machine_id(), 1, -1.0)
+    beat = Heartbeat(table.plan.id, "running", "", time.time() - 90, driver, 9.0, 2, 200, totals, done,
+                     11.0, 0.0, 1, [], 0, [worker], None)  # fmt: skip
+    for owner, words in (
+        (driver, r"records: its driver is gone, last heard of 9\d s ago; listwise run continues it"),
+        (this_driver(), r"records: running, heard of 9\d s ago\n  1/2 shards · 1 running · 11 rows/s"),
+    ):
+        storage.put(heartbeat_path("records"), replace(beat, driver=owner).to_bytes())
+        shown = listwise("status", str(tmp_path / "run"))
+        assert shown.returncode == 0, shown.stderr
+        assert re.search(words, shown.stdout), shown.stdout
 
 
 def test_report_names_the_page_it_wrote(tmp_path: Path) -> None:
