@@ -1,11 +1,11 @@
-"""Losses that look at a whole list at once: the divergence of two distributions, and a bound on nDCG."""
+"""Losses that look at a whole list at once: the divergence of two distributions, and a stand-in for nDCG."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-MU = 10.0  # of NDCG-Loss2++, the value its authors found best
+MU = 10.0  # weight of δ in NDCG-Loss2++, as in allRank and sentence-transformers
 
 
 def kl_divergence(student_BL: torch.Tensor, teacher_BL: torch.Tensor, filled_BL: torch.Tensor) -> torch.Tensor:
@@ -30,7 +30,7 @@ def kl_divergence(student_BL: torch.Tensor, teacher_BL: torch.Tensor, filled_BL:
 
 
 def lambda_loss(student_BL: torch.Tensor, teacher_BL: torch.Tensor, filled_BL: torch.Tensor) -> torch.Tensor:
-    """NDCG-Loss2++ of LambdaLoss (Wang et al., CIKM 2018), a bound on 1 − nDCG.
+    """NDCG-Loss2++ of LambdaLoss (Wang et al., CIKM 2018), a smooth stand-in for 1 − nDCG.
 
     `Σ over i, j with y_i > y_j of (ρ_ij + μ δ_ij) · |G_i − G_j| · log2(1 + exp(s_j − s_i))` with gains
     `G_i = (2^y_i − 1) / maxDCG`, discounts `D_k = log2(1 + k)` and, i and j being ranks by the student's scores,

@@ -242,3 +242,27 @@ print(before // 1024, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - befo
     _, grown, loss = (float(each) for each in done.stdout.split())
     assert np.isfinite(loss)
     assert grown < 700, f"{grown} MiB more than for 64 queries"
+
+
+@pytest.mark.parametrize("name", ["lambdaloss", "ranknet"])
+def test_losses_over_pairs_equal_sentence_transformers(tiny_reranker, name):
+    """The library takes the mean over pairs and the logarithm to base 2 where we take the sum, or the natural one."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.losses import LambdaLoss, RankNetLoss
+
+    class Keep(torch.nn.Identity):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            self.seen = 10_000 * (input - input.mean()).detach()  # a random model's scores hardly differ
+            return self.seen
+
+    keep = Keep()
+    model = CrossEncoder(tiny_reranker, device="cpu").eval()
+    library = (LambdaLoss if name == "lambdaloss" else RankNetLoss)(model, activation_fn=keep)
+    texts = ["a stone bridge", "the paper mill of the town", "slate", "harbour and cotton", "a lamp", "orchard river"]
+    grades = torch.tensor([3.0, 0.5, 2.2, 0.0, 1.0, 2.2])
+    wanted = library([["old mill"], [texts]], [grades]).item()
+    logits = keep.seen.reshape(1, -1)
+    assert logits.std() > 0.1
+    ours = LIST_LOSSES[name](logits, grades[None], torch.ones(1, 6, dtype=torch.bool)).item()
+    count = len(pairs_of(grades.tolist()))
+    assert ours == pytest.approx(wanted * count if name == "lambdaloss" else wanted * np.log(2), rel=1e-5)
