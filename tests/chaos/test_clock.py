@@ -72,6 +72,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
         pytest.skip(f"NOT TRIED: a boot time that moves needs a mount namespace: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     import psutil
+
     from cluster.process import identify
 
     created, pid, start = map(float, done.stdout.split())
