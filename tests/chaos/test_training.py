@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.chaos.conftest import FULL
 from tests.chaos.harness import Nodes, Process, alive, kill, kill_node, until
 from tests.chaos.ledger import note
 from tests.chaos.training import STEPS
@@ -42,7 +43,8 @@ def goes_on(workdir: Path, old: list[int], reached: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.skipif(not FULL, reason="in `make chaos` only: Ray Train now and then takes minutes to replace a rank")
+@pytest.mark.timeout(600)
 def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
     dice: random.Random, tmp_path: Path, nodes: Nodes, tiny_encoder: str, faults: Callable[[list[str]], list[str]]
 ) -> None:
@@ -62,7 +64,9 @@ def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
             else:
                 kill_node(dice.choice(held)[0], with_workers=dice.random() < 0.5)
             old = [pid for _, pids in held for pid in pids]
-            times[fault] = until(lambda old=old, reached=reached: goes_on(workdir, old, reached), "other ranks", 200)
+            assert reached < STEPS, "it was over before anything was killed"
+            what = f"other ranks, step {reached}, alive {[pid for pid in old if alive(pid)]}"
+            times[fault] = until(lambda old=old, reached=reached: goes_on(workdir, old, reached), what, 200)
         driver.wait()
     written = steps(workdir)
     assert {step for step, _ in written} == set(range(1, STEPS + 1))

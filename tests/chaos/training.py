@@ -13,14 +13,14 @@ from distill.training import build
 from launcher import cli
 from tests.distill.lists import write_run
 
-STEPS = 24
+STEPS = 90  # enough that the last one is far when a rank or node is killed
 
 
 def main(workdir: str, address: str, encoder: str) -> None:
     write_run(Path(workdir))
     training = TrainingSettings(
         ranks=2, cpus_per_rank=0.5, queries_per_step=24, list_length=8, epochs=STEPS // 3, learning_rate=2e-3,
-        warmup_steps=2, micro_batch_tokens=1024, dtype="float32", trackers=[], patience=100, evaluate_every=8,
+        warmup_steps=2, micro_batch_tokens=1024, dtype="float32", trackers=[], patience=100, evaluate_every=30,
         checkpoint_every=2,
     )  # fmt: skip
     student = StudentSettings(model=encoder, max_query_tokens=32, max_passage_tokens=64)
