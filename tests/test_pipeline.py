@@ -215,3 +215,22 @@ def leave_behind(workdir: Path) -> None:
     ):
         assert (workdir / path).parent.is_dir()
         (workdir / path).write_bytes(b"left by a worker that died")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_the_demo_recipe_runs_on_a_folder_of_jsonl_after_two_lines_are_changed(tmp_path: Path, hundred: Path) -> None:
+    lines = (hundred / "corpus.jsonl").read_text().splitlines()
+    (tmp_path / "my-corpus").mkdir()
+    (tmp_path / "my-corpus" / "one.jsonl").write_text("\n".join(lines[:60]))
+    (tmp_path / "my-corpus" / "two.jsonl").write_text("\n".join(lines[60:]))
+    assert listwise("init", "my.yaml", cwd=tmp_path).returncode == 0
+    shipped = (tmp_path / "my.yaml").read_text().splitlines()
+    places = {"  path:": f"  path: {tmp_path}/my-corpus/", "  dataset:": f"  dataset: {hundred}"}
+    changed = [next((places[key] for key in places if line.startswith(key)), line) for line in shipped]
+    assert sum(before != after for before, after in zip(shipped, changed, strict=True)) == 2
+    (tmp_path / "my.yaml").write_text("\n".join(changed))
+    execute(load_recipe(str(tmp_path / "my.yaml"), [f"workdir={tmp_path}/run"]), progress=QUIET)
+    student = json.loads((tmp_path / "run" / "report.json").read_text())["student"]
+    assert (student["queries"], student["passages"]) == (20, 100)
+    assert (tmp_path / "run" / "report.html").is_file()
