@@ -21,6 +21,7 @@ from generation import passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
+from launcher.placement import refuse_what_no_node_holds
 from launcher.recipe import Recipe
 from launcher.report import build_report
 
@@ -96,6 +97,7 @@ def execute(
             collect_all(run.storage)  # what workers or drivers left that were killed
         done: dict[str, Any] = {}
         try:
+            refuse_what_no_node_holds(run, recipe)
             for name, made in stages(run, recipe):
                 done[name] = made
                 interrupts.check()

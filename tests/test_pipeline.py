@@ -230,7 +230,7 @@ def test_the_demo_recipe_runs_on_a_folder_of_jsonl_after_two_lines_are_changed(t
     changed = [next((places[key] for key in places if line.startswith(key)), line) for line in shipped]
     assert sum(before != after for before, after in zip(shipped, changed, strict=True)) == 2
     (tmp_path / "my.yaml").write_text("\n".join(changed))
-    execute(load_recipe(str(tmp_path / "my.yaml"), [f"workdir={tmp_path}/run"]), progress=QUIET)
+    execute(load_recipe(str(tmp_path / "my.yaml"), [f"workdir={tmp_path}/run", "training.max_steps=2"]), progress=QUIET)
     student = json.loads((tmp_path / "run" / "report.json").read_text())["student"]
     assert (student["queries"], student["passages"]) == (20, 100)
     assert (tmp_path / "run" / "report.html").is_file()
