@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.tokens import padded_length
 from distill.topics import topic_blocks
 
 MASKED = -1  # slot of a list that is shorter than L
@@ -143,7 +144,7 @@ def _cut(lengths: np.ndarray, offset: int, budget: int) -> tuple[np.ndarray, ...
     """Cuts items of descending length into micro-batches of at most `budget` padded tokens."""
     micro_batches, start = [], 0
     while start < len(lengths):
-        size = max(1, budget // max(1, int(lengths[start])))
+        size = max(1, budget // max(1, padded_length(int(lengths[start]))))
         stop = min(len(lengths), start + size)
         micro_batches.append(np.arange(offset + start, offset + stop))
         start = stop

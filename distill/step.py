@@ -29,7 +29,7 @@ from distill.batches import Share, StepPlan
 from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
 from distill.losses import LossSettings, loss_and_gradients
-from distill.tokens import TokenFile
+from distill.tokens import TokenFile, padded_length
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -75,7 +75,7 @@ class MicroBatch:
     @property
     def padded_tokens(self) -> int:
         """Tokens of the forward pass, padding included."""
-        return int(self.tokens.lengths[self.rows].max()) * len(self.rows)
+        return padded_length(int(self.tokens.lengths[self.rows].max())) * len(self.rows)
 
 
 @dataclass(frozen=True)

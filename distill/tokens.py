@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 4096
+PADDED_TO = 16  # padded lengths are multiples of this: few shapes of micro-batches, for kernels are kept for each
 CHARACTERS_PER_TOKEN = 16  # a text is cut at this many characters per token before it is tokenised
 _SCHEMA = pa.schema([("ids", pa.list_(pa.int32()))])
+
+
+def padded_length(length: int) -> int:
+    """Tokens to which a micro-batch is padded whose longest row has this many."""
+    return -(-length // PADDED_TO) * PADDED_TO
 
 
 def write_tokens(
@@ -74,10 +80,13 @@ class TokenFile:
         return self._values[batch][offsets[place] : offsets[place + 1]]
 
     def padded(self, rows: np.ndarray, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) int64 token ids, right-padded to the longest row, and the (B, T) int64 attention mask."""
+        """(B, T) int64 token ids, right-padded, and the (B, T) int64 attention mask.
+
+        T is the `padded_length` of the longest row, but no more than the file's longest: the model may end there.
+        """
         import torch
 
-        longest = int(self.lengths[rows].max())
+        longest = min(padded_length(int(self.lengths[rows].max())), int(self.lengths.max()))
         ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), longest), dtype=np.int64)
         for place, row in enumerate(rows):

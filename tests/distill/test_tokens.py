@@ -26,11 +26,15 @@ def test_rows_are_what_the_tokenizer_gives(tokenizer, tmp_path, monkeypatch):
     assert list(file.lengths) == [len(ids) for ids in expected]
 
 
-def test_padding_matches_the_library(tokenizer, tmp_path):
-    texts = ["a mill", "the stone bridge over the slate river", "paper"]
+@pytest.mark.parametrize(("longest", "width"), [(3, 16), (23, 24)])
+def test_padding_matches_the_library(tokenizer, tmp_path, longest, width):
+    """To a multiple of 16, but not beyond the longest row of the file, where the model may end."""
+    texts = ["a mill", "the stone bridge " * (longest // 3), "paper", "harbour " * 100]
     write_tokens(tmp_path / "a", texts, tokenizer, 24)
     ids, mask = TokenFile(tmp_path / "a").padded(np.array([2, 1]), tokenizer.pad_token_id)
-    wanted = tokenizer([texts[2], texts[1]], padding=True, return_tensors="pt")
+    wanted = tokenizer(
+        [texts[2], texts[1]], padding="max_length", max_length=width, truncation=True, return_tensors="pt"
+    )
     assert ids.equal(wanted["input_ids"])
     assert mask.equal(wanted["attention_mask"])
 
