@@ -139,21 +139,31 @@ class Heartbeat:
 
     def heard_s(self) -> float:
         """Seconds since it was written; not below 0, whatever the clocks."""
-        return max(time.time() - self.at, 0.0)
+        return heard_s(self.at)
 
     def standing(self) -> str:
-        """Its state as it is now: a driver that said "running" and is gone, or silent for long, is called that."""
-        if self.state != "running":
-            return self.state
-        machine, pid, start = self.driver
-        if machine == machine_id():
-            return "running" if lives(pid, start) else "gone"
-        return "running" if self.heard_s() < SILENT_S else "silent"
+        """Its state as it is now, see `standing`."""
+        return standing(self.state, self.driver, self.at)
 
     def knows(self, shards: Sequence[Shard]) -> set[str]:
         """Names of the planned shards that `totals` counts."""
         bits = base64.b64decode(self.done)
         return {shard.name for number, shard in enumerate(shards) if bits[number // 8] >> number % 8 & 1}
+
+
+def heard_s(at: float) -> float:
+    """Seconds since this time of day; not below 0, whatever the clocks."""
+    return max(time.time() - at, 0.0)
+
+
+def standing(state: str, driver: tuple[str, int, float], at: float) -> str:
+    """A state as it is now: a driver that said "running" and is gone, or silent for long, is called that."""
+    if state != "running":
+        return state
+    machine, pid, start = driver
+    if machine == machine_id():
+        return "running" if lives(pid, start) else "gone"
+    return "running" if heard_s(at) < SILENT_S else "silent"
 
 
 def heartbeat_path(table: str) -> str:

@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.heartbeat import Heartbeat, describe, duration, rate
+from cluster.estimate import Left
+from cluster.heartbeat import Heartbeat, describe, duration, rate, span
 
 TITLE_WIDTH = 22
 
@@ -30,6 +31,7 @@ class TaskHandle:
         self.tokens = 0
         self.text = ""
         self.beat: Heartbeat | None = None
+        self.left: Left | None = None
         self.over = False
         self._begun = time.monotonic()
 
@@ -54,11 +56,27 @@ class TaskHandle:
         """Shows what goes on in a stage over shards."""
         self.beat = beat
 
+    @property
+    def per_s(self) -> float:
+        """Units per second since the start."""
+        return self.done / max(time.monotonic() - self._begun, 1e-6)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens per second since the start."""
+        return self.tokens / max(time.monotonic() - self._begun, 1e-6)
+
     def rate(self) -> str:
         """Units and tokens per second, in words."""
-        seconds = max(time.monotonic() - self._begun, 1e-6)
-        text = f"{rate(self.done / seconds)}/s"
-        return f"{text}, {rate(self.tokens / seconds)} tokens/s" if self.tokens else text
+        text = f"{rate(self.per_s)}/s"
+        return f"{text}, {rate(self.tokens_per_s)} tokens/s" if self.tokens else text
+
+    def rest(self) -> list[str]:
+        """The time left in words, once there is something to judge by: with its spread, or just by the rate so far."""
+        units = self.total - self.before - self.done
+        if not self.done or units <= 0:
+            return []
+        return [f"{span(self.left) if self.left else duration(units / self.per_s)} left"]
 
     def summary(self) -> str:
         """One line for the end of the stage."""
@@ -88,7 +106,8 @@ class TaskHandle:
             f"{count:,}/{self.total:,} {self.unit}" if self.total else f"{count:,} {self.unit}",
             duration(time.monotonic() - self._begun),
         )
-        notes = [*(describe(self.beat) if self.beat else [self.rate()]), *([self.text] if self.text else [])]
+        doing = describe(self.beat) if self.beat else [" · ".join([self.rate(), *self.rest()])]
+        notes = [*doing, *([self.text] if self.text else [])]
         styles = ["dim", *("yellow" if note.startswith("slow: ") else "dim" for note in notes[1:])]
         return Group(line, *(Padding(Text(n, s), (0, 0, 0, 2)) for n, s in zip(notes, styles, strict=True)))
 
@@ -99,11 +118,12 @@ class Progress:
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
+        self.current: TaskHandle | None = None  # the bar that was begun last
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[TaskHandle]:
         """A bar for the time of the context; its last line stays on the screen, at whatever it has reached."""
-        handle = TaskHandle(title, total, unit)
+        handle = self.current = TaskHandle(title, total, unit)
         if self.quiet or not self.console.is_terminal:
             yield handle
             self.say(handle.summary())

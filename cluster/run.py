@@ -13,8 +13,10 @@ from typing import Any
 
 from cluster.aside import Aside
 from cluster.errors import DamagedError, InputError, RunError
+from cluster.heartbeat import heartbeat_path
 from cluster.log import StageLog
 from cluster.monitor import Monitor
+from cluster.piece import Watch
 from cluster.progress import Progress
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
@@ -289,11 +291,14 @@ class Run:
             except KeyError:
                 pass
         begun = time.monotonic()
+        self.progress.current = None
         try:
-            record = produce()
+            with Watch(self.storage, name, self.progress):
+                record = produce()
         except InputError:
             if is_new:
                 self.storage.delete(plan_path)
+                self.storage.delete(heartbeat_path(name))
             raise
         record.setdefault("seconds", round(time.monotonic() - begun, 3))
         self.storage.put(record_path, json.dumps(record, indent=1).encode())

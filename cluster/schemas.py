@@ -106,6 +106,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation",),
 }
 
+PIECES = ("training", "evaluation")  # stages that are done in one piece; the others are tables over shards
+
 
 def stage_of(path: str) -> str:
     """The stage that a folder or table of the workdir belongs to; a folder of its own is its own stage."""

@@ -34,7 +34,7 @@ SHOWN_QUERIES = 20
 SHOWN_PASSAGES = 3
 SHOWN_CHARACTERS = 300
 # Passages encoded between two looks at the progress bar, and held as one block while they are searched.
-PASSAGES_AT_ONCE = 2_000
+PASSAGES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)

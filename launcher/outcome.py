@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.heartbeat import duration, rate
+from cluster.piece import pieces
+from cluster.schemas import PIECES
 from cluster.status import status
 from launcher.report import METRICS
 
@@ -60,7 +62,7 @@ def print_status(storage: Storage, console: Console | None = None, as_json: bool
     console = console or Console(highlight=False)
     stages = status(storage)
     if as_json:
-        console.print(json.dumps(stages, indent=2), soft_wrap=True, markup=False)
+        console.print(json.dumps(stages + pieces(storage), indent=2), soft_wrap=True, markup=False)
     else:
         console.print(_status_page(storage, stages))
 
@@ -94,11 +96,11 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
         )
     lines: list[RenderableType] = [table]
     lines += [line for one in stages if one["state"] != "done" for line in _in_work(one)]
-    for name in ("training", "evaluation"):
-        state = (
-            "done" if storage.exists(f"{name}/record.json") else "begun" if storage.exists(f"{name}/plan.json") else ""
-        )
-        lines.append(Text(f"{name}: {state or 'not begun'}"))
+    begun = {one["stage"]: one for one in pieces(storage)}
+    for name in PIECES:
+        piece = begun.get(name, {"state": "not begun"})
+        calm = piece["state"] in ("done", "not begun")
+        lines += [Text(f"{name}: {piece['state']}")] if calm else _in_work(piece)
     for one in stages:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in one["drops"].items() if count)
         if reasons:

@@ -66,7 +66,10 @@ def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
             old = [pid for _, pids in held for pid in pids]
             assert reached < STEPS, "it was over before anything was killed"
             what = f"other ranks, step {reached}, alive {[pid for pid in old if alive(pid)]}"
-            times[fault] = until(lambda old=old, reached=reached: goes_on(workdir, old, reached), what, 200)
+            times[fault] = until(
+                lambda old=old, reached=reached: not driver.look() or goes_on(workdir, old, reached), what, 200
+            )
+            assert driver.look() or driver.process.wait() == 0, driver.errors.read_text()[-5000:]
         driver.wait()
     written = steps(workdir)
     assert {step for step, _ in written} == set(range(1, STEPS + 1))
