@@ -10,6 +10,7 @@ from cluster.errors import InputError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.tables import Table
+from distill.relay import Relay
 from distill.settings import StudentSettings, TrainingSettings
 from distill.trainer import TrainingJob
 
@@ -64,7 +65,7 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # beside the driver, so that no node's death can take it along and leave the driver alive
-    actor: Any = ray.remote(num_cpus=0)(_Relay)
+    actor: Any = ray.remote(num_cpus=0)(Relay)
     relay = actor.options(scheduling_strategy=here).remote()
     trainer = TorchTrainer(
         _rank_loop,
@@ -118,27 +119,6 @@ def _show(bar: Any, records: list[dict[str, Any]]) -> None:
             bar.note(f"loss {record['loss']:.4f}")
         elif "dev_ndcg@10" in record:
             bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")
-
-
-class _Relay:
-    """Carries metrics from rank 0 to the driver, and how training ended."""
-
-    def __init__(self) -> None:
-        self._records: list[dict[str, Any]] = []
-        self._outcome: tuple[str, Any] | None = None
-
-    def put(self, record: dict[str, Any]) -> None:
-        self._records.append(record)
-
-    def drain(self) -> list[dict[str, Any]]:
-        records, self._records = self._records, []
-        return records
-
-    def finish(self, kind: str, value: Any) -> None:
-        self._outcome = (kind, value)
-
-    def outcome(self) -> tuple[str, Any] | None:
-        return self._outcome
 
 
 def _rank_loop(config: dict[str, Any]) -> None:

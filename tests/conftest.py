@@ -12,6 +12,8 @@ from tests import corpus, models
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Ray lowers its workers' priority by 15: beside anything that keeps the cores busy they would get 3 % of them
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 @pytest.fixture(scope="session")
