@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from distill.batches import plan_step
+from distill.batches import epoch_order, plan_step
 from distill.bm25 import Bm25Index
 from distill.encoder import load_model, passage_text, resolve_dtype
-from distill.engine import join_ranks, start_engine, step_optimizer
+from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.losses import LossSettings, loss_and_gradients
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
 from distill.tokens import TokenFile, write_tokens
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
+TOPIC = 64  # queries that stand together in the order by topic
 
 
 def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
@@ -76,13 +78,17 @@ class Bench:
         training = TrainingSettings(learning_rate=1e-5)
         self.engine = start_engine(Student(loaded, "cpu", self.dtype), training, 1)
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
-        self.order = np.random.default_rng(0).permutation(len(self.queries))
+        self.orders = {
+            name: epoch_order(self.rows, 0, 0, block) for name, block in (("shuffled", 1), ("topics", TOPIC))
+        }
+        self.order = self.orders["shuffled"]
 
-    def ours(self, count: int) -> dict[str, float]:
+    def ours(self, count: int, order: str = "shuffled") -> dict[str, float]:
         """One step of `count` queries as the trainer does it."""
         stepper = Stepper(self.engine, *self.tokens, LossSettings(), 2 * MICRO_BATCH, self.pad_id)
+        release_memory()
         begun = time.perf_counter()
-        plan = plan_step(self.order[:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
+        plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
         result = stepper.run(plan, self.scores[plan.queries])
         step_optimizer(self.engine)
         seconds = time.perf_counter() - begun
@@ -157,28 +163,50 @@ class Bench:
         return {"seconds": stamps[-1] - stamps[0], "tokens": tokens * (len(stamps) - 1) * batch / count}
 
 
+class Peak:
+    """Most resident memory of this process while the context lasts, in GiB, looked at every 20 ms."""
+
+    def __enter__(self) -> Peak:
+        self.gib, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while not self._over.wait(0.02):
+            self.gib = max(self.gib, process.memory_info().rss / 2**30)
+
+
 def table(bench: Bench, counts: list[int], sliced: int) -> str:
     """The comparison as Markdown."""
     peak = peak_flops(bench.dtype)
     bench.ours(16)
-    slot_step = bench.every_slot(sliced)
+    with Peak() as slot_memory:
+        slot_step = bench.every_slot(sliced)
     per_query = slot_step["seconds"] / sliced
-    library = bench.library(16, 8)
+    with Peak() as library_memory:
+        library = bench.library(16, 8)
     library_rate = 16 / library["seconds"]
     lines = [
-        "| queries a step | ours, queries/s | useful tokens/s | repeats removed | padding | MFU "
-        "| every slot, queries/s | ours : every slot | ours : sentence-transformers |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding | MFU | memory, peak "
+        "| : every slot | : sentence-transformers |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for count in counts:
-        found = bench.ours(min(count, len(bench.order)))
-        rate = count / found["seconds"]
-        lines.append(
-            f"| {count:,} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | {found['repeats']:.2f}× | "
-            f"{found['padding']:.1%} | {found['flops'] / peak:.0%} | {1 / per_query:.2f} | {rate * per_query:.1f}× | "
-            f"{rate / library_rate:.1f}× |"
-        )
-    memory = psutil.Process().memory_info().rss / 2**30
+        for order in bench.orders:
+            with Peak() as memory:
+                found = bench.ours(min(count, len(bench.order)), order)
+            rate = count / found["seconds"]
+            lines.append(
+                f"| {count:,} | {order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
+                f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['flops'] / peak:.0%} | "
+                f"{memory.gib:.1f} GiB | {rate * per_query:.1f}× | {rate / library_rate:.1f}× |"
+            )
     sizes = f"{len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages"
     lines += [
         "",
@@ -186,8 +214,8 @@ def table(bench: Bench, counts: list[int], sliced: int) -> str:
         f"{MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}; "
         f"matrix-product peak {peak / 1e9:,.0f} GFLOP/s. "
         f"Every slot: timed on {sliced} queries, {slot_step['tokens']:,.0f} tokens in "
-        f"{slot_step['seconds']:.1f} s. sentence-transformers: DistillKLDivLoss, 8 queries a step, {library_rate:.2f} "
-        f"queries/s. Memory at the end {memory:.1f} GiB.",
+        f"{slot_step['seconds']:.1f} s, {slot_memory.gib:.1f} GiB. sentence-transformers: DistillKLDivLoss, 8 queries "
+        f"a step, {library_rate:.2f} queries/s, {library_memory.gib:.1f} GiB.",
     ]
     return "\n".join(lines)
 
