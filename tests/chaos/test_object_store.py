@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,7 +82,11 @@ def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_w
         "the hot path lists"
     )
     assert any(request.kind == "LIST" for request in s3.requests), "a LIST would have been seen"
-    assert_nothing_lost(Storage.open(spec.workdir), spec.rows, spec.poison)
+    storage = Storage.open(spec.workdir)
+    assert_nothing_lost(storage, spec.rows, spec.poison)
+    lines = storage.get("logs/first.log").decode().splitlines()
+    assert lines
+    assert [line for line in lines if not re.match(r"\S+ table=first worker=\S+ node=\S+ shard=\S+ ", line)] == []
     for fault, seconds in times.items():
         note(fault, seconds)
     note("object truncated, object bit-flipped: found by sha256, done again", None)
