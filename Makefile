@@ -1,4 +1,4 @@
-# make demo    specialise all-MiniLM-L6-v2 to the documentation of the installed Python packages
+# make demo    specialise all-MiniLM-L6-v2 to the documentation of an installed Python package
 # make test    all tests; no GPU, no network beyond package installation
 # make lint    formatting, lint and types
 # make bench   the benchmarks, one table each

@@ -48,7 +48,7 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
     gains = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return torch.bfloat16 if gains else torch.float32

@@ -164,7 +164,9 @@ class TrainingSettings(Settings):
         None, ge=0, description="padded tokens whose activations a rank keeps, the rest is recomputed; empty: by device"
     )
     zero_stage: Literal[0, 1, 2, 3] = 0
-    dtype: Dtype = Field("auto", description="of the encoder; scores and losses are float32 always")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the encoder; scores and losses are float32 always. float16 would need loss scaling"
+    )
     evaluate_every: int | None = Field(None, ge=1, description="steps between dev evaluations; empty: every epoch")
     patience: int = Field(2, ge=1, description="evaluations without improvement before training stops")
     dev_queries: int | None = Field(None, ge=1, description="dev queries per evaluation; empty: all")

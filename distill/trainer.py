@@ -27,8 +27,15 @@ from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
-from distill.encoder import default_device, load_model, normalizes, passage_text, resolve_dtype
-from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
+from distill.encoder import load_model, normalizes, passage_text, resolve_dtype
+from distill.engine import (
+    join_ranks,
+    rank_device,
+    release_memory,
+    same_everywhere,
+    start_engine,
+    step_optimizer,
+)
 from distill.export import save as save_model
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
@@ -97,10 +104,8 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
         InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training.
         RunError: the loss is no number; the batch's query ids are named and the last checkpoint stays.
     """
-    device = default_device()
+    device = rank_device()
     rank, world_size = join_ranks(device)
-    if device == "cuda":
-        device = f"cuda:{torch.cuda.current_device()}"
     return _Rank(job, device, rank, world_size, on_record).train()
 
 
@@ -143,7 +148,7 @@ class _Rank:
         dtype = resolve_dtype(self.training.dtype, device)
         self.student = Student(model, device, dtype)
         self.checkpoints = self.output / "checkpoints"
-        newest = newest_checkpoint(self.checkpoints)
+        newest = same_everywhere(newest_checkpoint(self.checkpoints))
         self.state: dict[str, Any] = {
             "step": 0, "identity": self.identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
             "stale": 0, "base_dev": None, "dev": None,
@@ -185,8 +190,9 @@ class _Rank:
         return model
 
     def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str | None]) -> dict[str, TokenFile]:
-        """Token files, written by rank 0 once for this identity and mapped by all ranks."""
-        key = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+        """Token files, written by rank 0 once for these texts and this student, and mapped by all ranks."""
+        what = {**self.identity, "training": self.training.dev_queries}
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         folder, student = self.output / "tokens" / key, self.job.student
         wanted: dict[str, tuple[Iterable[str], int, str]] = {
             "train": (self.lists.texts.to_pylist(), student.max_query_tokens, prompts["query"] or ""),

@@ -66,11 +66,10 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     """
     import torch.distributed as dist
 
-    from distill.encoder import default_device
-    from distill.engine import join_ranks
+    from distill.engine import join_ranks, rank_device
     from distill.trainer import TrainingJob, train
 
-    rank, _ = join_ranks(default_device())
+    rank, _ = join_ranks(rank_device())
     try:
         outcome: list[Any] = [None]
         if rank == 0:
