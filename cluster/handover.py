@@ -99,9 +99,10 @@ def wait_until_gone(
         # on a cluster that others use too, no more can be asked than what was free when the pool began
         names = [name for name, amount in held.items() if amount]
         if names and not left:
-            available = ray.available_resources()
-            short = [name for name in names if available.get(name, 0.0) < before.get(name, 0.0) - 1e-6]
-            left = [f"{name} ({available.get(name, 0.0):g} of {before[name]:g} free)" for name in short]
+            available, all_there = ray.available_resources(), ray.cluster_resources()  # a node may have left meanwhile
+            wanted = {name: min(before.get(name, 0.0), all_there.get(name, 0.0)) for name in names}
+            short = [name for name in names if available.get(name, 0.0) < wanted[name] - 1e-6]
+            left = [f"{name} ({available.get(name, 0.0):g} of {wanted[name]:g} free)" for name in short]
         if not left:
             return
         time.sleep(pause)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from cluster.actor import Done, Failure, Job, Place, ShardActor
 from cluster.errors import DamagedError, InputError, RunError
@@ -183,7 +183,7 @@ class Pool:
         kind, member = self._calls.pop(ref)
         try:
             result = ray.get(ref)
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:  # the latter: ended by Ray, for its node ran out of memory
             return self._bury(member, _cause(error), ref)
         if kind == "place":
             member.place = result
@@ -282,7 +282,7 @@ class Pool:
         now = time.monotonic()
         finished: Finished = []
         for member in list(self.members):
-            hung = [a for a in member.in_flight.values() if now - a.clock > self._limit(a)]
+            hung = [a for a in member.at_work if now - a.clock > self._limit(a)]
             if hung:
                 finished += self._end_hung(member, hung[0])
         if not any(member.ready for member in self.members):
@@ -344,7 +344,7 @@ class Pool:
             self.log(Event(line, member.name, member.node, attempt.name if attempt else "-"))
 
 
-def _cause(error: RayActorError) -> str:
+def _cause(error: RayError) -> str:
     """Why a process died, without the ids in Ray's message, so that equal causes read equal."""
     text = " ".join(str(error).split())
     for before in ("Worker exit detail: ", "The actor is dead because "):

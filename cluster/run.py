@@ -142,11 +142,11 @@ class Run:
             aside.close()
 
     def _pool(self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, aside: Aside) -> None:
+        name = stage_of(stage.path)
+        self.check({name: stage.pool})  # before Ray is imported, since connecting decides what Ray reads then
         from cluster.actor import Job
         from cluster.pool import Pool, Split
 
-        self.check({stage_of(stage.path): stage.pool})
-        name = stage_of(stage.path)
         job = Job(
             self.storage.url, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex
         )

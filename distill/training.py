@@ -53,13 +53,13 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
 
 def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     """Ranks on the cluster; their metrics come back through an actor and move the progress bar."""
+    run.connect()  # before Ray is imported, since connecting decides what Ray reads then
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     training = job.training
-    run.connect()
     gpus = int(ray.cluster_resources().get("GPU", 0)) if training.gpus_per_rank else 0
     ranks = training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})

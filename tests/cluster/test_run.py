@@ -19,7 +19,7 @@ from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.stage import Stage
 from cluster.tables import Table, plan_shards
-from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Slow, shards
+from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Slow, WholeIsLong, shards
 
 MakeRun = Callable[..., Run]
 
@@ -94,6 +94,17 @@ def test_a_row_that_hangs_is_found_by_the_time_limit(run: MakeRun, worker: type)
     (reject,) = table.rejects()
     assert reject["row"] == "00002:1"
     assert "no result after" in reject["error"]
+
+
+@pytest.mark.slow
+def test_a_part_that_waits_behind_a_whole_shard_does_not_hang(run: MakeRun) -> None:
+    """The clock of a part, which has an eighth of the limit, runs only while its worker is at it."""
+    one = run(shard_timeout_s=6.0, max_reject_fraction=0.1)
+    pool = PoolSettings(workers=1)
+    table = one.execute(numbers(64, 8, WholeIsLong, poison={1: "raise"}, seconds=1.0, pool=pool))
+    assert values(table) == [n for n in range(64) if n != 1]
+    assert [reject["row"] for reject in table.rejects()] == ["00000:1"]
+    assert "hung" not in one.storage.get("logs/numbers.log").decode()
 
 
 def test_a_row_of_a_table_is_rejected_under_its_id(run: MakeRun) -> None:

@@ -105,6 +105,15 @@ class CountAsync(Count):
         return self.count(task)
 
 
+class WholeIsLong(Count):
+    """Takes its time for whole shards only."""
+
+    def process(self, task: Task) -> Output:
+        if task.stop - task.start == task.shard.rows:
+            time.sleep(self.seconds)
+        return self.count(task)
+
+
 class Parent(Count):
     """Starts a child process that outlives it, and writes its id to `marker`."""
 
