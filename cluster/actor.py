@@ -27,7 +27,7 @@ import ray
 
 from cluster.errors import DamagedError, InputError, RunError
 from cluster.process import identify, machine_id
-from cluster.storage import STORAGE_ERRORS, Storage
+from cluster.storage import STORAGE_ERRORS, Storage, StorageError
 from cluster.tables import Commit, Shard, publish, put_rejects, put_rows, read_checked
 from cluster.worker import Output, Task
 
@@ -166,6 +166,8 @@ class ShardActor:
             return Failure("input", str(error))
         except DamagedError as error:
             return Failure("damaged", error.found, error.path)
+        except StorageError as error:
+            return Failure("storage", f"reading: {describe(error)}")
         except Exception as error:
             return Failure("bug", describe(error), log=traceback.format_exc().splitlines())
         return inspect.iscoroutinefunction(self._worker.process), self._children(now=True)
@@ -186,6 +188,8 @@ class ShardActor:
             return Failure("input", str(error))
         except DamagedError as error:
             return Failure("damaged", error.found, error.path)
+        except StorageError as error:
+            return Failure("storage", f"reading: {describe(error)}")
         except RunError as error:
             return Failure("bug", str(error), log=self._log.take(shard.name))
         except Exception as error:

@@ -131,6 +131,8 @@ class Pool:
     def _hire(self, outstanding: int) -> None:
         """Keeps as many workers as are wanted, useful and placeable; new nodes are noticed within seconds."""
         now = time.monotonic()
+        if now < self._not_before:
+            return
         if now - self._looked > 2.0:
             self._looked, self._capacity = now, places_for(self.pool)
         wanted = min(self.pool.workers or self._capacity, outstanding, max(self._capacity, 1))
@@ -206,6 +208,10 @@ class Pool:
                 raise InputError(result.error)
             if result.kind == "damaged":
                 raise DamagedError(result.path, result.error)
+            if result.kind == "storage":
+                self._remove(member)
+                self._ride_out(result.error)
+                return []
             return self._bury(member, result.error, None)
         member.is_async, children = result
         member.ready = True
@@ -238,14 +244,14 @@ class Pool:
         if failure.kind == "bug":
             raise RunError(failure.error)
         if failure.kind == "storage":
-            self._ride_out(attempt, failure.error)
+            self.tasks.again(attempt)
+            self._ride_out(failure.error)
             return []
         return self.tasks.blame(attempt, failure.error)
 
-    def _ride_out(self, attempt: Attempt, error: str) -> None:
+    def _ride_out(self, error: str) -> None:
         """Storage that fails is no row's fault: wait longer and longer, up to the time limit."""
         now = time.monotonic()
-        self.tasks.again(attempt)
         self._storage_failing_since = self._storage_failing_since or now
         failing = now - self._storage_failing_since
         if failing > self.settings.storage_timeout_s:

@@ -34,11 +34,13 @@ class TaskHandle:
         self.left: Left | None = None
         self.over = False
         self._begun = time.monotonic()
+        self._first: tuple[int, float] | None = None  # what was done when the first units were, and when
 
     def advance(self, units: int = 1, tokens: int = 0) -> None:
         """Notes finished units and the tokens they took."""
         self.done += units
         self.tokens += tokens
+        self._first = self._first or (self.done, time.monotonic())
 
     def resumed(self, units: int) -> None:
         """Notes units that an earlier run did: they fill the bar and do not count in the rate."""
@@ -72,11 +74,16 @@ class TaskHandle:
         return f"{text}, {rate(self.tokens_per_s)} tokens/s" if self.tokens else text
 
     def rest(self) -> list[str]:
-        """The time left in words, once there is something to judge by: with its spread, or just by the rate so far."""
+        """The time left in words: with its spread, or by the rate since the first units, which took the loading too."""
         units = self.total - self.before - self.done
-        if not self.done or units <= 0:
+        if units <= 0 or not self._first:
             return []
-        return [f"{span(self.left) if self.left else duration(units / self.per_s)} left"]
+        if self.left:
+            return [f"{span(self.left)} left"]
+        since, begun = self._first
+        return (
+            [f"{duration(units * (time.monotonic() - begun) / (self.done - since))} left"] if self.done > since else []
+        )
 
     def summary(self) -> str:
         """One line for the end of the stage."""

@@ -23,8 +23,11 @@ from cluster.errors import InputError, RunError
 STORAGE_ERRORS = (BaseError, OSError)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
-
 T = TypeVar("T")
+
+
+class StorageError(OSError):
+    """A storage refused to give what was committed: no row's fault, whoever was reading."""
 
 
 def patiently(call: Callable[[], T], url: str, limit_s: float) -> T:

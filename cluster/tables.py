@@ -43,7 +43,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import DamagedError, InputError
 from cluster.schemas import TableSchema
-from cluster.storage import Storage
+from cluster.storage import STORAGE_ERRORS, Storage, StorageError
 
 ROW_GROUP_ROWS = 8192
 
@@ -312,12 +312,15 @@ def read_checked(storage: Storage, path: str) -> pa.Buffer:
 
     Raises:
         DamagedError: the file is missing, or is not what was committed.
+        StorageError: the storage refuses.
     """
     expected = path.rsplit(".", 2)[1]
     try:
         data = storage.buffer(path)
     except KeyError:
         raise DamagedError(path, "the file is missing") from None
+    except STORAGE_ERRORS as error:
+        raise StorageError(str(error).strip().partition("\n")[0]) from error
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise DamagedError(path, f"{data.size} bytes with sha256 {found[:12]}…, committed was {expected[:12]}…")

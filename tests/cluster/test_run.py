@@ -19,7 +19,7 @@ from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.stage import Stage
 from cluster.tables import Table, plan_shards
-from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Slow, WholeIsLong, shards
+from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Reading, Slow, WholeIsLong, shards
 
 MakeRun = Callable[..., Run]
 
@@ -94,6 +94,33 @@ def test_a_row_that_hangs_is_found_by_the_time_limit(run: MakeRun, worker: type)
     (reject,) = table.rejects()
     assert reject["row"] == "00002:1"
     assert "no result after" in reject["error"]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_storage_that_refuses_a_worker_what_it_reads_itself_is_no_fault_of_its_rows(run: MakeRun, early: bool) -> None:
+    one = run()
+    file = one.execute(numbers(10)).files()[0][0]
+    path = Path(one.storage.url, file)
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to(path)  # so that reading it is refused, and not that there is nothing
+
+    def relent() -> None:
+        log = Path(one.storage.url, "logs/second.log")
+        for _ in range(600):
+            if log.exists() and "symbolic links" in log.read_text():
+                break
+            time.sleep(0.05)
+        time.sleep(2.0)
+        path.unlink()
+        path.write_bytes(content)
+
+    thread = threading.Thread(target=relent)
+    thread.start()
+    second = one.execute(numbers(40, 10, Reading, "second", url=one.storage.url, file=file, early=early))
+    thread.join()
+    assert values(second) == list(range(40))
+    assert second.rejects() == []
 
 
 @pytest.mark.slow

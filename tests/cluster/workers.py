@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import TableSchema
-from cluster.tables import Shard
+from cluster.storage import Storage
+from cluster.tables import Shard, read_checked
 from cluster.worker import Output, Reject, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("id", pa.string()), ("value", pa.int64())]), "tests", "number")
@@ -148,3 +149,18 @@ class OneSlow(Count):
         except FileExistsError:
             pass
         super().__init__(seconds=seconds, **arguments)
+
+
+class Reading(Count):
+    """Reads a data file of another table, when it is constructed or for every task."""
+
+    def __init__(self, url: str, file: str, early: bool) -> None:
+        super().__init__()
+        self.storage, self.file, self.early = Storage(url), file, early
+        if early:
+            read_checked(self.storage, file)
+
+    def process(self, task: Task) -> Output:
+        if not self.early:
+            read_checked(self.storage, self.file)
+        return self.count(task)
