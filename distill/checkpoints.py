@@ -18,7 +18,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cluster.errors import RunError
+from cluster.errors import InputError, RunError
 from cluster.tables import check_fingerprint
 
 WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -94,10 +94,17 @@ def read_state(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint that this training may continue from.
 
     Raises:
-        InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named.
+        InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named. Or the
+            best checkpoint so far, which is what the training would export, is no longer beside it.
     """
     state = json.loads((folder / STATE).read_text())
     check_fingerprint(f"checkpoint {folder}", "training", state["identity"], identity)
+    best = folder.with_name(f"step-{state['best_step'] or state['step']:08d}")
+    if not best.exists():
+        raise InputError(
+            f"{best}: this is the best checkpoint so far, the one to export, and it is gone. Put it back, or start the "
+            "training again: run with --overwrite training, or train into another --output."
+        )
     return state
 
 

@@ -58,8 +58,9 @@ def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Pa
 
     join_ranks("cpu")
     for job, source, target in chain:
-        if rank == 0:
-            shutil.copytree(source, target)
+        if rank == 0:  # the newest checkpoint and those before it, one of which is the best
+            later = [path.name for path in source.parent.iterdir() if path.name > source.name]
+            shutil.copytree(source.parent, target.parent, ignore=shutil.ignore_patterns(*later))
         dist.barrier()
         train(TrainingJob.from_json(job))
     dist.destroy_process_group()
