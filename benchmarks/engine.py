@@ -20,14 +20,14 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from cluster.progress import Progress
+from cluster.plan import Shard
 from cluster.run import Run
 from cluster.schemas import TableSchema
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
-from cluster.status import status
 from cluster.storage import Storage
-from cluster.tables import Shard
+from cluster.watch.progress import Progress
+from cluster.watch.status import status
 from cluster.worker import Output, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("n", pa.int64())]), "benchmarks", "row")
@@ -79,7 +79,7 @@ def many_shards(workdir: str, shards: int, rows: int) -> list[tuple[str, str, st
     Run(workdir, settings).execute(work)
     resumed = time.monotonic() - begun
     begun = time.monotonic()
-    status(Storage.open(workdir))
+    status(Storage(workdir))
     looked = time.monotonic() - begun
     return [
         (f"{rows:,} rows in {shards:,} shards, no-op worker", f"{seconds:.0f} s", f"{shards / seconds:.0f} shards/s"),

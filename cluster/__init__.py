@@ -1,14 +1,14 @@
-"""The machine room: Ray session, sharded tables with atomic commits, the worker pool, and what is seen of them.
+"""The machine room: sharded tables with atomic commits, the pool of workers that fills them, the Ray they run on.
 
 In reading order:
 
-    schemas, settings, worker, stage    what a stage is: its table, its worker, its plan
-    storage, tables                     files, and the protocol that makes every unit end exactly once
-    run                                 plans a stage, or resumes it, and does the final accounting
-    tasks, pool, actor                  who does what next; workers kept alive and fed; one worker in its process
+    errors, schemas, settings           what ends a run; which tables there are; what a recipe says of the cluster
+    storage                             files on a disk or an object store, and patience with both
+    plan, fingerprint, tables           the shards of a table, and the protocol that makes every unit end exactly once
+    worker, stage                       what a stage implements, and what it is to the engine
+    failures, tasks                     every way to end badly, and what becomes of a task: again, cut, rejected
+    reader, actor, pool                 rows of a shard; one worker in its process; workers kept alive and fed
+    run, split, gc                      plans a stage, or resumes it, and does the final accounting
     session, head, handover, process    the Ray it runs on; its end, and the end of every process of a pool
-    monitor, estimate, heartbeat        what goes on, what is slow, how long it takes; the word of it in storage
-    piece                               the same of a stage that is done in one piece
-    progress, metrics, log, aside       the same on the terminal, for Prometheus, line by line; the thread that writes
-    status, gc                          a workdir from its files alone, with no cluster alive
+    watch                               a package of its own: what is seen of all this; no work depends on it
 """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster.status import planned
 from cluster.storage import Storage
-from cluster.tables import Table, commit_path
+from cluster.tables import Table, commit_path, planned
 
 
 def collect(table: Table) -> int:
@@ -21,7 +20,7 @@ def collect(table: Table) -> int:
     named.update(path for commit in table.commits() for path in commit.reject_files)
     named.update(commit_path(table.path, shard.name, table.plan.id) for shard in table.plan.shards)
     removed = 0
-    for folder in ("data", "rejects", "commits"):
+    for folder in ("data", "rejects", "commits", "withdrawn"):
         for path in table.storage.list(f"{table.path}/{folder}"):
             if path not in named:
                 table.storage.remove(path)

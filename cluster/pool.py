@@ -17,16 +17,17 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
-from cluster.actor import Done, Failure, Job, Place, ShardActor
-from cluster.errors import DamagedError, InputError, RunError
+from cluster.actor import Done, Job, Place, ShardActor
+from cluster.errors import RunError
+from cluster.failures import Failure, cause_of_death
 from cluster.handover import Processes, wait_until_gone
-from cluster.log import Event
+from cluster.plan import Shard
 from cluster.session import describe_cluster, describe_request, free, places_for
 from cluster.settings import ClusterSettings
 from cluster.stage import Stage
-from cluster.storage import storage_failed
-from cluster.tables import Commit, Shard
+from cluster.tables import Commit
 from cluster.tasks import Attempt, Finished, Split, Tasks
+from cluster.watch.log import Event
 
 IN_FLIGHT = 2
 TICK_S = 0.5
@@ -43,7 +44,7 @@ class Member:
     ready: bool = False
     is_async: bool = False
     in_flight: dict[Any, Attempt] = field(default_factory=dict)
-    taken: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=32))
+    durations: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=32))
 
     @property
     def at_work(self) -> list[Attempt]:
@@ -59,7 +60,8 @@ class Member:
 class Pool:
     """Workers of one stage. A context: leaving it ends them and waits until their resources are free.
 
-    While it runs, its `members`, `tasks`, `slots` and `taken` (units and seconds of the latest tasks) may be looked at.
+    While it runs, its `members`, `tasks`, `slots` and `durations` (units and seconds of the latest tasks) may be
+    looked at.
     """
 
     def __init__(self, stage: Stage, job: Job, settings: ClusterSettings, log: Callable[[Event], None]) -> None:
@@ -69,7 +71,7 @@ class Pool:
         self.log = log
         self.members: list[Member] = []
         self._payload = [ray.put((stage.worker, stage.arguments))]
-        self.taken: deque[tuple[int, float]] = deque(maxlen=512)
+        self.durations: deque[tuple[int, float]] = deque(maxlen=512)
         self.tasks = Tasks([], settings.shard_attempts)
         self._calls: dict[Any, tuple[str, Member]] = {}
         self._processes = Processes()
@@ -80,8 +82,6 @@ class Pool:
         self._last_ready = time.monotonic()
         self._looked = 0.0
         self._capacity = 0
-        self._storage_failing_since: float | None = None
-        self._not_before = 0.0
 
     def __enter__(self) -> Pool:
         return self
@@ -111,28 +111,25 @@ class Pool:
         while outstanding:
             self._hire(outstanding)
             self._dispatch()
-            refs = list(self._calls)
-            ready, _ = ray.wait(refs, num_returns=1, timeout=TICK_S) if refs else ([], [])
-            if ready and len(refs) > 1:
-                ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            elif not refs:
-                time.sleep(0.05)
-            for ref in ready:
-                if ref not in self._calls:  # its worker was found dead through another call
-                    continue
-                for finished in self._settle(ref):
-                    outstanding -= 1
-                    yield finished
-            for finished in self._check_time():
-                outstanding -= 1
-                yield finished
+            finished = [one for ref in self._ready() if ref in self._calls for one in self._settle(ref)]
+            finished += self._check_time()
+            outstanding -= len(finished)
+            yield from finished
             yield None
+
+    def _ready(self) -> list[Any]:
+        """Calls that are over; waits a while for the first. One of a worker found dead meanwhile is no longer known."""
+        refs = list(self._calls)
+        if not refs:
+            time.sleep(0.05)
+            return []
+        if not ray.wait(refs, num_returns=1, timeout=TICK_S)[0]:
+            return []
+        return ray.wait(refs, num_returns=len(refs), timeout=0)[0]
 
     def _hire(self, outstanding: int) -> None:
         """Keeps as many workers as are wanted, useful and placeable; new nodes are noticed within seconds."""
         now = time.monotonic()
-        if now < self._not_before:
-            return
         if now - self._looked > 2.0:
             self._looked, self._capacity = now, places_for(self.pool)
         wanted = min(self.pool.workers or self._capacity, outstanding, max(self._capacity, 1))
@@ -156,19 +153,17 @@ class Pool:
 
     def _dispatch(self) -> None:
         """First one task for everybody, then a second."""
-        if time.monotonic() < self._not_before:
-            return
         for depth in range(IN_FLIGHT):
             # a second task must not be taken from a worker that is idle or about to be ready
             waiting = sum(not member.in_flight for member in self.members) if depth else 0
             for member in self.members:
                 if len(self.tasks.queue) <= waiting:
                     break
-                busy = any(attempt.alone for attempt in member.in_flight.values())
+                busy = any(attempt.suspect for attempt in member.in_flight.values())
                 if member.ready and len(member.in_flight) == depth and not busy:
                     index = 0
                     if member.in_flight:  # a suspect waits for a worker of its own
-                        index = next((i for i, a in enumerate(self.tasks.queue) if not a.alone), -1)
+                        index = next((i for i, a in enumerate(self.tasks.queue) if not a.suspect), -1)
                     if index >= 0:
                         attempt = self.tasks.queue[index]
                         del self.tasks.queue[index]
@@ -176,7 +171,7 @@ class Pool:
 
     def _send(self, member: Member, attempt: Attempt) -> None:
         attempt.tries += 1
-        attempt.clock = time.monotonic()
+        attempt.running_since = time.monotonic()
         ref = member.actor.run.remote(attempt.shard, attempt.start, attempt.stop, attempt.tries)
         member.in_flight[ref] = attempt
         self._calls[ref] = ("run", member)
@@ -186,7 +181,7 @@ class Pool:
         try:
             result = ray.get(ref)
         except (RayActorError, OutOfMemoryError) as error:  # the latter: ended by Ray, for its node ran out of memory
-            return self._bury(member, _cause(error), ref)
+            return self._bury(member, cause_of_death(error))
         if kind == "place":
             member.place = result
             self._processes.add(result, [result.process])
@@ -196,7 +191,7 @@ class Pool:
         attempt = member.in_flight.pop(ref)
         if not member.is_async:
             for other in member.in_flight.values():  # only now it has the worker to itself
-                other.clock = time.monotonic()
+                other.running_since = time.monotonic()
         if isinstance(result, Done):
             return self._done(member, attempt, result)
         return self._failure(member, attempt, result)
@@ -204,15 +199,8 @@ class Pool:
     def _started(self, member: Member, result: Any) -> Finished:
         if isinstance(result, Failure):
             self._event(member, None, f"could not start: {result.error}", result.log)
-            if result.kind == "input":
-                raise InputError(result.error)
-            if result.kind == "damaged":
-                raise DamagedError(result.path, result.error)
-            if result.kind == "storage":
-                self._remove(member)
-                self._ride_out(result.error)
-                return []
-            return self._bury(member, result.error, None)
+            result.end_run()
+            return self._bury(member, result.error)
         member.is_async, children = result
         member.ready = True
         if member.place:
@@ -226,40 +214,21 @@ class Pool:
 
     def _done(self, member: Member, attempt: Attempt, result: Done) -> Finished:
         commit = result.commit
-        self._storage_failing_since = None
         if member.place:
             self._processes.add(member.place, result.children)
-        taken = commit.units, time.monotonic() - attempt.clock  # with reading, waiting and writing
-        member.taken.append(taken)
-        self.taken.append(taken)
+        duration = commit.units, time.monotonic() - attempt.running_since  # with reading, waiting and writing
+        member.durations.append(duration)
+        self.durations.append(duration)
         self._event(member, attempt, f"done: {commit.rows} rows in {commit.seconds:.2f} s", result.log)
         return self.tasks.done(attempt, commit)
 
     def _failure(self, member: Member, attempt: Attempt, failure: Failure) -> Finished:
         self._event(member, attempt, f"{failure.kind}: {failure.error}", failure.log)
-        if failure.kind == "input":
-            raise InputError(failure.error)
-        if failure.kind == "damaged":
-            raise DamagedError(failure.path, failure.error)
-        if failure.kind == "bug":
-            raise RunError(failure.error)
-        if failure.kind == "storage":
-            self.tasks.again(attempt)
-            self._ride_out(failure.error)
-            return []
+        failure.end_run()
         return self.tasks.blame(attempt, failure.error)
 
-    def _ride_out(self, error: str) -> None:
-        """Storage that fails is no row's fault: wait longer and longer, up to the time limit."""
-        now = time.monotonic()
-        self._storage_failing_since = self._storage_failing_since or now
-        failing = now - self._storage_failing_since
-        if failing > self.settings.storage_timeout_s:
-            raise storage_failed(self.job.storage_url, failing, error)
-        self._not_before = now + min(0.2 + failing / 2, 30.0)
-
-    def _bury(self, member: Member, cause: str, ref: Any) -> Finished:
-        """Removes a worker that died, and decides what becomes of its tasks."""
+    def _bury(self, member: Member, cause: str) -> Finished:
+        """Removes a worker that died, and charges its death to its tasks."""
         if member not in self.members:
             return []
         self._remove(member)
@@ -270,7 +239,7 @@ class Pool:
         finished: Finished = []
         for attempt in reversed(list(member.in_flight.values())):
             self._event(member, attempt, f"worker died: {cause}")
-            attempt.alone = True
+            attempt.suspect = True
             finished += self.tasks.blame(attempt, f"its worker died: {cause}")
         if not member.in_flight:
             self._event(member, None, f"worker died: {cause}")
@@ -288,14 +257,31 @@ class Pool:
         now = time.monotonic()
         finished: Finished = []
         for member in list(self.members):
-            hung = [a for a in member.at_work if now - a.clock > self._limit(a)]
-            if hung:
-                finished += self._end_hung(member, hung[0])
+            for attempt in member.at_work:
+                if now - attempt.running_since > self._limit(attempt) and not self._is_excused(member, attempt):
+                    finished += self._end_hung(member, attempt)
+                    break
         if not any(member.ready for member in self.members):
             self._check_start(now)
         else:
             self._last_ready = now
         return finished
+
+    def _is_excused(self, member: Member, attempt: Attempt) -> bool:
+        """Whether a task that is late has its result here by now, or waits for a storage that refuses."""
+        ref = next(ref for ref, other in member.in_flight.items() if other is attempt)
+        if ray.wait([ref], timeout=0)[0]:
+            return True
+        if self._rides_out(member):
+            attempt.running_since = time.monotonic()
+            return True
+        return False
+
+    def _rides_out(self, member: Member) -> bool:
+        try:
+            return ray.get(member.actor.riding_out.remote(), timeout=2.0)
+        except RayError:  # it does not answer, or is dead
+            return False
 
     def _limit(self, attempt: Attempt) -> float:
         """A part gets its share of the time, but no less than an eighth: some of it may be the same for any size."""
@@ -317,7 +303,9 @@ class Pool:
 
     def _check_start(self, now: float) -> None:
         waited = now - self._last_ready
-        if waited < self.settings.wait_timeout_s:
+        if waited < self.settings.wait_timeout_s or any(
+            member.place and self._rides_out(member) for member in self.members
+        ):
             return
         unplaced = [member.name for member in self.members if member.place is None]
         what = "be placed" if unplaced else "load its worker"
@@ -348,12 +336,3 @@ class Pool:
     def _event(self, member: Member, attempt: Attempt | None, text: str, log: list[str] | None = None) -> None:
         for line in [*(log or []), text]:
             self.log(Event(line, member.name, member.node, attempt.name if attempt else "-"))
-
-
-def _cause(error: RayError) -> str:
-    """Why a process died, without the ids in Ray's message, so that equal causes read equal."""
-    text = " ".join(str(error).split())
-    for before in ("Worker exit detail: ", "The actor is dead because "):
-        if before in text:
-            return text.split(before, 1)[1].split(". ")[0][:200]
-    return text[:200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -11,18 +12,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cluster.aside import Aside
 from cluster.errors import DamagedError, InputError, RunError
-from cluster.heartbeat import heartbeat_path
-from cluster.log import StageLog
-from cluster.monitor import Monitor
-from cluster.piece import Watch
-from cluster.progress import Progress
+from cluster.fingerprint import check_fingerprint
+from cluster.gc import collect
+from cluster.plan import Plan, Shard
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
+from cluster.split import commit_split
 from cluster.stage import Stage
-from cluster.storage import Storage, patiently
-from cluster.tables import Commit, Plan, Shard, Table, check_fingerprint, publish, put_rejects
+from cluster.storage import Storage
+from cluster.tables import Table, discard
+from cluster.tasks import Split
+from cluster.watch.aside import Aside
+from cluster.watch.heartbeat import heartbeat_path
+from cluster.watch.log import StageLog
+from cluster.watch.monitor import Monitor
+from cluster.watch.piece import Watch
+from cluster.watch.progress import Progress
 
 
 class Run:
@@ -39,18 +45,19 @@ class Run:
         overwrite: frozenset[str] = frozenset(),
         progress: Progress | None = None,
     ) -> None:
-        self.storage = Storage.open(workdir)
+        self.storage = Storage(workdir, settings.storage_timeout_s)
         self.settings = settings
         self.progress = progress or Progress()
         self._connected = False
         self._stages: dict[str, Stage] = {}
+        self._repaired: set[str] = set()
         if unknown := overwrite - STAGES.keys():
             raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
         order = list(STAGES)
         first = min((order.index(stage) for stage in overwrite), default=len(order))
-        for stage in order[first:]:
+        for stage in reversed(order[first:]):  # so that what is left, if it dies here, was made from what is there
             for folder in STAGES[stage]:
-                self.storage.delete(folder)
+                discard(self.storage, folder)
 
     def __enter__(self) -> Run:
         return self
@@ -103,12 +110,12 @@ class Run:
         """
         self._stages[stage.path] = stage
         table, is_new = self._plan(stage)
-        if len(table.committed()) < len(table.plan.shards):
+        if not table.sealed():
             try:
                 self._work(stage, table)
             except InputError:
-                if is_new and (stage.reads_files or not table.committed()):
-                    self.storage.delete(stage.path)
+                if is_new and (stage.reads_files or not table.names()):
+                    discard(self.storage, stage.path)
                 raise
             self._finish(stage, table)
         self._check_rejects(table)
@@ -127,7 +134,9 @@ class Run:
         return table, is_new
 
     def _work(self, stage: Stage, table: Table) -> None:
-        aside = Aside(self.storage)
+        if table.complete:
+            return
+        aside = Aside(Storage(self.storage.url))
         try:
             with (
                 self.progress.task(stage.title, table.plan.units, stage.table.unit) as handle,
@@ -145,11 +154,9 @@ class Run:
         name = stage_of(stage.path)
         self.check({name: stage.pool})  # before Ray is imported, since connecting decides what Ray reads then
         from cluster.actor import Job
-        from cluster.pool import Pool, Split
+        from cluster.pool import Pool
 
-        job = Job(
-            self.storage.url, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex
-        )
+        job = Job(self.storage, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex)
         log = StageLog(self.storage, stage.path, aside)
         limit = self.settings.max_reject_fraction * table.plan.units
         try:
@@ -158,9 +165,7 @@ class Run:
                     monitor.look(pool)
                     if result is None:
                         continue
-                    commit = (
-                        self._patiently(self._publish, stage, table, result) if isinstance(result, Split) else result
-                    )
+                    commit = commit_split(table, result) if isinstance(result, Split) else result
                     table.record(commit)
                     monitor.done(commit)
                     if monitor.totals.rejects > limit:
@@ -169,68 +174,19 @@ class Run:
             log.close()
         self._check_rejects(table)
 
-    def _patiently(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        return patiently(lambda: call(*arguments), self.storage.url, self.settings.storage_timeout_s)
-
-    def _publish(self, stage: Stage, table: Table, split: Any) -> Commit:
-        """Commits a shard that was cut to find the rows that could not be done."""
-        from cluster.actor import ShardReader
-
-        shard = split.shard
-        records: list[dict[str, Any]] = []
-        reader = ShardReader(self.storage)
-        commits = [part.commit for part in split.parts if part.commit]
-        for part in split.parts:
-            if part.commit:
-                for path in part.commit.reject_files:
-                    records += json.loads(self.storage.get(path))
-                continue
-            rows = reader.rows(shard, part.start, part.stop)
-            row = str(rows.column(0)[0].as_py()) if rows is not None else f"{shard.name}:{part.start}"
-            records.append(
-                {"stage": stage_of(stage.path), "shard": shard.name, "row": row, "error": part.error,
-                 "units": shard.units_per_row, "attempts": part.attempts}
-            )  # fmt: skip
-        drops: Counter[str] = Counter()
-        stats: Counter[str] = Counter()
-        for commit in commits:
-            drops.update(commit.drops)
-            stats.update(commit.stats)
-        merged = Commit(
-            shard=shard.name,
-            files=tuple(file for commit in commits for file in commit.files),
-            rows=sum(commit.rows for commit in commits),
-            units=shard.units,
-            drops=dict(drops),
-            rejects=sum(record["units"] for record in records),
-            tokens=sum(commit.tokens for commit in commits),
-            seconds=round(sum(commit.seconds for commit in commits), 3),
-            worker=commits[-1].worker if commits else "-",
-            node=commits[-1].node if commits else "-",
-            stats=dict(stats),
-            reject_files=put_rejects(self.storage, stage.path, shard.name, records),
-            attempts=max(part.attempts for part in split.parts),
-        )
-        if merged.accounted != shard.units:
-            raise RunError(
-                f"{stage.path}, shard {shard.name}: {shard.units} units planned, {merged.accounted} accounted"
-            )
-        return publish(self.storage, stage.path, table.plan.id, merged)
-
     def _repair(self, damaged: DamagedError) -> None:
-        """Does the shard of a damaged input file again, if this run knows how; downstream plans stay valid if its rows
-        come out the same, since files are named after their content."""
+        """Does the shard of a damaged input file again, once, if this run knows how; downstream plans stay valid if its
+        rows come out the same, since files are named after their content."""
         path = damaged.path.rsplit("/data/", 1)[0]
         stage = self._stages.get(path)
-        if stage is None:
+        if stage is None or damaged.path in self._repaired:
             raise damaged
+        self._repaired.add(damaged.path)
         table = self.table(path)
-        fingerprint = table.fingerprint
+        before = table.fingerprint
         table.withdraw(damaged.path)
         self.progress.say(f"{damaged.path} is damaged ({damaged.found}); its shard is done again")
-        again = self.execute(stage)
-        if damaged.path not in {file for file, _ in again.files()} or again.fingerprint != fingerprint:
-            self.storage.put(f"{path}/plan.json", replace(again.plan, revision=again.plan.revision + 1).to_bytes())
+        if self.execute(stage).fingerprint != before:
             raise RunError(
                 f"{damaged.path} was damaged ({damaged.found}) and its shard came out with other rows when it was done "
                 f"again. What was made from it must be done again too: run with --overwrite for the stage after "
@@ -239,18 +195,16 @@ class Run:
 
     def _finish(self, stage: Stage, table: Table) -> None:
         """The final accounting: every planned unit is a row, a counted drop or a reject."""
-        plan, current = table.plan, self.table(stage.path).plan
-        if current.id != plan.id:
+        try:
+            now = self.table(stage.path).plan.id
+        except KeyError:
+            now = None
+        if now != table.plan.id:
             raise RunError(f"{stage.path} was planned anew by another run while this one worked on it")
-        for shard in plan.shards:
+        for shard in table.plan.shards:
             commit = table.committed()[shard.name]
-            if commit.accounted != shard.units:
-                raise RunError(
-                    f"{stage.path}, shard {shard.name}: {shard.units} units planned, {commit.accounted} accounted for"
-                )
-        self._patiently(table.seal)
-        from cluster.gc import collect
-
+            replace(commit, units=shard.units).check(f"{stage.path}, shard {shard.name}")
+        table.seal()
         collect(table)
 
     def _check_rejects(self, table: Table) -> None:
@@ -286,19 +240,17 @@ class Run:
         if not is_new:
             planned = json.loads(self.storage.get(plan_path))["fingerprint"]
             check_fingerprint(name, stage_of(name), planned, fingerprint)
-            try:
+            with contextlib.suppress(KeyError, ValueError):  # not done; or cut short by a power cut
                 return json.loads(self.storage.get(record_path))
-            except KeyError:
-                pass
         begun = time.monotonic()
         self.progress.current = None
         try:
-            with Watch(self.storage, name, self.progress):
+            with Watch(Storage(self.storage.url), name, self.progress):
                 record = produce()
         except InputError:
             if is_new:
-                self.storage.delete(plan_path)
-                self.storage.delete(heartbeat_path(name))
+                self.storage.remove(plan_path)
+                self.storage.remove(heartbeat_path(name))
             raise
         record.setdefault("seconds", round(time.monotonic() - begun, 3))
         self.storage.put(record_path, json.dumps(record, indent=1).encode())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.plan import Shard
 from cluster.schemas import TableSchema
 from cluster.settings import PoolSettings
-from cluster.tables import Shard
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """Files of a run, on a local disk or an object store, behind one small class over obstore.
 
-Every write is atomic: a reader sees the whole object or none. `create` is the one primitive that decides races.
+Every write is atomic: a reader sees the whole object or none. `create` is the one primitive that decides races. A call
+that the storage refuses is tried again for as long as the storage is given patience, wherever in the run it is made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import obstore
 import pyarrow as pa
@@ -19,48 +22,72 @@ from obstore.store import LocalStore, from_url
 
 from cluster.errors import InputError, RunError
 
-# what a store raises that does not answer, is full, or refuses: worth waiting for
-STORAGE_ERRORS = (BaseError, OSError)
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
+_REFUSALS = (BaseError, OSError)  # of a store that does not answer, is full, or says no
+_ABSENT = (NotFoundError, FileNotFoundError)
+_riding_out: set[object] = set()  # one token for each call of this process that is being tried again
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StorageError(OSError):
-    """A storage refused to give what was committed: no row's fault, whoever was reading."""
+class StorageError(RunError):
+    """A storage has refused for longer than there was patience with it: no row's fault, whoever was reading."""
 
 
-def patiently(call: Callable[[], T], url: str, limit_s: float) -> T:
-    """Result of a call to a storage that may refuse for a while: tries again, waiting longer and longer.
+def riding_out() -> bool:
+    """Whether a call of this process is waiting for a storage that refuses."""
+    return bool(_riding_out)
 
-    Raises:
-        RunError: it has refused for `limit_s` seconds.
-    """
-    begun = time.monotonic()
-    while True:
+
+def _patient(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+    """A method that is tried again, after longer and longer pauses, while the storage refuses."""
+
+    @functools.wraps(call)
+    def tried(self: Storage, *arguments: P.args, **named: P.kwargs) -> T:
+        begun, token = time.monotonic(), object()
         try:
-            return call()
-        except STORAGE_ERRORS as error:
-            failing = time.monotonic() - begun
-            if failing > limit_s:
-                raise storage_failed(url, failing, error) from error
-            time.sleep(min(0.2 + failing / 2, 30.0))
+            while True:
+                try:
+                    result = call(self, *arguments, **named)
+                    if token in _riding_out:
+                        _log.warning("the storage %s answers again, after %.1f s", self.url, time.monotonic() - begun)
+                    return result
+                except _REFUSALS as error:
+                    failing = time.monotonic() - begun
+                    first = str(error).strip().partition("\n")[0]
+                    if failing >= self.patience_s:
+                        raise StorageError(
+                            f"the storage {self.url} has failed for {failing:.0f} s, last: {first}. What is committed "
+                            "is kept; the same command continues from it."
+                        ) from error
+                    if token not in _riding_out:
+                        _log.warning("the storage %s refuses, and is tried again: %s", self.url, first)
+                        _riding_out.add(token)
+                    time.sleep(min(0.2 + failing / 2, 30.0, max(self.patience_s - failing, 0.05)))
+        finally:
+            _riding_out.discard(token)
 
-
-def storage_failed(url: str, seconds: float, error: BaseException | str) -> RunError:
-    """What a person is told about a storage that has refused for too long."""
-    first = str(error).strip().partition("\n")[0]
-    return RunError(
-        f"the storage {url} has failed for {seconds:.0f} s, last: {first}. What is committed is kept; the same command "
-        "continues from it."
-    )
+    return tried
 
 
 class Storage:
-    """A folder, addressed by url; paths are relative to it and use `/`. Pickles as its url."""
+    """A folder; paths are relative to it and use `/`. Pickles as its url and its patience.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: a local path, which is created, or an s3://, gs:// or az:// url.
+        patience_s: how long a call is tried again while the storage refuses.
+
+    Raises:
+        InputError: unknown scheme, or a path that cannot be a folder.
+        StorageError: raised by every method, when the storage has refused for longer than `patience_s`.
+    """
+
+    def __init__(self, url: str, patience_s: float = 0.0) -> None:
         self.url = url.rstrip("/")
+        self.patience_s = patience_s
         scheme, separator, rest = url.partition("://")
         if separator and scheme != "file":
             if scheme not in SCHEMES:
@@ -77,37 +104,26 @@ class Storage:
         except OSError as error:
             raise InputError(f"{self._local}: cannot be used as a folder ({error.strerror or error})") from error
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.url,)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, float]]:
+        return Storage, (self.url, self.patience_s)
 
     def __repr__(self) -> str:
-        return f"Storage({self.url!r})"
-
-    @classmethod
-    def open(cls, url: str) -> Storage:
-        """Opens a local path, s3://, gs:// or az:// url; a local folder is created.
-
-        Raises:
-            InputError: unknown scheme, or a path that cannot be a folder.
-        """
-        return cls(url)
+        return f"Storage({self.url!r}, {self.patience_s:g})"
 
     @property
     def local_path(self) -> Path | None:
         """The folder on this machine, or None on an object store."""
         return self._local
 
-    def child(self, prefix: str) -> Storage:
-        """The folder `prefix` below this one."""
-        return Storage(f"{self.url}/{prefix}")
-
+    @_patient
     def put(self, path: str, data: bytes) -> None:
         """Writes an object, replacing what was there."""
         # one request, so that a failed write leaves nothing; multipart would be a stream into the final name
         self._store.put(path, data, use_multipart=False)
 
+    @_patient
     def create(self, path: str, data: bytes) -> bool:
-        """Writes an object if none is there. Of many callers exactly one gets True."""
+        """Writes an object if none is there. Of many callers exactly one gets True, or none if its answer was lost."""
         try:
             self._store.put(path, data, mode="create", use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
@@ -120,50 +136,50 @@ class Storage:
         Raises:
             KeyError: no such object.
         """
-        try:
-            return self._store.get(path).bytes().to_bytes()
-        except (NotFoundError, FileNotFoundError):
-            raise KeyError(f"{self.url}/{path}") from None
+        return bytes(self.buffer(path))
 
+    @_patient
     def buffer(self, path: str) -> pa.Buffer:
         """Like `get`, without a copy."""
         try:
             return pa.py_buffer(self._store.get(path).bytes())
-        except (NotFoundError, FileNotFoundError):
+        except _ABSENT:
             raise KeyError(f"{self.url}/{path}") from None
 
+    @_patient
     def exists(self, path: str) -> bool:
         """Whether an object of this name is there."""
         try:
             self._store.head(path)
-        except (NotFoundError, FileNotFoundError):
+        except _ABSENT:
             return False
         return True
 
+    @_patient
     def folders(self, prefix: str = "") -> list[str]:
         """Paths of the folders directly in `prefix`, sorted, without a look inside them."""
         return sorted(obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"])
 
+    @_patient
     def list(self, prefix: str) -> list[str]:
         """Names of the objects in the folder `prefix` and below, sorted. Not for the hot path."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix or None) for meta in page)
 
+    @_patient
     def remove(self, path: str) -> None:
         """Deletes one object, without a listing; it may be absent."""
-        with contextlib.suppress(NotFoundError, FileNotFoundError):
+        with contextlib.suppress(*_ABSENT):
             self._store.delete(path)
 
-    def delete(self, prefix: str) -> int:
-        """Deletes the object `prefix` and everything in the folder of that name; returns how many objects."""
-        paths = self.list(prefix)
-        if self.exists(prefix):
-            paths.append(prefix)
-        if self._local is not None:
-            target = self._local / prefix
+    @_patient
+    def delete(self, path: str) -> None:
+        """Deletes the object of this name and everything in the folder of this name; either may be absent."""
+        if self._local is None:
+            self._store.delete([path, *self.list(path)])
+            return
+        with contextlib.suppress(FileNotFoundError):
+            target = self._local / path
             if target.is_dir():
-                shutil.rmtree(target, ignore_errors=True)
+                shutil.rmtree(target)
             else:
-                target.unlink(missing_ok=True)
-        elif paths:
-            self._store.delete(paths)
-        return len(paths)
+                target.unlink()

@@ -6,6 +6,7 @@ A table is a folder of the workdir:
     data/<shard>.<sha256>.parquet    rows; named after the content, so that whoever reads the file can check it
     rejects/<shard>.<sha256>.json    rows that could not be done, with error and attempts
     commits/<shard>.<plan id>.json   the commit record: files, rows, drops, rejects, tokens, seconds, who did it
+    withdrawn/<shard>.<plan id>.json the record of a damaged shard, until it is done again
     complete.<plan id>.json          all commit records in one object, a shortcut written once none is missing
 
 A worker puts data, then rejects, then creates the commit record (atomic create-if-absent). Readers follow commit
@@ -20,7 +21,10 @@ records, never a listing of data/. Why each point of death is safe:
 - after the create: the shard is done; a driver that did not hear of it finds the record when it starts again;
 - before or inside complete.json: it is only a shortcut for records that all exist; without it they are read one by one;
 - a power cut that keeps the record and loses data: the file no longer matches the name, reading it raises DamagedError,
-  its record is withdrawn, and the shard is done again.
+  its record is withdrawn, and the shard is done again. A record or shortcut that cannot be read counts as none;
+- between a withdrawal and the end of the shard that is done again: the withdrawn record is kept aside first. Whoever
+  completes the table compares, and gives it a new revision if other rows came out, so that nothing that was made from
+  the old rows is paired with the new ones.
 
 A table that is planned anew gets a new plan id. Commit records carry it in their name, so a worker of the old plan
 that is still alive cannot slip its result into the new one. Files that no record names are removed when the table is
@@ -29,52 +33,24 @@ complete: from then on no create can succeed, so they can never be named (`clust
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
-from cluster.errors import DamagedError, InputError
-from cluster.schemas import TableSchema
-from cluster.storage import STORAGE_ERRORS, Storage, StorageError
+from cluster.errors import DamagedError, RunError
+from cluster.plan import Plan
+from cluster.schemas import stage_of
+from cluster.storage import Storage
 
 ROW_GROUP_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows `start` to `stop` of a committed data file; `where` names a boolean column that picks among them."""
-
-    file: str
-    start: int
-    stop: int
-    where: str | None = None
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A planned piece of work: `rows` input rows that make `rows × units_per_row` units.
-
-    `params` (JSON) describe a shard that is no rows of a table, such as a byte range of an input file.
-    """
-
-    name: str
-    rows: int
-    units_per_row: int = 1
-    slices: tuple[Slice, ...] = ()
-    params: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def units(self) -> int:
-        """Units this shard must account for."""
-        return self.rows * self.units_per_row
 
 
 @dataclass(frozen=True)
@@ -100,55 +76,20 @@ class Commit:
         """Units that ended as rows, drops or rejects."""
         return self.rows + sum(self.drops.values()) + self.rejects
 
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Commit:
-        """Reads what `asdict` wrote."""
-        files = tuple((path, rows) for path, rows in record["files"])
-        return cls(**{**record, "files": files, "reject_files": tuple(record["reject_files"])})
+    def check(self, where: str) -> None:
+        """Refuses a record that loses units.
+
+        Raises:
+            RunError: begins with `where`.
+        """
+        if self.accounted != self.units:
+            raise RunError(
+                f"{where}: {self.units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
+                f"{self.rejects} rejects came out"
+            )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Content of plan.json. `revision` grows when a damaged shard was redone with other rows."""
-
-    id: str
-    fingerprint: dict[str, Any]
-    unit: str
-    schema: pa.Schema
-    shards: tuple[Shard, ...]
-    revision: int = 0
-
-    @classmethod
-    def new(cls, table: TableSchema, shards: list[Shard], fingerprint: dict[str, Any]) -> Plan:
-        """A plan with a fresh id."""
-        plain = json.loads(json.dumps(fingerprint))
-        return cls(uuid.uuid4().hex[:12], plain, table.unit, table.schema, tuple(shards))
-
-    @property
-    def units(self) -> int:
-        """Units the whole table must account for."""
-        return sum(shard.units for shard in self.shards)
-
-    def to_bytes(self) -> bytes:
-        """JSON; shards as arrays, since a plan may hold tens of thousands."""
-        shards = [
-            [s.name, s.rows, s.units_per_row, [[c.file, c.start, c.stop, c.where] for c in s.slices], s.params]
-            for s in self.shards
-        ]
-        plan = {"id": self.id, "revision": self.revision, "unit": self.unit, "fingerprint": self.fingerprint}
-        schema = base64.b64encode(self.schema.serialize()).decode()
-        return json.dumps({**plan, "schema": schema, "shards": shards}).encode()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Plan:
-        """Reads what `to_bytes` wrote."""
-        record = json.loads(data)
-        shards = tuple(
-            Shard(name, rows, units, tuple(Slice(*piece) for piece in slices), params)
-            for name, rows, units, slices, params in record["shards"]
-        )
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["schema"])))
-        return cls(record["id"], record["fingerprint"], record["unit"], schema, shards, record["revision"])
+_COMMIT, _COMMITS = TypeAdapter(Commit), TypeAdapter(list[Commit])
 
 
 class Table:
@@ -159,6 +100,7 @@ class Table:
         self.path = path
         self.plan = plan
         self._commits: dict[str, Commit] | None = None
+        self._sealed = False
 
     @classmethod
     def open(cls, storage: Storage, path: str) -> Table:
@@ -166,8 +108,16 @@ class Table:
 
         Raises:
             KeyError: no plan there.
+            RunError: a plan that cannot be read.
         """
-        return cls(storage, path, Plan.from_bytes(storage.get(f"{path}/plan.json")))
+        data = storage.get(f"{path}/plan.json")
+        try:
+            return cls(storage, path, Plan.from_bytes(data))
+        except ValueError as error:
+            raise RunError(
+                f"{storage.url}/{path}/plan.json cannot be read ({error}). Do the stage and all after it again with "
+                f"--overwrite {stage_of(path)}."
+            ) from error
 
     @property
     def fingerprint(self) -> str:
@@ -186,10 +136,9 @@ class Table:
 
     def committed(self) -> dict[str, Commit]:
         """Commit records by shard name; read once, all in one object where the table is complete."""
-        if self._commits is None:
-            records = self._sealed_commits()
-            records = self.read_commits(self.names()) if records is None else records
-            self._commits = {commit.shard: commit for commit in records}
+        if self._commits is None and not self.sealed():
+            self._commits = {commit.shard: commit for commit in self.read_commits(self.names())}
+        assert self._commits is not None
         return self._commits
 
     def commits(self) -> list[Commit]:
@@ -230,29 +179,40 @@ class Table:
         self.committed()[commit.shard] = commit
 
     def seal(self) -> None:
-        """Writes the shortcut that holds every commit record."""
-        self.storage.put(self._complete, json.dumps([asdict(commit) for commit in self.commits()]).encode())
+        """Ends a table that is complete: compares what was withdrawn, and writes the shortcut with every record."""
+        ending = f".{self.plan.id}.json"
+        kept = [path for path in self.storage.list(f"{self.path}/withdrawn") if path.endswith(ending)]
+        before = [_COMMIT.validate_json(self.storage.get(path)) for path in kept]
+        if any(commit.files != self.committed()[commit.shard].files for commit in before):
+            self.plan = replace(self.plan, revision=self.plan.revision + 1)
+            self.storage.put(f"{self.path}/plan.json", self.plan.to_bytes())
+        for path in kept:
+            self.storage.remove(path)
+        self.storage.put(self._complete, _COMMITS.dump_json(self.commits()))
+        self._sealed = True
 
     def withdraw(self, file: str) -> None:
         """Takes back the commit of the shard that wrote `file`, so that the next run does it again."""
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
+        path = commit_path(self.path, shard, self.plan.id)
+        with contextlib.suppress(KeyError):  # the first one that was withdrawn is what other tables were made from
+            self.storage.create(path.replace("/commits/", "/withdrawn/"), self.storage.get(path))
         self.storage.remove(self._complete)
-        self.storage.remove(commit_path(self.path, shard, self.plan.id))
-        self._commits = None
+        self.storage.remove(path)
+        self._commits, self._sealed = None, False
 
     def sealed(self) -> bool:
-        """Whether one object holds all commit records."""
-        return self.storage.exists(self._complete)
+        """Whether one object holds all commit records; they are read from it then."""
+        if not self._sealed:
+            with contextlib.suppress(KeyError, ValidationError):
+                records = _COMMITS.validate_json(self.storage.get(self._complete))
+                self._commits = {commit.shard: commit for commit in records}
+                self._sealed = True
+        return self._sealed
 
     @property
     def _complete(self) -> str:
         return f"{self.path}/complete.{self.plan.id}.json"
-
-    def _sealed_commits(self) -> list[Commit] | None:
-        try:
-            return [Commit.from_json(record) for record in json.loads(self.storage.get(self._complete))]
-        except KeyError:
-            return None
 
     def names(self) -> set[str]:
         """Names of the shards that have a commit record, by a listing: no record is read."""
@@ -261,10 +221,16 @@ class Table:
         return {path.rsplit("/", 1)[1].removesuffix(ending) for path in paths if path.endswith(ending)}
 
     def read_commits(self, shards: Iterable[str]) -> list[Commit]:
-        """Commit records of some shards, in any order."""
+        """Commit records of some shards, in any order. One that cannot be read is removed: its shard is not done."""
         paths = [commit_path(self.path, shard, self.plan.id) for shard in shards]
+        commits = []
         with ThreadPoolExecutor(16) as pool:
-            return [Commit.from_json(json.loads(data)) for data in pool.map(self.storage.get, paths)]
+            for path, data in zip(paths, pool.map(self.storage.get, paths), strict=True):
+                try:
+                    commits.append(_COMMIT.validate_json(data))
+                except ValidationError:
+                    self.storage.remove(path)
+        return commits
 
 
 def commit_path(table: str, shard: str, plan: str) -> str:
@@ -297,9 +263,9 @@ def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str
 def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
     """Commits a shard whose files are written; returns the record that counts, which may be another finisher's."""
     path = commit_path(table, commit.shard, plan)
-    if storage.create(path, json.dumps(asdict(commit)).encode()):
+    if storage.create(path, _COMMIT.dump_json(commit)):
         return commit
-    winner = Commit.from_json(json.loads(storage.get(path)))
+    winner = _COMMIT.validate_json(storage.get(path))
     named = {name for name, _ in winner.files} | set(winner.reject_files)
     for name in [name for name, _ in commit.files] + list(commit.reject_files):
         if name not in named:
@@ -312,77 +278,32 @@ def read_checked(storage: Storage, path: str) -> pa.Buffer:
 
     Raises:
         DamagedError: the file is missing, or is not what was committed.
-        StorageError: the storage refuses.
     """
     expected = path.rsplit(".", 2)[1]
     try:
         data = storage.buffer(path)
     except KeyError:
         raise DamagedError(path, "the file is missing") from None
-    except STORAGE_ERRORS as error:
-        raise StorageError(str(error).strip().partition("\n")[0]) from error
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise DamagedError(path, f"{data.size} bytes with sha256 {found[:12]}…, committed was {expected[:12]}…")
     return data
 
 
-def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int = 1) -> list[Shard]:
-    """Cuts the committed rows of a table into shards "00000", "00001", ….
-
-    Args:
-        table: a complete table.
-        rows_per_shard: most rows of a shard.
-        where: boolean column; only rows where it is true are planned.
-        units_per_row: units each row must account for.
-    """
-    pieces: list[list[Slice]] = [[]]
-    counts = [0]
-    files = table.files()
-    masks = (batch.column(where).to_numpy() for batch in table.batches([where])) if where else None
-    for file, rows in files:
-        kept = next(masks).nonzero()[0] if masks is not None else range(rows)
-        done = 0
-        while done < len(kept):
-            if counts[-1] == rows_per_shard:
-                pieces.append([])
-                counts.append(0)
-            take = min(rows_per_shard - counts[-1], len(kept) - done)
-            start, stop = int(kept[done]), int(kept[done + take - 1]) + 1
-            pieces[-1].append(Slice(file, start, stop, where))
-            counts[-1] += take
-            done += take
-    return [
-        Shard(f"{number:05d}", count, units_per_row, tuple(slices))
-        for number, (count, slices) in enumerate(zip(counts, pieces, strict=True))
-        if count
-    ]
+def discard(storage: Storage, folder: str) -> None:
+    """Removes a table, or all tables in a folder: their plans first, without which what is left counts for nothing."""
+    for path in storage.list(folder):
+        if path.endswith("/plan.json"):
+            storage.remove(path)
+    storage.delete(folder)
 
 
-def check_fingerprint(path: str, stage: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuses to go on with a table or artefact that was planned from something else.
-
-    Raises:
-        InputError: names each differing key with both values, and `--overwrite`.
-    """
-    before, now = _flat(planned), _flat(json.loads(json.dumps(wanted)))
-    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if keys:
-        absent = "absent"
-        lines = [f"  {key}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}" for key in keys]
-        more = [f"  … and {len(keys) - 10} more"] if len(keys) > 10 else []
-        raise InputError(
-            f"{path} was made with other settings or inputs:\n" + "\n".join(lines[:10] + more) + "\n"
-            f"Put them back, or do the stage and all after it again with --overwrite {stage}."
-        )
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {name: v for k in value for name, v in _flat(value[k], f"{key}.{k}" if key else str(k)).items()}
-    return {key: value}
-
-
-def _short(value: Any) -> str:
-    text = value if value == "absent" else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:79] + "…"
+def planned(storage: Storage) -> list[str]:
+    """Folders with a plan, at most three deep (`embeddings/minilm/passages`); the inside of a table is not listed."""
+    found: list[str] = []
+    level = storage.folders()
+    for _ in range(3):
+        tables = {folder for folder in level if storage.exists(f"{folder}/plan.json")}
+        found += sorted(tables)
+        level = [inner for folder in level if folder not in tables for inner in storage.folders(folder)]
+    return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
-from cluster.tables import Commit, Shard
+from cluster.plan import Shard
+from cluster.tables import Commit
 
 
 @dataclass(eq=False)
@@ -20,9 +21,9 @@ class Attempt:
     start: int
     stop: int
     tries: int = 0
-    alone: bool = False  # was in flight when a worker died
+    suspect: bool = False  # was in flight when a worker died, and runs alone from then on
     part: bool = False  # of a shard that was cut
-    clock: float = 0.0  # when it began to run, as far as the driver can tell
+    running_since: float = 0.0  # as far as the driver can tell
     error: str = ""
 
     @property

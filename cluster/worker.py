@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from cluster.tables import Shard
+from cluster.plan import Shard
 
 
 @dataclass(frozen=True)

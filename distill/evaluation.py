@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.progress import Progress
+from cluster.watch.progress import Progress
 from distill import judged
 from distill.encoder import Encoder, passage_text
 from distill.judged import Judged

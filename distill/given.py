@@ -20,9 +20,10 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cluster.errors import InputError
+from cluster.plan import Plan, Shard
 from cluster.schemas import LISTS, PASSAGES, TableSchema
 from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Shard, Table, publish, put_rows
+from cluster.tables import Commit, Table, publish, put_rows
 from distill.listing import scale_of, scale_scores, split_of
 from distill.settings import ListSettings
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import DamagedError
-from cluster.tables import Shard, Table, plan_shards, read_checked
+from cluster.plan import Shard, plan_shards
+from cluster.tables import Table, read_checked
 
 
 class RowReader:

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import InputError, RunError
+from cluster.settings import ClusterSettings
 from cluster.storage import Storage
 from cluster.tables import Table
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
@@ -119,7 +120,7 @@ class _Rank:
         self.training = job.training
         self.output = Path(job.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        storage = Storage.open(job.workdir)
+        storage = Storage(job.workdir, ClusterSettings().storage_timeout_s)
         passages, lists = Table.open(storage, job.passages), Table.open(storage, job.lists)
         table = lists.read()
         self.lists = read_lists(table, "train", self.training.list_length, passages.num_rows)

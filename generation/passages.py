@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
+from cluster.plan import plan_shards
 from cluster.schemas import PASSAGES
 from cluster.stage import Stage
 from cluster.storage import Storage
-from cluster.tables import Table, plan_shards
+from cluster.tables import Table
 from cluster.worker import Output, Task
 from generation.settings import CorpusSettings
 
@@ -50,7 +51,7 @@ def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[st
             path=PASSAGES.path,
             worker=PassageWorker,
             arguments={
-                "storage_url": run.storage.url, "records_path": records.path, "judged": excluded,
+                "storage": run.storage, "records_path": records.path, "judged": excluded,
                 "max_sources": corpus.max_sources, "seed": corpus.seed,
             },
             shards=plan_shards(records, corpus.rows_per_shard),
@@ -88,8 +89,8 @@ class PassageWorker:
         InputError: two records of the corpus have the same id; names both places.
     """
 
-    def __init__(self, storage_url: str, records_path: str, judged: list[str], max_sources: int, seed: int) -> None:
-        records = Table.open(Storage.open(storage_url), records_path)
+    def __init__(self, storage: Storage, records_path: str, judged: list[str], max_sources: int, seed: int) -> None:
+        records = Table.open(storage, records_path)
         start = 0
         self._first_row: dict[str, int] = {}
         for file, rows in records.files():

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.plan import plan_shards
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from cluster.stage import Stage
-from cluster.tables import Table, plan_shards
+from cluster.storage import Storage
+from cluster.tables import Table
 from cluster.worker import Output, Task
 from generation.engines.base import Answer, Engine, Request
 from generation.settings import GenerationSettings
@@ -50,7 +52,7 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
             table=QUERIES,
             path=QUERIES.path,
             worker=QueryWorker,
-            arguments={"generation": generation, "storage_url": run.storage.url, "passages_path": passages.path},
+            arguments={"generation": generation, "storage": run.storage, "passages_path": passages.path},
             shards=plan_shards(passages, generation.rows_per_shard, where="is_source", units_per_row=units_per_row),
             fingerprint={"generation": identity(generation), "passages": passages.fingerprint},
             pool=place(generation),
@@ -102,7 +104,7 @@ def place(generation: GenerationSettings) -> PoolSettings:
     return pool
 
 
-def open_engine(generation: GenerationSettings, storage_url: str, passages_path: str) -> Engine:
+def open_engine(generation: GenerationSettings, storage: Storage, passages_path: str) -> Engine:
     """Makes the engine that the settings name; loads its model.
 
     Raises:
@@ -118,15 +120,15 @@ def open_engine(generation: GenerationSettings, storage_url: str, passages_path:
         return OpenAIEngine(generation)
     from generation.engines.extractive import ExtractiveEngine, corpus_frequencies
 
-    return ExtractiveEngine(generation, corpus_frequencies(storage_url, passages_path))
+    return ExtractiveEngine(generation, corpus_frequencies(storage, passages_path))
 
 
 class QueryWorker:
     """Has an engine write the queries of a shard's passages."""
 
-    def __init__(self, generation: GenerationSettings, storage_url: str, passages_path: str) -> None:
+    def __init__(self, generation: GenerationSettings, storage: Storage, passages_path: str) -> None:
         self.generation = generation
-        self.engine = open_engine(generation, storage_url, passages_path)
+        self.engine = open_engine(generation, storage, passages_path)
 
     async def process(self, task: Task) -> Output:
         """Rows of PASSAGES to rows of QUERIES, and to drops by reason."""

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.plan import Shard
 from cluster.schemas import QUERY_LOG
 from cluster.stage import Stage
-from cluster.tables import Shard, Table
+from cluster.tables import Table
 from cluster.worker import Output, Task
 from generation.settings import CorpusSettings
 

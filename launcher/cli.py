@@ -225,7 +225,7 @@ def _existing(workdir: str) -> Storage:
 
     if "://" not in workdir and not Path(workdir).expanduser().is_dir():
         raise InputError(f"there is no folder {workdir}; expected the workdir of a run")
-    storage = Storage.open(workdir)
+    storage = Storage(workdir)
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{workdir} holds no run (no recipe.yaml in it); expected the workdir of a run")
     return storage

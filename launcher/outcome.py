@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.heartbeat import duration, rate
-from cluster.piece import pieces
 from cluster.schemas import PIECES
-from cluster.status import status
+from cluster.watch.piece import pieces
+from cluster.watch.status import status
+from cluster.watch.words import duration, rate
 from launcher.report import METRICS
 
 if TYPE_CHECKING:

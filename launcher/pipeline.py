@@ -13,9 +13,9 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.gc import collect_all
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.schemas import STAGES
+from cluster.watch.progress import Progress
 from distill import candidates, embeddings, evaluation, lists, scores, training
 from generation import passages, queries, query_log, records
 from launcher import evaluation_set

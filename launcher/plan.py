@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from cluster.errors import InputError
-from cluster.status import status
 from cluster.storage import Storage
+from cluster.watch.status import status
 from distill.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD
 from distill.encoder import resolve_model
 from launcher.recipe import Recipe
@@ -180,7 +180,7 @@ def finished(recipe: Recipe) -> list[str]:
     """Tables of the workdir that are complete; looking does not create it."""
     if "://" not in recipe.workdir and not Path(recipe.workdir).expanduser().is_dir():
         return []
-    return [one["table"] for one in status(Storage.open(recipe.workdir)) if one["shards"] == one["shards_done"]]
+    return [one["table"] for one in status(Storage(recipe.workdir)) if one["shards"] == one["shards_done"]]
 
 
 def _short(number: float) -> str:

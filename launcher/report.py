@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.status import status
 from cluster.storage import Storage
+from cluster.watch.status import status
 from launcher import charts
 from launcher.environment import installed_version
 

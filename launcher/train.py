@@ -97,7 +97,7 @@ def train_on_ray(lists: str, output: Path, options: TrainOptions) -> dict[str, A
     from cluster.run import Run
     from distill.training import build
 
-    tables = Storage.open(prepare(lists, output, options.dev_fraction))
+    tables = Storage(prepare(lists, output, options.dev_fraction))
     with Run(str(output), options.cluster) as run:
         read = (Table.open(tables, "lists"), Table.open(tables, "passages"))
         return build(run, options.training, options.student, *read)
@@ -110,7 +110,7 @@ def prepare(lists: str, output: Path, dev_fraction: float) -> str:
         InputError: there is no such file or run, or the file holds something else.
     """
     if "://" in lists or Path(lists).expanduser().is_dir():
-        storage = Storage.open(lists)
+        storage = Storage(lists)
         for name in ("lists", "passages"):
             try:
                 complete = Table.open(storage, name).complete
@@ -124,6 +124,6 @@ def prepare(lists: str, output: Path, dev_fraction: float) -> str:
         return storage.url
     from distill.given import write_tables
 
-    storage = Storage.open(str(output))
+    storage = Storage(str(output))
     write_tables(Path(lists).expanduser(), storage, dev_fraction)
     return storage.url

@@ -52,9 +52,9 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path: Path, local_ray: None) -> Iterator[Callable]:
     """Factory of runs in fresh work directories, on one local Ray of two CPUs that later tests reuse."""
-    from cluster.progress import Progress
     from cluster.run import Run
     from cluster.settings import ClusterSettings
+    from cluster.watch.progress import Progress
 
     opened = []
 

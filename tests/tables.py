@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from cluster.plan import Plan, Shard
 from cluster.schemas import TableSchema
 from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Shard, Table, publish, put_rows
+from cluster.tables import Commit, Table, publish, put_rows
 
 
 def write_table(workdir: str, schema: TableSchema, path: str, rows: list[dict], **fingerprint) -> Table:
-    storage = Storage.open(workdir)
+    storage = Storage(workdir)
     plan = Plan.new(schema, [Shard("00000", len(rows), 1, (), {})], fingerprint)
     storage.put(f"{path}/plan.json", plan.to_bytes())
     files = put_rows(storage, path, "00000", pa.Table.from_pylist(rows, schema=schema.schema))

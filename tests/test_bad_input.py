@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.progress import Progress
-from cluster.status import status
 from cluster.storage import Storage
+from cluster.watch.progress import Progress
+from cluster.watch.status import status
 from launcher import cli
 from launcher.pipeline import execute
 from launcher.recipe import load_recipe
@@ -171,7 +171,7 @@ def test_when_no_query_is_left_the_message_says_which_filter_took_how_many_and_i
         message = refused(change, options=["--until", stage, *advised])
         taken = counts(message)
         assert filters <= taken.keys()
-        (table,) = [one for one in status(Storage.open(str(tmp_path / "run"))) if one["table"] == stage]
+        (table,) = [one for one in status(Storage(str(tmp_path / "run"))) if one["table"] == stage]
         drops = table["drops"] | ({"dev_split": table["rows"]} if stage == "lists" else {})
         assert {name: count for name, count in taken.items() if count} == {n: c for n, c in drops.items() if c}
         assert table["shards_done"] == table["shards"], "the table is whole: it holds the counts"
@@ -196,7 +196,7 @@ def test_empty_texts_a_million_characters_and_an_id_of_many_scripts_are_survived
     ]
     changes = [corpus(tmp_path, *odd), "evaluation.dataset=null"]
     execute(load_recipe(str(recipe), changes), "candidates", progress=Progress(quiet=True))
-    stages = {stage["table"]: stage for stage in status(Storage.open(str(tmp_path / "run")))}
+    stages = {stage["table"]: stage for stage in status(Storage(str(tmp_path / "run")))}
     assert stages["records"]["rows"] == 44
     assert stages["records"]["stats"] == {"empty": 2, "cut": 1}
     assert (stages["passages"]["rows"], stages["passages"]["drops"]) == (42, {"too_short": 2})

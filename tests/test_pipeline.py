@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from cluster.errors import InputError
-from cluster.progress import Progress
 from cluster.schemas import STAGES
-from cluster.status import status
 from cluster.storage import Storage
+from cluster.watch.progress import Progress
+from cluster.watch.status import status
 from launcher.pipeline import execute
 from launcher.recipe import load_recipe
 from tests.pipeline import LISTWISE, listwise, recipe_text
@@ -78,7 +78,7 @@ def test_one_command_goes_from_a_corpus_to_a_judged_student(finished: Path) -> N
 
 
 def test_every_planned_unit_of_every_table_is_accounted_for(finished: Path) -> None:
-    stages = status(Storage.open(str(finished / "run")))
+    stages = status(Storage(str(finished / "run")))
     assert {stage["stage"] for stage in stages} == set(STAGES) - {"training", "evaluation"}
     for stage in stages:
         assert stage["shards_done"] == stage["shards"] > 0, stage["table"]
@@ -104,7 +104,7 @@ def test_no_query_is_written_for_a_passage_that_evaluation_judges(finished: Path
 
     lines = (hundred / "qrels" / "test.tsv").read_text().splitlines()[1:]
     judged = {line.split("\t")[1] for line in lines}
-    queries = Table.open(Storage.open(str(finished / "run")), "queries").read(["source_id"])
+    queries = Table.open(Storage(str(finished / "run")), "queries").read(["source_id"])
     sources = set(queries["source_id"].to_pylist())
     assert len(sources) > 40
     assert not sources & judged

@@ -155,9 +155,9 @@ class Frequencies:
         return max(0.0, math.log((self.passages + 1) / (self.documents[word] + 0.5)))
 
 
-def corpus_frequencies(storage_url: str, passages_path: str, sample: int = 20_000) -> Frequencies:
+def corpus_frequencies(storage: Storage, passages_path: str, sample: int = 20_000) -> Frequencies:
     """Word frequencies of the passages table, from every n-th passage so that about `sample` are read."""
-    table = Table.open(Storage.open(storage_url), passages_path)
+    table = Table.open(storage, passages_path)
     step = max(1, table.num_rows // sample)
 
     def texts() -> Iterator[str]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from cluster import run as engine
 from cluster.gc import collect_all
-from cluster.progress import Progress
+from cluster.plan import plan_shards
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
-from cluster.tables import plan_shards
+from cluster.watch.progress import Progress
 from launcher import cli
 from tests.chaos.workers import NUMBERS, DiesBeforeRecord, Recorded, RecordedAsync, patch_for_death
 from tests.cluster.workers import shards

@@ -214,7 +214,7 @@ def recovered(spec: Spec, shards: set[tuple[str, str]]) -> bool:
 
 def leftovers(workdir: str, table: str) -> list[str]:
     """Data files that no commit record names, whole ones and partly written ones."""
-    storage = Storage.open(workdir)
+    storage = Storage(workdir)
     named = {path for path, _ in Table.open(storage, table).files()}
     there = {f"{table}/data/{path.name}" for path in Path(workdir, table, "data").glob("*")}
     return sorted(there - named)

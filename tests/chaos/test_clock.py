@@ -50,7 +50,7 @@ def test_a_clock_that_is_set_changes_nothing(dice: random.Random, marker: str, t
     logged = (tmp_path / "run" / "logs" / "first.log").read_text().splitlines()
     hours = {line[:13] for line in logged}
     assert len(hours) >= 3, "the driver's clock was set, too"
-    assert_nothing_lost(Storage.open(spec.workdir), spec.rows)
+    assert_nothing_lost(Storage(spec.workdir), spec.rows)
     note("clock set an hour forwards, then a day backwards", None)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import RunError
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
+from cluster.watch.progress import Progress
 from tests.chaos.harness import leftovers, until
 from tests.chaos.ledger import note
 from tests.chaos.workers import NUMBERS, Recorded

@@ -68,6 +68,6 @@ def test_a_driver_killed_again_and_again_loses_nothing(
         first_file = Path(f"{spec.workdir}.between").read_text()
         assert first_file.startswith("first/data/"), "the first life ended after the put of a data file"
     assert leftovers(spec.workdir, "first") == [], "the stage's end collects what the dead left"
-    assert_nothing_lost(Storage.open(spec.workdir), ROWS, POISON, by="id" if BETWEEN in times else "value")
+    assert_nothing_lost(Storage(spec.workdir), ROWS, POISON, by="id" if BETWEEN in times else "value")
     for fault, seconds in times.items():
         note(fault, seconds)

@@ -50,7 +50,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_killed_loses_nothing(
         seconds = until(lambda: recovered(spec, lost), "recovery")
         driver.hurry()
         driver.wait()
-    assert_nothing_lost(Storage.open(spec.workdir), ROWS)
+    assert_nothing_lost(Storage(spec.workdir), ROWS)
     note("node joins while a stage runs: until its workers work", joined)
     note("node killed", seconds)
 
@@ -62,7 +62,7 @@ def test_a_request_that_no_node_can_hold_is_refused_with_what_the_nodes_have(mar
         said = driver.wait(2)
     assert "wants 1 CPU, 8 GPU, and no node of the cluster has that" in said
     assert "has 1 CPU, 4 GPU" in said
-    assert Storage.open(spec.workdir).list("") == []
+    assert Storage(spec.workdir).list("") == []
 
 
 def test_a_run_whose_head_is_killed_says_so_and_finishes_on_another_cluster(
@@ -90,6 +90,6 @@ def test_a_run_whose_head_is_killed_says_so_and_finishes_on_another_cluster(
         until(driver.at_work, "work on the new cluster")
         seconds = time.monotonic() - killed
         driver.wait()
-    assert_nothing_lost(Storage.open(spec.workdir), ROWS)
+    assert_nothing_lost(Storage(spec.workdir), ROWS)
     note("head killed: until the run ended with a message", ended)
     note("head killed: until a rerun on a new cluster works", seconds)

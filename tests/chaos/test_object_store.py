@@ -72,7 +72,7 @@ def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_w
             times[OUTAGES[mode]] = time.monotonic() - ended
         driver.hurry()
         until(lambda: gate.exists() or not driver.look(), "the end of the first stage")
-        damage(Storage.open(spec.workdir), dice)
+        damage(Storage(spec.workdir), dice)
         gate.unlink()
         driver.wait()
     before_harm = s3.commits("first")[: spec.rows // spec.each]
@@ -82,7 +82,7 @@ def test_a_run_on_an_object_store_rides_out_its_moods_and_never_lists_while_it_w
         "the hot path lists"
     )
     assert any(request.kind == "LIST" for request in s3.requests), "a LIST would have been seen"
-    storage = Storage.open(spec.workdir)
+    storage = Storage(spec.workdir)
     assert_nothing_lost(storage, spec.rows, spec.poison)
     lines = storage.get("logs/first.log").decode().splitlines()
     assert lines

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings
+from cluster.watch.progress import Progress
 from distill.settings import StudentSettings, TrainingSettings
 from distill.training import build
 from launcher import cli

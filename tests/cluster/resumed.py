@@ -6,11 +6,11 @@ import json
 import os
 import sys
 
-from cluster.progress import Progress
+from cluster.plan import Plan
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
-from cluster.tables import Plan
+from cluster.watch.progress import Progress
 from tests.cluster.workers import NUMBERS, Count, shards
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import heapq
 import numpy as np
 import pytest
 
-from cluster.estimate import slowness, time_left
+from cluster.watch.estimate import slowness, time_left
 
 UNITS = 10
 

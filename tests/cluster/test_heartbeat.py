@@ -12,31 +12,31 @@ import psutil
 import pytest
 from rich.console import Console
 
-from cluster.estimate import Left
-from cluster.heartbeat import (
+from cluster.plan import Plan
+from cluster.process import identify
+from cluster.storage import Storage
+from cluster.tables import Commit, Table, publish
+from cluster.watch.estimate import Left
+from cluster.watch.heartbeat import (
     Heartbeat,
     Totals,
     WorkerState,
     bits,
-    describe,
-    duration,
     heartbeat_path,
-    span,
+    last_heartbeat,
     this_driver,
 )
-from cluster.log import Event, StageLog
-from cluster.process import identify
-from cluster.progress import Progress
-from cluster.status import status
-from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Table, publish
+from cluster.watch.log import Event, StageLog
+from cluster.watch.progress import Progress
+from cluster.watch.status import status
+from cluster.watch.words import describe, duration, span
 from tests.cluster.workers import NUMBERS, shards
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     """A plan of twenty shards of ten rows."""
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     storage.put("numbers/plan.json", Plan.new(NUMBERS, shards(200, 10), {"v": 1}).to_bytes())
     return Table.open(storage, "numbers")
 
@@ -55,7 +55,7 @@ def heartbeat(table: Table, **changes: object) -> Heartbeat:
         WorkerState("w1", "host/def", True, [("00008", 40.0)], 2.5, slow=True),
     ]
     done = bits(table.plan.shards, {one.shard for one in known})
-    beat = Heartbeat(table.plan.id, "running", "", time.time(), this_driver(), 60.0, 20, 200, Totals.of(known), done,
+    beat = Heartbeat("running", "", time.time(), this_driver(), table.plan.id, 60.0, 20, 200, Totals.of(known), done,
                      123.4, 5678.0, 2, ["00003"], 4, workers, Left(100.0, 150.0, 220.0))  # fmt: skip
     beat = replace(beat, **changes)
     table.storage.put(heartbeat_path(table.path), beat.to_bytes())
@@ -63,14 +63,14 @@ def heartbeat(table: Table, **changes: object) -> Heartbeat:
 
 
 def look(table: Table) -> dict:
-    (one,) = status(Storage.open(table.storage.url))
+    (one,) = status(Storage(table.storage.url))
     return one
 
 
 def test_a_heartbeat_reads_back_as_it_was_written(table: Table) -> None:
     commit(table, 0, 7, 8, 19)
     beat = heartbeat(table)
-    assert Heartbeat.from_bytes(beat.to_bytes()) == beat
+    assert last_heartbeat(table.storage, table.path, table.plan.id) == beat
     assert beat.knows(table.plan.shards) == {"00000", "00007", "00008", "00019"}
 
 
@@ -186,7 +186,7 @@ class Puts:
 
 
 def test_every_line_of_a_message_is_a_whole_line_of_the_log(tmp_path: Path) -> None:
-    storage, puts = Storage.open(str(tmp_path)), Puts()
+    storage, puts = Storage(str(tmp_path)), Puts()
     log = StageLog(storage, "scores/minilm", puts)  # type: ignore[arg-type]
     log.add(Event("first\nsecond", "w0", "host/abc", "00001"))
     log.close()

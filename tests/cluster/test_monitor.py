@@ -10,43 +10,46 @@ from typing import Any
 
 import pytest
 
-from cluster.aside import Aside
-from cluster.heartbeat import Heartbeat, heartbeat_path
-from cluster.monitor import Monitor
-from cluster.progress import TaskHandle
+from cluster.plan import Plan
 from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Table
+from cluster.tables import Commit, Table
+from cluster.watch.aside import Aside
+from cluster.watch.heartbeat import Heartbeat, last_heartbeat
+from cluster.watch.monitor import Monitor
+from cluster.watch.progress import TaskHandle
 from tests.cluster.workers import NUMBERS, shards
 
 
 def member(name: str, seconds: float, in_work: float) -> SimpleNamespace:
     """A worker that took so long for each shard of ten units, and has one in work."""
-    attempt = SimpleNamespace(name=f"shard of {name}", clock=time.monotonic() - in_work)
+    attempt = SimpleNamespace(name=f"shard of {name}", running_since=time.monotonic() - in_work)
     return SimpleNamespace(
-        name=name, node=f"node of {name}", ready=True, at_work=[attempt], taken=deque([(10, seconds)] * 8)
+        name=name, node=f"node of {name}", ready=True, at_work=[attempt], durations=deque([(10, seconds)] * 8)
     )
 
 
 def pool(*members: SimpleNamespace) -> Any:
     tasks = SimpleNamespace(failed=3, failing={"00005"})
-    taken = [taken for one in members for taken in one.taken]
-    return SimpleNamespace(members=list(members), tasks=tasks, slots=len(members), taken=taken)
+    durations = [each for one in members for each in one.durations]
+    return SimpleNamespace(members=list(members), tasks=tasks, slots=len(members), durations=durations)
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     storage.put("numbers/plan.json", Plan.new(NUMBERS, shards(1000, 10), {"v": 1}).to_bytes())
     return Table.open(storage, "numbers")
 
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.metrics.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
+    monkeypatch.setattr("cluster.watch.metrics.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
 
 
 def said(table: Table) -> Heartbeat:
-    return Heartbeat.from_bytes(table.storage.get(heartbeat_path("numbers")))
+    beat = last_heartbeat(table.storage, "numbers", table.plan.id)
+    assert beat
+    return beat
 
 
 def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: Table) -> None:
@@ -97,7 +100,7 @@ def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
     ) as monitor:
         now = time.monotonic()
         for number in range(1000):
-            monkeypatch.setattr("cluster.monitor.time.monotonic", lambda number=number: now + number / 50)
+            monkeypatch.setattr("cluster.watch.monitor.time.monotonic", lambda number=number: now + number / 50)
             monitor.done(Commit(f"{number:05d}", (), 10, 10, {}, 0, 50, 1.0, "a", "node of a"))
             monitor.look(pool(member("a", 1.0, 0.5)))
         monkeypatch.undo()
@@ -106,7 +109,7 @@ def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
 
 def test_a_storage_that_refuses_costs_the_heartbeat_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     aside = Aside(storage)
     aside.put("file/progress.json", b"{}")
     aside.put("there", b"1")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.errors import RunError
-from cluster.piece import Watch, pieces
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.storage import Storage
+from cluster.watch.piece import Watch, pieces
+from cluster.watch.progress import Progress
 from tests.chaos.harness import until
 
 
@@ -23,7 +23,7 @@ def only(storage: Storage) -> dict[str, Any]:
 
 
 def test_training_in_work_says_how_far_it_is_and_how_long_it_still_takes(tmp_path: Path) -> None:
-    storage, progress = Storage.open(str(tmp_path)), Progress(quiet=True)
+    storage, progress = Storage(str(tmp_path)), Progress(quiet=True)
     storage.create("training/plan.json", b"{}")
     assert only(storage)["state"] == "stopped"
     with (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cluster.errors import InputError
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError, riding_out
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,8 @@ def s3() -> Iterator[str]:
 @pytest.fixture(params=["local", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "local":
-        return Storage.open(str(tmp_path / "run"))
-    return Storage.open(request.getfixturevalue("s3") + f"/{tmp_path.name}")
+        return Storage(str(tmp_path / "run"))
+    return Storage(request.getfixturevalue("s3") + f"/{tmp_path.name}")
 
 
 def test_what_was_put_can_be_read_listed_and_deleted(storage: Storage) -> None:
@@ -54,9 +57,10 @@ def test_what_was_put_can_be_read_listed_and_deleted(storage: Storage) -> None:
     assert storage.buffer("a/two").to_pybytes() == b"2"
     assert storage.list("a") == ["a/b/one", "a/two"]
     assert storage.folders() == ["a", "ab"]
-    assert storage.delete("a") == 2
+    storage.delete("a")
     assert storage.list("") == ["ab/three"]
-    assert storage.delete("ab/three") == 1
+    storage.delete("ab/three")
+    storage.delete("nothing")
     assert not storage.exists("ab/three")
 
 
@@ -75,15 +79,58 @@ def test_of_many_creators_exactly_one_wins(storage: Storage) -> None:
     assert storage.get("lock") == str(won.index(True)).encode()
 
 
-def test_a_storage_travels_as_its_url(storage: Storage) -> None:
+def test_a_storage_travels_as_its_url_and_its_patience(storage: Storage) -> None:
     storage.put("x", b"x")
-    again = pickle.loads(pickle.dumps(storage.child("")))
+    again = pickle.loads(pickle.dumps(Storage(storage.url, 7.0)))
     assert again.get("x") == b"x"
+    assert again.patience_s == 7.0
 
 
 def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="ftp"):
-        Storage.open("ftp://host/run")
+        Storage("ftp://host/run")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be used as a folder"):
-        Storage.open(str(tmp_path / "file" / "run"))
+        Storage(str(tmp_path / "file" / "run"))
+
+
+def refusing(folder: Path, relents_after_s: float | None) -> Path:
+    """A file that cannot be read, since it is a link to itself; it is mended after a while."""
+    path = folder / "file"
+    path.symlink_to(path)
+
+    def relent() -> None:
+        (folder / "new").write_bytes(b"content")
+        (folder / "new").rename(path)
+
+    if relents_after_s is not None:
+        threading.Timer(relents_after_s, relent).start()
+    return path
+
+
+def test_a_storage_that_refuses_is_tried_again_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    refusing(tmp_path, relents_after_s=1.0)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(Storage(str(tmp_path), patience_s=60.0).get("file")))
+    reader.start()
+    time.sleep(0.5)
+    assert riding_out()
+    reader.join()
+    assert found == [b"content"]
+    assert not riding_out()
+    refuses, answers = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(rf"the storage {tmp_path} refuses, and is tried again: .*symbolic links.*", refuses)
+    assert re.fullmatch(rf"the storage {tmp_path} answers again, after \d\.\d s", answers)
+
+
+def test_patience_with_a_storage_ends_in_one_sentence(tmp_path: Path) -> None:
+    refusing(tmp_path, None)
+    begun = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"has failed for 1 s, last: .*\. What is committed is kept; the same command"
+    ):
+        Storage(str(tmp_path), patience_s=1.0).get("file")
+    assert time.monotonic() - begun >= 1.0
+    with pytest.raises(StorageError, match="has failed for 0 s"):
+        Storage(str(tmp_path)).get("file")
+    assert not riding_out()

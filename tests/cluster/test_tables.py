@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from cluster.actor import ShardReader
 from cluster.errors import DamagedError, InputError
+from cluster.fingerprint import check_fingerprint
 from cluster.gc import collect
+from cluster.plan import Plan, Shard, plan_shards
 from cluster.schemas import TableSchema
-from cluster.status import status
 from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Shard, Table, check_fingerprint, plan_shards, publish, put_rows
+from cluster.tables import Commit, Table, publish, put_rows
+from cluster.watch.status import status
 
 SCHEMA = TableSchema("t", pa.schema([("n", pa.int64()), ("keep", pa.bool_())]), "tests", "row")
 
@@ -50,7 +52,7 @@ def test_shards_cover_every_wanted_row_once_and_in_order(
     keep = data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes)))
     each = data.draw(st.integers(1, 12))
     where = data.draw(st.sampled_from([None, "keep"]))
-    storage = Storage.open(str(tmp_path_factory.mktemp("t")))
+    storage = Storage(str(tmp_path_factory.mktemp("t")))
     table = write(storage, sizes, keep)
     planned = plan_shards(table, each, where=where)
     reader = ShardReader(storage)
@@ -67,7 +69,7 @@ def test_shards_cover_every_wanted_row_once_and_in_order(
 
 
 def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     planned = plan_shards(write(storage, [5, 7]), 4, units_per_row=3)
     plan = Plan.new(SCHEMA, [*planned, Shard("x", 2, params={"bytes": [0, 9]})], {"b": (1, 2)})
     assert Plan.from_bytes(plan.to_bytes()) == plan
@@ -75,13 +77,13 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_in_plan_order_and_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     assert write(storage, [3, 0, 4]).read(["n"])["n"].to_pylist() == list(range(7))
     assert write(storage, [0], name="empty").read().schema == SCHEMA.schema
 
 
 def test_the_second_finisher_takes_over_the_first_record_and_removes_its_own_file(tmp_path: Path) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     table = write(storage, [3])
     first = table.commits()[0]
     rows = pa.table({"n": [7, 8, 9], "keep": [True] * 3}, SCHEMA.schema)
@@ -96,7 +98,7 @@ def test_the_second_finisher_takes_over_the_first_record_and_removes_its_own_fil
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
 def test_a_damaged_file_is_found_and_its_shard_counts_as_not_done(tmp_path: Path, harm: str) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     table = write(storage, [3, 4])
     table.seal()
     file = tmp_path / table.files()[1][0]
@@ -114,7 +116,7 @@ def test_a_damaged_file_is_found_and_its_shard_counts_as_not_done(tmp_path: Path
 
 
 def test_only_files_that_no_record_names_are_collected_and_only_from_complete_tables(tmp_path: Path) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     table = write(storage, [3, 4])
     named = storage.list("t")
     storage.put("t/data/00000.feed.parquet", b"left by a worker that died")
@@ -145,7 +147,7 @@ def test_a_changed_fingerprint_is_refused_with_both_values() -> None:
 
 
 def test_status_counts_from_storage_alone(tmp_path: Path) -> None:
-    storage = Storage.open(str(tmp_path))
+    storage = Storage(str(tmp_path))
     table = write(storage, [3, 4], name="scores/x")
     storage.put("training/plan.json", json.dumps({"fingerprint": {}}).encode())
     assert [(r["table"], r["shards_done"], r["rows"]) for r in status(storage)] == [("scores/x", 2, 7)]

@@ -7,7 +7,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.tables import Commit, Shard
+from cluster.plan import Shard
+from cluster.tables import Commit
 from cluster.tasks import Attempt, Split, Tasks
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cluster.status import status
 from cluster.storage import Storage
 from cluster.tables import Table
+from cluster.watch.status import status
 from tests.chaos.harness import Process, kill, until
 
 
@@ -44,7 +44,7 @@ def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is
     environment = {"RAY_metrics_report_interval_ms": "1000"}
 
     def look() -> dict[str, Any]:
-        return next(iter(status(Storage.open(workdir))), {"state": "", "slow": [], "left_s": None})
+        return next(iter(status(Storage(workdir))), {"state": "", "slow": [], "left_s": None})
 
     with Process(*words, errors=tmp_path / "stderr", environment=environment) as driver:
         seen: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is
         driver.process.wait()
         one = look()
         assert (one["state"], one["running"]) == ("gone", 0)
-    one, table = look(), Table.open(Storage.open(workdir), "scores/numbers")
+    one, table = look(), Table.open(Storage(workdir), "scores/numbers")
     assert one["shards_done"] == len(table.commits())
     assert one["rows"] == table.num_rows
     lines = (tmp_path / "run/logs/scores.log").read_text().splitlines()

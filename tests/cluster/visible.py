@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
+from cluster.watch.progress import Progress
 from tests.cluster.workers import NUMBERS, OneSlow, shards
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.plan import Shard
 from cluster.schemas import TableSchema
 from cluster.storage import Storage
-from cluster.tables import Shard, read_checked
+from cluster.tables import read_checked
 from cluster.worker import Output, Reject, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("id", pa.string()), ("value", pa.int64())]), "tests", "number")
@@ -154,9 +155,9 @@ class OneSlow(Count):
 class Reading(Count):
     """Reads a data file of another table, when it is constructed or for every task."""
 
-    def __init__(self, url: str, file: str, early: bool) -> None:
+    def __init__(self, storage: Storage, file: str, early: bool) -> None:
         super().__init__()
-        self.storage, self.file, self.early = Storage(url), file, early
+        self.storage, self.file, self.early = storage, file, early
         if early:
             read_checked(self.storage, file)
 

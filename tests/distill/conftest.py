@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from cluster.progress import Progress
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables import Table
+from cluster.watch.progress import Progress
 from distill import embeddings
 from distill.embeddings import Vectors
 from distill.settings import EncoderSettings

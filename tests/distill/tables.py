@@ -6,9 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.plan import Plan, Shard
 from cluster.run import Run
 from cluster.schemas import PASSAGES, QUERIES, QUERY_LOG, TableSchema
-from cluster.tables import Commit, Plan, Shard, Table, publish, put_rows
+from cluster.tables import Commit, Table, publish, put_rows
 from tests.corpus import ASPECTS, PLACES
 from tests.corpus import QUERIES as TEMPLATES
 

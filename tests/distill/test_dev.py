@@ -29,7 +29,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.tokens import TokenFile, write_tokens
 
     join_ranks("cpu")
-    storage = Storage.open(workdir)
+    storage = Storage(workdir)
     passages = Table.open(storage, "passages").read()
     lists = read_lists(Table.open(storage, "lists").read(), "dev", 8, passages.num_rows)
     model = load_model(StudentSettings(model=encoder), "cpu")
@@ -65,7 +65,7 @@ def brute_force(workdir: Path, encoder: str) -> tuple[float, float]:
     from distill.encoder import Encoder
     from distill.settings import EncoderSettings
 
-    storage = Storage.open(str(workdir))
+    storage = Storage(str(workdir))
     passages, lists = (Table.open(storage, name).read().to_pylist() for name in ("passages", "lists"))
     model = Encoder(EncoderSettings(model=encoder, max_query_tokens=64, max_passage_tokens=64, dtype="float32"))
     vectors = model.encode_passages([each["title"] for each in passages], [each["text"] for each in passages])
@@ -92,7 +92,7 @@ def test_ranks_together_find_what_brute_force_finds(world_size, workdir, tiny_en
 
 
 def test_passage_that_was_left_out_of_a_list_is_passed_over(workdir):
-    lists = Table.open(Storage.open(str(workdir)), "lists").read().to_pylist()
+    lists = Table.open(Storage(str(workdir)), "lists").read().to_pylist()
     assert any(each["left_out_row"] is not None for each in lists if each["split"] == "dev")
 
 

@@ -10,7 +10,7 @@ import pytest
 import pytrec_eval
 
 from cluster.errors import InputError
-from cluster.progress import Progress
+from cluster.watch.progress import Progress
 from distill.evaluation import build, evaluate, examples, measure
 from distill.judged import Judged, read
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings

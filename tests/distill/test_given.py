@@ -40,7 +40,7 @@ def write_lines(path: Path, *lines: object) -> Path:
 @pytest.mark.parametrize("name", ["lists.jsonl", "lists.jsonl.gz"])
 def test_lists_of_a_file_become_the_tables_of_a_run(name, tmp_path, monkeypatch):
     monkeypatch.setattr(given, "ROWS_PER_FILE", 2)
-    file, storage = write_lines(tmp_path / name, *GOOD, ""), Storage.open(str(tmp_path / "out"))
+    file, storage = write_lines(tmp_path / name, *GOOD, ""), Storage(str(tmp_path / "out"))
     write_tables(file, storage, dev_fraction=0.0)
     passages, lists = (Table.open(storage, path) for path in ("passages", "lists"))
     assert passages.complete and lists.complete
@@ -66,7 +66,7 @@ def test_lists_of_a_file_become_the_tables_of_a_run(name, tmp_path, monkeypatch)
 
 def test_a_share_of_the_queries_judges_and_the_same_words_are_on_one_side(tmp_path):
     lines = [{"query": f"query {n // 2}", "passages": [passage(n, n % 7, text=f"text {n}")]} for n in range(400)]
-    storage = Storage.open(str(tmp_path / "out"))
+    storage = Storage(str(tmp_path / "out"))
     write_tables(write_lines(tmp_path / "lists.jsonl", *lines), storage, dev_fraction=0.2)
     rows = Table.open(storage, "lists").read(["text", "split"]).to_pylist()
     sides = {text: {row["split"] for row in rows if row["text"] == text} for text in {row["text"] for row in rows}}
@@ -106,10 +106,10 @@ def test_files_that_are_no_lists_are_refused(tmp_path):
         (write_lines(tmp_path / "empty.jsonl", ""), "holds no list"), (not_utf8, "line 1: "),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):
-            write_tables(file, Storage.open(str(tmp_path / "out")), 0.1)
+            write_tables(file, Storage(str(tmp_path / "out")), 0.1)
 
 
 def test_scores_that_are_all_equal_are_refused(tmp_path):
     lines = [{"query": f"q{n}", "passages": [{"docid": "a", "text": "A.", "score": 3}]} for n in range(3)]
     with pytest.raises(InputError, match="the scores say nothing: every passage scores 3"):
-        write_tables(write_lines(tmp_path / "lists.jsonl", *lines), Storage.open(str(tmp_path / "out")), 0.1)
+        write_tables(write_lines(tmp_path / "lists.jsonl", *lines), Storage(str(tmp_path / "out")), 0.1)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
+from cluster.plan import Shard
 from cluster.run import Run
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
-from cluster.tables import Shard, Table
+from cluster.tables import Table
 from cluster.worker import Task
 from distill import candidates, embeddings
 from distill.bm25 import Bm25Index

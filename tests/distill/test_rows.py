@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import DamagedError
+from cluster.plan import plan_shards
 from cluster.schemas import PASSAGES
-from cluster.tables import Commit, plan_shards
+from cluster.tables import Commit
 from distill.rows import Lineage, RowReader, list_column, plan_over, vectors_of
 from tests.distill.tables import write_passages, write_queries, write_table
 

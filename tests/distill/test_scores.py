@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from cluster.tables import Shard, Table
+from cluster.plan import Shard
+from cluster.tables import Table
 from cluster.worker import Task
 from distill import candidates, lists, scores
 from distill.bm25 import Bm25Index

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
+from cluster.plan import plan_shards
 from cluster.schemas import RECORDS
 from cluster.storage import Storage
-from cluster.tables import Table, plan_shards
+from cluster.tables import Table
 from cluster.worker import Output, Task
 from generation.passages import PassageWorker
 from generation.readers import open_reader
@@ -203,4 +204,4 @@ def test_tables_open_again_from_storage_alone(run, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, ROWS)
     made = run("again")
     path = records.build(made, corpus).path
-    assert Table.open(Storage.open(made.storage.url), path).num_rows == len(ROWS)
+    assert Table.open(Storage(made.storage.url), path).num_rows == len(ROWS)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
 from cluster.process import machine_id
 from cluster.tables import Table, commit_path
+from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import LISTWISE, listwise
 
@@ -138,7 +138,7 @@ def test_status_of_a_run_whose_driver_is_gone_says_so_and_what_to_do(tmp_path: P
     worker = WorkerState("w0", "host/abc", True, [("00001", 3.0)])
     done, totals = bits(table.plan.shards, {"00000"}), Totals.of(commits)
     driver = (machine_id(), 1, -1.0)
-    beat = Heartbeat(table.plan.id, "running", "", time.time() - 90, driver, 9.0, 2, 200, totals, done,
+    beat = Heartbeat("running", "", time.time() - 90, driver, table.plan.id, 9.0, 2, 200, totals, done,
                      11.0, 0.0, 1, [], 0, [worker], None)  # fmt: skip
     for owner, words in (
         (driver, r"records: its driver is gone, last heard of 9\d s ago; listwise run continues it"),

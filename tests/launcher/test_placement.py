@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from cluster.progress import Progress
+from cluster.watch.progress import Progress
 from launcher.pipeline import execute
 from launcher.placement import demanding_pools
 from launcher.recipe import load_recipe

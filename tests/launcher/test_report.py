@@ -118,4 +118,4 @@ def test_a_student_that_is_not_better_is_called_so(storage: Storage) -> None:
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
-        build_report(Storage.open(str(tmp_path)))
+        build_report(Storage(str(tmp_path)))

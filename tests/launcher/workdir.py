@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.plan import Plan, Shard
 from cluster.schemas import CANDIDATES, LISTS, PASSAGES, QUERIES, RECORDS, SCORES, TableSchema
 from cluster.storage import Storage
-from cluster.tables import Commit, Plan, Shard, Table, publish, put_rejects, put_rows
+from cluster.tables import Commit, Table, publish, put_rejects, put_rows
 from launcher.environment import versions
 from launcher.recipe import load_recipe
 
@@ -52,7 +53,7 @@ def example(query: str, base: float, student: float) -> dict:
 
 def complete_workdir(folder: Path) -> Storage:
     """Everything that a run of two hundred records leaves behind."""
-    storage = Storage.open(str(folder))
+    storage = Storage(str(folder))
     storage.put("recipe.yaml", load_recipe("pydocs", [f"name={NASTY!r}"]).to_yaml().encode())
     storage.put("versions.json", json.dumps(versions()).encode())
     commit_table(storage, RECORDS, 100, {}, shards=2)

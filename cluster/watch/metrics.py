@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.heartbeat import Heartbeat
+from cluster.watch.heartbeat import Heartbeat
 
 GAUGES = {
     "listwise_shards": ("shards by state: planned, done, running, failed", ("table", "state")),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TextIO
 
-from cluster.aside import Aside
 from cluster.schemas import stage_of
-from cluster.storage import STORAGE_ERRORS, Storage
+from cluster.storage import Storage
+from cluster.watch.aside import Aside
 
 EVERY_S = 30.0  # on an object store, where nothing can be appended
 
@@ -37,13 +37,15 @@ class StageLog:
         self._aside = aside
         self._begun = self._written = time.monotonic()  # beside the wall clock, which may jump
         self._parts: list[bytes] = []
-        self._file = None
-        if storage.local_path is not None:
-            target = Path(storage.local_path, self.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("a", buffering=1)
+        self._local = storage.local_path
+        self._file: TextIO | None = None
+        if self._local is not None:
+            target = self._local / self.path
+            with contextlib.suppress(OSError):  # a full disk: work waits for room, its log does not
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._file = target.open("a", buffering=1)
         else:
-            with contextlib.suppress(KeyError, *STORAGE_ERRORS):
+            with contextlib.suppress(KeyError):
                 self._parts.append(storage.get(self.path))
 
     def add(self, event: Event) -> None:
@@ -52,9 +54,10 @@ class StageLog:
         who = f"table={self.table} worker={event.worker} node={event.node} shard={event.shard}"
         head = f"{now}+{time.monotonic() - self._begun:.3f} {who} "
         lines = "".join(f"{head}{line}\n" for line in event.text.splitlines())
-        if self._file:
-            with contextlib.suppress(OSError):  # a full disk: work waits for room, its log does not
-                self._file.write(lines)
+        if self._local is not None:
+            with contextlib.suppress(OSError):
+                if self._file:
+                    self._file.write(lines)
             return
         self._parts.append(lines.encode())
         if time.monotonic() - self._written > EVERY_S:

@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.estimate import Left
-from cluster.heartbeat import Heartbeat, describe, duration, rate, span
+from cluster.watch.estimate import Left
+from cluster.watch.heartbeat import Heartbeat
+from cluster.watch.words import describe, duration, rate, span
 
 TITLE_WIDTH = 22
 

@@ -1,37 +1,33 @@
 """A stage in one piece, training or evaluation, as its driver last said how far it is: `<stage>/progress.json`.
 
-The same idea as the heartbeat of a table (`cluster/heartbeat.py`), with units in place of shards.
+The same idea as the heartbeat of a table (`cluster/watch/heartbeat.py`), with units in place of shards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from cluster.estimate import Left, time_left
-from cluster.heartbeat import EVERY_S, heard_s, heartbeat_path, rate, span, standing, this_driver
-from cluster.progress import Progress, TaskHandle
 from cluster.schemas import PIECES
-from cluster.storage import STORAGE_ERRORS, Storage
+from cluster.storage import Storage, StorageError
+from cluster.watch.estimate import Left, time_left
+from cluster.watch.heartbeat import EVERY_S, Word, heartbeat_path, how_it_ended, last_word, this_driver
+from cluster.watch.progress import Progress, TaskHandle
+from cluster.watch.words import rate, span
 
 WINDOW = 60  # latest advances that the time left is judged by
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Pulse(Word):
     """Content of progress.json: what is being done (`title`), how far, how fast, and the text under the bar."""
 
-    state: str
-    why: str
-    at: float
-    driver: tuple[str, int, float]
     title: str
     unit: str
     units: int
@@ -73,9 +69,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
-        state = "done" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
-        self._say(state, str(error).partition("\n")[0] if state == "failed" else "")
+        self._thread.join(self.every_s)  # not for ever: a storage may neither answer nor refuse
+        self._say(*how_it_ended(kind, error))
 
     def _run(self) -> None:
         while True:
@@ -96,8 +91,8 @@ class Watch:
             tokens_per_s=round(bar.tokens_per_s, 1) if bar else 0.0, text=bar.text if bar else "",
             left=bar.left if bar else None,
         )  # fmt: skip
-        with contextlib.suppress(*STORAGE_ERRORS):
-            self.storage.put(heartbeat_path(self.name), json.dumps(asdict(pulse)).encode())
+        with contextlib.suppress(StorageError):
+            self.storage.put(heartbeat_path(self.name), pulse.to_bytes())
 
     def _look(self, bar: TaskHandle) -> None:
         """Notes how long the latest advance took; a stage may show one bar after the other."""
@@ -124,16 +119,16 @@ class Watch:
 def pieces(storage: Storage) -> list[dict[str, Any]]:
     """One record for each stage in one piece that was begun, done or not.
 
-    Keys: stage, table (the same), state (as in `cluster.status`), unit, units, units_done, units_per_s, tokens_per_s,
-    left_s (low, middle, high), heard_s, why (it failed), now (all that in words).
+    Keys: stage, table (the same), state (as in `cluster.watch.status`), unit, units, units_done, units_per_s,
+    tokens_per_s, left_s (low, middle, high), heard_s, why (it failed), now (all that in words).
     """
     found = []
     for name in PIECES:
         done = storage.exists(f"{name}/record.json")
         if not done and not storage.exists(f"{name}/plan.json"):
             continue
-        pulse = _last(storage, name)
-        state = standing(pulse.state, pulse.driver, pulse.at) if pulse else "stopped"
+        pulse = last_word(Pulse, storage, name)
+        state = pulse.standing() if pulse else "stopped"
         if done:
             state = "done"
         elif state == "done":  # it was, and its record was taken away
@@ -149,18 +144,8 @@ def pieces(storage: Storage) -> list[dict[str, Any]]:
             "units_per_s": pulse.units_per_s if pulse else None,
             "tokens_per_s": pulse.tokens_per_s if pulse else None,
             "left_s": left and [round(s, 1) for s in (left.low, left.middle, left.high)],
-            "heard_s": round(heard_s(pulse.at), 1) if pulse else None,
+            "heard_s": round(pulse.heard_s(), 1) if pulse else None,
             "why": pulse.why if pulse and state == "failed" else "",
             "now": [pulse.words()] if pulse and state != "done" else [],
         })  # fmt: skip
     return found
-
-
-def _last(storage: Storage, name: str) -> Pulse | None:
-    try:
-        record = json.loads(storage.get(heartbeat_path(name)))
-        left = Left(**record["left"]) if record["left"] else None
-        machine, pid, start = record["driver"]
-        return Pulse(**{**record, "driver": (machine, pid, start), "left": left})
-    except (KeyError, TypeError, ValueError):  # absent, or of another version
-        return None

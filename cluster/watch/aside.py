@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from cluster.storage import STORAGE_ERRORS, Storage
+from cluster.storage import Storage, StorageError
 
 
 class Aside:
@@ -43,5 +43,5 @@ class Aside:
                     return
                 path = next(iter(self._latest))
                 data = self._latest.pop(path)
-            with contextlib.suppress(*STORAGE_ERRORS):
+            with contextlib.suppress(StorageError):
                 self.storage.put(path, data)

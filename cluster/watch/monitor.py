@@ -8,15 +8,24 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cluster.aside import Aside
-from cluster.estimate import SLOW, Left, slowness, time_left
-from cluster.heartbeat import EVERY_S, Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
-from cluster.progress import TaskHandle
 from cluster.tables import Commit, Table
+from cluster.watch.aside import Aside
+from cluster.watch.estimate import SLOW, Left, slowness, time_left
+from cluster.watch.heartbeat import (
+    EVERY_S,
+    Heartbeat,
+    Totals,
+    WorkerState,
+    bits,
+    heartbeat_path,
+    how_it_ended,
+    this_driver,
+)
+from cluster.watch.progress import TaskHandle
 
 if TYPE_CHECKING:
-    from cluster.metrics import StageMetrics
     from cluster.pool import Pool
+    from cluster.watch.metrics import StageMetrics
 
 LOOK_S = 1.0
 WINDOW_S = 60.0  # over which a stage's rates are taken
@@ -46,8 +55,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state = "done" if kind is None else "failed" if issubclass(kind, Exception) else "interrupted"
-        self._say(self._beat(None, state, str(error).partition("\n")[0] if state == "failed" else ""))
+        self._say(self._beat(None, *how_it_ended(kind, error)))
 
     def done(self, commit: Commit) -> None:
         """Counts a shard."""
@@ -82,7 +90,7 @@ class Monitor:
         self.aside.put(heartbeat_path(self.table.path), replace(beat, done=done).to_bytes())
         self.handle.show(beat)
         if self._metrics is None and self._looked > 0:  # a pool was seen, so Ray is connected
-            from cluster.metrics import StageMetrics
+            from cluster.watch.metrics import StageMetrics
 
             self._metrics = StageMetrics(self.table.path)
         if self._metrics:
@@ -118,18 +126,18 @@ class Monitor:
         units, shards = self.table.plan.units - self.totals.units, len(self.table.plan.shards) - self.totals.shards
         running = [seconds for worker in workers for _, seconds in worker.shards]
         try:
-            return time_left(pool.taken, units, shards, pool.slots, running)
+            return time_left(pool.durations, units, shards, pool.slots, running)
         except ValueError:
             return None
 
 
 def _workers(pool: Pool, now: float) -> list[WorkerState]:
     """The pool's workers. Slow is who takes long by the median, or is at a shard for longer than any shard took."""
-    times = slowness({member.name: member.taken for member in pool.members})
-    longest = max((seconds for _, seconds in pool.taken), default=float("inf"))
+    times = slowness({member.name: member.durations for member in pool.members})
+    longest = max((seconds for _, seconds in pool.durations), default=float("inf"))
     found = []
     for member in pool.members:
-        shards = [(attempt.name, round(now - attempt.clock, 1)) for attempt in member.at_work]
+        shards = [(attempt.name, round(now - attempt.running_since, 1)) for attempt in member.at_work]
         how = times.get(member.name)
         worst = max((seconds for _, seconds in shards), default=0.0)
         if len(pool.members) > 1 and worst > SLOW * longest:  # it may never end, so no median would show it

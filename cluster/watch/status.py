@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cluster.heartbeat import Heartbeat, Totals, describe, last_heartbeat
 from cluster.schemas import STAGES, stage_of
 from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.tables import Table, planned
+from cluster.watch.heartbeat import Heartbeat, Totals, last_heartbeat
+from cluster.watch.words import describe
 
 
 def status(storage: Storage) -> list[dict[str, Any]]:
@@ -16,7 +17,7 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     Keys, of what is committed: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason),
     rejects, tokens, seconds (of work, summed over workers), rows_per_s (of one worker), stats.
 
-    Keys, as the driver last said (`cluster/heartbeat.py`): running and failed (shards), all_rows_per_s and
+    Keys, as the driver last said (`cluster/watch/heartbeat.py`): running and failed (shards), all_rows_per_s and
     all_tokens_per_s (of all workers together), left_s (low, middle, high), slow (worker, node, times as slow as the
     others), heard_s (seconds since it said so), why (it failed), now (all that in words). And `state`: done; running;
     failed; interrupted; gone (its driver's process is no more); silent (a driver on another machine has not been heard
@@ -26,17 +27,6 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     order = [folder for folders in STAGES.values() for folder in folders]
     found.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
     return [record for path in found if (record := _table_status(storage, path))]
-
-
-def planned(storage: Storage) -> list[str]:
-    """Folders with a plan, at most three deep (`embeddings/minilm/passages`); the inside of a table is not listed."""
-    found: list[str] = []
-    level = storage.folders()
-    for _ in range(3):
-        tables = {folder for folder in level if storage.exists(f"{folder}/plan.json")}
-        found += sorted(tables)
-        level = [inner for folder in level if folder not in tables for inner in storage.folders(folder)]
-    return found
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
