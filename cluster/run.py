@@ -20,7 +20,7 @@ from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.split import commit_split
 from cluster.stage import Stage
-from cluster.storage import Storage
+from cluster.storage import Storage, check_writable
 from cluster.tables import Table, discard
 from cluster.tasks import Split
 from cluster.watch.aside import Aside
@@ -46,6 +46,7 @@ class Run:
         progress: Progress | None = None,
     ) -> None:
         self.storage = Storage(workdir, settings.storage_timeout_s)
+        check_writable(workdir)
         self.settings = settings
         self.progress = progress or Progress()
         self._connected = False

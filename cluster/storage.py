@@ -25,6 +25,7 @@ from cluster.errors import InputError, RunError
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
 _REFUSALS = (BaseError, OSError)  # of a store that does not answer, is full, or says no
+_NEVER_HEALS = "(os error 20)"  # a file stands where a folder should be
 _ABSENT = (NotFoundError, FileNotFoundError)
 _riding_out: set[object] = set()  # one token for each call of this process that is being tried again
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def _patient(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate
                 except _REFUSALS as error:
                     failing = time.monotonic() - begun
                     first = str(error).strip().partition("\n")[0]
-                    if failing >= self.patience_s:
+                    if failing >= self.patience_s or _NEVER_HEALS in str(error):
                         raise StorageError(
                             f"the storage {self.url} has failed for {failing:.0f} s, last: {first}. What is committed "
                             "is kept; the same command continues from it."
@@ -183,3 +184,14 @@ class Storage:
                 shutil.rmtree(target)
             else:
                 target.unlink()
+
+
+def check_writable(url: str) -> None:
+    """Tries a storage before work is trusted to it, without patience: what fails now, a person has to put right.
+
+    Raises:
+        StorageError: it does not take a file.
+    """
+    storage = Storage(url)
+    storage.put(".writable", b"")
+    storage.remove(".writable")

@@ -37,12 +37,6 @@ def main() -> None:
         app()
     except ListwiseError as error:
         _fail(str(error), error.exit_code)
-    except Exception as error:
-        # of the object store's client, looked up by name so that `--help` need not import it
-        if type(error).__module__ != "obstore.exceptions":
-            raise
-        first = str(error).partition("\n")[0]
-        _fail(f"the storage failed: {first}. What is committed is kept; the same command continues from it.", 1)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster import run as engine
+from cluster import split as engine
 from cluster.gc import collect_all
 from cluster.plan import plan_shards
 from cluster.run import Run

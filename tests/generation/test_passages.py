@@ -56,7 +56,7 @@ def passages_of(
     workdir: Path, records: list[dict], judged: list[str] | None = None, most: int = 100, seed: int = 0
 ) -> tuple[list[dict], dict[str, int]]:
     table = write_table(str(workdir), RECORDS, RECORDS.path, records)
-    worker = PassageWorker(str(workdir), RECORDS.path, judged or [], most, seed)
+    worker = PassageWorker(Storage(str(workdir)), RECORDS.path, judged or [], most, seed)
     rows: list[dict] = []
     drops: dict[str, int] = {}
     for shard in plan_shards(table, 3):
