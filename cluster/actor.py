@@ -29,7 +29,7 @@ from cluster.failures import Failure, Kind
 from cluster.plan import Shard
 from cluster.process import identify, machine_id
 from cluster.reader import ShardReader
-from cluster.storage import Storage, riding_out
+from cluster.storage import Storage, check_writable, riding_out
 from cluster.tables import Commit, publish, put_rejects, put_rows
 from cluster.worker import Output, Task
 
@@ -60,7 +60,8 @@ class Done:
 class Job:
     """What every actor of a pool shares. The worker travels apart, in Ray's object store."""
 
-    storage: Storage
+    storage_url: str
+    patience_s: float
     table: str
     stage: str
     plan_id: str
@@ -93,7 +94,6 @@ class ShardActor:
         self._worker: Any = None
         self._lock = asyncio.Lock()
         self._reading = asyncio.Lock()
-        self._reader = ShardReader(job.storage)
         self._log = _LogKeeper()
         self._looked = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
@@ -117,7 +117,9 @@ class ShardActor:
         return inspect.iscoroutinefunction(self._worker.process), self._children(now=True)
 
     def _construct(self) -> Any:
-        check_workdir(self.job, self._node)
+        self._storage = Storage(self.job.storage_url, self.job.patience_s)
+        self._reader = ShardReader(self._storage)
+        check_workdir(self._storage, self.job, self._node)
         worker, arguments = ray.get(self._payload[0])
         return worker(**arguments)
 
@@ -150,7 +152,7 @@ class ShardActor:
             return await asyncio.to_thread(self._worker.process, task), time.monotonic() - begun
 
     def _write(self, task: Task, attempt: int, output: Output, seconds: float, where: str) -> Commit:
-        shard, storage, path = task.shard, self.job.storage, self.job.table
+        shard, storage, path = task.shard, self._storage, self.job.table
         commit = Commit(
             shard=shard.name,
             files=(),
@@ -165,7 +167,7 @@ class ShardActor:
             stats=output.stats,
             attempts=attempt,
         )
-        commit.check(where)
+        commit.check(where, commit.units)
         rejects = [
             {"stage": self.job.stage, "shard": shard.name, "row": r.row, "error": r.error, "units": r.units,
              "attempts": attempt}
@@ -195,10 +197,11 @@ class ShardActor:
         return found
 
 
-def check_workdir(job: Job, node: str, waits_s: Sequence[float] = (0.5, 1, 2, 4, 8, 16)) -> None:
-    """Refuses a workdir that this process does not share with the driver.
+def check_workdir(storage: Storage, job: Job, node: str, waits_s: Sequence[float] = (0.5, 1, 2, 4, 8, 16)) -> None:
+    """Refuses a workdir that this process does not share with the driver, or cannot write to.
 
     Args:
+        storage: the workdir as this process sees it.
         job: names the plan that the driver has written.
         node: for the message.
         waits_s: pauses between looks, since a network file system may show a new file late.
@@ -207,15 +210,16 @@ def check_workdir(job: Job, node: str, waits_s: Sequence[float] = (0.5, 1, 2, 4,
         InputError: the plan is not there.
         RunError: there is another one, which a newer run has made.
     """
+    check_writable(storage.url, storage.patience_s)
     path = f"{job.table}/plan.json"
     for wait in (*waits_s, None):
         try:
-            planned = json.loads(job.storage.get(path))["id"]
+            planned = json.loads(storage.get(path))["id"]
             break
         except KeyError:
             if wait is None:
                 raise InputError(
-                    f"workdir {job.storage.url}: node {node} sees another folder of this name. The driver has written "
+                    f"workdir {storage.url}: node {node} sees another folder of this name. The driver has written "
                     f"{path}, and it is not there. Name a workdir that all nodes share: on a network file system, or "
                     "s3://, gs://, az://."
                 ) from None

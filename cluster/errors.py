@@ -18,8 +18,6 @@ class InputError(ListwiseError):
 class RunError(ListwiseError):
     """A run that failed although its input was right: a lost resource, a time limit, too many rejects."""
 
-    exit_code = 1
-
 
 class DamagedError(RunError):
     """A committed data file that is missing or no longer has the content it was committed with."""

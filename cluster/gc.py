@@ -9,12 +9,13 @@ from cluster.tables import Table, commit_path, planned
 
 
 def collect(table: Table) -> int:
-    """Removes what no commit record of a complete table names; returns how many files.
+    """Removes what no commit record of an ended table names; returns how many files.
 
     Safe while workers of a dead driver still write: in a complete table every create of a commit record fails, so what
-    is not named now will never be. An unfinished table is left alone: a file without a record may be about to get one.
+    is not named now will never be. (Should a record be withdrawn later, and name such a file: that reads as damaged.)
+    An unfinished table is left alone: a file without a record may be about to get one.
     """
-    if not table.complete:
+    if not table.sealed():
         return 0
     named = {path for path, _ in table.files()}
     named.update(path for commit in table.commits() for path in commit.reject_files)

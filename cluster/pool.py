@@ -1,16 +1,14 @@
-"""The scheduler: keeps workers alive and fed until every shard is done, and finds the rows that cannot be done.
+"""The scheduler: keeps workers alive and fed until every shard is done.
 
-The driver moves shard names, never rows. A worker has two tasks in flight, so that it never waits between shards. A
-task that fails is tried again; after `shard_attempts` failures it is cut in two, and again, until the culprit row
-stands alone and becomes a reject. A task that was in flight when a worker died runs alone from then on, so that the
-next death shows which of the two was to blame.
+The driver moves shard names, never rows. A worker has two tasks in flight, so that it never waits between shards. What
+becomes of a task that fails is said in `cluster/failures.py` and done in `cluster/tasks.py`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +25,7 @@ from cluster.settings import ClusterSettings
 from cluster.stage import Stage
 from cluster.tables import Commit
 from cluster.tasks import Attempt, Finished, Split, Tasks
-from cluster.watch.log import Event
+from cluster.watch.log import StageLog
 
 IN_FLIGHT = 2
 TICK_S = 0.5
@@ -39,7 +37,6 @@ class Member:
 
     name: str
     actor: Any
-    born: float
     place: Place | None = None
     ready: bool = False
     is_async: bool = False
@@ -64,13 +61,13 @@ class Pool:
     looked at.
     """
 
-    def __init__(self, stage: Stage, job: Job, settings: ClusterSettings, log: Callable[[Event], None]) -> None:
+    def __init__(self, stage: Stage, job: Job, settings: ClusterSettings, log: StageLog) -> None:
         self.job = job
         self.pool = pool = stage.pool
         self.settings = settings
         self.log = log
         self.members: list[Member] = []
-        self._payload = [ray.put((stage.worker, stage.arguments))]
+        self._payload = [ray.put((stage.worker, stage.arguments))]  # in a list Ray leaves it to the actor to get it
         self.durations: deque[tuple[int, float]] = deque(maxlen=512)
         self.tasks = Tasks([], settings.shard_attempts)
         self._calls: dict[Any, tuple[str, Member]] = {}
@@ -104,7 +101,7 @@ class Pool:
         """Does the shards in any order; yields what became of each, and None whenever it is worth a look at the pool.
 
         Raises:
-            InputError, RunError, DamagedError: see the module's text and `Failure`.
+            InputError, RunError, DamagedError: as `cluster/failures.py` says; or no worker is there in time.
         """
         self.tasks = Tasks(shards, self.settings.shard_attempts)
         outstanding = len(shards)
@@ -134,9 +131,9 @@ class Pool:
             self._looked, self._capacity = now, places_for(self.pool)
         wanted = min(self.pool.workers or self._capacity, outstanding, max(self._capacity, 1))
         while len(self.members) < wanted:
-            member = Member(f"w{self._count}", None, now)
+            name = f"w{self._count}"
             self._count += 1
-            member.actor = (
+            actor = (
                 ray.remote(ShardActor)
                 .options(
                     num_cpus=self.pool.cpus,
@@ -145,8 +142,9 @@ class Pool:
                     max_restarts=0,
                     max_task_retries=0,
                 )
-                .remote(self.job, member.name, self._payload)
+                .remote(self.job, name, self._payload)
             )
+            member = Member(name, actor)
             self.members.append(member)
             self._calls[member.actor.place.remote()] = ("place", member)
             self._calls[member.actor.start.remote()] = ("start", member)
@@ -161,12 +159,10 @@ class Pool:
                     break
                 busy = any(attempt.suspect for attempt in member.in_flight.values())
                 if member.ready and len(member.in_flight) == depth and not busy:
-                    index = 0
-                    if member.in_flight:  # a suspect waits for a worker of its own
-                        index = next((i for i, a in enumerate(self.tasks.queue) if not a.suspect), -1)
-                    if index >= 0:
-                        attempt = self.tasks.queue[index]
-                        del self.tasks.queue[index]
+                    # a suspect waits for a worker of its own
+                    attempt = next((each for each in self.tasks.queue if not (depth and each.suspect)), None)
+                    if attempt:
+                        self.tasks.queue.remove(attempt)
                         self._send(member, attempt)
 
     def _send(self, member: Member, attempt: Attempt) -> None:
@@ -229,8 +225,6 @@ class Pool:
 
     def _bury(self, member: Member, cause: str) -> Finished:
         """Removes a worker that died, and charges its death to its tasks."""
-        if member not in self.members:
-            return []
         self._remove(member)
         if not member.ready:
             self._failed_starts += 1
@@ -303,9 +297,10 @@ class Pool:
 
     def _check_start(self, now: float) -> None:
         waited = now - self._last_ready
-        if waited < self.settings.wait_timeout_s or any(
-            member.place and self._rides_out(member) for member in self.members
-        ):
+        if waited < self.settings.wait_timeout_s:
+            return
+        if any(member.place and self._rides_out(member) for member in self.members):
+            self._last_ready = now
             return
         unplaced = [member.name for member in self.members if member.place is None]
         what = "be placed" if unplaced else "load its worker"
@@ -317,16 +312,14 @@ class Pool:
     # ---- leaving
 
     def _leave(self, graceful: bool) -> None:
-        stops = [member.actor.stop.remote() for member in self.members if graceful and member.ready]
-        owners = [member for member in self.members if graceful and member.ready]
-        if stops:
-            done, _ = ray.wait(stops, num_returns=len(stops), timeout=10.0)
-            for ref, member in zip(stops, owners, strict=True):
-                if ref in done and member.place:
-                    try:
-                        self._processes.add(member.place, ray.get(ref))
-                    except RayError as error:
-                        self._event(member, None, f"did not close: {error}")
+        stops = {member.actor.stop.remote(): member for member in self.members if graceful and member.ready}
+        for ref in ray.wait(list(stops), num_returns=len(stops), timeout=10.0)[0] if stops else []:
+            member = stops[ref]
+            try:
+                if member.place:
+                    self._processes.add(member.place, ray.get(ref))
+            except RayError as error:
+                self._event(member, None, f"did not close: {error}")
         for member in self.members:
             ray.kill(member.actor, no_restart=True)
         self.members = []
@@ -334,5 +327,5 @@ class Pool:
         wait_until_gone(self.job, self._processes, self._held, self._before, self.settings)
 
     def _event(self, member: Member, attempt: Attempt | None, text: str, log: list[str] | None = None) -> None:
-        for line in [*(log or []), text]:
-            self.log(Event(line, member.name, member.node, attempt.name if attempt else "-"))
+        lines = "\n".join([*(log or []), text])
+        self.log.add(lines, member.name, member.node, attempt.name if attempt else "-")

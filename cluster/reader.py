@@ -35,12 +35,7 @@ class ShardReader:
 
 
 def _row_range(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
-    groups: list[int] = []
-    first = seen = 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if seen < stop and seen + rows > start:
-            first = first if groups else seen
-            groups.append(group)
-        seen += rows
-    return file.read_row_groups(groups).slice(start - first, stop - start)
+    """Rows `start` to `stop`, out of the row groups that hold them; all but the last are of one size (`put_rows`)."""
+    size = max(file.metadata.row_group(0).num_rows, 1)
+    first = start // size
+    return file.read_row_groups(list(range(first, -(-stop // size)))).slice(start - first * size, stop - start)

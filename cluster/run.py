@@ -9,7 +9,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from cluster.errors import DamagedError, InputError, RunError
@@ -157,11 +156,14 @@ class Run:
         from cluster.actor import Job
         from cluster.pool import Pool
 
-        job = Job(self.storage, stage.path, name, table.plan.id, table.plan.schema, list(sys.path), uuid.uuid4().hex)
+        job = Job(
+            self.storage.url, self.storage.patience_s, stage.path, name, table.plan.id, table.plan.schema,
+            list(sys.path), uuid.uuid4().hex,
+        )  # fmt: skip
         log = StageLog(self.storage, stage.path, aside)
         limit = self.settings.max_reject_fraction * table.plan.units
         try:
-            with Pool(stage, job, self.settings, log.add) as pool:
+            with Pool(stage, job, self.settings, log) as pool:
                 for result in pool.run(missing):
                     monitor.look(pool)
                     if result is None:
@@ -196,15 +198,8 @@ class Run:
 
     def _finish(self, stage: Stage, table: Table) -> None:
         """The final accounting: every planned unit is a row, a counted drop or a reject."""
-        try:
-            now = self.table(stage.path).plan.id
-        except KeyError:
-            now = None
-        if now != table.plan.id:
-            raise RunError(f"{stage.path} was planned anew by another run while this one worked on it")
         for shard in table.plan.shards:
-            commit = table.committed()[shard.name]
-            replace(commit, units=shard.units).check(f"{stage.path}, shard {shard.name}")
+            table.committed()[shard.name].check(f"{stage.path}, shard {shard.name}", shard.units)
         table.seal()
         collect(table)
 
@@ -255,6 +250,6 @@ class Run:
             raise
         record.setdefault("seconds", round(time.monotonic() - begun, 3))
         self.storage.put(record_path, json.dumps(record, indent=1).encode())
-        if not self.progress.quiet and not self.progress.console.is_terminal:
+        if not self.progress.console.is_terminal:
             self.progress.say(f"{title}: {record['seconds']:.1f} s")
         return record

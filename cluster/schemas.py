@@ -92,8 +92,6 @@ LISTS = _table(
     ("left_out_row", pa.int64()),               # the source, where it was left out of its own list, else null
 )  # fmt: skip
 
-ALL = (RECORDS, PASSAGES, QUERIES, QUERY_LOG, PASSAGE_VECTORS, QUERY_VECTORS, CANDIDATES, SCORES, LISTS)
-
 # Stages in order, as `--until` and `--overwrite` name them, and the folders of the workdir that belong to each.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),

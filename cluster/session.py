@@ -49,25 +49,23 @@ def connect(settings: ClusterSettings) -> bool:
     if ray.is_initialized():
         return False
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if settings.address:
-        try:
+    try:
+        if settings.address:
             ray.init(address=settings.address, **common)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.cpus,
+                object_store_memory=settings.object_store_mib * 2**20,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _metrics_export_port=settings.metrics_port,
+                **common,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if settings.address:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
-        _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
-        return True
-    try:
-        ray.init(
-            address="local",
-            num_cpus=settings.cpus,
-            object_store_memory=settings.object_store_mib * 2**20,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _metrics_export_port=settings.metrics_port,
-            **common,
-        )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"Ray did not start on this machine: {error}") from error
     _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     return True
@@ -127,15 +125,7 @@ def describe_cluster() -> str:
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    lines = []
-    for node in nodes[:8]:
-        has = {
-            name: amount
-            for name, amount in sorted(node["Resources"].items())
-            if ":" not in name and name not in ("memory", "object_store_memory")
-        }
-        amounts = ", ".join(f"{amount:g} {name}" for name, amount in has.items()) or "nothing"
-        lines.append(f"{node['NodeManagerAddress']} has {amounts}")
+    lines = [f"{node['NodeManagerAddress']} has {_amounts(node['Resources'])}" for node in nodes[:8]]
     more = f", and {len(nodes) - 8} more nodes" if len(nodes) > 8 else ""
     return f"The cluster: {'; '.join(lines)}{more}."
 
@@ -144,10 +134,11 @@ def free() -> str:
     """What the cluster has free, in words."""
     import ray
 
-    available = ray.available_resources()
-    amounts = [
-        f"{amount:g} {name}"
-        for name, amount in sorted(available.items())
-        if ":" not in name and name not in ("memory", "object_store_memory")
-    ]
-    return ", ".join(amounts) or "nothing"
+    return _amounts(ray.available_resources())
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    """What people ask for, without Ray's own books."""
+    named = {name: amount for name, amount in sorted(resources.items()) if ":" not in name}
+    own = ("memory", "object_store_memory")
+    return ", ".join(f"{amount:g} {name}" for name, amount in named.items() if name not in own) or "nothing"

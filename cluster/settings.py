@@ -32,7 +32,11 @@ class ClusterSettings(Settings):
         None, ge=1, le=65535, description="Prometheus port of a Ray started here; empty: a free one"
     )
     io_pool: PoolSettings = Field(PoolSettings(), description="workers of the light stages: corpus, candidates, lists")
-    shard_attempts: int = Field(3, ge=1, description="a shard that kills this many workers is bisected")
+    shard_attempts: int = Field(
+        3,
+        ge=1,
+        description="failures after which a shard is cut in two, a row rejected",
+    )
     shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")
     wait_timeout_s: float = Field(600.0, gt=0, description="longest wait for a resource or a worker to start")
     storage_timeout_s: float = Field(600.0, gt=0, description="longest time that storage may refuse, or be full")

@@ -20,6 +20,8 @@ def commit_split(table: Table, split: Split) -> Commit:
         RunError: its parts do not account for all units.
     """
     shard, storage = split.shard, table.storage
+    if there := table.read_commits([shard.name]):  # another driver's, which may have collected our parts since
+        return there[0]
     reader = ShardReader(storage)
     commits = [part.commit for part in split.parts if part.commit]
     rejects: list[dict[str, Any]] = []
@@ -48,7 +50,7 @@ def commit_split(table: Table, split: Split) -> Commit:
         stats=dict(stats),
         attempts=max(part.attempts for part in split.parts),
     )
-    merged.check(f"{table.path}, shard {shard.name}")
+    merged.check(f"{table.path}, shard {shard.name}", shard.units)
     merged = replace(merged, reject_files=put_rejects(storage, table.path, shard.name, rejects))
     return publish(storage, table.path, table.plan.id, merged)
 

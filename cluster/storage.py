@@ -11,7 +11,9 @@ import functools
 import logging
 import shutil
 import time
+import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -94,8 +96,12 @@ class Storage:
             if scheme not in SCHEMES:
                 raise InputError(f"{url}: unknown storage '{scheme}://'; use a local path, s3://, gs:// or az://")
             self._local: Path | None = None
-            # typed per backend by obstore; the url decides which one it is
-            self._store: Any = cast(Any, from_url)(self.url, retry_config={"max_retries": 12})
+            retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}  # the rest is our own patience
+            try:  # typed per backend by obstore; the url decides which one it is
+                self._store: Any = cast(Any, from_url)(self.url, retry_config=retries)
+            except (BaseError, ValueError, OSError) as error:
+                first = str(error).strip().partition("\n")[0]
+                raise InputError(f"{url}: cannot be used as a storage ({first})") from error
             return
         self._local = Path(rest if separator else url).expanduser().absolute()
         self.url = str(self._local)
@@ -176,22 +182,38 @@ class Storage:
     def delete(self, path: str) -> None:
         """Deletes the object of this name and everything in the folder of this name; either may be absent."""
         if self._local is None:
-            self._store.delete([path, *self.list(path)])
-            return
-        with contextlib.suppress(FileNotFoundError):
-            target = self._local / path
-            if target.is_dir():
-                shutil.rmtree(target)
-            else:
-                target.unlink()
+            if paths := self.list(path):
+                self._store.delete(paths)
+            self.remove(path)
+        elif (self._local / path).is_dir():
+            _empty(self._local / path)
+        else:
+            (self._local / path).unlink(missing_ok=True)
 
 
-def check_writable(url: str) -> None:
-    """Tries a storage before work is trusted to it, without patience: what fails now, a person has to put right.
+def _empty(folder: Path) -> None:
+    """Removes a folder, though others may be removing it too; a link to a folder stays, without its content."""
+
+    def ignore_absent(function: Any, path: str, error: tuple[type[BaseException], BaseException, Any]) -> None:
+        if not isinstance(error[1], FileNotFoundError):
+            raise error[1]
+
+    if not folder.is_symlink():
+        shutil.rmtree(folder, onerror=ignore_absent)
+        return
+    for inner in folder.iterdir():
+        if inner.is_dir():
+            _empty(inner)
+        else:
+            inner.unlink(missing_ok=True)
+
+
+def check_writable(url: str, patience_s: float = 0.0) -> None:
+    """Tries a storage before work is trusted to it: what fails now, a person has to put right.
 
     Raises:
         StorageError: it does not take a file.
     """
-    storage = Storage(url)
-    storage.put(".writable", b"")
-    storage.remove(".writable")
+    storage, name = Storage(url, patience_s), f".writable-{uuid.uuid4().hex}"
+    storage.put(name, b"")
+    storage.remove(name)

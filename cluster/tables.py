@@ -22,13 +22,16 @@ records, never a listing of data/. Why each point of death is safe:
 - before or inside complete.json: it is only a shortcut for records that all exist; without it they are read one by one;
 - a power cut that keeps the record and loses data: the file no longer matches the name, reading it raises DamagedError,
   its record is withdrawn, and the shard is done again. A record or shortcut that cannot be read counts as none;
-- between a withdrawal and the end of the shard that is done again: the withdrawn record is kept aside first. Whoever
-  completes the table compares, and gives it a new revision if other rows came out, so that nothing that was made from
-  the old rows is paired with the new ones.
+- inside a withdrawal, or before its shard is done again: the record is first kept aside, then the shortcut goes, then
+  the record. Whoever completes the table compares, and gives it a new revision if other rows came out, so that nothing
+  that was made from the old rows is paired with the new ones. Kept records go after that; to compare them twice is
+  one revision too many, and harmless;
+- inside the removal of a table: its plan goes first, and what has no plan counts for nothing.
 
 A table that is planned anew gets a new plan id. Commit records carry it in their name, so a worker of the old plan
 that is still alive cannot slip its result into the new one. Files that no record names are removed when the table is
-complete: from then on no create can succeed, so they can never be named (`cluster/gc.py`).
+complete: from then on no create can succeed, so they can never be named (`cluster/gc.py`). The parts of a shard that
+was cut are such files until the driver commits the shard.
 """
 
 from __future__ import annotations
@@ -76,15 +79,15 @@ class Commit:
         """Units that ended as rows, drops or rejects."""
         return self.rows + sum(self.drops.values()) + self.rejects
 
-    def check(self, where: str) -> None:
-        """Refuses a record that loses units.
+    def check(self, where: str, units: int) -> None:
+        """Refuses a record that does not account for as many units as were planned.
 
         Raises:
             RunError: begins with `where`.
         """
-        if self.accounted != self.units:
+        if self.accounted != units:
             raise RunError(
-                f"{where}: {self.units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
+                f"{where}: {units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
                 f"{self.rejects} rejects came out"
             )
 
@@ -151,23 +154,40 @@ class Table:
         files = [path for commit in self.commits() for path in commit.reject_files]
         return [record for path in files for record in json.loads(self.storage.get(path))]
 
-    def files(self) -> list[tuple[str, int]]:
-        """Data files (path in the workdir, rows) in the order of the plan."""
-        return [file for commit in self.commits() for file in commit.files]
-
-    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """One data file at a time, in the order of the plan.
+    def whole(self) -> list[Commit]:
+        """Commit records of all shards, in the order of the plan.
 
         Raises:
-            DamagedError: a file is not what was committed; its commit record has been withdrawn.
+            RunError: some shard is not done, so that whoever counts rows would count wrong.
         """
+        if not self.complete:
+            raise RunError(
+                f"{self.storage.url}/{self.path}: {len(self.committed())} of {len(self.plan.shards)} shards are done. "
+                "Continue the run that makes it: the same command does the rest."
+            )
+        return self.commits()
+
+    def files(self) -> list[tuple[str, int]]:
+        """Data files (path in the workdir, rows) of a complete table, in the order of the plan."""
+        return [file for commit in self.whole() for file in commit.files]
+
+    def read_file(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Rows of one data file.
+
+        Raises:
+            DamagedError: the file is not what was committed; its commit record has been withdrawn.
+        """
+        try:
+            data = read_checked(self.storage, path)
+        except DamagedError:
+            self.withdraw(path)
+            raise
+        return pq.read_table(pa.BufferReader(data), columns=columns)
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """One data file at a time, in the order of the plan; raises what `files` and `read_file` raise."""
         for path, _ in self.files():
-            try:
-                data = read_checked(self.storage, path)
-            except DamagedError:
-                self.withdraw(path)
-                raise
-            yield pq.read_table(pa.BufferReader(data), columns=columns)
+            yield self.read_file(path, columns)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """The whole table in the order of the plan."""
@@ -179,26 +199,45 @@ class Table:
         self.committed()[commit.shard] = commit
 
     def seal(self) -> None:
-        """Ends a table that is complete: compares what was withdrawn, and writes the shortcut with every record."""
+        """Ends a table that is complete: compares what was withdrawn, and writes the shortcut with every record.
+
+        Raises:
+            RunError: another run has planned it anew meanwhile.
+        """
         ending = f".{self.plan.id}.json"
         kept = [path for path in self.storage.list(f"{self.path}/withdrawn") if path.endswith(ending)]
-        before = [_COMMIT.validate_json(self.storage.get(path)) for path in kept]
-        if any(commit.files != self.committed()[commit.shard].files for commit in before):
-            self.plan = replace(self.plan, revision=self.plan.revision + 1)
+        try:
+            plan = Table.open(self.storage, self.path).plan  # another driver may have given it a new revision
+        except KeyError:
+            plan = None
+        if plan is None or plan.id != self.plan.id:
+            raise RunError(f"{self.path} was planned anew by another run while this one worked on it")
+        self.plan = plan
+        if any(self._differs(path) for path in kept):
+            self.plan = replace(plan, revision=plan.revision + 1)
             self.storage.put(f"{self.path}/plan.json", self.plan.to_bytes())
         for path in kept:
             self.storage.remove(path)
         self.storage.put(self._complete, _COMMITS.dump_json(self.commits()))
         self._sealed = True
 
+    def _differs(self, kept: str) -> bool:
+        """Whether a withdrawn record names other rows than the one that replaced it; also if nobody can tell."""
+        try:
+            before = _COMMIT.validate_json(self.storage.get(kept))
+        except KeyError:  # another driver has compared it
+            return False
+        except ValidationError:
+            return True
+        return before.files != self.committed()[before.shard].files
+
     def withdraw(self, file: str) -> None:
         """Takes back the commit of the shard that wrote `file`, so that the next run does it again."""
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
-        path = commit_path(self.path, shard, self.plan.id)
-        with contextlib.suppress(KeyError):  # the first one that was withdrawn is what other tables were made from
-            self.storage.create(path.replace("/commits/", "/withdrawn/"), self.storage.get(path))
+        known = self.committed().get(shard)
+        _keep(self.storage, self.path, shard, self.plan.id, _COMMIT.dump_json(known) if known else b"")
         self.storage.remove(self._complete)
-        self.storage.remove(path)
+        self.storage.remove(commit_path(self.path, shard, self.plan.id))
         self._commits, self._sealed = None, False
 
     def sealed(self) -> bool:
@@ -221,16 +260,16 @@ class Table:
         return {path.rsplit("/", 1)[1].removesuffix(ending) for path in paths if path.endswith(ending)}
 
     def read_commits(self, shards: Iterable[str]) -> list[Commit]:
-        """Commit records of some shards, in any order. One that cannot be read is removed: its shard is not done."""
+        """Commit records of some shards, in any order; one that is gone or cannot be read counts as none."""
         paths = [commit_path(self.path, shard, self.plan.id) for shard in shards]
-        commits = []
         with ThreadPoolExecutor(16) as pool:
-            for path, data in zip(paths, pool.map(self.storage.get, paths), strict=True):
-                try:
-                    commits.append(_COMMIT.validate_json(data))
-                except ValidationError:
-                    self.storage.remove(path)
-        return commits
+            return [commit for commit in pool.map(self._read_commit, paths) if commit]
+
+    def _read_commit(self, path: str) -> Commit | None:
+        try:
+            return _COMMIT.validate_json(self.storage.get(path))
+        except (KeyError, ValidationError):
+            return None
 
 
 def commit_path(table: str, shard: str, plan: str) -> str:
@@ -263,14 +302,26 @@ def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str
 def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
     """Commits a shard whose files are written; returns the record that counts, which may be another finisher's."""
     path = commit_path(table, commit.shard, plan)
-    if storage.create(path, _COMMIT.dump_json(commit)):
-        return commit
-    winner = _COMMIT.validate_json(storage.get(path))
-    named = {name for name, _ in winner.files} | set(winner.reject_files)
-    for name in [name for name, _ in commit.files] + list(commit.reject_files):
-        if name not in named:
-            storage.remove(name)
-    return winner
+    while not storage.create(path, _COMMIT.dump_json(commit)):
+        try:
+            winner = _COMMIT.validate_json(storage.get(path))
+        except KeyError:  # withdrawn meanwhile
+            continue
+        except ValidationError:  # left by a power cut
+            _keep(storage, table, commit.shard, plan, b"")
+            storage.remove(path)
+            continue
+        named = {name for name, _ in winner.files} | set(winner.reject_files)
+        for name in [name for name, _ in commit.files] + list(commit.reject_files):
+            if name not in named:
+                storage.remove(name)
+        return winner
+    return commit
+
+
+def _keep(storage: Storage, table: str, shard: str, plan: str, record: bytes) -> None:
+    """Keeps a withdrawn record aside; of several the first, which is what other tables were made from."""
+    storage.create(f"{table}/withdrawn/{shard}.{plan}.json", record)
 
 
 def read_checked(storage: Storage, path: str) -> pa.Buffer:

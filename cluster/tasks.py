@@ -96,7 +96,6 @@ class Tasks:
             return []
         if rows > 1:
             middle = attempt.start + rows // 2
-            self._parts.setdefault(attempt.shard.name, [])
             for start, stop in ((middle, attempt.stop), (attempt.start, middle)):
                 self.queue.appendleft(replace(attempt, start=start, stop=stop, tries=0, part=True))
             return []

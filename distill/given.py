@@ -23,7 +23,7 @@ from cluster.errors import InputError
 from cluster.plan import Plan, Shard
 from cluster.schemas import LISTS, PASSAGES, TableSchema
 from cluster.storage import Storage
-from cluster.tables import Commit, Table, publish, put_rows
+from cluster.tables import Commit, Table, discard, publish, put_rows
 from distill.listing import scale_of, scale_scores, split_of
 from distill.settings import ListSettings
 
@@ -77,12 +77,16 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
     settings = ListSettings(dev_fraction=dev_fraction, seed=seed)
     fingerprint = {"lists": _digest(file), "dev_fraction": dev_fraction, "seed": seed}
     try:
-        there = [Table.open(storage, schema.path).plan.fingerprint for schema in (PASSAGES, LISTS)]
+        there = [Table.open(storage, schema.path) for schema in (PASSAGES, LISTS)]
     except KeyError:
         pass
     else:
-        if there == [fingerprint, fingerprint]:
-            return
+        if [table.plan.fingerprint for table in there] == [fingerprint, fingerprint]:
+            if all(table.complete for table in there):
+                return
+            discard(storage, PASSAGES.path)  # a file was damaged: both are made anew
+            discard(storage, LISTS.path)
+            return write_tables(file, storage, dev_fraction, seed)
         raise InputError(f"{storage.url} holds tables made of other lists, or split otherwise. Name another --output.")
     given = read(file)
     try:

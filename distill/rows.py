@@ -12,11 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cluster.errors import DamagedError
 from cluster.plan import Shard, plan_shards
-from cluster.tables import Table, read_checked
+from cluster.tables import Table
 
 
 class RowReader:
@@ -49,12 +47,7 @@ class RowReader:
         if number in self._kept:
             self._kept.move_to_end(number)
             return self._kept[number]
-        path = self.files[number][0]
-        try:
-            rows = pq.read_table(pa.BufferReader(read_checked(self.table.storage, path)), columns=self.columns)
-        except DamagedError:
-            self.table.withdraw(path)
-            raise
+        rows = self.table.read_file(self.files[number][0], self.columns)
         self._kept[number] = rows
         self._bytes += rows.nbytes
         while self._bytes > self.budget_bytes and len(self._kept) > 1:
@@ -88,7 +81,7 @@ class Lineage:
     """
 
     def __init__(self, table: Table) -> None:
-        commits = table.commits()
+        commits = table.whole()
         self._inputs = np.concatenate([[0], np.cumsum([commit.units for commit in commits])]).astype(np.int64)
         self._outputs = np.concatenate([[0], np.cumsum([commit.rows for commit in commits])]).astype(np.int64)
 

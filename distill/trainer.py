@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import InputError, RunError
-from cluster.settings import ClusterSettings
 from cluster.storage import Storage
 from cluster.tables import Table
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
@@ -58,6 +57,7 @@ class TrainingJob:
         workdir: url of the run; `lists` and `passages` are table paths in it.
         output: folder that every rank's node can write to: checkpoints, tokens, metrics.jsonl.
         model: folder of the exported student.
+        patience_s: how long a storage may refuse.
     """
 
     training: TrainingSettings
@@ -67,6 +67,7 @@ class TrainingJob:
     model: str
     lists: str = "lists"
     passages: str = "passages"
+    patience_s: float = 600.0
 
     def to_json(self) -> str:
         """For handing the job to ranks."""
@@ -120,7 +121,7 @@ class _Rank:
         self.training = job.training
         self.output = Path(job.output)
         self.output.mkdir(parents=True, exist_ok=True)
-        storage = Storage(job.workdir, ClusterSettings().storage_timeout_s)
+        storage = Storage(job.workdir, job.patience_s)
         passages, lists = Table.open(storage, job.passages), Table.open(storage, job.lists)
         table = lists.read()
         self.lists = read_lists(table, "train", self.training.list_length, passages.num_rows)

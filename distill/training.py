@@ -45,7 +45,8 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
             "workdir on a shared file system; the stages before it run on object stores too."
         )
     output = workdir / "training"
-    job = TrainingJob(training, student, tables, str(output), str(workdir / "model"))
+    patience = run.settings.storage_timeout_s
+    job = TrainingJob(training, student, tables, str(output), str(workdir / "model"), patience_s=patience)
     output.mkdir(parents=True, exist_ok=True)
     (output / "job.json").write_text(job.to_json())
     return _on_ray(run, job, output)

@@ -23,7 +23,7 @@ class Left:
 
 def time_left(
     taken: Sequence[tuple[int, float]], units: int, shards: int, slots: int, running: Sequence[float]
-) -> Left:
+) -> Left | None:
     """The time left of a stage, by its latest shards.
 
     Once every shard that is left is in work, the slowest of them decides. Before that, what is left is a sum of
@@ -38,12 +38,12 @@ def time_left(
         slots: shards that are done at a time.
         running: for each shard in work, the seconds it has been so.
 
-    Raises:
-        ValueError: fewer than `FEWEST` shards to judge by, or nothing that works.
+    Returns:
+        None: fewer than `FEWEST` shards to judge by, or nothing that works, or nothing left.
     """
     rates = [seconds / count for count, seconds in taken if count]
     if len(rates) < FEWEST or not slots or shards < 1:
-        raise ValueError(f"{len(rates)} shards are done, {slots} can be in work: too few to tell")
+        return None
     mean, seen = statistics.fmean(rates), len(rates)
     shard = mean * units / shards
     spread = statistics.stdev(rates) * units / shards

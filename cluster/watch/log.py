@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from typing import TextIO
 
 from cluster.schemas import stage_of
@@ -12,16 +11,6 @@ from cluster.storage import Storage
 from cluster.watch.aside import Aside
 
 EVERY_S = 30.0  # on an object store, where nothing can be appended
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something worth keeping; a text of several lines becomes as many lines of the log."""
-
-    text: str
-    worker: str = "-"
-    node: str = "-"
-    shard: str = "-"
 
 
 class StageLog:
@@ -48,12 +37,12 @@ class StageLog:
             with contextlib.suppress(KeyError):
                 self._parts.append(storage.get(self.path))
 
-    def add(self, event: Event) -> None:
-        """Appends an event."""
+    def add(self, text: str, worker: str, node: str, shard: str) -> None:
+        """Appends an event; a text of several lines becomes as many lines."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
-        who = f"table={self.table} worker={event.worker} node={event.node} shard={event.shard}"
+        who = f"table={self.table} worker={worker} node={node} shard={shard}"
         head = f"{now}+{time.monotonic() - self._begun:.3f} {who} "
-        lines = "".join(f"{head}{line}\n" for line in event.text.splitlines())
+        lines = "".join(f"{head}{line}\n" for line in text.splitlines())
         if self._local is not None:
             with contextlib.suppress(OSError):
                 if self._file:

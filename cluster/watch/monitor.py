@@ -21,11 +21,11 @@ from cluster.watch.heartbeat import (
     how_it_ended,
     this_driver,
 )
+from cluster.watch.metrics import StageMetrics
 from cluster.watch.progress import TaskHandle
 
 if TYPE_CHECKING:
     from cluster.pool import Pool
-    from cluster.watch.metrics import StageMetrics
 
 LOOK_S = 1.0
 WINDOW_S = 60.0  # over which a stage's rates are taken
@@ -90,8 +90,6 @@ class Monitor:
         self.aside.put(heartbeat_path(self.table.path), replace(beat, done=done).to_bytes())
         self.handle.show(beat)
         if self._metrics is None and self._looked > 0:  # a pool was seen, so Ray is connected
-            from cluster.watch.metrics import StageMetrics
-
             self._metrics = StageMetrics(self.table.path)
         if self._metrics:
             self._metrics.show(beat)
@@ -125,10 +123,7 @@ class Monitor:
     def _left(self, pool: Pool, workers: list[WorkerState]) -> Left | None:
         units, shards = self.table.plan.units - self.totals.units, len(self.table.plan.shards) - self.totals.shards
         running = [seconds for worker in workers for _, seconds in worker.shards]
-        try:
-            return time_left(pool.durations, units, shards, pool.slots, running)
-        except ValueError:
-            return None
+        return time_left(pool.durations, units, shards, pool.slots, running)
 
 
 def _workers(pool: Pool, now: float) -> list[WorkerState]:

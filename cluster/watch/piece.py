@@ -79,17 +79,14 @@ class Watch:
                 return
 
     def _say(self, state: str, why: str) -> None:
-        bar = self.progress.current
-        done = bar.before + bar.done if bar else 0
-        if bar:
-            self._look(bar)
-            bar.left = self._left(bar.total - done)
+        bar = self.progress.current or TaskHandle(self.name, 0, "")
+        done = bar.before + bar.done
+        self._look(bar)
+        bar.left = self._left(bar.total - done)
         pulse = Pulse(
-            state=state, why=why, at=time.time(), driver=self._driver,
-            title=bar.title if bar else self.name, unit=bar.unit if bar else "", units=bar.total if bar else 0,
-            units_done=done, units_per_s=round(bar.per_s, 3) if bar else 0.0,
-            tokens_per_s=round(bar.tokens_per_s, 1) if bar else 0.0, text=bar.text if bar else "",
-            left=bar.left if bar else None,
+            state=state, why=why, at=time.time(), driver=self._driver, title=bar.title, unit=bar.unit, units=bar.total,
+            units_done=done, units_per_s=round(bar.per_s, 3), tokens_per_s=round(bar.tokens_per_s, 1), text=bar.text,
+            left=bar.left,
         )  # fmt: skip
         with contextlib.suppress(StorageError):
             self.storage.put(heartbeat_path(self.name), pulse.to_bytes())
@@ -110,10 +107,7 @@ class Watch:
         if not self._advances or units <= 0:
             return None
         mean = sum(count for count, _ in self._advances) / len(self._advances)
-        try:
-            return time_left(self._advances, units, math.ceil(units / mean), 1, [time.monotonic() - self._last[1]])
-        except ValueError:
-            return None
+        return time_left(self._advances, units, math.ceil(units / mean), 1, [time.monotonic() - self._last[1]])
 
 
 def pieces(storage: Storage) -> list[dict[str, Any]]:

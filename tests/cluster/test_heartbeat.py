@@ -26,7 +26,7 @@ from cluster.watch.heartbeat import (
     last_heartbeat,
     this_driver,
 )
-from cluster.watch.log import Event, StageLog
+from cluster.watch.log import StageLog
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from cluster.watch.words import describe, duration, span
@@ -188,7 +188,7 @@ class Puts:
 def test_every_line_of_a_message_is_a_whole_line_of_the_log(tmp_path: Path) -> None:
     storage, puts = Storage(str(tmp_path)), Puts()
     log = StageLog(storage, "scores/minilm", puts)  # type: ignore[arg-type]
-    log.add(Event("first\nsecond", "w0", "host/abc", "00001"))
+    log.add("first\nsecond", "w0", "host/abc", "00001")
     log.close()
     lines = (tmp_path / "logs/scores.log").read_text().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == [

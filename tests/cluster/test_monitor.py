@@ -43,7 +43,7 @@ def table(tmp_path: Path) -> Table:
 
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.watch.metrics.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
+    monkeypatch.setattr("cluster.watch.monitor.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
 
 
 def said(table: Table) -> Heartbeat:

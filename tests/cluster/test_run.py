@@ -18,12 +18,13 @@ import pytest
 
 from cluster.actor import Job, check_workdir
 from cluster.errors import DamagedError, InputError, RunError
+from cluster.gc import collect_all
 from cluster.plan import Plan, plan_shards
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.stage import Stage
 from cluster.storage import Storage
-from cluster.tables import Commit, Table, publish, put_rows
+from cluster.tables import Commit, Table, commit_path, publish, put_rows
 from tests.chaos.harness import until
 from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Reading, Slow, WholeIsLong, shards
 
@@ -298,6 +299,34 @@ def test_a_run_that_dies_between_withdrawal_and_repair_still_makes_what_was_made
     assert other.files() == same.files()
 
 
+@pytest.mark.parametrize("lost", ["nothing", "content", "record"])
+def test_leftovers_are_not_collected_before_withdrawn_rows_are_compared(run: MakeRun, lost: str) -> None:
+    """A run that died after the last record of a table, and before its end; a power cut may have taken the record."""
+    one = run()
+    table = one.execute(numbers(salt=True))
+    before, first = table.fingerprint, table.commits()[4]
+    record = Path(one.storage.url, commit_path("numbers", first.shard, table.plan.id))
+    if lost == "content":
+        record.write_bytes(b"")
+    if lost == "record":
+        record.unlink()
+    table.withdraw(first.files[0][0])
+    files = put_rows(table.storage, "numbers", first.shard, pa.table({"id": ["x"] * 10, "value": [1] * 10}))
+    publish(table.storage, "numbers", table.plan.id, replace(first, files=files))
+    collect_all(one.storage)  # as every `listwise run` does when it begins
+    again = Run(one.storage.url, one.settings, progress=one.progress).execute(numbers(salt=True))
+    assert again.fingerprint != before
+    collect_all(one.storage)
+    assert sorted(one.storage.list("numbers/data")) == sorted(file for file, _ in again.files())
+
+
+def test_a_table_that_is_not_whole_is_not_read(run: MakeRun) -> None:
+    table = run().execute(numbers())
+    table.withdraw(table.files()[4][0])
+    with pytest.raises(RunError, match=r"numbers: 9 of 10 shards are done\. Continue the run"):
+        table.read()
+
+
 def test_of_a_shard_that_was_withdrawn_twice_the_first_rows_are_compared(run: MakeRun) -> None:
     """Rows A, lost; rows B, lost before the table was whole again; rows B once more: nothing made from A is valid."""
     table = run().execute(numbers(salt=True))
@@ -418,14 +447,14 @@ def test_a_workdir_that_the_worker_does_not_share_is_named(tmp_path: Path) -> No
     here, there = Storage(str(tmp_path / "here")), Storage(str(tmp_path / "there"))
     plan = Plan.new(NUMBERS, shards(10, 10), {})
     here.put("numbers/plan.json", plan.to_bytes())
-    job = Job(here, "numbers", "numbers", plan.id, NUMBERS.schema, [], "pool")
-    check_workdir(job, "host/abc")
+    job = Job(here.url, 0.0, "numbers", "numbers", plan.id, NUMBERS.schema, [], "pool")
+    check_workdir(here, job, "host/abc")
     with pytest.raises(InputError, match=r"node host/abc sees another folder of this name(.|\n)*all nodes share"):
-        check_workdir(replace(job, storage=there), "host/abc", waits_s=(0.1,))
+        check_workdir(there, job, "host/abc", waits_s=(0.1,))
     threading.Timer(0.5, lambda: there.put("numbers/plan.json", plan.to_bytes())).start()  # a slow file system
-    check_workdir(replace(job, storage=there), "host/abc", waits_s=(0.2, 2.0))
+    check_workdir(there, job, "host/abc", waits_s=(0.2, 2.0))
     with pytest.raises(RunError, match="planned anew by another run"):
-        check_workdir(replace(job, plan_id="another"), "host/abc")
+        check_workdir(here, replace(job, plan_id="another"), "host/abc")
 
 
 def test_two_drivers_on_one_workdir_both_finish_with_one_result(run: MakeRun) -> None:

@@ -134,3 +134,34 @@ def test_patience_with_a_storage_ends_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="has failed for 0 s"):
         Storage(str(tmp_path)).get("file")
     assert not riding_out()
+
+
+def test_a_link_to_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
+    """As where the training's folder lies on another disk."""
+    (tmp_path / "scratch" / "inner").mkdir(parents=True)
+    (tmp_path / "scratch" / "inner" / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training").symlink_to(tmp_path / "scratch")
+    storage = Storage(str(tmp_path / "run"))
+    storage.delete("training")
+    assert storage.list("training") == []
+    storage.put("training/new", b"")
+    assert (tmp_path / "scratch" / "new").exists()
+
+
+def test_a_folder_that_others_empty_too_is_deleted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        (tmp_path / "table" / name).mkdir(parents=True)
+        (tmp_path / "table" / name / "file").touch()
+    real = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda *words, **more: [real(*words, **more), real(*words, **more)])
+    Storage(str(tmp_path)).delete("table")
+    assert not (tmp_path / "table").exists()
+
+
+def test_a_url_that_no_store_can_be_opened_at_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"^s3://: cannot be used as a storage"):
+        Storage("s3://")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
+    with pytest.raises(InputError, match=r"^gs://bucket/run: cannot be used as a storage"):
+        Storage("gs://bucket/run")

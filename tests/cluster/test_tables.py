@@ -118,6 +118,10 @@ def test_a_damaged_file_is_found_and_its_shard_counts_as_not_done(tmp_path: Path
 def test_only_files_that_no_record_names_are_collected_and_only_from_complete_tables(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     table = write(storage, [3, 4])
+    storage.put("t/data/00002.dead.parquet", b"of a table whose run has not ended it: left for later")
+    assert collect(table) == 0
+    table.seal()
+    assert collect(table) == 1
     named = storage.list("t")
     storage.put("t/data/00000.feed.parquet", b"left by a worker that died")
     storage.put("t/commits/00000.otherplan.json", b"left by a worker of an older plan")

@@ -47,7 +47,7 @@ class Committed:
     def __init__(self, counts: list[tuple[int, int]]) -> None:
         self.counts = counts
 
-    def commits(self) -> list[Commit]:
+    def whole(self) -> list[Commit]:
         return [Commit(str(n), (), rows, units, {}, 0, 0, 0.0, "", "") for n, (units, rows) in enumerate(self.counts)]
 
 
