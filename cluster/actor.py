@@ -58,7 +58,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """What every actor of a pool shares. The worker travels apart, in Ray's object store."""
+    """What every actor of a pool shares; `mark` tells its processes from strangers. The worker travels apart."""
 
     storage_url: str
     patience_s: float
@@ -67,7 +67,7 @@ class Job:
     plan_id: str
     schema: pa.Schema
     sys_path: list[str]
-    pool: str
+    mark: str
 
 
 class _LogKeeper(logging.Handler):
@@ -92,13 +92,13 @@ class ShardActor:
         self.name = name
         self._payload = payload
         self._worker: Any = None
-        self._lock = asyncio.Lock()
+        self._processing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._log = _LogKeeper()
         self._looked = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
         self._node = f"{socket.gethostname()}/{self._node_id[:6]}"
-        os.environ[POOL_VARIABLE] = job.pool  # children inherit it: orphans can be told from strangers
+        os.environ[POOL_VARIABLE] = job.mark  # children inherit it: orphans can be told from strangers
         logging.getLogger().addHandler(self._log)
         known = set(sys.path)
         sys.path.extend(path for path in job.sys_path if path not in known)
@@ -147,7 +147,7 @@ class ShardActor:
         if inspect.iscoroutinefunction(self._worker.process):
             begun = time.monotonic()
             return await self._worker.process(task), time.monotonic() - begun
-        async with self._lock:
+        async with self._processing:
             begun = time.monotonic()
             return await asyncio.to_thread(self._worker.process, task), time.monotonic() - begun
 

@@ -1,4 +1,4 @@
-"""Hand-over between stages: a pool is over when no process of it lives and Ray reports its GPUs free.
+"""Hand-over between stages: a pool is over when no process of it lives and what it held is free again.
 
 The pool records the process ids of its workers and their children while they live. Only recorded processes are ended;
 one that carries the pool's mark in its environment but was never recorded is named, and left to a person.
@@ -93,9 +93,9 @@ def wait_until_gone(
         for machine, recorded in processes.recorded.items():
             node = processes.nodes[machine]
             if machine == here:
-                left += living(recorded, job.pool, end)
+                left += living(recorded, job.mark, end)
             elif node in alive:
-                left += _living_there(node, recorded, job.pool, end)
+                left += _living_there(node, recorded, job.mark, end)
         # on a cluster that others use too, no more can be asked than what was free when the pool began
         names = [name for name, amount in held.items() if amount]
         if names and not left:
