@@ -52,6 +52,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     from distill.encoder import load_model, resolve_dtype
     from distill.engine import join_ranks, start_engine, step_optimizer
     from distill.losses import LossSettings
+    from distill.packed import Layout
     from distill.settings import StudentSettings, TrainingSettings
     from distill.step import Stepper, Student
     from distill.tokens import TokenFile
@@ -62,13 +63,13 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     lists, scores = write_texts(folder / str(number), queries)
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
     engine = start_engine(Student(model, "cpu", resolve_dtype("auto", "cpu")), TrainingSettings(), ranks)
-    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 30, model.tokenizer.pad_token_id)
+    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 30, Layout(model.tokenizer.pad_token_id))
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)
     seconds, padded = [], 0
     for _ in range(STEPS + 1):  # the first one warms up
         dist.barrier()
         begun = time.perf_counter()
-        padded = stepper.run(plan, scores[plan.queries]).padded_tokens
+        padded = stepper.run(stepper.prepare(plan, scores[plan.queries])).computed_tokens
         step_optimizer(engine)
         dist.barrier()
         seconds.append(time.perf_counter() - begun)

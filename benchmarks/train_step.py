@@ -28,6 +28,7 @@ from distill.bm25 import Bm25Index
 from distill.encoder import load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.losses import LossSettings, loss_and_gradients
+from distill.packed import Layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
 from distill.tokens import TokenFile, write_tokens
@@ -85,16 +86,16 @@ class Bench:
 
     def ours(self, count: int, order: str = "shuffled") -> dict[str, float]:
         """One step of `count` queries as the trainer does it."""
-        stepper = Stepper(self.engine, *self.tokens, LossSettings(), 2 * MICRO_BATCH, self.pad_id)
+        stepper = Stepper(self.engine, *self.tokens, LossSettings(), 2 * MICRO_BATCH, Layout(self.pad_id))
         release_memory()
         begun = time.perf_counter()
         plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
-        result = stepper.run(plan, self.scores[plan.queries])
+        result = stepper.run(stepper.prepare(plan, self.scores[plan.queries]))
         step_optimizer(self.engine)
         seconds = time.perf_counter() - begun
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
-            "padding": 1 - result.tokens / result.padded_tokens,
+            "padding": 1 - result.tokens / result.computed_tokens,
             # Forward and backward take 6 operations a weight and token; recomputation is not useful work.
             "flops": 6 * self.weights * result.tokens / seconds,
         }  # fmt: skip

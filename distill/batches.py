@@ -90,6 +90,7 @@ def plan_step(
     passage_lengths: np.ndarray,
     world_size: int,
     micro_batch_tokens: int,
+    packed: bool = False,
 ) -> StepPlan:
     """Deals one global batch.
 
@@ -99,14 +100,15 @@ def plan_step(
         query_lengths: (N,) tokens of each list's query.
         passage_lengths: (P,) tokens of each corpus row.
         world_size: number of ranks, W.
-        micro_batch_tokens: most padded tokens of one forward pass (a single longer item still goes alone).
+        micro_batch_tokens: most tokens that one forward pass computes (a single longer item still goes alone).
+        packed: whether a forward pass computes no padding.
     """
-    query_order, query_shares = deal(query_lengths[queries], world_size, micro_batch_tokens)
+    query_order, query_shares = deal(query_lengths[queries], world_size, micro_batch_tokens, packed)
     queries = queries[query_order]
     listed = list_rows[queries]
     filled = listed != MASKED
     unique, inverse, counts = np.unique(listed[filled], return_inverse=True, return_counts=True)
-    passage_order, passage_shares = deal(passage_lengths[unique], world_size, micro_batch_tokens)
+    passage_order, passage_shares = deal(passage_lengths[unique], world_size, micro_batch_tokens, packed)
     position = np.empty(len(unique), dtype=np.int64)
     position[passage_order] = np.arange(len(unique))
     slots = np.full(listed.shape, MASKED, dtype=np.int64)
@@ -114,13 +116,16 @@ def plan_step(
     return StepPlan(queries, unique[passage_order], slots, counts[passage_order], query_shares, passage_shares)
 
 
-def deal(lengths: np.ndarray, world_size: int, budget: int) -> tuple[np.ndarray, tuple[Share, ...]]:
+def deal(
+    lengths: np.ndarray, world_size: int, budget: int, packed: bool = False
+) -> tuple[np.ndarray, tuple[Share, ...]]:
     """Deals items to ranks so that tokens balance: longest first, each to the rank with the fewest tokens so far.
 
     Args:
         lengths: (n,) tokens of each item.
         world_size: number of ranks.
-        budget: most padded tokens of a micro-batch.
+        budget: most tokens that a micro-batch computes.
+        packed: whether it computes no padding.
 
     Returns:
         The (n,) order in which the items of rank 0, then rank 1, … stand, and each rank's share of that order. Within
@@ -135,17 +140,22 @@ def deal(lengths: np.ndarray, world_size: int, budget: int) -> tuple[np.ndarray,
     order = np.array([item for items in dealt for item in items], dtype=np.int64)
     shares, start = [], 0
     for items in dealt:
-        shares.append(Share(start, start + len(items), _cut(lengths[np.array(items, dtype=np.int64)], start, budget)))
+        own = lengths[np.array(items, dtype=np.int64)]
+        shares.append(Share(start, start + len(items), _cut(own, start, budget, packed)))
         start += len(items)
     return order, tuple(shares)
 
 
-def _cut(lengths: np.ndarray, offset: int, budget: int) -> tuple[np.ndarray, ...]:
-    """Cuts items of descending length into micro-batches of at most `budget` padded tokens."""
+def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[np.ndarray, ...]:
+    """Cuts items of descending length into micro-batches that compute at most `budget` tokens."""
+    ends = np.cumsum(lengths, dtype=np.int64)
     micro_batches, start = [], 0
     while start < len(lengths):
-        size = max(1, budget // max(1, padded_length(int(lengths[start]))))
-        stop = min(len(lengths), start + size)
+        if packed:
+            fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + budget, side="right")) - start
+        else:
+            fitting = budget // max(1, padded_length(int(lengths[start])))
+        stop = min(len(lengths), start + max(1, fitting))
         micro_batches.append(np.arange(offset + start, offset + stop))
         start = stop
     return tuple(micro_batches)

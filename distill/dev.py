@@ -16,6 +16,7 @@ from distill.batches import Share, deal
 from distill.dataset import ListData
 from distill.gather import gather_ragged
 from distill.losses import LossSettings, list_loss
+from distill.packed import Layout
 from distill.step import Student
 from distill.tokens import TokenFile
 
@@ -64,14 +65,15 @@ class DevEvaluator:
         passage_tokens: TokenFile,
         settings: LossSettings,
         micro_batch_tokens: int,
-        pad_id: int,
+        layout: Layout,
     ) -> None:
         self.lists = lists
         self.query_tokens = query_tokens
         self.passage_tokens = passage_tokens
         self.settings = settings
         self.budget = micro_batch_tokens
-        self.pad_id = pad_id
+        self.layout = layout
+        self._dealt: dict[int, tuple[np.ndarray, tuple[Share, ...]]] = {}
         best = lists.scores.max(axis=1, keepdims=True)
         relevant = (lists.rows >= 0) & ((lists.scores > settings.contrastive_margin * best) | (lists.scores == best))
         self.gains = np.where(relevant, lists.scores, 0.0)
@@ -130,15 +132,16 @@ class DevEvaluator:
         self, student: Student, tokens: TokenFile, rank: int, world_size: int
     ) -> tuple[torch.Tensor, np.ndarray, tuple[Share, ...]]:
         """This rank's share of a token file: (n, d) float32, with the order of all rows and everyone's shares."""
-        order, shares = deal(tokens.lengths, world_size, self.budget)
+        if id(tokens) not in self._dealt:  # the same in every evaluation
+            self._dealt[id(tokens)] = deal(tokens.lengths, world_size, self.budget, self.layout.packed)
+        order, shares = self._dealt[id(tokens)]
         own = shares[rank]
         # Under ZeRO 3 a forward is a collective: every rank makes equally many, and one more leaves none empty-handed.
         missing = max(len(each.micro_batches) for each in shares) - len(own.micro_batches)
         parts = []
         with torch.no_grad():
             for positions in (*own.micro_batches, *[np.zeros(1, dtype=np.int64)] * missing):
-                ids, mask = tokens.padded(order[positions], self.pad_id)
-                parts.append(student(ids.to(student.device), mask.to(student.device)))
+                parts.append(student(**self.layout.features(tokens, order[positions])))
         return torch.cat(parts)[: own.size], order, shares
 
 

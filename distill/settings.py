@@ -120,6 +120,7 @@ _HOW = {
     "zero_stage",
     "micro_batch_tokens",
     "activation_tokens",
+    "packed",
     "keep_checkpoints",
     "checkpoint_every",
     "trackers",
@@ -159,9 +160,12 @@ class TrainingSettings(Settings):
         0.6, ge=0, description="a listed passage that scores above this × the list's best is no negative"
     )
     weight_by_count: bool = Field(False, description="count a passage as often as the global batch lists it")
-    micro_batch_tokens: int = Field(16_384, ge=64, description="padded tokens of one forward pass")
+    micro_batch_tokens: int = Field(16_384, ge=64, description="tokens of one forward pass, with padding if any")
     activation_tokens: int | None = Field(
-        None, ge=0, description="padded tokens whose activations a rank keeps, the rest is recomputed; empty: by device"
+        None, ge=0, description="tokens whose activations a rank keeps, the rest is recomputed; empty: by device"
+    )
+    packed: bool | None = Field(
+        None, description="put sequences end to end, without padding; empty: on GPUs that have flash attention"
     )
     zero_stage: Literal[0, 1, 2, 3] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
@@ -191,7 +195,7 @@ class TrainingSettings(Settings):
         return self.model_dump(mode="json", exclude=_HOW)
 
     def activation_tokens_on(self, device: str) -> int:
-        """Padded tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""
+        """Computed tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""
         if self.activation_tokens is not None:
             return self.activation_tokens
         return 131_072 if device.startswith("cuda") else 8_192

@@ -9,7 +9,7 @@ Contract: after DeepSpeed's averaging, the parameter gradient equals that of one
 loss has the global batch's denominator, so the ranks' gradients must be *summed*; DeepSpeed divides by the world size,
 and `_push_back` is the one place that multiplies by it.
 
-Memory is bounded as in GradCache (arXiv 2101.06983): activations of the first `activation_tokens` padded tokens are
+Memory is bounded as in GradCache (arXiv 2101.06983): activations of the first `activation_tokens` computed tokens are
 kept, the other micro-batches are encoded without a graph first and again, with one, when their gradient is known.
 """
 
@@ -29,7 +29,8 @@ from distill.batches import Share, StepPlan
 from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
 from distill.losses import LossSettings, loss_and_gradients
-from distill.tokens import TokenFile, padded_length
+from distill.packed import NAME, Layout
+from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -42,6 +43,8 @@ class Student(nn.Module):
         model: sentence-transformer with float32 weights.
         device: "cpu" or "cuda…".
         dtype: of the transformer's arithmetic.
+
+    `packed` says in which layout its sequences come (`distill/packed.py`).
     """
 
     def __init__(self, model: SentenceTransformer, device: str, dtype: torch.dtype) -> None:
@@ -49,33 +52,55 @@ class Student(nn.Module):
         self.model = model
         self.device = device
         self.dtype = dtype
+        self.packed = False
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, d) float32 embeddings of (B, T) token ids."""
-        if self.device == "cpu":
-            # torch's fused attention is the faster forward on CPUs, plain matrix products the faster backward.
-            attention = "eager" if torch.is_grad_enabled() else "sdpa"
-            transformer = self.model.transformers_model
-            if transformer is not None and transformer.config._attn_implementation != attention:
-                transformer.set_attn_implementation(attention)
-        features = {"input_ids": input_ids, "attention_mask": attention_mask, "modality": "text"}
-        return embed(self.model, features, self.device, self.dtype)
+    def forward(self, **features: Any) -> torch.Tensor:
+        """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out."""
+        self._attend_as(NAME if self.packed else self._attention())
+        here = {
+            name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for name, value in features.items()
+        }
+        return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
+
+    def _attention(self) -> str:
+        """Of padded sequences: torch's fused one, but on CPUs plain matrix products are the faster backward."""
+        return "eager" if self.device == "cpu" and torch.is_grad_enabled() else "sdpa"
+
+    def _attend_as(self, attention: str) -> None:
+        transformer = self.model.transformers_model
+        if transformer is not None and transformer.config._attn_implementation != attention:
+            transformer.set_attn_implementation(attention)
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one token file for one forward pass, and where their embeddings stand in this rank's share."""
+    """One forward pass, and where its embeddings stand in this rank's share.
 
-    tokens: TokenFile
-    rows: np.ndarray
+    Attributes:
+        features: of a `Layout`, on the CPU.
+        tokens: of its sequences.
+        computed: tokens that the pass computes: with padding, if there is any.
+        places: of its embeddings, among the queries or the passages.
+        is_query: which of the two.
+        weight: 0 for a pass that is there for company only.
+    """
+
+    features: dict[str, Any]
+    tokens: int
+    computed: int
     places: slice
     is_query: bool
     weight: float = 1.0
 
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens of the forward pass, padding included."""
-        return padded_length(int(self.tokens.lengths[self.rows].max())) * len(self.rows)
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the tensors of this rank's forward passes, and (Q, L) teacher scores in the plan's order."""
+
+    plan: StepPlan
+    teacher: np.ndarray
+    work: list[MicroBatch]
 
 
 @dataclass(frozen=True)
@@ -86,7 +111,7 @@ class StepResult:
     listed: float
     contrastive: float
     tokens: int
-    padded_tokens: int
+    computed_tokens: int
     recomputed_tokens: int
 
 
@@ -97,8 +122,8 @@ class Stepper:
         engine: the DeepSpeed engine; its accumulation boundary is set here.
         query_tokens, passage_tokens: token files of the lists' queries and of the corpus.
         settings: temperatures and weights.
-        activation_tokens: padded tokens whose activations are kept; 0 recomputes everything.
-        pad_id: token id of padding.
+        activation_tokens: computed tokens whose activations are kept; 0 recomputes everything.
+        layout: of the micro-batches.
     """
 
     def __init__(
@@ -108,7 +133,7 @@ class Stepper:
         passage_tokens: TokenFile,
         settings: LossSettings,
         activation_tokens: int,
-        pad_id: int,
+        layout: Layout,
     ) -> None:
         self.engine = engine
         self.query_tokens = query_tokens
@@ -116,22 +141,26 @@ class Stepper:
         self.settings = settings
         # Under ZeRO 3 every forward gathers parameters: ranks must agree on the order of all of them.
         self.activation_tokens = 0 if engine.zero_optimization_stage() == 3 else activation_tokens
-        self.pad_id = pad_id
+        self.layout = layout
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
 
-    def run(self, plan: StepPlan, teacher: np.ndarray) -> StepResult:
-        """Accumulates the gradient of one global batch; the caller steps the optimizer.
+    def prepare(self, plan: StepPlan, teacher: np.ndarray) -> Prepared:
+        """Makes the tensors of a step; may run in a thread while the step before is computed.
 
         Args:
             plan: the step, the same on every rank.
             teacher: (Q, L) float32 normalised teacher scores in the plan's order of queries.
         """
+        return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
+
+    def run(self, prepared: Prepared) -> StepResult:
+        """Accumulates the gradient of one global batch; the caller steps the optimizer."""
+        plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
         query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
-        work = self._micro_batches(plan)
         kept, queries, passages = self._encode(work, query_share.size, passage_share.size)
-        padded = sum(micro.padded_tokens for micro in work)
-        recomputed = padded - sum(work[index].padded_tokens for index in kept)
+        computed = sum(micro.computed for micro in work)
+        recomputed = computed - sum(work[index].computed for index in kept)
         sizes = [share.size for share in plan.passage_shares]
         everyone = gather_ragged(passages, sizes)
 
@@ -141,7 +170,7 @@ class Stepper:
             queries,
             everyone,
             torch.from_numpy(plan.slots[mine]).to(device),
-            torch.from_numpy(np.ascontiguousarray(teacher[mine], dtype=np.float32)).to(device),
+            torch.from_numpy(teacher[mine]).to(device),
             torch.from_numpy(plan.counts).to(device),
             len(plan.queries),
             self.settings,
@@ -158,8 +187,8 @@ class Stepper:
             loss=for_list * listed + for_contrast * contrastive,
             listed=listed,
             contrastive=contrastive,
-            tokens=sum(int(micro.tokens.lengths[micro.rows].sum()) for micro in work if micro.weight),
-            padded_tokens=padded,
+            tokens=sum(micro.tokens for micro in work if micro.weight),
+            computed_tokens=computed,
             recomputed_tokens=recomputed,
         )
 
@@ -173,10 +202,18 @@ class Stepper:
             share: Share = shares[self.rank]
             for positions in share.micro_batches:
                 places = slice(int(positions[0]) - share.start, int(positions[-1]) - share.start + 1)
-                work.append(MicroBatch(tokens, rows[positions], places, is_query))
+                work.append(self._micro_batch(tokens, rows[positions], places, is_query))
             for _ in range(max(len(other.micro_batches) for other in shares) - len(share.micro_batches)):
-                work.append(MicroBatch(tokens, rows[-1:], slice(0, 0), is_query, weight=0.0))
+                work.append(self._micro_batch(tokens, rows[-1:], slice(0, 0), is_query, weight=0.0))
         return work
+
+    def _micro_batch(
+        self, tokens: TokenFile, rows: np.ndarray, places: slice, is_query: bool, weight: float = 1.0
+    ) -> MicroBatch:
+        features, lengths = self.layout.features(tokens, rows), tokens.lengths[rows]
+        if self.engine.device.type == "cuda":  # so that the copy to the device need not wait
+            features = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+        return MicroBatch(features, int(lengths.sum()), self.layout.size(lengths), places, is_query, weight)
 
     def _encode(
         self, work: list[MicroBatch], queries: int, passages: int
@@ -186,11 +223,11 @@ class Stepper:
         budget = self.activation_tokens
         parts: list[torch.Tensor] = []
         for index, micro in enumerate(work):
-            keep = micro.padded_tokens <= budget
+            keep = micro.computed <= budget
             with contextlib.nullcontext() if keep else torch.no_grad():
-                embedding = self._forward(micro)
+                embedding = self.engine(**micro.features)
             if keep:
-                budget -= micro.padded_tokens
+                budget -= micro.computed
                 kept[index] = embedding
             parts.append(embedding.detach())
         dimension = parts[0].shape[1]
@@ -200,10 +237,6 @@ class Stepper:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
         return kept, embeddings[0], embeddings[1]
 
-    def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        ids, mask = micro.tokens.padded(micro.rows, self.pad_id)
-        return self.engine(ids.to(self.engine.device), mask.to(self.engine.device))
-
     def _push_back(
         self, work: list[MicroBatch], kept: dict[int, torch.Tensor], queries: torch.Tensor, passages: torch.Tensor
     ) -> None:
@@ -212,7 +245,7 @@ class Stepper:
         with self._one_reduction():
             for number, index in enumerate(order):
                 micro = work[index]
-                embedding = kept.pop(index) if index in kept else self._forward(micro)
+                embedding = kept.pop(index) if index in kept else self.engine(**micro.features)
                 if micro.weight:
                     gradient = (queries if micro.is_query else passages)[micro.places]
                     surrogate = (embedding * gradient).sum() * self.world_size

@@ -39,8 +39,9 @@ from distill.engine import (
 from distill.export import save as save_model
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
+from distill.packed import choose_layout
 from distill.settings import StudentSettings, TrainingSettings
-from distill.step import Stepper, Student
+from distill.step import Prepared, Stepper, Student
 from distill.tokens import TokenFile, write_tokens
 from distill.trackers import Trackers
 
@@ -165,14 +166,18 @@ class _Rank:
         if newest:
             load_moments(newest, self.engine)
         pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
+        try:
+            self.layout = choose_layout(self.student, self.tokens["passages"], pad_id, self.training.packed)
+        except ValueError as error:
+            raise InputError(f"training.packed: {error} for student '{job.student.model}'. Leave it out.") from error
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
-            self.training.activation_tokens_on(device), pad_id,
+            self.training.activation_tokens_on(device), self.layout,
         )  # fmt: skip
         self.evaluator = (
             DevEvaluator(
                 self.dev_lists, self.tokens["dev"], self.tokens["passages"], self.loss_settings,
-                self.training.micro_batch_tokens, pad_id,
+                self.training.micro_batch_tokens, self.layout,
             )
             if len(self.dev_lists)
             else None
@@ -223,12 +228,12 @@ class _Rank:
             if self.evaluator and state["base_dev"] is None:
                 state["base_dev"] = self._evaluate(0)
             every = self.training.evaluate_every or self.per_epoch
-            with ThreadPoolExecutor(1) as planner:  # the next plan is made while this step runs
-                planned = planner.submit(self._plan, state["step"])
+            with ThreadPoolExecutor(1) as planner:  # the next plan and its tensors are made while this step runs
+                planned = planner.submit(self._prepare, state["step"])
                 while state["step"] < self.total and state["stale"] < self.training.patience:
-                    plan = planned.result()
-                    planned = planner.submit(self._plan, min(state["step"] + 1, self.total - 1))
-                    self._step(state["step"], plan)
+                    prepared = planned.result()
+                    planned = planner.submit(self._prepare, min(state["step"] + 1, self.total - 1))
+                    self._step(state["step"], prepared)
                     state["step"] += 1
                     last = state["step"] == self.total
                     evaluate = self.evaluator is not None and (state["step"] % every == 0 or last)
@@ -239,23 +244,25 @@ class _Rank:
                         writer.save(self.engine, state)
         return self._finish(state)
 
-    def _plan(self, step: int) -> StepPlan:
+    def _prepare(self, step: int) -> Prepared:
         epoch, within = divmod(step, self.per_epoch)
         if self._order[0] != epoch:
             order = epoch_order(self.lists.rows, self.training.seed, epoch, self.training.topic_queries)
             self._order = (epoch, order)
         queries = self._order[1][within * self.queries_per_step : (within + 1) * self.queries_per_step]
-        return plan_step(
+        plan = plan_step(
             queries, self.lists.rows, self.tokens["train"].lengths, self.tokens["passages"].lengths,
-            self.world_size, self.training.micro_batch_tokens,
+            self.world_size, self.training.micro_batch_tokens, self.layout.packed,
         )  # fmt: skip
+        return self.stepper.prepare(plan, self.lists.scores[plan.queries])
 
-    def _step(self, step: int, plan: StepPlan) -> None:
+    def _step(self, step: int, prepared: Prepared) -> None:
+        plan = prepared.plan
         begun = time.monotonic()
         rate = learning_rate(step, self.total, self.training)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        result = self.stepper.run(plan, self.lists.scores[plan.queries])
+        result = self.stepper.run(prepared)
         if not math.isfinite(result.loss):
             self._refuse(plan, f"the loss of step {step + 1} is {result.loss}")
         norm = step_optimizer(self.engine)
@@ -270,8 +277,8 @@ class _Rank:
             "repeats": round(plan.repeats, 3),
             "queries_per_s": round(len(plan.queries) / seconds, 2),
             "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
-            "padding": round(1 - result.tokens / max(1, result.padded_tokens), 4),
-            "recomputed": round(result.recomputed_tokens / max(1, result.padded_tokens), 4),
+            "padding": round(1 - result.tokens / max(1, result.computed_tokens), 4),
+            "recomputed": round(result.recomputed_tokens / max(1, result.computed_tokens), 4),
             "gradient_norm": norm,
         })  # fmt: skip
 

@@ -23,6 +23,20 @@ def save_modernbert(folder: Path) -> str:
     return _save(folder, ModernBertModel(config), tokenizer, "cls")
 
 
+def save_roberta(folder: Path) -> str:
+    """RoBERTa, whose positions begin behind that of padding; mean pooling, normalised."""
+    import torch
+    from transformers import RobertaConfig, RobertaModel
+
+    torch.manual_seed(5)
+    tokenizer = wordpiece_tokenizer()
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=130, initializer_range=0.3, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return _save(folder, RobertaModel(config), tokenizer, "mean")
+
+
 def save_qwen3(folder: Path) -> str:
     """A decoder like Qwen3-Embedding: end-of-text appended, padded on the left, last-token pooling, normalised."""
     import torch

@@ -24,6 +24,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.encoder import load_model, passage_text
     from distill.engine import join_ranks
     from distill.losses import LossSettings
+    from distill.packed import Layout
     from distill.settings import StudentSettings
     from distill.step import Student
     from distill.tokens import TokenFile, write_tokens
@@ -42,7 +43,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
         write_tokens(path, items, model.tokenizer, 64)
         files.append(TokenFile(path))
     settings = LossSettings(contrastive_margin=MARGIN)
-    evaluator = DevEvaluator(lists, *files, settings, 512, model.tokenizer.pad_token_id)
+    evaluator = DevEvaluator(lists, *files, settings, 512, Layout(model.tokenizer.pad_token_id))
     result = evaluator(Student(model, "cpu", torch.float32), rank, world_size)
     dist.barrier()
     dist.destroy_process_group()

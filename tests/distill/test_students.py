@@ -78,6 +78,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     from distill.batches import plan_step
     from distill.engine import join_ranks, start_engine
     from distill.losses import LossSettings
+    from distill.packed import Layout
     from distill.settings import TrainingSettings
     from distill.step import Stepper, Student
 
@@ -89,9 +90,9 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
         (folder / f"{name} {rank}").mkdir()
         tokens = token_files(folder / f"{name} {rank}", settings, model)
         engine = start_engine(Student(model, "cpu", torch.float32), TrainingSettings(gradient_clip=1e9), world_size)
-        stepper = Stepper(engine, *tokens, LossSettings(**MODE), 120, model.tokenizer.pad_token_id)
+        stepper = Stepper(engine, *tokens, LossSettings(**MODE), 120, Layout(model.tokenizer.pad_token_id))
         plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
-        result = stepper.run(plan, scores[plan.queries])
+        result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
         parameters = engine.module.model.named_parameters()
         found[name] = (result.loss, {key: each.grad.numpy() for key, each in parameters if each.grad is not None})
     dist.barrier()
@@ -108,6 +109,7 @@ def stepped(students, tmp_path_factory):
 def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, tmp_path):
     import torch
 
+    from distill.packed import Layout
     from distill.step import Student
 
     model = load(students[name])
@@ -118,7 +120,10 @@ def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, 
     for texts, file, limit in zip(shown, files, (48, 48), strict=True):
         order = np.argsort(-file.lengths)
         with torch.no_grad():
-            parts = [student(*file.padded(part, model.tokenizer.pad_token_id)) for part in np.array_split(order, 4)]
+            parts = [
+                student(**Layout(model.tokenizer.pad_token_id).features(file, part))
+                for part in np.array_split(order, 4)
+            ]
         model.max_seq_length = limit
         expected = model.encode([texts[row] for row in order], batch_size=5)
         np.testing.assert_allclose(torch.cat(parts).numpy(), expected, atol=2e-6)

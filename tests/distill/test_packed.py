@@ -1,0 +1,84 @@
+"""Packed sequences give the embeddings and gradients of padded ones, or are not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill.settings import StudentSettings
+from tests.distill.students import save_modernbert, save_qwen3, save_roberta
+from tests.distill.test_step import problem
+
+SAVED: dict[str, Callable[[Path], str]] = {"modernbert": save_modernbert, "qwen3": save_qwen3, "roberta": save_roberta}
+
+
+@pytest.fixture(params=["bert", *SAVED])
+def student(request, tiny_encoder, tmp_path):
+    """A student, tokens of its passages, its token of padding."""
+    import torch
+
+    from distill.encoder import load_model
+    from distill.step import Student
+    from distill.tokens import TokenFile, write_tokens
+
+    path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
+    model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")
+    write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
+    return Student(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id
+
+
+def test_packed_sequences_have_the_embeddings_and_gradients_of_padded_ones(student):
+    import torch
+
+    from distill.packed import Layout, choose_layout
+
+    student, tokens, pad_id = student
+    packed, rows = choose_layout(student, tokens, pad_id, wanted=True), np.arange(len(tokens))
+    assert packed.packed
+    assert packed.size(tokens.lengths) == tokens.lengths.sum() < Layout(pad_id).size(tokens.lengths)
+    assert packed.features(tokens, rows)["input_ids"].shape == (1, tokens.lengths.sum())
+    found = []
+    for layout in (packed, Layout(pad_id)):
+        student.packed = layout.packed
+        student.zero_grad()
+        embeddings = student(**layout.features(tokens, rows))
+        (embeddings * torch.linspace(-1, 1, embeddings.numel()).reshape(embeddings.shape)).sum().backward()
+        gradients = [each.grad for each in student.parameters() if each.grad is not None]
+        found.append((embeddings.detach(), torch.cat([each.flatten() for each in gradients])))
+    (embeddings, gradient), (expected, expected_gradient) = found
+    torch.testing.assert_close(embeddings, expected, rtol=1e-5, atol=1e-5)
+    assert float((gradient - expected_gradient).norm() / expected_gradient.norm()) < 1e-5
+
+
+def test_a_student_whose_packed_embeddings_differ_stays_padded(student, monkeypatch):
+    from transformers import AttentionInterface
+
+    from distill import packed
+
+    student, tokens, pad_id = student
+
+    def blind(module, query, key, value, attention_mask, **about):
+        """As a model would that does not pass the boundaries on."""
+        whole = np.array([0, query.shape[2]], np.int32)
+        return packed.packed_attention(module, query, key, value, None, **about | {"cu_seq_lens_q": whole})
+
+    AttentionInterface.register(packed.NAME, blind)
+    try:
+        monkeypatch.setattr(packed, "_has_kernel", lambda student: True)
+        assert packed.choose_layout(student, tokens, pad_id, wanted=None) == packed.Layout(pad_id)
+        assert not student.packed
+        with pytest.raises(ValueError, match="other embeddings"):
+            packed.choose_layout(student, tokens, pad_id, wanted=True)
+    finally:
+        AttentionInterface.register(packed.NAME, packed.packed_attention)
+
+
+def test_a_cpu_does_not_choose_the_loop(student):
+    from distill.packed import choose_layout
+
+    student, tokens, pad_id = student
+    assert not choose_layout(student, tokens, pad_id, wanted=None).packed
+    assert not choose_layout(student, tokens, pad_id, wanted=False).packed
