@@ -8,7 +8,13 @@ import queue
 import socket
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from typing import Any
+from unittest import mock
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+# imported once, in a server that every rank is forked from; no tensor is made there, so no thread of torch's is lost
+PRELOADED = ["torch", "deepspeed", "sentence_transformers", "transformers.models.bert.modeling_bert", "distill.trainer"]
 
 
 def free_port() -> int:
@@ -19,9 +25,8 @@ def free_port() -> int:
 
 def _rank(function: Callable, rank: int, world_size: int, port: int, arguments: tuple, results: Any) -> None:
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port), OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
-    )  # fmt: skip
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size), MASTER_PORT=str(port), **ENVIRONMENT
+    )
     import torch
 
     torch.set_num_threads(1)
@@ -33,7 +38,10 @@ def _rank(function: Callable, rank: int, world_size: int, port: int, arguments: 
 
 def on_ranks(function: Callable, world_size: int, *arguments: Any, timeout_s: float = 240) -> list[Any]:
     """Results of `function(rank, world_size, *arguments)` by rank; the first rank's traceback if one fails."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with mock.patch.dict(os.environ, ENVIRONMENT):
+        forkserver.ensure_running()
     results, port = context.Queue(), free_port()
     processes = [
         context.Process(target=_rank, args=(function, rank, world_size, port, arguments, results))
