@@ -136,7 +136,7 @@ class Run:
     def _work(self, stage: Stage, table: Table) -> None:
         if table.complete:
             return
-        aside = Aside(Storage(self.storage.url))
+        aside = Aside(Storage(self.storage.url))  # without patience: what is worth showing is not worth a wait
         try:
             with (
                 self.progress.task(stage.title, table.plan.units, stage.table.unit) as handle,
@@ -162,6 +162,7 @@ class Run:
         )  # fmt: skip
         log = StageLog(self.storage, stage.path, aside)
         limit = self.settings.max_reject_fraction * table.plan.units
+        rejects = sum(commit.rejects for commit in table.commits())
         try:
             with Pool(stage, job, self.settings, log) as pool:
                 for result in pool.run(missing):
@@ -171,7 +172,8 @@ class Run:
                     commit = commit_split(table, result) if isinstance(result, Split) else result
                     table.record(commit)
                     monitor.done(commit)
-                    if monitor.totals.rejects > limit:
+                    rejects += commit.rejects
+                    if rejects > limit:
                         break
         finally:
             log.close()
