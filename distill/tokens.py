@@ -1,7 +1,8 @@
 """Token ids of the corpus and of the queries, written once and read by row from memory-mapped Arrow.
 
 The trainer never tokenises in its loop: a step asks for rows, and lengths of all rows are known to the planner. A file
-holds record batches of `BATCH_ROWS` rows, so that a row is found by division, without an index.
+holds record batches of `BATCH_ROWS` rows, so that a row is found by division, without an index; and so do many files in
+a row, which is how ranks share the work (`parts`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 4096
+PARTS = 64  # at most so many files, however many ranks there are or will be when the training continues
 PADDED_TO = 16  # padded lengths are multiples of this: few shapes of micro-batches, for kernels are kept for each
 CHARACTERS_PER_TOKEN = 16  # a text is cut at this many characters per token before it is tokenised
 _SCHEMA = pa.schema([("ids", pa.list_(pa.int32()))])
@@ -43,6 +45,12 @@ def write_tokens(
     partial.replace(path)
 
 
+def parts(rows: int) -> list[tuple[int, int]]:
+    """Ranges of rows, one for each file: all but the last are equal and hold whole record batches."""
+    size = -(-rows // (PARTS * BATCH_ROWS)) * BATCH_ROWS
+    return [(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
+
+
 def _blocks(items: Iterable[str], size: int) -> Iterator[list[str]]:
     block: list[str] = []
     for item in items:
@@ -58,12 +66,13 @@ class TokenFile:
     """Rows of token ids.
 
     Args:
-        path: a file of `write_tokens`; it stays mapped, nothing is read until a row is asked for.
+        paths: files of `write_tokens`, of all `parts` in order; they stay mapped, nothing is read until a row is asked
+            for.
     """
 
-    def __init__(self, path: Path) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        columns = [reader.get_batch(number).column(0) for number in range(reader.num_record_batches)]
+    def __init__(self, *paths: Path) -> None:
+        readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths]
+        columns = [each.get_batch(number).column(0) for each in readers for number in range(each.num_record_batches)]
         self._values = [column.values.to_numpy(zero_copy_only=True) for column in columns]
         self._offsets = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
         self.lengths: np.ndarray = (

@@ -42,7 +42,7 @@ from distill.losses import LossSettings
 from distill.packed import choose_layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Prepared, Stepper, Student
-from distill.tokens import TokenFile, write_tokens
+from distill.tokens import TokenFile, parts, write_tokens
 from distill.trackers import Trackers
 
 if TYPE_CHECKING:
@@ -197,21 +197,27 @@ class _Rank:
         return model
 
     def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str | None]) -> dict[str, TokenFile]:
-        """Token files, written by rank 0 once for these texts and this student, and mapped by all ranks."""
+        """Token files, written once for these texts and this student, each rank its parts, and mapped by all ranks."""
         what = {**self.identity, "training": self.training.dev_queries}
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         folder, student = self.output / "tokens" / key, self.job.student
-        wanted: dict[str, tuple[Iterable[str], int, str]] = {
-            "train": (self.lists.texts.to_pylist(), student.max_query_tokens, prompts["query"] or ""),
-            "dev": (self.dev_lists.texts.to_pylist(), student.max_query_tokens, prompts["query"] or ""),
-            "passages": (_texts(passages), student.max_passage_tokens, prompts["document"] or ""),
+        queries, documents = (
+            (student.max_query_tokens, prompts["query"]),
+            (student.max_passage_tokens, prompts["document"]),
+        )
+        sources: dict[str, tuple[int, Callable[[int, int], Iterable[str]], tuple[int, str | None]]] = {
+            "train": (len(self.lists), lambda *rows: self.lists.texts[slice(*rows)].to_pylist(), queries),
+            "dev": (len(self.dev_lists), lambda *rows: self.dev_lists.texts[slice(*rows)].to_pylist(), queries),
+            "passages": (passages.num_rows, lambda *rows: _texts(passages, *rows), documents),
         }
-        if self.rank == 0:
-            for name, (texts, limit, prompt) in wanted.items():
-                if not (folder / f"{name}.arrow").exists():
-                    write_tokens(folder / f"{name}.arrow", texts, tokenizer, limit, prompt)
+        files: dict[str, list[Path]] = {}
+        for name, (count, texts, (limit, prompt)) in sources.items():
+            files[name] = [folder / f"{name}-{number:02d}.arrow" for number in range(len(parts(count)))]
+            for number, (path, rows) in enumerate(zip(files[name], parts(count), strict=True)):
+                if number % self.world_size == self.rank and not path.exists():
+                    write_tokens(path, texts(*rows), tokenizer, limit, prompt or "")
         dist.barrier()
-        return {name: TokenFile(folder / f"{name}.arrow") for name in wanted}
+        return {name: TokenFile(*paths) for name, paths in files.items()}
 
     def train(self) -> dict[str, Any]:
         """Runs all steps that are left, keeps the best checkpoint, exports it."""
@@ -228,7 +234,8 @@ class _Rank:
             if self.evaluator and state["base_dev"] is None:
                 state["base_dev"] = self._evaluate(0)
             every = self.training.evaluate_every or self.per_epoch
-            with ThreadPoolExecutor(1) as planner:  # the next plan and its tensors are made while this step runs
+            # the next plan and its tensors are made while this step runs
+            with ThreadPoolExecutor(1, initializer=self._use_device) as planner:
                 planned = planner.submit(self._prepare, state["step"])
                 while state["step"] < self.total and state["stale"] < self.training.patience:
                     prepared = planned.result()
@@ -243,6 +250,11 @@ class _Rank:
                     if evaluate or last or due:
                         writer.save(self.engine, state)
         return self._finish(state)
+
+    def _use_device(self) -> None:
+        """A thread's memory is pinned for the first GPU, unless it is told of another."""
+        if self.student.device.startswith("cuda"):
+            torch.cuda.set_device(self.student.device)
 
     def _prepare(self, step: int) -> Prepared:
         epoch, within = divmod(step, self.per_epoch)
@@ -337,7 +349,13 @@ class _Rank:
         return record
 
 
-def _texts(passages: Table) -> Iterable[str]:
-    for batch in passages.batches(["title", "text"]):
-        for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
-            yield passage_text(title, text)
+def _texts(passages: Table, start: int, stop: int) -> Iterable[str]:
+    """Passages of rows `start` to `stop`, as the student sees them; no data file is read that holds none of them."""
+    begin = 0
+    for path, rows in passages.files():
+        first, last = max(start - begin, 0), min(stop - begin, rows)
+        begin += rows
+        if first < last:
+            batch = passages.read_file(path, ["title", "text"]).slice(first, last - first)
+            for title, text in zip(batch["title"].to_pylist(), batch["text"].to_pylist(), strict=True):
+                yield passage_text(title, text)

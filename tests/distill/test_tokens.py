@@ -52,3 +52,29 @@ def test_interrupted_writing_leaves_no_file(tokenizer, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_tokens(tmp_path / "a", texts(), tokenizer, 32)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4096, 4097, 1_000_003, 10_000_000])
+def test_parts_cover_all_rows_in_whole_batches(rows):
+    from distill.tokens import BATCH_ROWS, PARTS, parts
+
+    found = parts(rows)
+    assert [row for part in found for row in part] == sorted(row for part in found for row in part)
+    assert sum(stop - start for start, stop in found) == rows
+    assert all(start == before for (start, _), (_, before) in zip(found[1:], found, strict=False))
+    assert all((stop - start) % BATCH_ROWS == 0 for start, stop in found[:-1])
+    assert len(found) <= PARTS
+
+
+def test_files_of_parts_are_read_as_one(tokenizer, tmp_path):
+    from distill.tokens import BATCH_ROWS, TokenFile, write_tokens
+
+    texts = [f"harbour {'town ' * (row % 7)}{row % 10}" for row in range(2 * BATCH_ROWS + 5)]
+    write_tokens(tmp_path / "one", texts, tokenizer, 16)
+    write_tokens(tmp_path / "first", texts[:BATCH_ROWS], tokenizer, 16)
+    write_tokens(tmp_path / "second", texts[BATCH_ROWS:], tokenizer, 16)
+    one, many = TokenFile(tmp_path / "one"), TokenFile(tmp_path / "first", tmp_path / "second")
+    np.testing.assert_array_equal(one.lengths, many.lengths)
+    for row in (0, BATCH_ROWS - 1, BATCH_ROWS, 2 * BATCH_ROWS + 4):
+        np.testing.assert_array_equal(one[row], many[row])
+    assert len(TokenFile()) == 0
