@@ -16,6 +16,7 @@ import numpy as np
 from distill.tokens import padded_length
 from distill.topics import topic_blocks
 
+TOKENS_PER_SEQUENCE = 32  # packed, at most one sequence for so many tokens: the kernel keeps something for each
 MASKED = -1  # slot of a list that is shorter than L
 
 
@@ -153,6 +154,7 @@ def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[n
     while start < len(lengths):
         if packed:
             fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + budget, side="right")) - start
+            fitting = min(fitting, budget // TOKENS_PER_SEQUENCE)
         else:
             fitting = budget // max(1, padded_length(int(lengths[start])))
         stop = min(len(lengths), start + max(1, fitting))

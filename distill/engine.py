@@ -6,8 +6,9 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,8 @@ from distill.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from distill.step import Student
+
+T = TypeVar("T")
 
 
 def rank_device() -> str:
@@ -67,6 +70,29 @@ def same_everywhere(value: Any) -> Any:
     holder = [value]
     dist.broadcast_object_list(holder)
     return holder[0]
+
+
+def everywhere(holds: bool) -> bool:
+    """Whether it holds on every rank; called by all of them."""
+    if not dist.is_initialized():
+        return holds
+    answers: list[bool] = [False] * dist.get_world_size()
+    dist.all_gather_object(answers, holds)
+    return all(answers)
+
+
+def from_first(call: Callable[[], T]) -> T:
+    """What `call` gives on rank 0, on every rank; or the error that it raises there."""
+    result: Any = None
+    if dist.get_rank() == 0:
+        try:
+            result = call()
+        except Exception as error:
+            result = error
+    result = same_everywhere(result)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def start_engine(student: Student, training: TrainingSettings, world_size: int) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from distill.engine import everywhere
 from distill.tokens import TokenFile, padded_length
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Layout:
         """What a sentence-transformer's modules take for these rows, on the CPU.
 
         Padded: `input_ids` and `attention_mask` (B, T). Packed: `input_ids` and `position_ids` (1, sum of lengths),
-        the boundaries `cu_seq_lens_q` = `cu_seq_lens_k` (B + 1,) int32, and the longest length.
+        the boundaries `cu_seq_lens_q` = `cu_seq_lens_k` (B + 1,) int32, each token's sequence
+        `seq_idx`, and the longest length.
         """
         if self.first_position is None:
             ids, mask = tokens.padded(rows, self.pad_id)
@@ -54,8 +56,10 @@ class Layout:
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + self.first_position
         ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows]).astype(np.int64))
         boundaries, longest = torch.from_numpy(starts.astype(np.int32)), int(lengths.max())
+        # sequence of each token: to count them, pooling would wait for the GPU
+        owners = torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.int32), lengths))
         return {
-            "input_ids": ids[None], "position_ids": torch.from_numpy(positions)[None],
+            "input_ids": ids[None], "position_ids": torch.from_numpy(positions)[None], "seq_idx": owners[None],
             "cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest, "max_length_k": longest,
         }  # fmt: skip
 
@@ -63,7 +67,9 @@ class Layout:
 def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
     """Packed, if that is wanted and gives this student the same embeddings as padding; else padded.
 
-    Sets `student.packed` accordingly. Sequences that are compared: the longest, the shortest and two between.
+    Sets `student.packed` accordingly. Sequences that are compared: the longest, the shortest and two between. A model
+    that does not pass the boundaries on, or needs what packed attention has not, is found out by this. Every rank calls
+    it, before DeepSpeed divides the parameters, and all get the same answer.
 
     Args:
         student: on its device, in its dtype.
@@ -74,33 +80,41 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     Raises:
         ValueError: it is wanted, and this student cannot.
     """
-    padded = Layout(pad_id)
-    if wanted is False or (wanted is None and not _has_kernel(student)) or not len(tokens):
+    padded, filled = Layout(pad_id), np.flatnonzero(tokens.lengths)
+    if wanted is False or (wanted is None and not everywhere(_has_kernel(student))) or not len(filled):
         return padded
-    order = np.argsort(tokens.lengths, kind="stable")
+    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
     rows = order[np.linspace(0, len(order) - 1, 4).astype(np.int64)]
-    transformer = student.model.transformers_model
-    if transformer is None:
-        return padded
-    room = getattr(transformer.config, "max_position_embeddings", None) or 1 << 30
     with torch.no_grad():
         expected = student(**padded.features(tokens, rows))
-        for first in (0, pad_id + 1):
-            if first + int(tokens.lengths[rows].max()) > room:
-                continue
-            layout, student.packed = Layout(pad_id, first), True
-            try:
-                found = student(**layout.features(tokens, rows))
-            except (RuntimeError, TypeError, ValueError, NotImplementedError):
-                found = None
-            if found is not None and found.shape == expected.shape:
-                difference = (found - expected).norm(dim=1) / expected.norm(dim=1)
-                if float(difference.max()) <= SAME[student.dtype]:
-                    return layout
-            student.packed = False
+    why = ""
+    for first in (0, pad_id + 1):
+        layout, student.packed = Layout(pad_id, first), True
+        problem = _differs(student, layout.features(tokens, rows), first, expected)
+        if everywhere(not problem):
+            return layout
+        student.packed, why = False, why or problem
     if wanted:
-        raise ValueError("packed sequences give other embeddings than padded ones")
+        raise ValueError(why or "another rank cannot pack")
     return padded
+
+
+def _differs(student: Student, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
+    """Why these packed sequences are not encoded as the padded ones were; empty if they are."""
+    transformer = student.model.transformers_model
+    room = getattr(getattr(transformer, "config", None), "max_position_embeddings", None) or 1 << 30
+    if first + features["max_length_q"] > room:
+        return f"{room} positions are too few"
+    weights = [each for each in student.parameters() if each.requires_grad]
+    try:
+        found = student(**features)
+        torch.autograd.grad(found.sum(), weights[:1], allow_unused=True)  # a kernel may know only one direction
+    except Exception as error:  # of any model's code
+        return f"{type(error).__name__}: {error}"
+    if found.shape != expected.shape:
+        return f"{tuple(found.shape)} embeddings instead of {tuple(expected.shape)}"
+    difference = float(((found.detach() - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    return "" if difference <= SAME[student.dtype] else f"packed sequences give other embeddings ({difference:.2g} off)"
 
 
 def _has_kernel(student: Student) -> bool:
@@ -135,7 +149,12 @@ def packed_attention(
     Returns:
         (1, T, H, D), and no weights.
     """
+    if unknown := [name for name in ("position_bias", "s_aux", "softcap") if about.get(name) is not None]:
+        raise NotImplementedError(f"packed attention has no {', '.join(unknown)}")
     boundaries, longest = about["cu_seq_lens_q"], about["max_length_q"]
+    device = query.device.type  # autocast does not know this kernel, and rotary positions leave float32 behind
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
+    query, key, value = (each.to(dtype) for each in (query, key, value))
     causal = bool(getattr(module, "is_causal", False))
     reach = sliding_window - 1 if sliding_window else -1
     grouped = query.shape[1] != key.shape[1]

@@ -53,6 +53,9 @@ class Student(nn.Module):
         self.device = device
         self.dtype = dtype
         self.packed = False
+        transformer = model.transformers_model
+        self._loaded = transformer.config._attn_implementation if transformer is not None else None
+        self._fused = "sdpa" if getattr(transformer, "_supports_sdpa", False) else self._loaded
 
     def forward(self, **features: Any) -> torch.Tensor:
         """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out."""
@@ -63,13 +66,15 @@ class Student(nn.Module):
         }
         return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
 
-    def _attention(self) -> str:
-        """Of padded sequences: torch's fused one, but on CPUs plain matrix products are the faster backward."""
-        return "eager" if self.device == "cpu" and torch.is_grad_enabled() else "sdpa"
+    def _attention(self) -> str | None:
+        """Of padded sequences: what the model came with; on CPUs plain matrix products are the faster backward."""
+        if self.device != "cpu":
+            return self._loaded
+        return "eager" if torch.is_grad_enabled() else self._fused
 
-    def _attend_as(self, attention: str) -> None:
+    def _attend_as(self, attention: str | None) -> None:
         transformer = self.model.transformers_model
-        if transformer is not None and transformer.config._attn_implementation != attention:
+        if transformer is not None and attention and transformer.config._attn_implementation != attention:
             transformer.set_attn_implementation(attention)
 
 

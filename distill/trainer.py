@@ -29,6 +29,7 @@ from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import load_model, normalizes, passage_text, resolve_dtype
 from distill.engine import (
+    from_first,
     join_ranks,
     rank_device,
     release_memory,
@@ -157,19 +158,19 @@ class _Rank:
             "stale": 0, "base_dev": None, "dev": None,
         }  # fmt: skip
         if newest:
-            self.state = read_state(newest, self.identity)
+            self.state = from_first(lambda: read_state(newest, self.identity))
             load_weights(newest, self.student)
         self.loss_settings = LossSettings(
             **{name: getattr(self.training, name) for name in LossSettings.__dataclass_fields__}
         )
-        self.engine = start_engine(self.student, self.training, world_size)
-        if newest:
-            load_moments(newest, self.engine)
         pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
         try:
             self.layout = choose_layout(self.student, self.tokens["passages"], pad_id, self.training.packed)
         except ValueError as error:
-            raise InputError(f"training.packed: {error} for student '{job.student.model}'. Leave it out.") from error
+            raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
+        self.engine = start_engine(self.student, self.training, world_size)
+        if newest:
+            load_moments(newest, self.engine)
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
             self.training.activation_tokens_on(device), self.layout,
@@ -210,12 +211,16 @@ class _Rank:
             "dev": (len(self.dev_lists), lambda *rows: self.dev_lists.texts[slice(*rows)].to_pylist(), queries),
             "passages": (passages.num_rows, lambda *rows: _texts(passages, *rows), documents),
         }
-        files: dict[str, list[Path]] = {}
-        for name, (count, texts, (limit, prompt)) in sources.items():
-            files[name] = [folder / f"{name}-{number:02d}.arrow" for number in range(len(parts(count)))]
-            for number, (path, rows) in enumerate(zip(files[name], parts(count), strict=True)):
-                if number % self.world_size == self.rank and not path.exists():
-                    write_tokens(path, texts(*rows), tokenizer, limit, prompt or "")
+        files = {
+            name: [folder / f"{name}-{number:02d}.arrow" for number in range(len(parts(count)))]
+            for name, (count, _, _) in sources.items()
+        }
+        missing = from_first(
+            lambda: [(n, i) for n, paths in files.items() for i, path in enumerate(paths) if not path.exists()]
+        )
+        for name, number in missing[self.rank :: self.world_size]:
+            count, texts, (limit, prompt) = sources[name]
+            write_tokens(files[name][number], texts(*parts(count)[number]), tokenizer, limit, prompt or "")
         dist.barrier()
         return {name: TokenFile(*paths) for name, paths in files.items()}
 
@@ -238,9 +243,10 @@ class _Rank:
             with ThreadPoolExecutor(1, initializer=self._use_device) as planner:
                 planned = planner.submit(self._prepare, state["step"])
                 while state["step"] < self.total and state["stale"] < self.training.patience:
+                    begun = time.monotonic()
                     prepared = planned.result()
                     planned = planner.submit(self._prepare, min(state["step"] + 1, self.total - 1))
-                    self._step(state["step"], prepared)
+                    self._step(state["step"], prepared, begun)
                     state["step"] += 1
                     last = state["step"] == self.total
                     evaluate = self.evaluator is not None and (state["step"] % every == 0 or last)
@@ -268,9 +274,8 @@ class _Rank:
         )  # fmt: skip
         return self.stepper.prepare(plan, self.lists.scores[plan.queries])
 
-    def _step(self, step: int, prepared: Prepared) -> None:
+    def _step(self, step: int, prepared: Prepared, begun: float) -> None:
         plan = prepared.plan
-        begun = time.monotonic()
         rate = learning_rate(step, self.total, self.training)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
