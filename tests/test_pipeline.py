@@ -123,7 +123,7 @@ def test_running_again_does_no_work(finished: Path) -> None:
 def test_a_run_cut_after_any_stage_continues_to_the_same_tables(finished: Path, recipe: Callable[..., Path]) -> None:
     path = recipe()
     workdir = path.with_suffix("")
-    settings = load_recipe(str(path))
+    settings = load_recipe(str(path), ["training.ranks=1", "training.max_steps=1"])
     made: dict[str, tuple[int, str]] = {}
     for stage in STAGES:
         execute(settings, stage, progress=QUIET)
@@ -230,7 +230,8 @@ def test_the_demo_recipe_runs_on_a_folder_of_jsonl_after_two_lines_are_changed(t
     changed = [next((places[key] for key in places if line.startswith(key)), line) for line in shipped]
     assert sum(before != after for before, after in zip(shipped, changed, strict=True)) == 2
     (tmp_path / "my.yaml").write_text("\n".join(changed))
-    execute(load_recipe(str(tmp_path / "my.yaml"), [f"workdir={tmp_path}/run", "training.max_steps=2"]), progress=QUIET)
+    short = [f"workdir={tmp_path}/run", "training.max_steps=2", "training.ranks=1"]
+    execute(load_recipe(str(tmp_path / "my.yaml"), short), progress=QUIET)
     student = json.loads((tmp_path / "run" / "report.json").read_text())["student"]
     assert (student["queries"], student["passages"]) == (20, 100)
     assert (tmp_path / "run" / "report.html").is_file()
