@@ -48,6 +48,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     import torch
     import torch.distributed as dist
 
+    from distill.attention import choose_attention
     from distill.batches import plan_step
     from distill.encoder import load_model, resolve_dtype
     from distill.engine import join_ranks, start_engine, step_optimizer
@@ -62,8 +63,10 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     model = load_model(StudentSettings(model=MODEL), "cpu")
     lists, scores = write_texts(folder / str(number), queries)
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
-    engine = start_engine(Student(model, "cpu", resolve_dtype("auto", "cpu")), TrainingSettings(), ranks)
-    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 30, Layout(model.tokenizer.pad_token_id))
+    student, layout = Student(model, "cpu", resolve_dtype("auto", "cpu")), Layout(model.tokenizer.pad_token_id)
+    choose_attention(student, tokens[1], layout)
+    engine = start_engine(student, TrainingSettings(), ranks)
+    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)
     seconds, padded = [], 0
     for _ in range(STEPS + 1):  # the first one warms up

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import tempfile
 import threading
@@ -23,11 +24,13 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from distill.batches import epoch_order, plan_step
+from distill.attention import choose_attention
+from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
 from distill.encoder import load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.losses import LossSettings, loss_and_gradients
+from distill.memory import activation_bytes
 from distill.packed import Layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
@@ -35,6 +38,8 @@ from distill.tokens import TokenFile, write_tokens
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
+REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
+RANKS = 8  # for which the balance of tokens is told
 
 
 def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
@@ -50,15 +55,39 @@ def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndar
     return asked, passages, rows, scores / scores.max(axis=1, keepdims=True)
 
 
-def peak_flops(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of the student's largest matrix product, the best of ten."""
-    left, right = torch.randn(MICRO_BATCH, 384, dtype=dtype), torch.randn(384, 1536, dtype=dtype)
-    best = 0.0
-    for _ in range(10):
-        begun = time.perf_counter()
-        left @ right
-        best = max(best, 2 * MICRO_BATCH * 384 * 1536 / (time.perf_counter() - begun))
-    return best
+def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int) -> float:
+    """Floating-point operations per second of a layer's matrix products, forward and backward, each at its best of ten.
+
+    Args:
+        dtype: of the products.
+        hidden, inner, heads: of the encoder's layer.
+        length: tokens of a sequence; a micro-batch holds as many sequences as `MICRO_BATCH` tokens make.
+    """
+    tokens, width = MICRO_BATCH // length * length, hidden // heads
+    sequences = (tokens // length, heads, length)
+    flops, seconds = 0.0, 0.0
+
+    def add(left: torch.Tensor, right: torch.Tensor, times: int = 1) -> None:
+        nonlocal flops, seconds
+        best = math.inf
+        for _ in range(10):
+            begun = time.perf_counter()
+            left @ right
+            best = min(best, time.perf_counter() - begun)
+        flops += times * 2 * left.numel() * right.shape[-1]
+        seconds += times * best
+
+    for inputs, outputs, times in ((hidden, hidden, 4), (hidden, inner, 1), (inner, hidden, 1)):
+        x, weight = torch.randn(tokens, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        gradient = torch.randn(tokens, outputs).to(dtype)
+        add(x, weight.T, times)
+        add(gradient, weight, times)
+        add(gradient.T, x, times)
+    vectors, weights = torch.randn(*sequences, width).to(dtype), torch.randn(*sequences, length).to(dtype)
+    add(vectors, vectors.transpose(-1, -2), 2)  # scores, and the gradient of what is weighted
+    add(weights, vectors, 2)
+    add(weights.transpose(-1, -2), vectors, 2)
+    return flops / seconds
 
 
 class Bench:
@@ -77,8 +106,12 @@ class Bench:
             write_tokens(folder / name, texts, loaded.tokenizer, limit)
         self.tokens = [TokenFile(folder / name) for name in ("queries", "passages")]
         training = TrainingSettings(learning_rate=1e-5)
-        self.engine = start_engine(Student(loaded, "cpu", self.dtype), training, 1)
+        student = Student(loaded, "cpu", self.dtype)
+        choose_attention(student, self.tokens[1], Layout(self.pad_id))
+        self.engine = start_engine(student, training, 1)
+        self.budget = activation_bytes(None, student, "cpu")
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
+        self.config = loaded.transformers_model.config
         self.orders = {
             name: epoch_order(self.rows, 0, 0, block) for name, block in (("shuffled", 1), ("topics", TOPIC))
         }
@@ -86,7 +119,7 @@ class Bench:
 
     def ours(self, count: int, order: str = "shuffled") -> dict[str, float]:
         """One step of `count` queries as the trainer does it."""
-        stepper = Stepper(self.engine, *self.tokens, LossSettings(), 2 * MICRO_BATCH, Layout(self.pad_id))
+        stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, Layout(self.pad_id))
         release_memory()
         begun = time.perf_counter()
         plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
@@ -96,9 +129,27 @@ class Bench:
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
             "padding": 1 - result.tokens / result.computed_tokens,
-            # Forward and backward take 6 operations a weight and token; recomputation is not useful work.
-            "flops": 6 * self.weights * result.tokens / seconds,
+            "recomputed": result.recomputed_tokens / result.computed_tokens,
+            "balance": self.balance(self.orders[order][:count]), "flops": self.useful_flops(plan) / seconds,
         }  # fmt: skip
+
+    def useful_flops(self, plan: StepPlan) -> float:
+        """Forward and backward, attention included (arXiv 2204.02311, appendix B); recomputation is not useful work."""
+        lengths = np.concatenate([self.tokens[0].lengths[plan.queries], self.tokens[1].lengths[plan.passages]])
+        looked_at = float((lengths.astype(np.int64) ** 2).sum())
+        attention = 12 * self.config.num_hidden_layers * self.config.hidden_size
+        return 6 * self.weights * float(lengths.sum()) + attention * looked_at
+
+    def balance(self, queries: np.ndarray) -> float:
+        """Tokens of the fullest of `RANKS` ranks over their mean, were the step dealt to so many."""
+        lengths = [each.lengths for each in self.tokens]
+        plan = plan_step(queries, self.rows, *lengths, RANKS, MICRO_BATCH)
+        shares = zip(plan.query_shares, plan.passage_shares, strict=True)
+        loads = [
+            lengths[0][plan.queries[q.start : q.stop]].sum() + lengths[1][plan.passages[p.start : p.stop]].sum()
+            for q, p in shares
+        ]
+        return float(np.max(loads) / np.mean(loads))
 
     def every_slot(self, count: int) -> dict[str, float]:
         """One step that encodes all slots, padded to the batch's longest passage, everything recomputed (GradCache)."""
@@ -111,7 +162,7 @@ class Bench:
         def encode(rows: np.ndarray, tokens: TokenFile, width: int) -> torch.Tensor:
             ids, mask = tokens.padded(rows, self.pad_id)
             missing = (0, width - ids.shape[1])
-            return student(F.pad(ids, missing, value=self.pad_id), F.pad(mask, missing))
+            return student(input_ids=F.pad(ids, missing, value=self.pad_id), attention_mask=F.pad(mask, missing))
 
         begun = time.perf_counter()
         with torch.no_grad():
@@ -185,7 +236,10 @@ class Peak:
 
 def table(bench: Bench, counts: list[int], sliced: int) -> str:
     """The comparison as Markdown."""
-    peak = peak_flops(bench.dtype)
+    config, length = bench.config, int(bench.tokens[1].lengths.mean())
+    peak = peak_flops(
+        bench.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length // 16 * 16
+    )
     bench.ours(16)
     with Peak() as slot_memory:
         slot_step = bench.every_slot(sliced)
@@ -194,26 +248,30 @@ def table(bench: Bench, counts: list[int], sliced: int) -> str:
         library = bench.library(16, 8)
     library_rate = 16 / library["seconds"]
     lines = [
-        "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding | MFU | memory, peak "
-        "| : every slot | : sentence-transformers |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
+        f"| fullest of {RANKS} ranks : mean | MFU | recomputed | memory, peak | : every slot "
+        "| : sentence-transformers |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for count in counts:
-        for order in bench.orders:
+        # a step of most of the corpus repeats alike in any order
+        for order in bench.orders if count * LENGTH < REPEATED * len(bench.passages) else ["shuffled"]:
             with Peak() as memory:
                 found = bench.ours(min(count, len(bench.order)), order)
             rate = count / found["seconds"]
             lines.append(
                 f"| {count:,} | {order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
-                f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['flops'] / peak:.0%} | "
-                f"{memory.gib:.1f} GiB | {rate * per_query:.1f}× | {rate / library_rate:.1f}× |"
+                f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['balance']:.3f} | "
+                f"{found['flops'] / peak:.0%} | "
+                f"{found['recomputed']:.0%} | {memory.gib:.1f} GiB | {rate * per_query:.1f}× | "
+                f"{rate / library_rate:.1f}× |"
             )
     sizes = f"{len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages"
     lines += [
         "",
         f"{bench.model_name}, {sizes} of at most "
         f"{MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}; "
-        f"matrix-product peak {peak / 1e9:,.0f} GFLOP/s. "
+        f"its matrix products reach {peak / 1e9:,.0f} GFLOP/s, which is the peak of MFU. "
         f"Every slot: timed on {sliced} queries, {slot_step['tokens']:,.0f} tokens in "
         f"{slot_step['seconds']:.1f} s, {slot_memory.gib:.1f} GiB. sentence-transformers: DistillKLDivLoss, 8 queries "
         f"a step, {library_rate:.2f} queries/s, {library_memory.gib:.1f} GiB.",

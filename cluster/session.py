@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 import threading
 from typing import Any
@@ -48,6 +49,7 @@ def connect(settings: ClusterSettings) -> bool:
 
     if ray.is_initialized():
         return False
+    handler = signal.getsignal(signal.SIGTERM)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if settings.address:
@@ -67,6 +69,8 @@ def connect(settings: ClusterSettings) -> bool:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
         raise RunError(f"Ray did not start on this machine: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own, which ends the process on the spot
     _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     return True
 

@@ -55,7 +55,7 @@ class DevEvaluator:
         query_tokens, passage_tokens: token files of the dev queries and of the whole corpus.
         settings: temperatures and margin of training.
         micro_batch_tokens: most padded tokens of a forward pass.
-        pad_id: token id of padding.
+        layout: of the micro-batches.
     """
 
     def __init__(
@@ -111,6 +111,9 @@ class DevEvaluator:
         `place` is where listed passages stand among this rank's; similarities of others are 0. A passage that was left
         out of its query's list, `left_out`, is not found either: it would push the listed ones down.
         """
+        if not len(passages):  # a corpus of fewer passages than ranks
+            none = queries.new_zeros(len(queries), 0)
+            return none, none.long(), queries.new_zeros(place.shape)
         values, found, listed = [], [], []
         rows = max(1, _SEARCH_ELEMENTS // max(1, len(passages)))
         for start in range(0, len(queries), rows):

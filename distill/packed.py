@@ -80,11 +80,9 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     Raises:
         ValueError: it is wanted, and this student cannot.
     """
-    padded, filled = Layout(pad_id), np.flatnonzero(tokens.lengths)
-    if wanted is False or (wanted is None and not everywhere(_has_kernel(student))) or not len(filled):
+    padded, rows = Layout(pad_id), sampled_rows(tokens)
+    if wanted is False or (wanted is None and not everywhere(_has_kernel(student))) or not len(rows):
         return padded
-    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
-    rows = order[np.linspace(0, len(order) - 1, 4).astype(np.int64)]
     with torch.no_grad():
         expected = student(**padded.features(tokens, rows))
     why = ""
@@ -99,12 +97,22 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     return padded
 
 
-def _differs(student: Student, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
-    """Why these packed sequences are not encoded as the padded ones were; empty if they are."""
-    transformer = student.model.transformers_model
-    room = getattr(getattr(transformer, "config", None), "max_position_embeddings", None) or 1 << 30
-    if first + features["max_length_q"] > room:
-        return f"{room} positions are too few"
+def sampled_rows(tokens: TokenFile) -> np.ndarray:
+    """Rows for a trial: the longest, the shortest and two between; none where all are empty."""
+    filled = np.flatnonzero(tokens.lengths)
+    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
+    return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
+
+
+def differences(student: Student, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:
+    """Why these features do not give the expected embeddings, or no gradient; empty if they do.
+
+    Args:
+        student: as it is to be tried.
+        features: of a `Layout`.
+        expected: (B, d) embeddings.
+        most: largest relative difference.
+    """
     weights = [each for each in student.parameters() if each.requires_grad]
     try:
         found = student(**features)
@@ -114,7 +122,17 @@ def _differs(student: Student, features: dict[str, Any], first: int, expected: t
     if found.shape != expected.shape:
         return f"{tuple(found.shape)} embeddings instead of {tuple(expected.shape)}"
     difference = float(((found.detach() - expected).norm(dim=1) / expected.norm(dim=1)).max())
-    return "" if difference <= SAME[student.dtype] else f"packed sequences give other embeddings ({difference:.2g} off)"
+    return "" if difference <= most else f"other embeddings, {difference:.2g} off"
+
+
+def _differs(student: Student, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
+    """Why these packed sequences are not encoded as the padded ones were; empty if they are."""
+    transformer = student.model.transformers_model
+    room = getattr(getattr(transformer, "config", None), "max_position_embeddings", None) or 1 << 30
+    if first + features["max_length_q"] > room:
+        return f"{room} positions are too few"
+    why = differences(student, features, expected, SAME[student.dtype])
+    return f"packed sequences give {why}" if why.startswith("other embeddings") else why
 
 
 def _has_kernel(student: Student) -> bool:

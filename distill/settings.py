@@ -119,7 +119,7 @@ _HOW = {
     "gpus_per_rank",
     "zero_stage",
     "micro_batch_tokens",
-    "activation_tokens",
+    "activation_mib",
     "packed",
     "keep_checkpoints",
     "checkpoint_every",
@@ -161,8 +161,10 @@ class TrainingSettings(Settings):
     )
     weight_by_count: bool = Field(False, description="count a passage as often as the global batch lists it")
     micro_batch_tokens: int = Field(16_384, ge=64, description="tokens of one forward pass, with padding if any")
-    activation_tokens: int | None = Field(
-        None, ge=0, description="tokens whose activations a rank keeps, the rest is recomputed; empty: by device"
+    activation_mib: int | None = Field(
+        None,
+        ge=0,
+        description="memory for activations that a rank keeps, MiB, the rest is recomputed; empty: by device",
     )
     packed: bool | None = Field(
         None, description="put sequences end to end, without padding; empty: on GPUs that have flash attention"
@@ -193,12 +195,6 @@ class TrainingSettings(Settings):
     def identity(self) -> dict[str, Any]:
         """What decides the weights. The rest says how they are computed, and may change when a training continues."""
         return self.model_dump(mode="json", exclude=_HOW)
-
-    def activation_tokens_on(self, device: str) -> int:
-        """Computed tokens whose activations a rank keeps on "cpu" (about 2 GB of a MiniLM) or "cuda…"."""
-        if self.activation_tokens is not None:
-            return self.activation_tokens
-        return 131_072 if device.startswith("cuda") else 8_192
 
 
 class EvaluationSettings(Settings):

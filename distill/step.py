@@ -3,14 +3,15 @@
     encode own share → gather embeddings → loss rows of own queries → reduce-scatter gradients → backward of own share
 
 A query's loss rows live on the rank that encodes it, so queries need no gather: a step has one all-gather and one
-reduce-scatter of passage embeddings, one reduction of the parameters' gradients, and one of the two logged sums.
+reduce-scatter of passage embeddings, one reduction of the parameters' gradients, and one of three numbers: the two
+logged sums, and how many ranks are asked to stop.
 
 Contract: after DeepSpeed's averaging, the parameter gradient equals that of one process holding the whole batch. The
 loss has the global batch's denominator, so the ranks' gradients must be *summed*; DeepSpeed divides by the world size,
 and `_push_back` is the one place that multiplies by it.
 
-Memory is bounded as in GradCache (arXiv 2101.06983): activations of the first `activation_tokens` computed tokens are
-kept, the other micro-batches are encoded without a graph first and again, with one, when their gradient is known.
+Memory is bounded as in GradCache (arXiv 2101.06983): the graphs of as many micro-batches are kept as `activation_bytes`
+hold, the others are encoded without a graph first and again, with one, when their gradient is known.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distill.attention import NAME as PRODUCTS
 from distill.batches import Share, StepPlan
 from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
 from distill.losses import LossSettings, loss_and_gradients
-from distill.packed import NAME, Layout
+from distill.memory import Held
+from distill.packed import NAME as PACKED
+from distill.packed import Layout
 from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
@@ -44,7 +48,8 @@ class Student(nn.Module):
         device: "cpu" or "cuda…".
         dtype: of the transformer's arithmetic.
 
-    `packed` says in which layout its sequences come (`distill/packed.py`).
+    `packed` says in which layout its sequences come (`distill/packed.py`), `products` how it attends on a CPU
+    (`distill/attention.py`).
     """
 
     def __init__(self, model: SentenceTransformer, device: str, dtype: torch.dtype) -> None:
@@ -52,14 +57,14 @@ class Student(nn.Module):
         self.model = model
         self.device = device
         self.dtype = dtype
-        self.packed = False
+        self.packed = self.products = False
         transformer = model.transformers_model
         self._loaded = transformer.config._attn_implementation if transformer is not None else None
         self._fused = "sdpa" if getattr(transformer, "_supports_sdpa", False) else self._loaded
 
     def forward(self, **features: Any) -> torch.Tensor:
         """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out."""
-        self._attend_as(NAME if self.packed else self._attention())
+        self._attend_as(PACKED if self.packed else self._attention())
         here = {
             name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
@@ -67,9 +72,11 @@ class Student(nn.Module):
         return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
 
     def _attention(self) -> str | None:
-        """Of padded sequences: what the model came with; on CPUs plain matrix products are the faster backward."""
+        """Of padded sequences: what the model came with; on CPUs what has the fastest backward."""
         if self.device != "cpu":
             return self._loaded
+        if self.products:
+            return PRODUCTS
         return "eager" if torch.is_grad_enabled() else self._fused
 
     def _attend_as(self, attention: str | None) -> None:
@@ -118,6 +125,7 @@ class StepResult:
     tokens: int
     computed_tokens: int
     recomputed_tokens: int
+    stop: bool
 
 
 class Stepper:
@@ -127,7 +135,7 @@ class Stepper:
         engine: the DeepSpeed engine; its accumulation boundary is set here.
         query_tokens, passage_tokens: token files of the lists' queries and of the corpus.
         settings: temperatures and weights.
-        activation_tokens: computed tokens whose activations are kept; 0 recomputes everything.
+        activation_bytes: of the activations that are kept, and at most one micro-batch more; 0 recomputes everything.
         layout: of the micro-batches.
     """
 
@@ -137,7 +145,7 @@ class Stepper:
         query_tokens: TokenFile,
         passage_tokens: TokenFile,
         settings: LossSettings,
-        activation_tokens: int,
+        activation_bytes: int,
         layout: Layout,
     ) -> None:
         self.engine = engine
@@ -145,7 +153,7 @@ class Stepper:
         self.passage_tokens = passage_tokens
         self.settings = settings
         # Under ZeRO 3 every forward gathers parameters: ranks must agree on the order of all of them.
-        self.activation_tokens = 0 if engine.zero_optimization_stage() == 3 else activation_tokens
+        self.activation_bytes = 0 if engine.zero_optimization_stage() == 3 else activation_bytes
         self.layout = layout
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
@@ -159,8 +167,13 @@ class Stepper:
         """
         return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
 
-    def run(self, prepared: Prepared) -> StepResult:
-        """Accumulates the gradient of one global batch; the caller steps the optimizer."""
+    def run(self, prepared: Prepared, stop: bool = False) -> StepResult:
+        """Accumulates the gradient of one global batch; the caller steps the optimizer.
+
+        Args:
+            prepared: this rank's part.
+            stop: whether this rank is asked to stop; `StepResult.stop` says whether any is.
+        """
         plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
         query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
         kept, queries, passages = self._encode(work, query_share.size, passage_share.size)
@@ -183,10 +196,11 @@ class Stepper:
         own_gradient = reduce_scatter_ragged(passage_gradient, sizes, self.rank)
         self._push_back(work, kept, query_gradient, own_gradient)
 
-        totals = torch.stack([sums.listed, sums.contrastive]) / len(plan.queries)
+        count = len(plan.queries)
+        totals = torch.stack([sums.listed / count, sums.contrastive / count, sums.listed.new_tensor(float(stop))])
         if self.world_size > 1:
             dist.all_reduce(totals)
-        listed, contrastive = totals.tolist()
+        listed, contrastive, stopping = totals.tolist()
         for_list, for_contrast = self.settings.weights
         return StepResult(
             loss=for_list * listed + for_contrast * contrastive,
@@ -195,6 +209,7 @@ class Stepper:
             tokens=sum(micro.tokens for micro in work if micro.weight),
             computed_tokens=computed,
             recomputed_tokens=recomputed,
+            stop=stopping > 0,
         )
 
     def _micro_batches(self, plan: StepPlan) -> list[MicroBatch]:
@@ -225,15 +240,19 @@ class Stepper:
     ) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
         """Embeddings of this rank's share, (queries, d) and (passages, d), and the graphs that the budget keeps."""
         kept: dict[int, torch.Tensor] = {}
-        budget = self.activation_tokens
-        parts: list[torch.Tensor] = []
+        held, parts = Held(self.engine.module), []
         for index, micro in enumerate(work):
-            keep = micro.computed <= budget
-            with contextlib.nullcontext() if keep else torch.no_grad():
+            if index == 0 or work[index - 1].is_query != micro.is_query:
+                per_token = (
+                    0.0  # unknown; of the micro-batches that follow, whose sequences are shorter, it is the most
+                )
+            before = held.bytes
+            keep = before + per_token * micro.computed < self.activation_bytes
+            with held.counting() if keep else torch.no_grad():
                 embedding = self.engine(**micro.features)
             if keep:
-                budget -= micro.computed
                 kept[index] = embedding
+                per_token = (held.bytes - before) / micro.computed
             parts.append(embedding.detach())
         dimension = parts[0].shape[1]
         embeddings = [parts[0].new_zeros(queries, dimension), parts[0].new_zeros(passages, dimension)]

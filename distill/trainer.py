@@ -23,6 +23,7 @@ import torch.distributed as dist
 from cluster.errors import InputError, RunError
 from cluster.storage import Storage
 from cluster.tables import Table
+from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
 from distill.dataset import read_lists
@@ -40,9 +41,11 @@ from distill.engine import (
 from distill.export import save as save_model
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
+from distill.memory import activation_bytes
 from distill.packed import choose_layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Prepared, Stepper, Student
+from distill.stop import StopRequest, TrainingStopped
 from distill.tokens import TokenFile, parts, write_tokens
 from distill.trackers import Trackers
 
@@ -107,6 +110,7 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
     Raises:
         InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training.
         RunError: the loss is no number; the batch's query ids are named and the last checkpoint stays.
+        TrainingStopped: it was asked to; a checkpoint of the last step is written.
     """
     device = rank_device()
     rank, world_size = join_ranks(device)
@@ -168,12 +172,14 @@ class _Rank:
             self.layout = choose_layout(self.student, self.tokens["passages"], pad_id, self.training.packed)
         except ValueError as error:
             raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
+        if not self.layout.packed:
+            choose_attention(self.student, self.tokens["passages"], self.layout)
         self.engine = start_engine(self.student, self.training, world_size)
         if newest:
             load_moments(newest, self.engine)
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
-            self.training.activation_tokens_on(device), self.layout,
+            activation_bytes(self.training.activation_mib, self.student, device), self.layout,
         )  # fmt: skip
         self.evaluator = (
             DevEvaluator(
@@ -231,6 +237,7 @@ class _Rank:
         with (
             Trackers(trackers, self.output, self._hyperparameters()) as track,
             CheckpointWriter(self.checkpoints, self.training.keep_checkpoints) as writer,
+            StopRequest(self.output, self.rank) as request,
         ):
             self._trackers = track
             if self.rank == 0:
@@ -246,15 +253,20 @@ class _Rank:
                     begun = time.monotonic()
                     prepared = planned.result()
                     planned = planner.submit(self._prepare, min(state["step"] + 1, self.total - 1))
-                    self._step(state["step"], prepared, begun)
+                    stop = self._step(state["step"], prepared, begun, request.asked())
                     state["step"] += 1
                     last = state["step"] == self.total
                     evaluate = self.evaluator is not None and (state["step"] % every == 0 or last)
                     if evaluate:
                         self._judge(state)
                     due = self.training.checkpoint_every and state["step"] % self.training.checkpoint_every == 0
-                    if evaluate or last or due:
+                    if evaluate or last or due or stop:
                         writer.save(self.engine, state)
+                    if stop and not last:
+                        raise TrainingStopped(
+                            f"training was asked to stop; step {state['step']} of {self.total} is done and its "
+                            "checkpoint written. The same command continues from it."
+                        )
         return self._finish(state)
 
     def _use_device(self) -> None:
@@ -274,12 +286,13 @@ class _Rank:
         )  # fmt: skip
         return self.stepper.prepare(plan, self.lists.scores[plan.queries])
 
-    def _step(self, step: int, prepared: Prepared, begun: float) -> None:
+    def _step(self, step: int, prepared: Prepared, begun: float, stop: bool) -> bool:
+        """One step and its line of metrics; whether any rank is asked to stop."""
         plan = prepared.plan
         rate = learning_rate(step, self.total, self.training)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        result = self.stepper.run(prepared)
+        result = self.stepper.run(prepared, stop)
         if not math.isfinite(result.loss):
             self._refuse(plan, f"the loss of step {step + 1} is {result.loss}")
         norm = step_optimizer(self.engine)
@@ -298,6 +311,7 @@ class _Rank:
             "recomputed": round(result.recomputed_tokens / max(1, result.computed_tokens), 4),
             "gradient_norm": norm,
         })  # fmt: skip
+        return result.stop
 
     def _refuse(self, plan: StepPlan, what: str) -> NoReturn:
         ids = ", ".join(self.lists.query_ids[int(row)].as_py() for row in plan.queries[:10])

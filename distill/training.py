@@ -12,6 +12,7 @@ from cluster.settings import PoolSettings
 from cluster.tables import Table
 from distill.relay import Relay
 from distill.settings import StudentSettings, TrainingSettings
+from distill.stop import stop_file
 from distill.trainer import TrainingJob
 
 MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
@@ -48,6 +49,7 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
     patience = run.settings.storage_timeout_s
     job = TrainingJob(training, student, tables, str(output), str(workdir / "model"), patience_s=patience)
     output.mkdir(parents=True, exist_ok=True)
+    stop_file(output).unlink(missing_ok=True)
     (output / "job.json").write_text(job.to_json())
     return _on_ray(run, job, output)
 
@@ -94,9 +96,15 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with run.progress.task("training", 0, "queries") as bar:
         thread.start()
-        while thread.is_alive():
-            thread.join(timeout=0.3)
-            _show(bar, ray.get(relay.drain.remote()))
+        try:
+            while thread.is_alive():
+                thread.join(timeout=0.3)
+                _show(bar, ray.get(relay.drain.remote()))
+        except KeyboardInterrupt:
+            bar.note("stopping: the ranks finish their step and write a checkpoint")
+            stop_file(output).touch()
+            thread.join(timeout=run.settings.handover_timeout_s)
+            raise
         outcome = ray.get(relay.outcome.remote())
     ray.kill(relay)
     if outcome is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,13 +91,10 @@ def run(
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
-    try:
+    words = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
+    words += ["--until", until] if until != "evaluation" else []
+    with _continued_by(words):
         _run(resolved, until, frozenset(overwrite or []))
-    except KeyboardInterrupt:
-        words = ["listwise", "run", recipe, *(word for change in changes or [] for word in ("--set", change))]
-        words += ["--until", until] if until != "evaluation" else []
-        _say(f"\nInterrupted. What is done is kept; continue with: {shlex.join(words)}", stderr=True)
-        raise typer.Exit(130) from None
 
 
 def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
@@ -163,12 +162,18 @@ def train(
     torchrun --nproc-per-node 8 -m launcher.cli train --lists … --student … --output …
     """
     from launcher import train as training
+    from launcher.interrupt import Interrupts
 
     options = training.read_options(student, ranks, dev_fraction, changes or [])
     if training.is_rank():
         record = training.train_as_rank(lists, output, options, _say)
     else:
-        record = training.train_on_ray(lists, output, options)
+        words = ["train", "--lists", lists, "--student", student, "--output", str(output)]
+        words += ["--ranks", str(ranks)] if ranks else []
+        words += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
+        words += [word for change in changes or [] for word in ("--set", change)]
+        with _continued_by(words), Interrupts():
+            record = training.train_on_ray(lists, output, options)
     _say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
 
@@ -183,12 +188,35 @@ def report(workdir: WorkdirArgument) -> None:
 
 
 @app.command()
-def plan(recipe: RecipeArgument, changes: SetOption = None) -> None:
-    """Show what a run would do, without doing it: stages, shards, tokens, disk."""
-    from launcher.plan import print_plan
+def plan(
+    recipe: RecipeArgument,
+    gpu: Annotated[
+        str | None, typer.Option(help="kind of GPU: h100, a100, l4, …; empty: this machine's, or h100")
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="how many of them work at once")] = 1,
+    price: Annotated[float | None, typer.Option(min=0, help="of one GPU for an hour, in any currency")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="run one shard of each stage, and time it")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="all figures, for machines")] = False,
+    changes: SetOption = None,
+) -> None:
+    """Show what a run would do, need and cost, without doing it. What does not fit is refused."""
+    from launcher.plan.show import make_plan, print_plan, refuse_what_does_not_fit
     from launcher.recipe import load_recipe
 
-    print_plan(load_recipe(recipe, changes or []))
+    resolved = load_recipe(recipe, changes or [])
+    made = make_plan(resolved, gpu)
+    if calibrate:
+        from launcher.plan.calibrate import calibrate as run_shards
+
+        refuse_what_does_not_fit(made)
+        made = run_shards(resolved, made)
+    if as_json:
+        import json
+
+        _say(json.dumps(made.record(), indent=1))
+        refuse_what_does_not_fit(made)
+    else:
+        print_plan(resolved, made, gpus, price)
 
 
 @app.command()
@@ -223,6 +251,19 @@ def _existing(workdir: str) -> Storage:
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{workdir} holds no run (no recipe.yaml in it); expected the workdir of a run")
     return storage
+
+
+@contextlib.contextmanager
+def _continued_by(words: list[str]) -> Iterator[None]:
+    """On Ctrl-C or a signal to stop: says how to continue. The exit code is 128 + the signal's number."""
+    from launcher.interrupt import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        command = shlex.join(["listwise", *words])
+        _say(f"\nInterrupted. What is done is kept; continue with: {command}", stderr=True)
+        raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
 
 
 def _say(text: Any, stderr: bool = False) -> None:

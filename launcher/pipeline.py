@@ -22,6 +22,7 @@ from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.placement import refuse_what_no_node_holds
+from launcher.plan.reality import PLANNED, Planning
 from launcher.recipe import Recipe
 from launcher.report import build_report
 
@@ -98,6 +99,7 @@ def execute(
         done: dict[str, Any] = {}
         try:
             refuse_what_no_node_holds(run, recipe)
+            planning = Planning(run, recipe)
             for name, made in stages(run, recipe):
                 done[name] = made
                 interrupts.check()
@@ -108,6 +110,7 @@ def execute(
                 _remove_unread_run(run)
             raise
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
+        planning.keep()
         build_report(run.storage)
         return done.get("evaluation")
 
@@ -119,7 +122,14 @@ def _refuse_foreign_files(workdir: str) -> None:
     folder = Path(workdir).expanduser()
     if (folder / MARKER).is_file():
         return
-    names = ["recipe.yaml", "report.html", "report.json", "logs", *(name for made in STAGES.values() for name in made)]
+    names = [
+        "recipe.yaml",
+        PLANNED,
+        "report.html",
+        "report.json",
+        "logs",
+        *(name for made in STAGES.values() for name in made),
+    ]
     if there := [name for name in names if (folder / name).exists()]:
         raise InputError(
             f"workdir '{workdir}' holds {', '.join(there)}, which no run has made. Name a new folder, so that nothing "
@@ -129,7 +139,7 @@ def _refuse_foreign_files(workdir: str) -> None:
 
 def _remove_unread_run(run: Run) -> None:
     """The corpus was not read to its end, so nothing of the run is left."""
-    for path in ("recipe.yaml", MARKER, "evaluation", *STAGES["corpus"], "logs"):
+    for path in ("recipe.yaml", MARKER, PLANNED, "evaluation", *STAGES["corpus"], "logs"):
         run.storage.delete(path)
     folder = run.storage.local_path
     if folder and not any(path.is_file() for path in folder.rglob("*")):

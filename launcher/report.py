@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from cluster.errors import InputError
 from cluster.storage import Storage
 from cluster.watch.status import status
+from cluster.watch.words import duration
 from launcher import charts
 from launcher.environment import installed_version
+from launcher.plan.reality import PLANNED, compare
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
 SHOWN_QUERIES = 8  # wins and losses listed, each
@@ -43,6 +46,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": status(storage),
         "training": _json(storage, "training/record.json"),
+        "plan": compare(_json(storage, PLANNED), status(storage), [one for one in _metrics(storage) if "loss" in one]),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:
@@ -75,6 +79,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
         "funnel": [_stage(one) for one in report["stages"]],
         "training": _training(storage, training),
+        "plan": [_planned(one) for one in report["plan"]],
         "base_model": recipe["student"]["model"],
         "student_model": f"{recipe['workdir'].rstrip('/')}/model",
         **_verdict(report),
@@ -180,21 +185,33 @@ def _pace(one: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+# --- plan beside reality ---------------------------------------------------------------------------------------------
+
+
+def _planned(one: Mapping[str, Any]) -> dict[str, str]:
+    """A row of the comparison in words."""
+    (units, units_done), (tokens, tokens_done), (hours, hours_done) = one["units"], one["tokens"], one["hours"]
+    known = hours and hours[1]
+    return {
+        "step": one["step"],
+        "work": one["work"],
+        "units": f"{units:,}",
+        "units_done": f"{units_done:,}",
+        "tokens": f"{tokens:,}" if tokens else "",
+        "tokens_done": f"{tokens_done:,}" if tokens_done else "",
+        "hours": f"{duration(hours[0] * 3600)} to {duration(hours[1] * 3600)}" if known else "",
+        "hours_done": duration(hours_done * 3600),
+    }
+
+
 # --- training --------------------------------------------------------------------------------------------------------
 
 
 def _training(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Curves of training/metrics.jsonl; a last line that is still being written is left out."""
-    try:
-        text = storage.get("training/metrics.jsonl").decode()
-    except KeyError:
+    """Curves of training/metrics.jsonl."""
+    lines = _metrics(storage)
+    if not lines:
         return None
-    lines = []
-    for line in text.splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
 
     def points(key: str) -> list[charts.Point]:
         # A run that continues writes the steps after its checkpoint again; the later line counts.
@@ -221,6 +238,19 @@ def _training(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any] | N
         "summary": _training_summary(record, points("queries_per_s")),
         "charts": [{"title": title, "chart": chart} for title, chart in drawn if chart],
     }
+
+
+def _metrics(storage: Storage) -> list[dict[str, Any]]:
+    """Lines of training/metrics.jsonl; a last one that is still being written is left out."""
+    try:
+        text = storage.get("training/metrics.jsonl").decode()
+    except KeyError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def _training_summary(record: Mapping[str, Any], speed: list[charts.Point]) -> str:

@@ -134,6 +134,27 @@ def test_a_run_cut_after_any_stage_continues_to_the_same_tables(finished: Path, 
     assert data_files(workdir) == data_files(finished / "run")
 
 
+def test_a_run_does_what_its_plan_said_and_the_report_sets_them_side_by_side(finished: Path) -> None:
+    """Filters only leave less. The plan was made while the run began, with the student's own tokenizer."""
+    run = finished / "run"
+    planned = {step["table"]: step for step in json.loads((run / "planned.json").read_text())["steps"]}
+    report = json.loads((run / "report.json").read_text())
+    compared = {one["step"]: one for one in report["plan"]}
+    assert list(compared) == list(planned)
+    for name, one in compared.items():
+        units, done = one["units"]
+        assert units == planned[name]["units"]
+        assert 0 < done <= units, name
+    assert compared["passages"]["units"] == [100, 100]
+    assert compared["training"]["units"] == [4 * 16, 4 * 16]
+    for name in ("embeddings/student", "training"):
+        tokens, done = compared[name]["tokens"]
+        assert 0.5 * tokens < done < 1.2 * tokens, name
+    page = (run / "report.html").read_text()
+    assert "Plan and reality" in page
+    assert 'scope="row" title="the best 10">lists</th>' in page
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_ctrl_c_says_how_to_continue_and_continuing_finishes(finished: Path, recipe: Callable[..., Path]) -> None:

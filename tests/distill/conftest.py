@@ -1,8 +1,9 @@
-"""A run whose texts are embedded, shared by the tests of retrieval, teachers and lists."""
+"""A run whose texts are embedded, for the tests of retrieval, teachers and lists; a student of each architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,10 +14,12 @@ from cluster.tables import Table
 from cluster.watch.progress import Progress
 from distill import embeddings
 from distill.embeddings import Vectors
-from distill.settings import EncoderSettings
+from distill.settings import EncoderSettings, StudentSettings
+from tests.distill.students import save_modernbert, save_qwen3, save_roberta
 from tests.distill.tables import write_log, write_passages, write_queries
 
 POOL = PoolSettings(workers=2)
+SAVED: dict[str, Callable[[Path], str]] = {"modernbert": save_modernbert, "qwen3": save_qwen3, "roberta": save_roberta}
 
 
 class Retrieved(NamedTuple):
@@ -37,3 +40,19 @@ def retrieved(tiny_encoder: str, local_ray: None, tmp_path_factory: pytest.TempP
         passages, queries = write_passages(run), [write_queries(run), write_log(run)]
         vectors = embeddings.build(run, "tiny", encoder, POOL, passages, queries)
         yield Retrieved(run, passages, queries, vectors, encoder)
+
+
+@pytest.fixture(params=["bert", *SAVED])
+def student(request, tiny_encoder, tmp_path):
+    """A student, tokens of its passages, its token of padding."""
+    import torch
+
+    from distill.encoder import load_model
+    from distill.step import Student
+    from distill.tokens import TokenFile, write_tokens
+    from tests.distill.test_step import problem
+
+    path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
+    model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")
+    write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
+    return Student(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id

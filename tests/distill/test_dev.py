@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.schemas import LISTS, PASSAGES
 from cluster.storage import Storage
 from cluster.tables import Table
 from tests.distill.lists import write_run
 from tests.distill.ranks import on_ranks
+from tests.tables import write_table
 
 MARGIN = 0.6
 
@@ -90,6 +92,22 @@ def test_ranks_together_find_what_brute_force_finds(world_size, workdir, tiny_en
     found = on_ranks(evaluate, world_size, str(workdir), tiny_encoder)
     assert all(each == found[0] for each in found)
     assert found[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_corpus_of_fewer_passages_than_ranks_is_searched_all_the_same(tiny_encoder, tmp_path):
+    passages = [
+        {"passage_id": f"p{row}", "title": place, "text": f"Slate is quarried in {place}.", "is_source": True}
+        for row, place in enumerate(("Ardell", "Bryndal"))
+    ]
+    lists = [
+        {"query_id": f"q{row}", "query_type": "search", "text": f"slate of {passages[row]['title']}",
+         "passage_rows": [row, 1 - row], "scores": [1.0, 0.2], "split": "dev", "left_out_row": None}
+        for row in (0, 1)
+    ]  # fmt: skip
+    write_table(str(tmp_path), PASSAGES, "passages", passages)
+    write_table(str(tmp_path), LISTS, "lists", lists)
+    found = on_ranks(evaluate, 3, str(tmp_path), tiny_encoder)
+    assert found == [pytest.approx(brute_force(tmp_path, tiny_encoder), abs=1e-5)] * 3
 
 
 def test_passage_that_was_left_out_of_a_list_is_passed_over(workdir):

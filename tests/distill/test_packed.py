@@ -2,32 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-from distill.settings import StudentSettings
-from tests.distill.students import save_modernbert, save_qwen3, save_roberta
-from tests.distill.test_step import problem
-
-SAVED: dict[str, Callable[[Path], str]] = {"modernbert": save_modernbert, "qwen3": save_qwen3, "roberta": save_roberta}
-
-
-@pytest.fixture(params=["bert", *SAVED])
-def student(request, tiny_encoder, tmp_path):
-    """A student, tokens of its passages, its token of padding."""
-    import torch
-
-    from distill.encoder import load_model
-    from distill.step import Student
-    from distill.tokens import TokenFile, write_tokens
-
-    path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
-    model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")
-    write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
-    return Student(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id
 
 
 def test_packed_sequences_have_the_embeddings_and_gradients_of_padded_ones(student):

@@ -11,7 +11,7 @@ import pytest
 from tests.distill.ranks import on_ranks
 
 QUERIES, LENGTH, CORPUS, BUDGET = 12, 5, 17, 48
-EVERYTHING, SOME, NOTHING = 1 << 20, 120, 0  # padded tokens whose activations are kept
+EVERYTHING, SOME, NOTHING = 1 << 30, 1 << 19, 0  # bytes of activations that are kept
 MODES = {
     "kl": {"contrastive_weight": 0.0},
     "contrastive": {"loss": "infonce", "contrastive_temperature": 0.05},
@@ -113,6 +113,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
     import torch
     import torch.distributed as dist
 
+    from distill.attention import choose_attention
     from distill.batches import plan_step
     from distill.checkpoints import full_state
     from distill.encoder import load_model
@@ -134,6 +135,9 @@ def run_cases(rank, world_size, encoder, folder, cases):
         student = Student(model, "cpu", getattr(torch, case.dtype))
         layout = choose_layout(student, tokens[1], model.tokenizer.pad_token_id, case.packed)
         assert layout.packed == case.packed
+        if not case.packed:
+            choose_attention(student, tokens[1], layout)
+            assert student.products
         engine = start_engine(student, training, world_size)
         stepper = Stepper(engine, *tokens, LossSettings(**MODES[case.mode]), case.kept, layout)
         lengths = [each.lengths for each in tokens]
@@ -283,9 +287,9 @@ def test_a_step_has_one_gather_one_reduce_scatter_and_one_reduction_of_parameter
             if world_size == 1:
                 assert [size for _, size in calls if size < parameters // 2] == [], "one rank has nobody to tell"
             elif case.zero_stage < 3:
-                sums = [call for call in calls if call == ("allreduce_", 2)]
+                sums = [call for call in calls if call == ("allreduce_", 3)]
                 reductions = [name for name, size in calls if size > parameters // 2]
-                embeddings = sorted(name for name, size in calls if 2 < size <= parameters // 2)
+                embeddings = sorted(name for name, size in calls if 3 < size <= parameters // 2)
                 assert embeddings == ["_allgather_base_", "_reduce_scatter_base_"], case
                 assert len(reductions) == 1 and len(sums) == 1 and len(calls) == 4, (case, calls)
             else:

@@ -66,6 +66,36 @@ def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Pa
     dist.destroy_process_group()
 
 
+def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
+    """Trains until asked by a signal, again until asked by the file, then to the end; what was said on the way."""
+    import torch.distributed as dist
+
+    from distill.engine import join_ranks
+    from distill.stop import TrainingStopped, stop_file
+    from distill.trainer import TrainingJob, train
+
+    join_ranks("cpu")
+    job, said = TrainingJob.from_json(job), []
+    ask_file = stop_file(Path(job.output))
+    asks = {3: lambda: os.kill(os.getpid(), signal.SIGUSR1), 7: ask_file.touch}
+
+    def watch(record):
+        if "loss" in record and record["step"] in asks:
+            asks[record["step"]]()
+
+    for _ in range(2):
+        try:
+            train(job, on_record=watch)
+        except TrainingStopped as stopped:
+            said.append(str(stopped))
+    dist.barrier()
+    ask_file.unlink(missing_ok=True)
+    dist.barrier()
+    train(job)
+    dist.destroy_process_group()
+    return said
+
+
 def metrics(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "training" / "metrics.jsonl").read_text().splitlines()]
 
@@ -132,6 +162,21 @@ def test_killed_training_continues_to_the_same_weights(tiny_encoder, tmp_path):
     assert not (tmp_path / "killed" / "model").exists()
     on_ranks(train_rank, 1, jobs["killed"].to_json())
     expected, found = (weights(tmp_path / name / "model") for name in ("whole", "killed"))
+    for name, tensor in expected.items():
+        assert np.array_equal(tensor, found[name]), name
+
+
+def test_ranks_that_are_asked_to_stop_leave_a_checkpoint_and_continue_to_the_same_weights(
+    trained, tiny_encoder, tmp_path
+):
+    """Only rank 0 is asked, after steps 3 and 7; both ranks finish the step that has begun."""
+    write_run(tmp_path)
+    said = on_ranks(stop_twice, 2, make_job(tmp_path, tiny_encoder, keep_checkpoints=20).to_json())
+    assert said[0] == said[1]
+    assert ["step 4 of 12" in said[0][0], "step 8 of 12" in said[0][1], len(said[0])] == [True, True, 2]
+    steps = [line["step"] for line in metrics(tmp_path) if "loss" in line]
+    assert steps == list(range(1, 13)), "no step was done twice"
+    expected, found = (weights(folder / "model") for folder in (trained[0], tmp_path))
     for name, tensor in expected.items():
         assert np.array_equal(tensor, found[name]), name
 

@@ -1,4 +1,4 @@
-"""Ctrl-C stops a run even where Python drops the exception."""
+"""Ctrl-C, and what schedulers send before they kill, stop a run even where Python drops the exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from launcher.interrupt import Interrupts
+from launcher.interrupt import SIGNALS, Interrupts
 
 
 class PressedWhileItGoes:
@@ -30,14 +30,17 @@ def test_an_interrupt_that_a_finaliser_swallows_is_raised_at_the_next_check() ->
             interrupts.check()
 
 
-def test_an_interrupt_is_raised_at_once_where_nothing_swallows_it() -> None:
-    with Interrupts(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interrupt_is_raised_at_once_where_nothing_swallows_it(number: signal.Signals) -> None:
+    with Interrupts(), pytest.raises(KeyboardInterrupt) as caught:
+        os.kill(os.getpid(), number)
         threading.Event().wait(10)
+    assert caught.value.exit_code == 128 + number
 
 
-def test_the_handler_of_before_is_back_afterwards() -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_handler_of_before_is_back_afterwards(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with Interrupts():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before

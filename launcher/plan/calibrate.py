@@ -1,0 +1,106 @@
+"""Hours from a shard of every stage that was really run: a small copy of the recipe, in a workdir of its own.
+
+What is measured is the work of one worker on one shard, without loading; the plan's units are multiplied by it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import InputError
+from cluster.storage import Storage
+from cluster.watch.status import status
+from distill.embeddings import PASSAGES_PER_SHARD
+from launcher.plan.hours import Hours
+from launcher.plan.show import Plan
+from launcher.plan.work import Step
+from launcher.recipe import Recipe
+
+STEPS = 3  # of training; the first warms up
+
+
+def calibrate(recipe: Recipe, plan: Plan) -> Plan:
+    """Runs one shard of each stage on the recipe's cluster; the same plan, with measured hours where there are some.
+
+    Raises:
+        InputError: the workdir is on an object store, or a stage refuses its input.
+        RunError: a stage failed.
+    """
+    from launcher import pipeline
+
+    small = excerpt(recipe)
+    folder = Path(small.workdir)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with suppress(InputError):  # so few queries that the filters leave none: the stages before are measured
+            pipeline.execute(small, "training")
+        tables = status(Storage(small.workdir))
+        per_query = _training_seconds(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = [
+        _trained(step, per_query, recipe) if step.stage == "training" else _worked(step, tables) for step in plan.steps
+    ]
+    known = [new or old for new, old in zip(found, plan.hours, strict=True)]
+    return replace(plan, hours=known)
+
+
+def excerpt(recipe: Recipe) -> Recipe:
+    """The recipe for one shard of each stage; beside its workdir, so that every node sees it."""
+    if "://" in recipe.workdir:
+        raise InputError(
+            f"--calibrate: training from '{recipe.workdir}' needs a folder that every node can write to; name one with "
+            "--set workdir=…"
+        )
+    rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
+    each = len(recipe.generation.query_types) * recipe.generation.samples
+    most = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
+    corpus = {
+        "max_passages": min(recipe.corpus.max_passages or most, most),
+        "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / each)),
+        "query_log": None,
+    }
+    return recipe.model_copy(
+        update={
+            "workdir": f"{str(Path(recipe.workdir).expanduser()).rstrip('/')}-calibration",
+            "corpus": recipe.corpus.model_copy(update=corpus),
+            "training": recipe.training.model_copy(update={"max_steps": STEPS, "evaluate_every": STEPS}),
+            "evaluation": recipe.evaluation.model_copy(update={"dataset": None}),
+        }
+    )
+
+
+def _training_seconds(folder: Path) -> float | None:
+    """Seconds of one query of a step."""
+    try:
+        lines = (folder / "training" / "metrics.jsonl").read_text().splitlines()
+    except OSError:
+        return None
+    rates = [one["queries_per_s"] for line in lines if "queries_per_s" in (one := json.loads(line))]
+    return 1 / statistics.median(rates[1:] or rates) if rates else None
+
+
+def _trained(step: Step, per_query: float | None, recipe: Recipe) -> Hours | None:
+    if per_query is None:
+        return None
+    devices = (recipe.training.ranks or 1) if recipe.training.gpus_per_rank else 1
+    taken = step.units * per_query * devices / 3600
+    return Hours(taken, taken)
+
+
+def _worked(step: Step, tables: list[dict[str, Any]]) -> Hours | None:
+    """By tokens where encoders and rerankers counted them; a generator's hold what its cache saved, so by units."""
+    made = [one for one in tables if one["table"] == step.table or one["table"].startswith(f"{step.table}/")]
+    seconds, units, tokens = (sum(one[key] for one in made) for key in ("seconds", "units_done", "tokens"))
+    if not units:
+        return None
+    by_token = step.stage != "queries" and step.tokens and tokens
+    taken = seconds * (step.tokens / tokens if by_token else step.units / units) / 3600
+    return Hours(taken, taken)

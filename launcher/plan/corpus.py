@@ -1,0 +1,93 @@
+"""A look at the corpus: how many records, and how long they are by the student's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import InputError
+from distill.encoder import resolve_model
+from launcher.recipe import Recipe
+
+SAMPLE_RECORDS = 200
+CHARACTERS_PER_TOKEN = 4.0  # of English prose, where no tokenizer is at hand
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a look at the corpus tells.
+
+    Attributes:
+        records: of the whole corpus.
+        tokens: mean of a passage, cut as the student cuts it.
+        characters: mean of title and text.
+        with_tokenizer: whether the student's own tokenizer counted.
+        texts: (title, text) of the sampled passages.
+    """
+
+    records: int
+    tokens: float
+    characters: float
+    with_tokenizer: bool
+    texts: tuple[tuple[str, str], ...] = ()
+
+
+def look_at(recipe: Recipe) -> Sample:
+    """Counts the records of the corpus and measures the first ones of some shards.
+
+    Raises:
+        InputError: the corpus is not there, cannot be read, or is empty.
+    """
+    from generation.readers import open_reader
+
+    reader = open_reader(recipe.corpus)
+    shards = reader.plan(recipe.corpus.rows_per_shard, recipe.corpus.max_passages)
+    texts: list[tuple[str, str]] = []
+    chosen = shards[:: max(1, len(shards) // 4)]
+    for shard in chosen:
+        take = min(shard.rows, SAMPLE_RECORDS // len(chosen) + 1)
+        texts += [(record.title, record.text) for record in reader.read(shard, 0, take)]
+    if not texts:
+        raise InputError(f"corpus.path: {recipe.corpus.path} holds no record")
+    count, with_tokenizer = token_counter(recipe.student.model)
+    most = recipe.student.max_passage_tokens
+    joined = [f"{title} {text}".strip() for title, text in texts]
+    tokens = sum(min(most, count(text[: 16 * most])) for text in joined) / len(joined)
+    characters = sum(map(len, joined)) / len(joined)
+    return Sample(sum(shard.rows for shard in shards), tokens, characters, with_tokenizer, tuple(texts))
+
+
+def token_counter(model: str) -> tuple[Callable[[str], float], bool]:
+    """Tokens of a text by a model's tokenizer; an estimate where that is not on this machine, and which of the two."""
+    file = tokenizer_file(model)
+    if file is None:
+        return lambda text: len(text) / CHARACTERS_PER_TOKEN + 2, False
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return lambda text: len(tokenizer.encode(text).ids), True
+
+
+def tokenizer_file(model: str) -> Path | None:
+    """`tokenizer.json` of a local folder, of a packaged model, or of the hub's cache on this machine."""
+    return model_file(model, "tokenizer.json")
+
+
+def model_file(model: str, name: str) -> Path | None:
+    """A file of a model as this machine has it, without asking the network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = Path(resolve_model(model))
+    if path.is_dir():
+        for folder in (path, path / "0_Transformer"):
+            if (folder / name).is_file():
+                return folder / name
+        return None
+    try:
+        found = try_to_load_from_cache(str(path), name)
+    except ValueError:  # no name of the hub
+        return None
+    return Path(found) if isinstance(found, str) else None

@@ -1,0 +1,76 @@
+"""Plan beside reality: a run makes its plan while it begins, keeps it, and its report sets it beside what was done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.run import Run
+from launcher.recipe import Recipe
+
+PLANNED = "planned.json"
+WAIT_S = 60.0  # for a plan that was begun when the run was
+
+
+class Planning:
+    """Makes the plan beside the first stages, in a process of its own; a run that has one already makes none."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        self.run = run
+        self._made: Any = None
+        if run.storage.exists(PLANNED):
+            return
+        run.connect()
+        import ray
+
+        task: Any = ray.remote(num_cpus=0, max_retries=0)(_plan)
+        self._made = task.remote(recipe)
+
+    def keep(self) -> None:
+        """Writes it into the workdir. A run does not depend on it: where it cannot be made there is none."""
+        if self._made is None:
+            return
+        import ray
+
+        try:
+            record = ray.get(self._made, timeout=WAIT_S)
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
+            return
+        self.run.storage.put(PLANNED, json.dumps(record, indent=1).encode())
+
+
+def _plan(recipe: Recipe) -> dict[str, Any]:
+    from launcher.plan.show import make_plan
+
+    return make_plan(recipe).record()
+
+
+def compare(
+    planned: Mapping[str, Any], tables: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row for each step of the plan that the run has begun.
+
+    Args:
+        planned: content of planned.json.
+        tables: of `cluster.watch.status.status`.
+        steps: lines of training/metrics.jsonl that tell a step; of a step that was done again the later one counts.
+
+    Returns:
+        Rows of {"step", "work", "units", "tokens", "hours"}, each of the last three a pair: planned, done. Hours are of
+        work, summed over workers (of training: as it took); planned ones are (low, high) or None.
+    """
+    rows, trained = [], {step["step"]: step for step in steps}.values()
+    for step in planned.get("steps", []):
+        made = [one for one in tables if one["table"] == step["table"] or one["table"].startswith(f"{step['table']}/")]
+        units, tokens, seconds = (sum(one[key] for one in made) for key in ("units_done", "tokens", "seconds"))
+        if step["stage"] == "training":
+            units = sum(one["queries"] for one in trained)
+            seconds = sum(one["queries"] / one["queries_per_s"] for one in trained)
+            tokens = round(sum(one["tokens_per_s"] * one["queries"] / one["queries_per_s"] for one in trained))
+        if units:
+            rows.append({
+                "step": step["table"], "work": step["work"], "units": (step["units"], units),
+                "tokens": (round(step["tokens"]), tokens), "hours": (step["hours"], seconds / 3600),
+            })  # fmt: skip
+    return rows

@@ -1,0 +1,74 @@
+"""Attention by plain products gives what the model's own attention gives, or is not used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def embed_and_push_back(student, features):
+    """(B, d) embeddings, and the gradient of a weighted sum of them."""
+    import torch
+
+    student.zero_grad()
+    embeddings = student(**features)
+    (embeddings * torch.linspace(-1, 1, embeddings.numel()).reshape(embeddings.shape)).sum().backward()
+    gradients = [each.grad.flatten() for each in student.parameters() if each.grad is not None]
+    return embeddings.detach(), torch.cat(gradients)
+
+
+def test_products_have_the_embeddings_and_gradients_of_the_models_own_attention(student):
+    """In float32 to rounding; in bfloat16 no further from float32 than the model's own."""
+    import torch
+
+    from distill.attention import choose_attention
+    from distill.packed import Layout
+
+    student, tokens, pad_id = student
+    layout = Layout(pad_id)
+    features, found = layout.features(tokens, np.arange(len(tokens))), {}
+    for products in (False, True):
+        for student.dtype in (torch.float32, torch.bfloat16):
+            if products:
+                choose_attention(student, tokens, layout)
+                assert student.products
+            found[products, student.dtype] = embed_and_push_back(student, features)
+
+    def error(products, dtype, what):
+        expected = found[False, torch.float32][what]
+        return float((found[products, dtype][what] - expected).norm() / expected.norm())
+
+    for what in (0, 1):
+        assert error(True, torch.float32, what) < 1e-5
+        assert 0 < error(True, torch.bfloat16, what) < 1.5 * error(False, torch.bfloat16, what)
+
+
+@pytest.mark.parametrize("fault", ["knows a bias that products do not", "takes no such attention"])
+def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault, monkeypatch):
+    import torch
+
+    from distill import attention
+    from distill.packed import Layout
+
+    student, tokens, pad_id = student
+    layout, own = Layout(pad_id), type(student)._attend_as
+
+    def attend(self, name):
+        if name == attention.NAME and fault == "takes no such attention":
+            raise ValueError(f"{name} is not among the implementations of this model")
+        own(self, name)
+
+    def biased(module, query, key, value, attention_mask, **about):
+        return attention.products_attention(module, query + 1, key, value.flip(2), attention_mask, **about)
+
+    from transformers import AttentionInterface
+
+    monkeypatch.setattr(type(student), "_attend_as", attend)
+    AttentionInterface.register(attention.NAME, biased)
+    try:
+        attention.choose_attention(student, tokens, layout)
+    finally:
+        AttentionInterface.register(attention.NAME, attention.products_attention)
+    assert not student.products
+    with torch.no_grad():
+        student(**layout.features(tokens, np.arange(3)))

@@ -1,0 +1,171 @@
+"""A plan's figures against what can be counted by hand, by another library, or by really running."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from launcher.plan.corpus import Sample, look_at
+from launcher.plan.devices import GPUS
+from launcher.plan.hours import hours
+from launcher.plan.memory import needs
+from launcher.plan.models import model
+from launcher.plan.prompts import prompt_tokens
+from launcher.plan.show import make_plan, refuse_what_does_not_fit
+from launcher.plan.work import estimate
+from launcher.recipe import Recipe, load_recipe
+from tests.pipeline import listwise, recipe_text
+
+
+def save_llama(folder: Path, **config: int) -> str:
+    """A configuration without weights, as large as it says."""
+    from transformers import LlamaConfig
+
+    LlamaConfig(architectures=["LlamaForCausalLM"], **config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def eight_billion(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Llama-3.1-8B by its published shape (arXiv 2407.21783, table 3): 8.03 G parameters."""
+    return save_llama(
+        tmp_path_factory.mktemp("llama"), hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, hundred: Path, tiny_encoder: str) -> Recipe:
+    (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
+    return load_recipe(str(tmp_path / "recipe.yaml"))
+
+
+def with_gpus(recipe: Recipe, llama: str, **generation: object) -> Recipe:
+    pool = {"gpus": 1.0}
+    section = recipe.generation.model_copy(
+        update={"engine": "vllm", "model": llama, "pool": recipe.generation.pool.model_copy(update=pool), **generation}
+    )
+    return recipe.model_copy(update={"generation": section})
+
+
+def test_size_of_a_language_model_is_the_published_one(eight_billion: str) -> None:
+    found = model(eight_billion)
+    assert found is not None
+    assert found.parameters == pytest.approx(8.03e9, rel=1e-3)
+    assert found.matrices == pytest.approx(8.03e9 - 128256 * 4096, rel=1e-3)
+    assert found.cache_bytes(1) == 131072  # 128 KiB a token: 2 × 32 layers × 8 heads × 128 × 2 bytes
+
+
+def test_size_of_an_encoder_is_that_of_its_weights(tiny_encoder: str) -> None:
+    from safetensors.numpy import load_file
+
+    found = model(tiny_encoder)
+    weights = load_file(next(Path(tiny_encoder).rglob("model.safetensors")))
+    assert found is not None
+    assert found.parameters == sum(each.size for each in weights.values())
+    assert found.parameters - found.matrices == sum(v.size for k, v in weights.items() if "embeddings.weight" in k)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("meta-llama/Llama-3.1-8B-Instruct", 8e9), ("Qwen/Qwen3-0.6B", 0.6e9), ("BAAI/bge-base-en-v1.5", None)],
+)
+def test_size_of_a_model_that_is_not_here_is_what_its_name_says(name: str, parameters: float | None) -> None:
+    found = model(name)
+    assert (found.parameters if found else None) == parameters
+
+
+def test_prefix_reuse_leaves_the_passage_and_less_than_a_block_before_it(tiny_llama: str, recipe: Recipe) -> None:
+    from transformers import AutoTokenizer
+
+    from generation.engines.base import Request
+    from generation.prompting import Prompter
+
+    generation = with_gpus(recipe, tiny_llama).generation.model_copy(update={"query_types": ["question"]})
+    text = "A slate quarry stands above the harbour and its bridge."
+    found = prompt_tokens(generation, Sample(1, 1, 1, True, (("Ardell", text),)))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    prompt = Prompter(generation).completion(Request("0:question:0", "0", "Ardell", text, "question", 0))
+    assert found.with_tokenizer
+    assert found.whole == len(tokenizer.encode(prompt))
+    passage = prompt[prompt.rindex("Ardell") :]
+    left = len(tokenizer.encode(passage, add_special_tokens=False))
+    assert left - 1 <= found.computed < left + 16 + 1
+    assert found.prefixes == math.comb(10, 3)
+
+
+def test_memory_of_training_is_sixteen_bytes_a_parameter_shared_by_zero(recipe: Recipe) -> None:
+    """Rajbhandari et al., arXiv 1910.02054, section 3.1, with float32 weights; and the bucket of what is reduced."""
+    sample = look_at(recipe)
+    parameters = model(recipe.student.model).parameters
+    for stage, expected in ((0, 20), (1, 20 - 8 / 2), (2, 20 - 12 / 2), (3, 20 - 16 / 2)):
+        training = recipe.training.model_copy(update={"zero_stage": stage, "ranks": 2})
+        need = needs(recipe.model_copy(update={"training": training}), sample, GPUS["h100"])[-1]
+        held = sum(need.parts[name] for name in ("weights", "gradients", "moments"))
+        assert held == pytest.approx(expected * parameters)
+
+
+def test_what_does_not_fit_is_refused_with_the_smallest_change_that_fits(recipe: Recipe, eight_billion: str) -> None:
+    sample = look_at(recipe)
+    shorter, wider = "generation.max_model_len=1024", "generation.tensor_parallel=2"
+    for gpu, characters, change in (("h100", 2048, ""), ("l4", 2048, shorter), ("l4", 8192, wider)):
+        asked = with_gpus(recipe, eight_billion, prompt_characters=characters)
+        need = needs(asked, sample, GPUS[gpu])[0]
+        assert (need.fits, need.change) == (not change, change), "a context is cut where prompts still fit"
+    large = recipe.student.model_copy(update={"model": eight_billion})
+    training = recipe.training.model_copy(update={"gpus_per_rank": 1.0, "ranks": 8, "micro_batch_tokens": 4096})
+    need = needs(recipe.model_copy(update={"student": large, "training": training}), sample, GPUS["h100"])[-1]
+    assert need.change == "training.zero_stage=2"
+    changed = training.model_copy(update={"zero_stage": 2})
+    assert needs(recipe.model_copy(update={"student": large, "training": changed}), sample, GPUS["h100"])[-1].fits
+
+
+def test_a_plan_that_does_not_fit_exits_2_and_says_what_to_set(
+    tmp_path: Path, hundred: Path, tiny_encoder: str, eight_billion: str
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
+    changes = ["generation.engine=vllm", f"generation.model={eight_billion}", "generation.pool.gpus=1"]
+    words = [word for change in changes for word in ("--set", change)]
+    done = listwise("plan", str(tmp_path / "recipe.yaml"), "--gpu", "l4", "--gpus", "4", "--price", "2.5", *words)
+    assert done.returncode == 2, done.stderr
+    assert "queries: a worker with" in done.stderr
+    assert "has 21.6 GB. The smallest change that fits: --set generation.max_model_len=1024" in done.stderr
+    assert "new after prefix reuse" in done.stdout
+    assert "At 2.5 an hour:" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_hours_of_writing_are_bound_by_reading_the_weights(recipe: Recipe, eight_billion: str) -> None:
+    """600 queries of 14 to 50 tokens, 256 at once: each step of the batch reads 16 GB at 40 to 80 % of 3.35 TB/s.
+
+    Beside that the prompts are read, two operations a weight, at 15 to 50 % of 989 TFLOP/s.
+    """
+    planned, gpu = with_gpus(recipe, eight_billion), GPUS["h100"]
+    sample = look_at(planned)
+    steps = estimate(planned, sample)
+    found = hours(planned, sample, steps, gpu, gpu)[1]
+    weights = 2 * 8.03e9
+    assert found is not None
+    for seconds, written, bandwidth, utilisation in ((found.low, 14, 0.8, 0.5), (found.high, 50, 0.4, 0.15)):
+        reading = (steps[1].tokens - 600 * (50 - written)) * 2 * 7.5e9 / (989e12 * utilisation)
+        writing = 600 * written / 256 * weights / (3.35e12 * bandwidth)
+        assert reading + writing < seconds * 3600 < 1.3 * (reading + writing)
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known(recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="--gpu h1000: no such GPU is known; there are a10, l4"):
+        make_plan(recipe, "h1000")
+
+
+def test_a_plan_fits_this_machine_and_its_record_holds_every_stage(recipe: Recipe) -> None:
+    plan = make_plan(recipe)
+    refuse_what_does_not_fit(plan)
+    record = json.loads(json.dumps(plan.record()))
+    assert [step["stage"] for step in record["steps"]] == [
+        "corpus", "queries", "embeddings", "candidates", "scores", "scores", "lists", "training",
+    ]  # fmt: skip
+    assert all(step["hours"] and step["hours"][0] <= step["hours"][1] for step in record["steps"])
