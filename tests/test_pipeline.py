@@ -157,23 +157,35 @@ def test_a_run_does_what_its_plan_said_and_the_report_sets_them_side_by_side(fin
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_ctrl_c_says_how_to_continue_and_continuing_finishes(finished: Path, recipe: Callable[..., Path]) -> None:
+def test_a_run_that_is_told_to_stop_says_how_to_continue_and_leaves_a_checkpoint(
+    finished: Path, recipe: Callable[..., Path]
+) -> None:
+    """Ctrl-C in generation, then what schedulers send, SIGTERM, in training; each time the same command continues."""
     path = recipe()
     workdir = path.with_suffix("")
-    running = subprocess.Popen(
-        [LISTWISE, "run", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    limit = time.monotonic() + 120
-    while not list(workdir.glob("queries/commits/*")) and time.monotonic() < limit:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=120)
-    assert running.returncode == 130, errors
-    assert f"continue with: listwise run {path}" in errors
-    assert "Traceback" not in errors
-    assert not (workdir / "lists").exists(), "it was interrupted on the way"
-    execute(load_recipe(str(path)), "lists", progress=QUIET)
+    metrics, states = workdir / "training" / "metrics.jsonl", workdir / "training" / "checkpoints"
+    command = [LISTWISE, "run", str(path), "--set", "training.max_steps=4000"]
+    command += ["--set", "training.epochs=1000", "--set", "training.evaluate_every=4000"]
+    for begun, number in ((lambda: list(workdir.glob("queries/commits/*")), signal.SIGINT),
+                          (lambda: metrics.is_file() and '"loss"' in metrics.read_text(), signal.SIGTERM)):  # fmt: skip
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        limit = time.monotonic() + 120
+        while not begun() and time.monotonic() < limit:
+            time.sleep(0.05)
+        running.send_signal(number)
+        _, errors = running.communicate(timeout=120)
+        assert running.returncode == 128 + number, errors
+        assert f"continue with: {' '.join(['listwise', *command[1:]])}" in errors
+        assert "Traceback" not in errors
+        if number == signal.SIGINT:
+            assert not (workdir / "lists").exists(), "it was interrupted on the way"
     assert data_files(workdir) == data_files(finished / "run")
+    last = max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
+    assert 0 < last < 4000
+    assert [each.name for each in states.iterdir()] == [f"step-{last:08d}"]
+    assert not (workdir / "model").exists()
 
 
 @pytest.mark.usefixtures("local_ray")
