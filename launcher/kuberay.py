@@ -138,16 +138,18 @@ def _groups(name: str, recipe: Recipe, places: Places) -> list[dict[str, Any]]:
     on_gpus = {stage: pool for stage, pool in wanted.items() if pool.gpus}
     on_cpus = {stage: pool for stage, pool in wanted.items() if not pool.gpus}
     has = {"cpu": str(places.cpus_per_node), "memory": places.memory}
-    groups = []
-    if on_gpus:
-        gpus = places.gpus_per_node or max(math.ceil(pool.gpus) for pool in on_gpus.values())
-        _check_fit(on_gpus, places.cpus_per_node, gpus)
-        groups.append(_group("gpu", places.gpu_nodes, _pod("ray-worker", name, places, has | {GPU: str(gpus)})))
+    gpus = places.gpus_per_node or max((math.ceil(pool.gpus) for pool in on_gpus.values()), default=0)
+    gpu_nodes = places.gpu_nodes if on_gpus else 0
+    if gpu_nodes + places.cpu_nodes == 0:
+        raise InputError("--cpu-nodes 0: the recipe wants no GPUs, so nothing would be left to work on")
+    _check_fit(on_gpus, places.cpus_per_node, gpus)
     _check_fit(on_cpus, places.cpus_per_node, 0)
+    _check_ranks(wanted["training"], places, gpu_nodes, gpus)
+    groups = []
+    if gpu_nodes:
+        groups.append(_group("gpu", gpu_nodes, _pod("ray-worker", name, places, has | {GPU: str(gpus)})))
     if places.cpu_nodes:
         groups.append(_group("cpu", places.cpu_nodes, _pod("ray-worker", name, places, has)))
-    if not groups:
-        raise InputError("--cpu-nodes 0: the recipe wants no GPUs, so nothing would be left to work on")
     return groups
 
 
@@ -157,6 +159,22 @@ def _check_fit(wanted: dict[str, PoolSettings], cpus: int, gpus: int) -> None:
             raise InputError(f"stage {stage}: each worker wants {pool.gpus:g} GPUs, and --gpus-per-node is {gpus}")
         if pool.cpus > cpus:
             raise InputError(f"stage {stage}: each worker wants {pool.cpus:g} CPU cores, and --cpus-per-node is {cpus}")
+
+
+def _check_ranks(training: PoolSettings, places: Places, gpu_nodes: int, gpus: int) -> None:
+    """Ranks work at once or not at all, so all of them need a place; other pools make do with what there is."""
+    cpus = int(places.cpus_per_node / training.cpus) if training.cpus else training.workers or 1
+    if training.gpus:
+        held = gpu_nodes * min(int(gpus / training.gpus), cpus)
+        what, more = f"{training.gpus:g} GPUs", "--gpu-nodes or --gpus-per-node"
+    else:
+        held = (gpu_nodes + places.cpu_nodes) * cpus
+        what, more = f"{training.cpus:g} CPU cores", "--cpu-nodes or --cpus-per-node"
+    if (training.workers or 1) > held:
+        raise InputError(
+            f"training: {training.workers} ranks of {what} each, and the pods hold {held} of them; raise {more}, or "
+            "lower training.ranks"
+        )
 
 
 def _group(name: str, nodes: int, pod: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +212,7 @@ def notes(recipe: Recipe, places: Places) -> list[str]:
         f"  apply:    kubectl apply -f FILE      (the claim {places.claim} must exist, ReadWriteMany)",
         f"  follow:   kubectl logs -f -l job-name={name}",
         f"  stop:     kubectl delete rayjob {name}",
-        "  continue: apply it again; the workdir on the claim is the state of the run",
+        f"  continue: kubectl delete rayjob {name}, then apply again; the workdir on the claim is the state of the run",
     ]
     if name != recipe.name:
         lines.append(f"Kubernetes does not take the name '{recipe.name}', so the job is called {name}.")
