@@ -26,7 +26,6 @@ app = typer.Typer(
 )
 
 
-
 def main() -> None:
     """Entry point: one message and an exit code for what a person can put right, a traceback for bugs."""
     from cluster.errors import ListwiseError

@@ -77,7 +77,9 @@ def manifest(recipe: Recipe, places: Places) -> tuple[dict[str, Any], dict[str, 
     ):  # fmt: skip
         for name in names:
             if name is not None and not remote.is_label(name):
-                raise InputError(f"{option} {name}: Kubernetes has no such names; expected the likes of my-claim (RFC 1123)")
+                raise InputError(
+                    f"{option} {name}: Kubernetes has no such names; expected the likes of my-claim (RFC 1123)"
+                )
     name = remote.label(recipe.name)
     there = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"address": "auto"})})
     config = {
@@ -221,7 +223,7 @@ def notes(recipe: Recipe, places: Places) -> list[str]:
     if not places.token_secret:
         lines.append("KubeRay makes the token that Ray asks for, in a Secret named after the cluster.")
     lines += [
-        f"The workers of {stage} want '{resource}': add it to `resources` in the rayStartParams of the group that has it."
+        f"The workers of {stage} want '{resource}': add it to `resources` in the rayStartParams of a group that has it."
         for stage, pool in pools(recipe).items()
         for resource in pool.resources
     ]

@@ -16,9 +16,7 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
         "queries": queries.place(recipe.generation),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
-        "training": PoolSettings(
-            workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank
-        ),
+        "training": PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank),
     }
 
 

@@ -13,7 +13,10 @@ from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOp
 AddressOption = Annotated[
     str,
     typer.Option(
-        metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="the cluster's dashboard, http://HOST:8265", show_envvar=True
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="the cluster's dashboard, http://HOST:8265",
+        show_envvar=True,
     ),
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="id of a job, as submit and jobs show it")]
@@ -84,7 +87,9 @@ def jobs(address: AddressOption) -> None:
     if not listed:
         typer.echo(f"No job of listwise at {cluster.address}.")
         return
-    table = Table("job", "status", "took", "workdir", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(
+        "job", "status", "took", "workdir", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim"
+    )
     for job in listed:
         took = duration((job.ended or time.time()) - job.started) if job.started else ""
         status = f"{job.status} ({job.exit_code})" if job.exit_code else job.status

@@ -19,7 +19,7 @@ RECIPE = ".listwise/recipe.yaml"  # where the job finds it; a folder of its own,
 PACKAGES = ("launcher", "cluster", "generation", "distill")
 NEVER = (".git", ".venv", "venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", ".tox", "node_modules")
 NEVER_ON_TOP = ("runs", "data")
-LIMIT_BYTES = 512 * 2**20  # what Ray's control service takes, unless RAY_max_grpc_message_size says otherwise
+LIMIT_BYTES = 512 * 2**20  # what the dashboard of Ray takes
 
 
 def checkout() -> Path | None:
@@ -29,7 +29,7 @@ def checkout() -> Path | None:
     return root if whole and (root / "pyproject.toml").is_file() else None
 
 
-def pack(recipe: str, root: Path | None, folder: Path, workdir: str, limit_bytes: int | None = None) -> list[str]:
+def pack(recipe: str, root: Path | None, folder: Path, workdir: str, limit_bytes: int = LIMIT_BYTES) -> list[str]:
     """Fills `folder` with a job's parcel; returns the paths of the tree in it.
 
     Args:
@@ -46,7 +46,7 @@ def pack(recipe: str, root: Path | None, folder: Path, workdir: str, limit_bytes
     if root is None:
         return []
     paths = sorted(chosen(root, workdir))
-    _check_size(root, paths, limit_bytes or int(os.environ.get("RAY_max_grpc_message_size", LIMIT_BYTES)))
+    _check_size(root, paths, limit_bytes)
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).symlink_to(root / path)
@@ -54,7 +54,7 @@ def pack(recipe: str, root: Path | None, folder: Path, workdir: str, limit_bytes
 
 
 def chosen(root: Path, workdir: str) -> Iterator[str]:
-    """Paths of a tree that a job gets: what git tracks or would track; all files where git or its repository is missing."""
+    """What a job gets of a tree: what git tracks or would track; all files where git or its repository is missing."""
     listed = _listed_by_git(root)
     for path in _walk(root) if listed is None else listed:
         parts = PurePosixPath(path).parts
@@ -92,7 +92,7 @@ def _check_size(root: Path, paths: list[str], limit_bytes: int) -> None:
         folders[str(PurePosixPath(path).parent)] += size
     largest = ", ".join(f"{folder} ({_mib(size)})" for folder, size in folders.most_common(3))
     raise InputError(
-        f"the tree {root} has {_mib(total)} to send, and Ray takes {_mib(limit_bytes)}. The largest folders: {largest}. "
+        f"the tree {root} has {_mib(total)} to send, Ray takes {_mib(limit_bytes)}. The largest folders: {largest}. "
         "Name what the job does not need in .gitignore, and keep data on storage that the cluster sees."
     )
 

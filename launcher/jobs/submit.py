@@ -116,6 +116,8 @@ def stop(jobs: Jobs, job_id: str, limit_s: float = STOP_LIMIT_S) -> bool:
     limit = time.monotonic() + limit_s
     while jobs.get(job_id).live:
         if time.monotonic() > limit:
-            raise RunError(f"job {job_id} has not ended {limit_s:.0f} s after it was told to stop; look at the dashboard")
+            raise RunError(
+                f"job {job_id} has not ended {limit_s:.0f} s after it was told to stop; look at the dashboard"
+            )
         time.sleep(0.5)
     return True

@@ -8,8 +8,8 @@ import pytest
 
 from cluster.errors import InputError
 from launcher import remote
-from launcher.jobs.submit import attempts, check
 from launcher.jobs.client import Job
+from launcher.jobs.submit import attempts, check
 from launcher.recipe import Recipe, load_recipe
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -128,7 +127,9 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
     watching.end(1)
 
     continued = client("submit", *words, "--address", proxy.url)
-    until(lambda: len(server.payloads) > asked_before_stop or continued.process.poll() is not None, "the second attempt")
+    until(
+        lambda: len(server.payloads) > asked_before_stop or continued.process.poll() is not None, "the second attempt"
+    )
     until(lambda: "Running entrypoint" in continued.said or continued.process.poll() is not None, "its log")
     proxy.cut()
     until(lambda: "does not answer" in continued.told, "the loss to be noticed")
@@ -186,7 +187,9 @@ def test_a_variable_reaches_the_workers_and_appears_nowhere(story: Story, head: 
 
 
 def test_the_code_of_a_checkout_travels_and_nothing_else_of_it(story: Story, head: Head) -> None:
-    parcel = next((head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/launcher/cli.py")).parents[1]
+    parcel = next(
+        (head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/launcher/cli.py")
+    ).parents[1]
     assert {path.name for path in parcel.iterdir()} >= {"cluster", "distill", "generation", ".listwise"}
     assert not [path for path in parcel.rglob("*") if path.name in (".git", ".venv", "runs", ".mypy_cache")]
     assert "address: auto" in (parcel / ".listwise" / "recipe.yaml").read_text()
@@ -233,7 +236,11 @@ def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head
         (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN": "0" * 64}, "does not take the token that is given"),
         (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/empty"}, "is empty; expected"),
         (("jobs", "--address", "http://127.0.0.1:9"), {}, "http://127.0.0.1:9: no Ray cluster answers"),
-        (("jobs", "--address", "auto"), {}, "--address auto: expected the dashboard of a Ray cluster, http://HOST:8265"),
+        (
+            ("jobs", "--address", "auto"),
+            {},
+            "--address auto: expected the dashboard of a Ray cluster, http://HOST:8265",
+        ),
         (("stop", "nonsense", "--address", head.url), known, f"{head.url} knows no job nonsense"),
         ((*submit, old), {}, "runs Ray 2.40.0, this machine has Ray"),
     ]
@@ -272,4 +279,4 @@ except RunError as error:
     proxy.restore()
     assert time.monotonic() - begun < 30
     assert f"{proxy.url} has not answered for 2 s. If the cluster lives, job {story.jobs[0]} goes on:" in said
-    assert os.path.commonprefix([said, f"{proxy.url} does not answer"]) == f"{proxy.url} does not answer"
+    assert said.startswith(f"{proxy.url} does not answer")

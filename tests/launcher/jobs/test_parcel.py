@@ -32,14 +32,24 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-KEPT = {".gitignore", "launcher/.gitignore", "my prompts/ü.txt", "pyproject.toml", *(f"{name}/__init__.py" for name in PACKAGES)}
+KEPT = {
+    ".gitignore",
+    "launcher/.gitignore",
+    "my prompts/ü.txt",
+    "pyproject.toml",
+    *(f"{name}/__init__.py" for name in PACKAGES),
+}
 
 
-def test_runs_data_environments_caches_the_workdir_and_what_git_ignores_stay_at_home(tree: Path, tmp_path: Path) -> None:
+def test_runs_data_environments_caches_the_workdir_and_what_git_ignores_stay_at_home(
+    tree: Path, tmp_path: Path
+) -> None:
     (tmp_path / "parcel").mkdir()
     paths = pack("name: x\n", tree, tmp_path / "parcel", str(tree / "results"))
     assert set(paths) == KEPT
-    travelled = {str(path.relative_to(tmp_path / "parcel")) for path in (tmp_path / "parcel").rglob("*") if path.is_file()}
+    travelled = {
+        str(path.relative_to(tmp_path / "parcel")) for path in (tmp_path / "parcel").rglob("*") if path.is_file()
+    }
     assert travelled == KEPT | {RECIPE}
     assert (tmp_path / "parcel" / RECIPE).read_text() == "name: x\n"
     assert (tmp_path / "parcel" / "distill" / "__init__.py").read_text() == "# distill\n"
@@ -57,7 +67,9 @@ def test_a_tree_that_ray_would_not_take_is_refused_with_its_largest_folders(tree
     (tree / "launcher" / "weights" / "one.bin").write_bytes(bytes(3 * 2**20))
     (tree / "notes.bin").write_bytes(bytes(2**20))
     (tmp_path / "parcel").mkdir()
-    with pytest.raises(InputError, match=r"Ray takes 2\.0 MiB.*: launcher/weights \(3\.0 MiB\), \. \(1\.0 MiB\).*gitignore"):
+    with pytest.raises(
+        InputError, match=r"Ray takes 2\.0 MiB.*: launcher/weights \(3\.0 MiB\), \. \(1\.0 MiB\).*gitignore"
+    ):
         pack("name: x\n", tree, tmp_path / "parcel", str(tree / "results"), limit_bytes=2 * 2**20)
 
 
@@ -69,5 +81,7 @@ def test_an_installed_listwise_sends_the_recipe_alone(tmp_path: Path) -> None:
 def test_these_tests_run_from_a_checkout_that_holds_nothing_it_would_leave_behind() -> None:
     root = checkout()
     assert root == Path(__file__).parents[3]
-    tracked = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=False).stdout
+    tracked = subprocess.run(
+        ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=False
+    ).stdout
     assert not [path for path in tracked.split("\0") if path.split("/")[0] in NEVER_ON_TOP]
