@@ -66,8 +66,8 @@ class Client:
 
 @dataclass
 class Story:
-    """One run in two attempts: the first client is killed, a second one leaves, a third one sees the job stopped; the
-    second attempt continues while the connection is lost for some seconds."""
+    """One run in two attempts: of two clients at once one starts it and is killed, the other one sees the job stopped,
+    and a third one leaves; the second attempt continues while the connection is lost for some seconds."""
 
     workdir: Path
     jobs: list[str]
@@ -108,16 +108,15 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
         clients.append(Client(folder, *said, **secret))
         return clients[-1]
 
-    first = client("submit", *words, *there)
-    until(lambda: server.payloads or first.process.poll() is not None, "the first request of the run")
-    assert first.process.poll() is None, first.said + first.told
-    job = re.search(r"^Job (\S+) runs", first.said, re.M)
-    assert job, first.said
+    pair = [client("submit", *words, *there) for _ in range(2)]
+    until(lambda: server.payloads or any(each.process.poll() for each in pair), "the first request of the run")
+    first, watching = sorted(pair, key=lambda each: " runs " not in each.said)
+    job = re.match(r"Job (\S+) runs", first.said)
+    assert job, first.said + first.told
     one = job[1]
     two = one.removesuffix("1") + "2"
     first.process.send_signal(signal.SIGKILL)
     joined = client("submit", *words, *there)
-    watching = client("follow", one, *there)
     for each in (joined, watching):
         until(lambda each=each: "corpus: passages" in each.said or each.process.poll() is not None, "its log")
     joined.process.send_signal(signal.SIGINT)
@@ -149,6 +148,10 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
 def test_a_job_outlives_its_client_and_submitting_again_follows_it(story: Story) -> None:
     assert f"Job {story.jobs[0]} works on {story.workdir} already, so no second one was started" in story.joined.said
     assert "corpus: passages" in story.joined.said, "its log from the beginning"
+
+
+def test_of_two_submits_at_once_one_starts_the_run(story: Story) -> None:
+    assert story.stopped.said.startswith(f"Job {story.jobs[0]} works on {story.workdir} already")
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(story: Story) -> None:
@@ -205,11 +208,13 @@ def test_bad_input_that_only_the_cluster_can_see_ends_with_2_and_the_last_lines(
     head: Head, hundred: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, "all-MiniLM-L6-v2", tmp_path / "run"))
-    failed = Client(
-        tmp_path, "submit", "recipe.yaml", "--address", head.url, "--set", "corpus.path=/no/such folder",
-        RAY_AUTH_TOKEN=head.token,
-    ).end(2)  # fmt: skip
-    assert re.search(r"error: job hundred-\w{8}-1 failed with exit code 2. Its last lines:", failed.told)
+    secret = {"RAY_AUTH_TOKEN": head.token}
+    words = ["submit", "recipe.yaml", "--address", head.url, "--set", "corpus.path=/no/such folder", "--detach"]
+    submitted = Client(tmp_path, *words, **secret).end(0)
+    job = submitted.said.split()[1]
+    assert re.fullmatch(r"hundred-\w{8}-1", job)
+    failed = Client(tmp_path, "follow", job, "--address", head.url, **secret).end(2)
+    assert f"error: job {job} failed with exit code 2. Its last lines:" in failed.told
     assert "/no/such folder" in failed.told
 
 
