@@ -72,7 +72,10 @@ def _listed_by_git(root: Path) -> list[str] | None:
     except FileNotFoundError:
         return None
     paths = [os.fsdecode(path) for path in done.stdout.split(b"\0") if path]
-    return paths if f"{PACKAGES[0]}/__init__.py" in paths else None  # the tree may lie in what another one ignores
+    if f"{PACKAGES[0]}/__init__.py" not in paths:
+        return None  # the tree lies in what another one ignores
+    # Ray reads these again, and one that ignores *.yaml would take the recipe away
+    return [path for path in paths if PurePosixPath(path).name != ".gitignore"]
 
 
 def _walk(root: Path) -> Iterator[str]:
