@@ -86,6 +86,11 @@ def run(
     try:
         _run(resolved, until, frozenset(overwrite or []))
     except KeyboardInterrupt:
+        from launcher.jobs.parcel import RECIPE
+
+        if recipe == RECIPE:  # a job: where it runs is no place to continue from
+            _say("\nInterrupted. What is done is kept; submit the recipe again to continue.", stderr=True)
+            raise typer.Exit(130) from None
         words = ["listwise", "run", recipe, *(word for change in changes or [] for word in ("--set", change))]
         words += ["--until", until] if until != "evaluation" else []
         _say(f"\nInterrupted. What is done is kept; continue with: {shlex.join(words)}", stderr=True)

@@ -98,15 +98,10 @@ class Jobs:
             TakenError: there is a job of this id.
         """
         runtime_env = {"working_dir": str(parcel), "env_vars": dict(env)}
-        try:
-            with _answers(self.address):
-                self._client.submit_job(
-                    entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
-                )
-        except RunError as error:
-            if "already exists" in str(error):
-                raise TakenError from None
-            raise
+        with _answers(self.address):
+            self._client.submit_job(
+                entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
+            )
 
     def stop(self, job_id: str) -> None:
         """Asks a job to stop; `get` tells when it has."""
@@ -178,12 +173,14 @@ def _answers(address: str, job_id: str | None = None) -> Iterator[None]:
         given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
         what = "does not take the token that is given" if given else "wants a token"
         raise InputError(
-            f"the cluster at {address} {what} ({_first_line(error)}). Set RAY_AUTH_TOKEN_PATH to a file that holds its "
+            f"the cluster at {address} {what} ({_reason(error)}). Set RAY_AUTH_TOKEN_PATH to a file that holds its "
             "token, or RAY_AUTH_TOKEN to the token."
         ) from None
     except (OSError, ClientError) as error:  # those of requests are OSErrors
-        raise LostError(f"{address} does not answer: {_first_line(error)}") from None
+        raise LostError(f"{address} does not answer: {_reason(error)}") from None
     except RuntimeError as error:
+        if "already exists" in str(error):
+            raise TakenError from None
         status = re.search(r"status code (\d+)", str(error))
         code = int(status[1]) if status else 0
         if code == 404 and job_id:
@@ -191,12 +188,16 @@ def _answers(address: str, job_id: str | None = None) -> Iterator[None]:
                 f"the cluster at {address} knows no job {job_id}; list them with: listwise jobs --address {address}"
             ) from None
         if code >= 500 or "WebSocket" in str(error):
-            raise LostError(f"{address} does not answer: {_first_line(error)}") from None
-        raise RunError(str(error)) from None
+            raise LostError(f"{address} does not answer: {_reason(error)}") from None
+        raise RunError(f"{address}: {_reason(error)}") from None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0]
+def _reason(error: BaseException) -> str:
+    """What Ray says in a line: the system's own words, the last line of a server's traceback, or the first line."""
+    if system := re.search(r"\[Errno [^\"')]+", str(error)):
+        return system[0]
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if "Traceback" in str(error) else 0].strip()
 
 
 def _job(details: Any) -> Job:

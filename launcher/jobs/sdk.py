@@ -15,8 +15,8 @@ from ray.job_submission import JobSubmissionClient
 CONNECT_S, ANSWER_S = 10.0, 60.0
 SILENCE_S = 60.0  # of a log; a connection that died without a word is found out by then
 
-for noisy in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
+for noisy in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+    logging.getLogger(f"ray.{noisy}").setLevel(logging.WARNING)
 
 
 class BoundedClient(JobSubmissionClient):

@@ -67,7 +67,8 @@ class Client:
 @dataclass
 class Story:
     """One run in two attempts: of two clients at once one starts it and is killed, the other one sees the job stopped,
-    and a third one leaves; the second attempt continues while the connection is lost for some seconds."""
+    and a third one leaves; the second attempt continues while the connection is lost for some seconds. Beside it, a
+    job of a recipe that names no corpus which the cluster could find."""
 
     workdir: Path
     jobs: list[str]
@@ -77,7 +78,8 @@ class Story:
     continued: Client
     log: Client
     listing: Client
-    asked_before_stop: int
+    detached: Client
+    failed: Client
     keys: set[str]
     everything: str
 
@@ -126,6 +128,8 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
     watching.end(1)
 
     continued = client("submit", *words, "--address", proxy.url)
+    wrong = ["--set", f"workdir={workdir}-2", "--set", "corpus.path=/no/such folder", "--detach"]
+    detached = client("submit", str(recipe), *wrong, *there).end(0)
     until(
         lambda: len(server.payloads) > asked_before_stop or continued.process.poll() is not None, "the second attempt"
     )
@@ -136,11 +140,13 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
     until(lambda: "answers again" in continued.told, "the connection to be made again")
     gate.set()
     continued.end(0)
-    log = client("follow", two, *there).end(0)
+    log, failed = (client("follow", job_id, *there) for job_id in (two, detached.said.split()[1]))
+    log.end(0)
+    failed.end(2)
     listing = client("jobs", *there).end(0)
     everything = "".join(each.said + each.told for each in clients)
-    yield Story(workdir, [one, two], joined, watching, stop, continued, log, listing, asked_before_stop, server.keys,
-                everything)  # fmt: skip
+    yield Story(workdir, [one, two], joined, watching, stop, continued, log, listing, detached, failed,
+                server.keys, everything)  # fmt: skip
     server.shutdown()
     server.server_close()
 
@@ -161,7 +167,7 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(story: Story) -> No
 
 def test_a_stopped_job_ends_as_an_interrupted_run_and_its_followers_with_1(story: Story) -> None:
     assert f"job {story.jobs[0]} was stopped" in story.stopped.told
-    assert "Interrupted. What is done is kept" in story.stopped.said, "the run had time to say so"
+    assert "Interrupted. What is done is kept; submit the recipe again" in story.stopped.said, "it had time to say so"
     assert f"Stopped {story.jobs[0]}" in story.stop.said
 
 
@@ -200,22 +206,19 @@ def test_the_code_of_a_checkout_travels_and_nothing_else_of_it(story: Story, hea
 
 def test_the_list_names_every_attempt_and_how_it_ended(story: Story) -> None:
     lines = [line.split() for line in story.listing.said.splitlines()]
-    assert [line[:2] for line in lines[1:3]] == [[story.jobs[0], "STOPPED"], [story.jobs[1], "SUCCEEDED"]]
-    assert all(line[-1] == str(story.workdir) for line in lines[1:3])
+    assert [line[:2] for line in lines if line[-1] == str(story.workdir)] == [
+        [story.jobs[0], "STOPPED"],
+        [story.jobs[1], "SUCCEEDED"],
+    ]
+    assert [line[1:3] for line in lines if line[-1] == f"{story.workdir}-2"] == [["FAILED", "(2)"]]
 
 
-def test_bad_input_that_only_the_cluster_can_see_ends_with_2_and_the_last_lines(
-    head: Head, hundred: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, "all-MiniLM-L6-v2", tmp_path / "run"))
-    secret = {"RAY_AUTH_TOKEN": head.token}
-    words = ["submit", "recipe.yaml", "--address", head.url, "--set", "corpus.path=/no/such folder", "--detach"]
-    submitted = Client(tmp_path, *words, **secret).end(0)
-    job = submitted.said.split()[1]
+def test_bad_input_that_only_the_cluster_can_see_ends_with_2_and_the_last_lines(story: Story) -> None:
+    job = story.detached.said.split()[1]
     assert re.fullmatch(r"hundred-\w{8}-1", job)
-    failed = Client(tmp_path, "follow", job, "--address", head.url, **secret).end(2)
-    assert f"error: job {job} failed with exit code 2. Its last lines:" in failed.told
-    assert "/no/such folder" in failed.told
+    assert "Running entrypoint" not in story.detached.said, "it did not wait"
+    assert f"error: job {job} failed with exit code 2. Its last lines:" in story.failed.told
+    assert "/no/such folder" in story.failed.told
 
 
 def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head, tmp_path: Path) -> None:
