@@ -76,9 +76,6 @@ def submit(
 
 def jobs(address: AddressOption) -> None:
     """List the jobs that Listwise submitted to a cluster, and how they ended."""
-    from rich.console import Console
-    from rich.table import Table
-
     from cluster.watch.words import duration
     from launcher.jobs.client import connect
 
@@ -87,14 +84,13 @@ def jobs(address: AddressOption) -> None:
     if not listed:
         typer.echo(f"No job of listwise at {cluster.address}.")
         return
-    table = Table(
-        "job", "status", "took", "workdir", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim"
-    )
+    rows = [("job", "status", "took", "workdir")]
     for job in listed:
         took = duration((job.ended or time.time()) - job.started) if job.started else ""
-        status = f"{job.status} ({job.exit_code})" if job.exit_code else job.status
-        table.add_row(job.id, status, took, job.workdir)
-    Console(highlight=False, soft_wrap=True, markup=False).print(table)
+        rows.append((job.id, f"{job.status} ({job.exit_code})" if job.exit_code else job.status, took, job.workdir))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # whole ids and workdirs, however narrow the terminal
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def follow(job: JobArgument, *, address: AddressOption) -> None:
