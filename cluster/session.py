@@ -64,7 +64,7 @@ def connect(settings: ClusterSettings) -> bool:
                 _metrics_export_port=settings.metrics_port,
                 **common,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.AuthenticationError) as error:
         if settings.address:
             first = str(error).split("\n")[0]
             raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from launcher.jobs import commands
+from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, WorkdirArgument
+
 if TYPE_CHECKING:
     from cluster.storage import Storage
     from launcher.recipe import Recipe
@@ -23,12 +26,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or the name of a shipped recipe")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
-]
-WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]
 
 
 def main() -> None:
@@ -77,23 +74,21 @@ def init(
 @app.command()
 def run(
     recipe: RecipeArgument,
-    until: Annotated[str, typer.Option(metavar="STAGE", help="stop after this stage")] = "evaluation",
-    overwrite: Annotated[
-        list[str] | None,
-        typer.Option(metavar="STAGE", help="do this stage and all after it again; may be repeated"),
-    ] = None,
+    until: UntilOption = "evaluation",
+    overwrite: OverwriteOption = None,
     changes: SetOption = None,
 ) -> None:
     """Run a recipe, or continue where it stopped.
 
     Stages: corpus, queries, embeddings, candidates, scores, lists, training, evaluation.
     """
+    from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
     words = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
     words += ["--until", until] if until != "evaluation" else []
-    with _continued_by(words):
+    with _continued_by(words, is_job=recipe == RECIPE):
         _run(resolved, until, frozenset(overwrite or []))
 
 
@@ -240,6 +235,42 @@ def gc(workdir: WorkdirArgument) -> None:
         _say("Nothing to remove.")
 
 
+commands.add_to(app)
+
+
+@app.command()
+def kuberay(
+    recipe: RecipeArgument,
+    *,
+    image: Annotated[str, typer.Option(help="container image with Ray and Listwise")],
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim that holds the workdir")],
+    mount: Annotated[str, typer.Option(help="where the claim is mounted")] = "/mnt/listwise",
+    gpu_nodes: Annotated[int, typer.Option(min=1, help="GPU pods, if the recipe wants GPUs")] = 1,
+    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of each; empty: what one worker wants")] = None,
+    cpu_nodes: Annotated[int, typer.Option(min=0, help="pods without GPUs")] = 1,
+    cpus_per_node: Annotated[int, typer.Option(min=1, help="CPU cores of each pod")] = 8,
+    memory_per_node: Annotated[str, typer.Option(help="memory of each pod")] = "32Gi",
+    secret: Annotated[
+        list[str] | None, typer.Option(help="Secret whose keys become environment variables; may be repeated")
+    ] = None,
+    token_secret: Annotated[
+        str | None, typer.Option(help="Secret with Ray's token as auth_token; empty: KubeRay makes one")
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="how often a run that fails is started")] = 3,
+    changes: SetOption = None,
+) -> None:
+    """Print a manifest that runs a recipe on Kubernetes: listwise kuberay RECIPE … | kubectl apply -f -"""
+    from launcher.kuberay import Places, print_manifest
+    from launcher.recipe import load_recipe
+
+    places = Places(
+        image=image, claim=claim, mount=mount, gpu_nodes=gpu_nodes, gpus_per_node=gpus_per_node, cpu_nodes=cpu_nodes,
+        cpus_per_node=cpus_per_node, memory=memory_per_node, secrets=tuple(secret or ()), token_secret=token_secret,
+        attempts=attempts,
+    )  # fmt: skip
+    print_manifest(load_recipe(recipe, changes or []), places)
+
+
 def _existing(workdir: str) -> Storage:
     """Opens a run that is there; looking at one must not create it."""
     from cluster.errors import InputError
@@ -254,15 +285,16 @@ def _existing(workdir: str) -> Storage:
 
 
 @contextlib.contextmanager
-def _continued_by(words: list[str]) -> Iterator[None]:
+def _continued_by(words: list[str], is_job: bool = False) -> Iterator[None]:
     """On Ctrl-C or a signal to stop: says how to continue. The exit code is 128 + the signal's number."""
     from launcher.interrupt import Interrupted
 
     try:
         yield
     except KeyboardInterrupt as stop:
-        command = shlex.join(["listwise", *words])
-        _say(f"\nInterrupted. What is done is kept; continue with: {command}", stderr=True)
+        # where a job runs is no place to continue from
+        how = "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *words])}"
+        _say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
         raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
 
 

@@ -25,7 +25,7 @@ class Package:
 def known_good(extra: str) -> list[Package]:
     """The packages that listwise names, with the extra `cpu` or `gpu`, and what is installed of them."""
     packages = []
-    for line in metadata.requires("listwise") or []:
+    for line in _requirements():
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
@@ -33,6 +33,13 @@ def known_good(extra: str) -> list[Package]:
         fits = installed is not None and requirement.specifier.contains(installed, prereleases=True)
         packages.append(Package(requirement.name, str(requirement.specifier) or "any", installed, fits))
     return packages
+
+
+def _requirements() -> list[str]:
+    try:
+        return metadata.requires("listwise") or []
+    except metadata.PackageNotFoundError:  # the code came as a checkout, beside what it needs
+        return []
 
 
 def installed_version(name: str) -> str | None:

@@ -1,0 +1,18 @@
+"""Arguments that several commands share. Importing this costs nothing but typer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="recipe file, or the name of a shipped recipe")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
+]
+UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="stop after this stage")]
+OverwriteOption = Annotated[
+    list[str] | None,
+    typer.Option("--overwrite", metavar="STAGE", help="do this stage and all after it again; may be repeated"),
+]
+WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]

@@ -1,0 +1,290 @@
+"""Runs on a real Ray cluster through its Jobs API: one head for the module, and one story that most tests look at."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.harness import until
+from tests.generation.test_openai_engine import Server, completion
+from tests.launcher.jobs.ray_head import Head, Proxy, plain_environment
+from tests.pipeline import LISTWISE, recipe_text
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+KEY = "a-key-that-nobody-may-see"
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    started = Head()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(head: Head) -> Iterator[Proxy]:
+    made = Proxy(head.port)
+    yield made
+    made.cut()
+
+
+class Client:
+    """`listwise` in a process of its own, with the cluster's token."""
+
+    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
+        self.out, self.err = (folder / f"{len(list(folder.iterdir()))}.{name}" for name in ("stdout", "stderr"))
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [LISTWISE, *words], stdout=out, stderr=err, cwd=folder, env=plain_environment() | environment
+            )
+
+    @property
+    def said(self) -> str:
+        return self.out.read_text()
+
+    @property
+    def told(self) -> str:
+        return self.err.read_text()
+
+    def end(self, code: int) -> Client:
+        """Waits for its end with this exit code."""
+        found = self.process.wait(120)
+        assert found == code, f"exit code {found}\n{self.said}\n{self.told}"
+        assert "Traceback" not in self.told
+        return self
+
+
+@dataclass
+class Story:
+    """One run in two attempts: of two clients at once one starts it and is killed, the other one sees the job stopped,
+    and a third one leaves; the second attempt continues while the connection is lost for some seconds. Beside it, a
+    job of a recipe that names no corpus which the cluster could find."""
+
+    workdir: Path
+    jobs: list[str]
+    joined: Client
+    stopped: Client
+    stop: Client
+    continued: Client
+    log: Client
+    listing: Client
+    detached: Client
+    failed: Client
+    keys: set[str]
+    everything: str
+
+
+@pytest.fixture(scope="module")
+def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("story")
+    workdir = tmp_path_factory.mktemp("shared") / "run"
+    recipe = folder / "my recipe.yaml"
+    recipe.write_text(recipe_text(hundred, "all-MiniLM-L6-v2", workdir))
+    gate = threading.Event()
+
+    def reply(payload: dict, _: int) -> tuple[int, dict]:
+        gate.wait(100)
+        return completion(f"which town keeps ledger number {len(server.payloads)}?")
+
+    server = Server(reply)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    changes = ["generation.engine=openai", "generation.model=m", f"generation.base_url={server.url}",
+               "corpus.max_sources=10", "cluster.io_pool.workers=1"]  # fmt: skip
+    words = [str(recipe), "--until", "queries", "--env", "OPENAI_API_KEY"]
+    words += [word for change in changes for word in ("--set", change)]
+    secret = {"RAY_AUTH_TOKEN_PATH": str(head.token_file), "OPENAI_API_KEY": KEY}
+    there = ("--address", head.url)
+    clients = []
+
+    def client(*said: str) -> Client:
+        clients.append(Client(folder, *said, **secret))
+        return clients[-1]
+
+    pair = [client("submit", *words, *there) for _ in range(2)]
+    until(lambda: server.payloads or any(each.process.poll() for each in pair), "the first request of the run")
+    first, watching = sorted(pair, key=lambda each: " runs " not in each.said)
+    job = re.match(r"Job (\S+) runs", first.said)
+    assert job, first.said + first.told
+    one = job[1]
+    two = one.removesuffix("1") + "2"
+    first.process.send_signal(signal.SIGKILL)
+    joined = client("submit", *words, *there)
+    for each in (joined, watching):
+        until(lambda each=each: "corpus: passages" in each.said or each.process.poll() is not None, "its log")
+    joined.process.send_signal(signal.SIGINT)
+    joined.end(130)
+    asked_before_stop = len(server.payloads)
+    stop = client("stop", one, *there).end(0)
+    watching.end(1)
+
+    continued = client("submit", *words, "--address", proxy.url)
+    wrong = ["--set", f"workdir={workdir}-2", "--set", "corpus.path=/no/such folder", "--detach"]
+    detached = client("submit", str(recipe), *wrong, *there).end(0)
+    until(
+        lambda: len(server.payloads) > asked_before_stop or continued.process.poll() is not None, "the second attempt"
+    )
+    until(lambda: "Running entrypoint" in continued.said or continued.process.poll() is not None, "its log")
+    proxy.cut()
+    until(lambda: "does not answer" in continued.told, "the loss to be noticed")
+    proxy.restore()
+    until(lambda: "answers again" in continued.told, "the connection to be made again")
+    gate.set()
+    continued.end(0)
+    log, failed = (client("follow", job_id, *there) for job_id in (two, detached.said.split()[1]))
+    log.end(0)
+    failed.end(2)
+    listing = client("jobs", *there).end(0)
+    everything = "".join(each.said + each.told for each in clients)
+    yield Story(workdir, [one, two], joined, watching, stop, continued, log, listing, detached, failed,
+                server.keys, everything)  # fmt: skip
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_job_outlives_its_client_and_submitting_again_follows_it(story: Story) -> None:
+    assert f"Job {story.jobs[0]} works on {story.workdir} already, so no second one was started" in story.joined.said
+    assert "corpus: passages" in story.joined.said, "its log from the beginning"
+
+
+def test_of_two_submits_at_once_one_starts_the_run(story: Story) -> None:
+    assert story.stopped.said.startswith(f"Job {story.jobs[0]} works on {story.workdir} already")
+
+
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(story: Story) -> None:
+    assert f"it goes on.\n  follow it: listwise follow {story.jobs[0]} --address" in story.joined.told
+    assert f"stop it:   listwise stop {story.jobs[0]} --address" in story.joined.told
+
+
+def test_a_stopped_job_ends_as_an_interrupted_run_and_its_followers_with_1(story: Story) -> None:
+    assert f"job {story.jobs[0]} was stopped" in story.stopped.told
+    assert "Interrupted. What is done is kept; submit the recipe again" in story.stopped.said, "it had time to say so"
+    assert f"Stopped {story.jobs[0]}" in story.stop.said
+
+
+def test_the_next_attempt_continues_the_run(story: Story) -> None:
+    assert story.continued.said.startswith(f"Job {story.jobs[1]} runs {story.workdir}.\n")
+    assert "corpus: passages" not in story.continued.said, "done by the first attempt"
+    assert "Done up to queries" in story.continued.said
+    assert list(story.workdir.glob("queries/data/*.parquet"))
+
+
+def test_a_lost_connection_costs_no_line_and_repeats_none(story: Story) -> None:
+    assert story.continued.told.count("does not answer") == 1
+    assert story.continued.told.count("answers again") == 1
+    after = story.continued.said.split("stop it:", 1)[1].split("\n", 1)[1]
+    assert after == story.log.said
+    assert len(after.splitlines()) == len(set(after.splitlines())) > 2
+
+
+def test_a_variable_reaches_the_workers_and_appears_nowhere(story: Story, head: Head) -> None:
+    assert story.keys == {f"Bearer {KEY}"}
+    assert KEY not in story.everything
+    written = [path for path in [*story.workdir.rglob("*"), *head.folder.rglob("job-driver-*.log")] if path.is_file()]
+    parcels = list((head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/.listwise/recipe.yaml"))
+    assert parcels
+    assert not [path for path in [*written, *parcels] if KEY.encode() in path.read_bytes()]
+
+
+def test_the_code_of_a_checkout_travels_and_nothing_else_of_it(story: Story, head: Head) -> None:
+    parcel = next(
+        (head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/launcher/cli.py")
+    ).parents[1]
+    assert {path.name for path in parcel.iterdir()} >= {"cluster", "distill", "generation", ".listwise"}
+    assert not [path for path in parcel.rglob("*") if path.name in (".git", ".venv", "runs", ".mypy_cache")]
+    assert "address: auto" in (parcel / ".listwise" / "recipe.yaml").read_text()
+
+
+def test_the_list_names_every_attempt_and_how_it_ended(story: Story) -> None:
+    lines = [line.split() for line in story.listing.said.splitlines()]
+    assert [line[:2] for line in lines if line[-1] == str(story.workdir)] == [
+        [story.jobs[0], "STOPPED"],
+        [story.jobs[1], "SUCCEEDED"],
+    ]
+    assert [line[1:3] for line in lines if line[-1] == f"{story.workdir}-2"] == [["FAILED", "(2)"]]
+
+
+def test_bad_input_that_only_the_cluster_can_see_ends_with_2_and_the_last_lines(story: Story) -> None:
+    job = story.detached.said.split()[1]
+    assert re.fullmatch(r"hundred-\w{8}-1", job)
+    assert "Running entrypoint" not in story.detached.said, "it did not wait"
+    assert f"error: job {job} failed with exit code 2. Its last lines:" in story.failed.told
+    assert "/no/such folder" in story.failed.told
+
+
+def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head, tmp_path: Path) -> None:
+    known = {"RAY_AUTH_TOKEN_PATH": str(head.token_file)}
+    (tmp_path / "empty").touch()
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"version": "4", "ray_version": "2.40.0"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Old)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    old = f"http://127.0.0.1:{server.server_port}"
+    submit = ("submit", "laptop", "--set", f"workdir={tmp_path}/run", "--set", f"corpus.path={tmp_path}", "--set",
+              "evaluation.dataset=null", "--address")  # fmt: skip
+    refused = [
+        (("jobs", "--address", head.url), {}, "wants a token"),
+        (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN": "0" * 64}, "does not take the token that is given"),
+        (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/empty"}, "is empty; expected"),
+        (("jobs", "--address", "http://127.0.0.1:9"), {}, "http://127.0.0.1:9: no Ray cluster answers"),
+        (
+            ("jobs", "--address", "auto"),
+            {},
+            "--address auto: expected the dashboard of a Ray cluster, http://HOST:8265",
+        ),
+        (("stop", "nonsense", "--address", head.url), known, f"{head.url} knows no job nonsense"),
+        ((*submit, old), {}, "runs Ray 2.40.0, this machine has Ray"),
+    ]
+    clients = [Client(tmp_path, *words, **more) for words, more, _ in refused]
+    for client, (*_, words) in zip(clients, refused, strict=True):
+        assert words in client.end(2).told
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_cluster_that_stays_away_ends_the_following_and_says_that_the_job_may_go_on(
+    story: Story, head: Head, proxy: Proxy
+) -> None:
+    program = """
+import sys
+from cluster.errors import RunError
+from launcher.jobs.client import connect
+from launcher.jobs.follow import follow
+jobs = connect(sys.argv[1])
+print("connected", flush=True)
+sys.stdin.readline()
+try:
+    follow(jobs, sys.argv[2], print, patience_s=2)
+except RunError as error:
+    print(error)
+"""
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", program, proxy.url, story.jobs[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=plain_environment() | {"RAY_AUTH_TOKEN": head.token},
+    )  # fmt: skip
+    assert waiting.stdout
+    assert waiting.stdout.readline() == "connected\n"
+    proxy.cut()
+    begun = time.monotonic()
+    said, _ = waiting.communicate("go\n", timeout=60)
+    proxy.restore()
+    assert time.monotonic() - begun < 30
+    assert f"{proxy.url} has not answered for 2 s. If the cluster lives, job {story.jobs[0]} goes on:" in said
+    assert said.startswith(f"{proxy.url} does not answer")
