@@ -1,7 +1,7 @@
 """The Ray session: one on this machine, loopback only and quiet, or a running cluster that is joined.
 
-A Ray started here listens on 127.0.0.1 alone and asks for a token that only its own processes have. Nothing that this
-process did not start is ever stopped.
+A Ray started here listens on 127.0.0.1 alone, asks for a token that only its own processes have, and keeps its files
+where no other user can enter. Nothing that this process did not start is ever stopped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.errors import InputError, RunError
 from cluster.head import watch
+from cluster.private import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
 
 # Read by Ray when it is imported, so they are set before that.
@@ -39,7 +40,7 @@ def connect(settings: ClusterSettings) -> bool:
     """Starts or joins Ray, if this process has not yet. Returns whether this call did.
 
     Raises:
-        InputError: there is no Ray at `settings.address`.
+        InputError: there is no Ray at `settings.address`, or the temporary folder is somebody else's.
         RunError: Ray does not start here.
     """
     if "ray" not in sys.modules:
@@ -60,6 +61,7 @@ def connect(settings: ClusterSettings) -> bool:
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 _metrics_export_port=settings.metrics_port,
+                _temp_dir=ray_folder(),
                 **common,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
