@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import RunError
+from cluster.errors import InputError, RunError
 from cluster.gc import collect_all
+from cluster.schemas import PASSAGES
 from cluster.storage import Storage
 from cluster.tables import Table
+from generation.readers.files import open_file
 from tests.launcher.workdir import commit_table
-from cluster.schemas import PASSAGES
 
 OUT = "../victim"
 
@@ -72,3 +73,11 @@ def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(stor
         Table.open(storage, "passages").read_commits([shard.name for shard in Table.open(storage, "passages").plan.shards])
     collect_all(storage)
     assert (tmp_path / "victim").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", [OUT, "/etc/passwd", "..", "a/../../victim"])
+def test_a_plan_of_the_corpus_that_names_another_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "victim").write_text("kept")
+    with pytest.raises(InputError, match="not in .*corpus"):
+        open_file(tmp_path / "corpus", name)
