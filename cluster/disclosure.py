@@ -14,8 +14,8 @@ HIDDEN = "***"
 _SECRET_NAME = r"(?:key|token|secret|password|passwd|credentials?|signature|sig)"
 _NAMED_SO = re.compile(rf"(?i)(?:^|[_.-])(?:api)?{_SECRET_NAME}$")
 _VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
-# abfs://container@account names no user
-_USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/\s'\"]+@|://[^/\s:'\"]*:[^/\s'\"]+@")
+# abfs://container@account names no user, host:8080/@x no password; a password may hold slashes, AWS's do
+_USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/\s'\"]+@|://[^/\s:'\"]*:(?!\d+/)[^\s'\"]+@")
 _FIELD = re.compile(rf"(?i)(?<=[?&;.\s])((?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME})=[^&\s'\"]+")
 _SHORTEST = 8  # a shorter value of a variable is no secret worth the harm of hiding common words
 # control characters but newline and tab, and those that turn the direction of writing
@@ -52,7 +52,7 @@ def secret_in_url(text: str) -> str | None:
         parts = urlsplit(text)
     except ValueError:
         return None
-    if parts.password or (parts.username and parts.scheme not in ("abfs", "abfss")):
+    if _USER.search(text):
         return "a user or a password"
     names = [field.partition("=")[0] for field in re.split("[&;]", parts.query)]
     return next((f"the field `{printable(name)}`" for name in names if is_secret_name(name)), None)

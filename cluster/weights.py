@@ -1,4 +1,7 @@
-"""Which model folders are opened: weights as safetensors, which is data. A pickle is a program that runs when it is read."""
+"""Which model folders are opened: those with weights as safetensors, which is data.
+
+A pickle is a program that runs when it is read.
+"""
 
 from __future__ import annotations
 

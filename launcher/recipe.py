@@ -71,8 +71,8 @@ class Recipe(Settings):
         are shown with their values."""
         if secrets := [f"`{field}` holds a secret ({what})" for field, what in _secrets(data, "")]:
             raise ValueError(
-                f"{'; '.join(secrets)}. A recipe is copied into the workdir and into reports. Take it out, and set it in "
-                "the environment of driver and workers, such as OPENAI_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY"
+                f"{'; '.join(secrets)}. A recipe is copied into the workdir and into reports. Take it out, and set it "
+                "in the environment of driver and workers, such as OPENAI_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY"
             )
         return data
 

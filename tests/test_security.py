@@ -109,9 +109,7 @@ def test_a_module_of_a_sentence_transformer_runs_only_if_it_is_trusted(tiny_enco
 
 
 @pytest.mark.parametrize("load", [load_encoder, load_student, load_teacher])
-def test_weights_in_a_pickle_are_refused_unread(
-    load: Callable[..., None], tiny_reranker: str, tmp_path: Path
-) -> None:
+def test_weights_in_a_pickle_are_refused_unread(load: Callable[..., None], tiny_reranker: str, tmp_path: Path) -> None:
     import torch
 
     trace = tmp_path / "trace"

@@ -1,11 +1,11 @@
 """`listwise doctor`: is this machine, or a whole cluster, fit to be trusted with a run? Every finding has a remedy.
 
-    finding       what a finding is, and how it is shown
-    machine, hub  one machine by itself
-    workdir       is the workdir the same place everywhere
-    collectives   do ranks on different nodes reach each other, and how fast
-    node          all of these as seen from one node
-    nodes         asks every node of a cluster, and compares
+finding       what a finding is, and how it is shown
+machine, hub  one machine by itself
+workdir       is the workdir the same place everywhere
+collectives   do ranks on different nodes reach each other, and how fast
+node          all of these as seen from one node
+nodes         asks every node of a cluster, and compares
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _all_reduce(tensor: Any, device: Any) -> float:
 
 
 def interface_to(host: str, port: int, backend: str) -> str:
-    """The network interface that this process uses towards others: the one that is chosen, else the one of the route."""
+    """The network interface towards other nodes: the one that a variable chooses, else the one of the route."""
     import socket
 
     if chosen := os.environ.get(f"{backend.upper()}_SOCKET_IFNAME"):

@@ -1,4 +1,4 @@
-"""A finding: one thing that was looked at, where, and what to do if it is wrong. A table for people, JSON for machines."""
+"""A finding: one thing that was looked at, where, and what to do if it is wrong. A table, or JSON for machines."""
 
 from __future__ import annotations
 

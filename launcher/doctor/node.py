@@ -1,4 +1,7 @@
-"""What is looked at on every node, by an actor that is pinned there. Ray finds this module where listwise is installed."""
+"""What is looked at on every node, by an actor that is pinned there.
+
+Ray does not send this module along: it is the node's own, so a node without listwise is found out too.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Look:
 
 
 class Node:
-    """Answers for the machine that it runs on. No Ray in here: the driver's own machine is looked at by the same calls."""
+    """Answers for the machine that it runs on. No Ray in here: the driver's own is looked at by the same calls."""
 
     def __init__(self, temp: str | None = None) -> None:
         self._temp = temp

@@ -116,9 +116,9 @@ class _Cluster:
         )  # fmt: skip
 
     def _ask_one(self, node: str, question: str, *arguments: Any) -> Any:
-        return self._gather({node: getattr(self._actors[node], question).remote(*arguments)}, question, ASK_LIMIT_S).get(
-            node
-        )
+        """The answer of one node, or None."""
+        asked = {node: getattr(self._actors[node], question).remote(*arguments)} if node in self._actors else {}
+        return self._gather(asked, question, ASK_LIMIT_S).get(node)
 
     def _gather(self, asked: Mapping[str, Any], question: str, limit_s: float) -> dict[str, Any]:
         """Answers by node; who gives none is remembered with the reason, and is not asked again."""

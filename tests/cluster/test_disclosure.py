@@ -41,7 +41,7 @@ def test_control_characters_are_written_out_and_other_text_stays(text: str, show
         ("GET https://x/y?sv=1&sig=abc%3D&se=2 failed", "GET https://x/y?sv=1&sig=***&se=2 failed"),
         ("--set generation.engine_args.hf_token=hf_abc: unknown", "--set generation.engine_args.hf_token=*** unknown"),
         ("max_tokens=64 top_k=5 monkey=1 key frames", "max_tokens=64 top_k=5 monkey=1 key frames"),
-        ("https://host/@ann/page", "https://host/@ann/page"),
+        ("https://host:8080/@ann/page https://host/@ann", "https://host:8080/@ann/page https://host/@ann"),
     ],
 )
 def test_secrets_of_urls_and_of_fields_named_so_are_hidden(text: str, shown: str) -> None:
@@ -82,7 +82,8 @@ def test_other_names_are_not_taken_for_secrets(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://KEY:marker@bucket/run", "https://marker@host/v1", "az://c/run?sig=marker", "gs://b/r?x=1&token=marker"]
+    "url",
+    ["s3://KEY:mar/marker@bucket/run", "https://marker@host/v1", "az://c/run?sig=marker", "gs://b/r?x=1&token=marker"],
 )
 def test_a_storage_at_a_url_with_a_secret_is_refused_without_showing_it(
     url: str, caplog: pytest.LogCaptureFixture

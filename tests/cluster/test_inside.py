@@ -70,7 +70,9 @@ def test_a_commit_record_that_names_a_file_outside_is_refused(storage: Storage, 
 def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(storage: Storage, tmp_path: Path) -> None:
     rewrite(storage, '"00000"', json.dumps(f"../../{OUT}"), "passages/plan.json")
     with pytest.raises(RunError, match="leads out of the workdir"):
-        Table.open(storage, "passages").read_commits([shard.name for shard in Table.open(storage, "passages").plan.shards])
+        Table.open(storage, "passages").read_commits(
+            [shard.name for shard in Table.open(storage, "passages").plan.shards]
+        )
     collect_all(storage)
     assert (tmp_path / "victim").read_text() == "kept"
 
