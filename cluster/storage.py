@@ -47,7 +47,7 @@ def riding_out() -> bool:
 
 
 def _patient(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
-    """A method whose first argument is a path; tried again, after longer and longer pauses, while the storage refuses."""
+    """A method of a path, which is tried again, after longer and longer pauses, while the storage refuses."""
 
     @functools.wraps(call)
     def tried(self: Storage, *arguments: P.args, **named: P.kwargs) -> T:

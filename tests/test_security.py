@@ -41,13 +41,15 @@ def dangers(source: str) -> Iterator[str]:
         name = ast.unparse(node.func)
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         last = name.rpartition(".")[2]
-        if name == "torch.load" and given.get("weights_only") != "True":
-            yield name
-        elif (name in ("eval", "exec") or last in EXTRACTS) or given.get("shell") == "True":
-            yield name
-        elif name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
-            yield name
-        elif given.get("allow_pickle") == "True" or name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"):
+        careless = (
+            name == "torch.load" and given.get("weights_only") != "True",
+            name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False",
+            given.get("allow_pickle") == "True",
+            given.get("shell") == "True",
+            name in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
+            last in EXTRACTS,
+        )
+        if any(careless):
             yield name
 
 

@@ -69,10 +69,9 @@ def test_a_commit_record_that_names_a_file_outside_is_refused(storage: Storage, 
 
 def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(storage: Storage, tmp_path: Path) -> None:
     rewrite(storage, '"00000"', json.dumps(f"../../{OUT}"), "passages/plan.json")
+    table = Table.open(storage, "passages")
     with pytest.raises(RunError, match="leads out of the workdir"):
-        Table.open(storage, "passages").read_commits(
-            [shard.name for shard in Table.open(storage, "passages").plan.shards]
-        )
+        table.read_commits([shard.name for shard in table.plan.shards])
     collect_all(storage)
     assert (tmp_path / "victim").read_text() == "kept"
 
@@ -81,5 +80,5 @@ def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(stor
 def test_a_plan_of_the_corpus_that_names_another_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "victim").write_text("kept")
-    with pytest.raises(InputError, match="not in .*corpus"):
+    with pytest.raises(InputError, match=r"not in .*corpus"):
         open_file(tmp_path / "corpus", name)

@@ -39,15 +39,15 @@ def may_mount() -> bool:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encoder: str) -> Iterator[list[Finding]]:
-    """What doctor says of a cluster whose second node has other code, a clock that is ahead, few open files, and another
-    folder where the workdir and a teacher are."""
+    """What doctor says of a cluster whose second node has other code, a clock that is ahead, few open files, and
+    another folder where the workdir and a teacher are."""
     if not may_mount():
         pytest.skip("NOT TRIED: a node that sees another workdir needs the right to mount (root)")
     if not (compiler := shutil.which("cc")):
         pytest.skip("NOT TRIED: a node whose clock is ahead needs a C compiler (cc)")
     folder = tmp_path_factory.mktemp("doctor")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", folder / "clock.so", ROOT / "tests/chaos/clock.c", "-ldl"],
-                   check=True)  # fmt: skip
+    source = str(ROOT / "tests" / "chaos" / "clock.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", folder / "clock.so", source, "-ldl"], check=True)
     set_clock(folder / "clock", AHEAD_S)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / "other" / package, ignore=shutil.ignore_patterns("__pycache__"))
