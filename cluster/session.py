@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import sys
 import threading
+import time
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.head import watch
+from cluster.head import listens, watch
 from cluster.private import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
 
@@ -33,6 +35,8 @@ PRIVATE = {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
+ANSWER_S = 5.0  # a head that is just being started may take a moment
+
 _watches: list[threading.Event] = []
 
 
@@ -49,6 +53,8 @@ def connect(settings: ClusterSettings) -> bool:
 
     if ray.is_initialized():
         return False
+    if settings.address:
+        _refuse_silence(settings.address)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if settings.address:
@@ -71,6 +77,24 @@ def connect(settings: ClusterSettings) -> bool:
         raise RunError(f"Ray did not start on this machine: {error}") from error
     _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     return True
+
+
+def _refuse_silence(address: str) -> None:
+    """Says at once that nothing is there; Ray 2.60 tries an address where nothing listens for more than four minutes.
+
+    Raises:
+        InputError: nothing listens at "host:port"; other forms of address are left to Ray.
+    """
+    if not re.fullmatch(r"[^/]+:\d+", address):
+        return
+    limit = time.monotonic() + ANSWER_S
+    while not listens(address):
+        if time.monotonic() > limit:
+            raise InputError(
+                f"cluster.address: no Ray cluster answers at '{address}': nothing listens there. Start one (ray start "
+                "--head), or correct the address; it has the port of Ray's head, usually 6379."
+            )
+        time.sleep(0.2)
 
 
 def disconnect() -> None:

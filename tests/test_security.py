@@ -183,15 +183,11 @@ def test_what_files_of_a_run_say_is_printed_as_text(tmp_path: Path) -> None:
     assert "gone \\x1b[2J\\x1b]0;x\\x07[bold red]not bold[/] 4" in done.stdout
 
 
-def test_what_is_wrong_with_an_input_is_printed_as_text(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
-    (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
-    bad = tmp_path / f"corpus{NASTY.replace('/', '')}.jsonl"
-    bad.write_text(json.dumps({"_id": "1", "txt": NASTY}) + "\n")
-    done = listwise("run", str(tmp_path / "recipe.yaml"), "--set", f"corpus.path={json.dumps(str(bad))}")
+def test_what_is_wrong_with_an_input_is_printed_as_text() -> None:
+    done = listwise("status", f"/no/{NASTY}")
     assert done.returncode == 2, done.stdout + done.stderr
+    assert "there is no folder /no/\\x1b[2J\\x1b]0;x\\x07[bold red]not bold[/];" in done.stderr
     assert "\x1b" not in done.stderr + done.stdout
-    assert "corpus\\x1b[2J" in done.stderr
-    assert "[bold red]not bold[]" in done.stderr
 
 
 def test_unknown_words_on_the_command_line_are_printed_as_text() -> None:

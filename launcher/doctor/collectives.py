@@ -7,6 +7,7 @@ NCCL where every node has a GPU, else over gloo.
 from __future__ import annotations
 
 import os
+import socket
 import statistics
 import time
 from dataclasses import dataclass
@@ -95,13 +96,17 @@ def _all_reduce(tensor: Any, device: Any) -> float:
 
 
 def interface_to(host: str, port: int, backend: str) -> str:
-    """The network interface towards other nodes: the one that a variable chooses, else the one of the route."""
-    import socket
-
+    """The network interface towards other nodes, as the backend will choose it."""
     if chosen := os.environ.get(f"{backend.upper()}_SOCKET_IFNAME"):
         return f"{chosen} ({backend.upper()}_SOCKET_IFNAME)"
-    with socket.create_connection((host, port), timeout=5.0) as connection:
-        own = connection.getsockname()[0]
+    if backend == "gloo":  # takes what the host's name resolves to, else loopback
+        try:
+            own = socket.gethostbyname(socket.gethostname())
+        except OSError:
+            own = "127.0.0.1"
+    else:
+        with socket.create_connection((host, port), timeout=5.0) as connection:
+            own = connection.getsockname()[0]
     for name, addresses in psutil.net_if_addrs().items():
         if any(address.address == own for address in addresses):
             return f"{name} {own}"

@@ -178,7 +178,9 @@ def _open_files() -> Finding:
 def _ports() -> Finding:
     """A Ray that a run starts takes what is free; ports that are known before matter to a head that others join."""
     try:
-        taken = {one.laddr.port for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+        taken = {
+            one.laddr.port for one in psutil.net_connections("tcp") if one.laddr and one.status == psutil.CONN_LISTEN
+        }
     except (psutil.Error, OSError) as error:
         return Finding("warning", "ports", f"what listens here cannot be read ({error})", "look with: ss -ltn")
     free = sum(port not in taken for port in WORKER_PORTS)

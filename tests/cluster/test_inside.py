@@ -76,7 +76,7 @@ def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(stor
     assert (tmp_path / "victim").read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", [OUT, "/etc/passwd", "..", "a/../../victim"])
+@pytest.mark.parametrize("name", [OUT, "/etc/passwd", "a/../../victim"])
 def test_a_plan_of_the_corpus_that_names_another_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "victim").write_text("kept")
