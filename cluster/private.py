@@ -48,3 +48,14 @@ def ray_folder() -> str | None:
             "with a shorter name."
         )
     return folder
+
+
+def share_as_folder(folder: Path) -> None:
+    """Gives the files directly and deeper in a folder the modes that the folder's own, which the umask made, allow.
+
+    safetensors writes files that only their owner can read, whatever the umask.
+    """
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

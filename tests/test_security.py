@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "mistral", "dummy")
+_ADVICE_ON_CODE = (
+    "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
+)
 _QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
@@ -135,6 +138,7 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
         raise InputError(
             f"generation.model: vLLM cannot load '{settings.model}': {_first_sentence(error)} Expected a folder with "
             "a language model, or a model id that the hub or its local cache has, and engine settings that fit it."
+            + (f" {_ADVICE_ON_CODE}" if "custom code" in str(error) else "")
         ) from error
     try:
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
