@@ -19,7 +19,6 @@ from tests.cluster.workers import NUMBERS, Count, shards
 
 STRANGER = """
 import ray, sys
-from ray.util.state import list_nodes
 ray.init(address=sys.argv[1], log_to_driver=False)
 print("came in")
 """
@@ -36,6 +35,7 @@ def listening() -> list[str]:
 def stranger(address: str) -> str:
     """What another program of this machine gets that has no token."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    plain["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # of its attempts to come in, which take seconds each
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, address], capture_output=True, text=True, env=plain, timeout=90, check=False
     )
