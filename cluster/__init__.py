@@ -3,6 +3,7 @@
 In reading order:
 
     errors, schemas, settings           what ends a run; which tables there are; what a recipe says of the cluster
+    disclosure, private, weights        no secret and no terminal control in words; a folder of one's own; no pickles
     storage                             files on a disk or an object store, and patience with both
     plan, fingerprint, tables           the shards of a table, and the protocol that makes every unit end exactly once
     worker, stage                       what a stage implements, and what it is to the engine

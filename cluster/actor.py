@@ -24,6 +24,7 @@ import psutil
 import pyarrow as pa
 import ray
 
+from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
 from cluster.failures import Failure, Kind
 from cluster.plan import Shard
@@ -78,7 +79,8 @@ class _LogKeeper(logging.Handler):
         self.lines: dict[str, list[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.setdefault(_shard_name.get(), []).append(f"{record.levelname} {record.name}: {record.getMessage()}")
+        text = disclose(f"{record.levelname} {record.name}: {record.getMessage()}")  # its secrets are known only here
+        self.lines.setdefault(_shard_name.get(), []).append(text)
 
     def take(self, shard: str) -> list[str]:
         return self.lines.pop("-", []) + self.lines.pop(shard, [])

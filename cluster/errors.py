@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from cluster.disclosure import disclose
+
 
 class ListwiseError(Exception):
-    """Base of the errors that are shown without a traceback."""
+    """Base of the errors that are shown without a traceback; as text they hold no secret and no terminal control."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return disclose(super().__str__())
 
 
 class InputError(ListwiseError):
@@ -28,4 +33,4 @@ class DamagedError(RunError):
         self.found = found
 
     def __str__(self) -> str:
-        return f"{self.path} is damaged: {self.found}. Run again: its shard is done again."
+        return disclose(f"{self.path} is damaged: {self.found}. Run again: its shard is done again.")

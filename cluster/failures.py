@@ -23,6 +23,7 @@ from typing import Literal
 
 from ray.exceptions import RayError
 
+from cluster.disclosure import disclose
 from cluster.errors import DamagedError, InputError, RunError
 
 Kind = Literal["input", "damaged", "run", "row", "start"]
@@ -48,7 +49,7 @@ class Failure:
             case RunError():
                 return cls("run", str(error), log=log)
         text = describe(error)
-        log = [*log, *traceback.format_exc().splitlines()]
+        log = [*log, *disclose(traceback.format_exc()).splitlines()]
         return cls(otherwise, f"{where}: {text}" if otherwise == "run" else text, log=log)
 
     def end_run(self) -> None:
@@ -64,7 +65,7 @@ class Failure:
 
 def describe(error: BaseException) -> str:
     """An exception in one line."""
-    text = " ".join(str(error).split())
+    text = disclose(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 

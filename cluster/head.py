@@ -33,7 +33,7 @@ def watch(address: str, limit_s: float) -> threading.Event:
 def _watch(address: str, limit_s: float, ended: threading.Event) -> None:
     seen = time.monotonic()
     while not ended.wait(EVERY_S):
-        if _listens(address):
+        if listens(address):
             seen = time.monotonic()
         elif (silent := time.monotonic() - seen) > limit_s and not ended.is_set():
             show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar may have hidden it
@@ -46,7 +46,8 @@ def _watch(address: str, limit_s: float, ended: threading.Event) -> None:
             os._exit(1)
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
+    """Whether something takes connections at "host:port"."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=EVERY_S).close()

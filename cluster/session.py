@@ -1,21 +1,24 @@
 """The Ray session: one on this machine, loopback only and quiet, or a running cluster that is joined.
 
-A Ray started here listens on 127.0.0.1 alone and asks for a token that only its own processes have. Nothing that this
-process did not start is ever stopped.
+A Ray started here listens on 127.0.0.1 alone, asks for a token that only its own processes have, and keeps its files
+where no other user can enter. Nothing that this process did not start is ever stopped.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.head import watch
+from cluster.head import listens, watch
+from cluster.private import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
 
 # Read by Ray when it is imported, so they are set before that.
@@ -33,6 +36,8 @@ PRIVATE = {
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
+ANSWER_S = 5.0  # a head that is just being started may take a moment
+
 _watches: list[threading.Event] = []
 
 
@@ -40,7 +45,7 @@ def connect(settings: ClusterSettings) -> bool:
     """Starts or joins Ray, if this process has not yet. Returns whether this call did.
 
     Raises:
-        InputError: there is no Ray at `settings.address`.
+        InputError: there is no Ray at `settings.address`, or the temporary folder is somebody else's.
         RunError: Ray does not start here.
     """
     if "ray" not in sys.modules:
@@ -50,6 +55,8 @@ def connect(settings: ClusterSettings) -> bool:
     if ray.is_initialized():
         return False
     handler = signal.getsignal(signal.SIGTERM)
+    if settings.address:
+        _refuse_silence(settings.address)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if settings.address:
@@ -62,6 +69,7 @@ def connect(settings: ClusterSettings) -> bool:
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 _metrics_export_port=settings.metrics_port,
+                _temp_dir=ray_folder(),
                 **common,
             )
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.AuthenticationError) as error:
@@ -73,6 +81,24 @@ def connect(settings: ClusterSettings) -> bool:
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own, which ends the process on the spot
     _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     return True
+
+
+def _refuse_silence(address: str) -> None:
+    """Says at once that nothing is there; Ray 2.60 tries an address where nothing listens for more than four minutes.
+
+    Raises:
+        InputError: nothing listens at "host:port"; other forms of address are left to Ray.
+    """
+    if not re.fullmatch(r"[^/]+:\d+", address):
+        return
+    limit = time.monotonic() + ANSWER_S
+    while not listens(address):
+        if time.monotonic() > limit:
+            raise InputError(
+                f"cluster.address: no Ray cluster answers at '{address}': nothing listens there. Start one (ray start "
+                "--head), or correct the address; it has the port of Ray's head, usually 6379."
+            )
+        time.sleep(0.2)
 
 
 def disconnect() -> None:

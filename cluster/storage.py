@@ -22,6 +22,7 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore, from_url
 
+from cluster.disclosure import HIDDEN, secret_in_url
 from cluster.errors import InputError, RunError
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
@@ -46,10 +47,11 @@ def riding_out() -> bool:
 
 
 def _patient(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
-    """A method that is tried again, after longer and longer pauses, while the storage refuses."""
+    """A method of a path, which is tried again, after longer and longer pauses, while the storage refuses."""
 
     @functools.wraps(call)
     def tried(self: Storage, *arguments: P.args, **named: P.kwargs) -> T:
+        _check_inside(self.url, str((*arguments, *named.values(), "")[0]))
         begun, token = time.monotonic(), object()
         try:
             while True:
@@ -84,11 +86,13 @@ class Storage:
         patience_s: how long a call is tried again while the storage refuses.
 
     Raises:
-        InputError: unknown scheme, or a path that cannot be a folder.
+        InputError: unknown scheme, a secret in the url, or a path that cannot be a folder.
         StorageError: raised by every method, when the storage has refused for longer than `patience_s`.
+        RunError: raised by every method, for a path that leads out of the folder.
     """
 
     def __init__(self, url: str, patience_s: float = 0.0) -> None:
+        refuse_secret(url, "storage")
         self.url = url.rstrip("/")
         self.patience_s = patience_s
         scheme, separator, rest = url.partition("://")
@@ -189,6 +193,30 @@ class Storage:
             _empty(self._local / path)
         else:
             (self._local / path).unlink(missing_ok=True)
+
+
+def refuse_secret(url: str, what: str) -> None:
+    """Refuses a url that holds a key or a password: urls stand in recipes, records, logs and messages.
+
+    Raises:
+        InputError: begins with `what`, and does not show the secret.
+    """
+    if found := secret_in_url(url):
+        scheme = url.partition("://")[0]
+        raise InputError(
+            f"{what}: the url {scheme}://{HIDDEN} holds a secret ({found}), and urls are written down and shown. Take "
+            "it out, and set it in the environment of driver and workers (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY, OPENAI_API_KEY)."
+        )
+
+
+def _check_inside(url: str, path: str) -> None:
+    """Names come from records too, and a record may have been written by anybody who could write to the folder."""
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise RunError(
+            f"{url}: '{path}' leads out of the workdir, so it was not written by listwise. Find out who else writes to "
+            "this workdir; then do the stage that it belongs to again (--overwrite STAGE)."
+        )
 
 
 def _empty(folder: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from cluster.errors import InputError, RunError
 from cluster.fingerprint import check_fingerprint
+from cluster.private import share_as_folder
 
 WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -70,6 +71,7 @@ class CheckpointWriter:
         save_file(weights, partial / WEIGHTS)
         save_file(moments, partial / MOMENTS)
         (partial / STATE).write_text(state)
+        share_as_folder(partial)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import InputError
+from cluster.weights import refuse_pickles
 from distill.settings import EncoderSettings, StudentSettings
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ def resolve_model(name: str) -> str:
     """Folder of a local or packaged model, else the hub id unchanged.
 
     Raises:
-        InputError: `name` looks like a path, and there is nothing.
+        InputError: `name` looks like a path, and there is nothing; or its weights are a pickle.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        refuse_pickles(path, name)
         return str(path)
     package = PACKAGED_MODELS.get(name.rsplit("/", 1)[-1])
     if package and name.count("/") <= 1 and (spec := importlib.util.find_spec(package)) and spec.origin:
@@ -65,7 +67,8 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
     """Loads an encoder in float32, with the prompts, pooling and lengths that `settings` ask for.
 
     Raises:
-        InputError: the model cannot be found or is none.
+        InputError: the model cannot be found or is none, has its weights in a pickle, or brings code that the recipe
+            does not trust.
     """
     from huggingface_hub.utils import disable_progress_bars
     from sentence_transformers import SentenceTransformer
@@ -85,7 +88,10 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
                 path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
             )
         else:
-            transformer = Transformer(path, model_kwargs=model_kwargs)
+            trust = {"trust_remote_code": settings.trust_remote_code}
+            transformer = Transformer(
+                path, model_kwargs=model_kwargs | trust, processor_kwargs=trust, config_kwargs=trust
+            )
             mode = "lasttoken" if pooling == "last" else pooling
             head = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
             model = SentenceTransformer(modules=[transformer, head], device=device)
@@ -94,12 +100,23 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
         raise InputError(
             f"model '{settings.model}' cannot be loaded: {first} "
             "Expected a folder with safetensors weights, or a model id that the hub or its local cache has."
+            f"{advice_on_code(error)}"
         ) from error
     if isinstance(settings, StudentSettings) and settings.normalize and not normalizes(model):
         model.append(Normalize())
     model.max_seq_length = max(settings.max_query_tokens, settings.max_passage_tokens)
     model.prompts = {"query": query_prompt(settings, model), "document": passage_prompt(settings, model)}
     return model.eval()
+
+
+def advice_on_code(error: Exception) -> str:
+    """What to do about a model that cannot be loaded without running code of its authors; empty for other errors."""
+    if "trust_remote_code" not in str(error):
+        return ""
+    return (
+        " The model brings Python code of its own, which is not run. If you trust its authors as you trust this "
+        "machine, set trust_remote_code: true beside `model` in the recipe."
+    )
 
 
 def query_prompt(settings: EncoderSettings, model: SentenceTransformer) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.private import share_as_folder
 from distill.settings import StudentSettings
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def save(model: SentenceTransformer, path: str | Path, settings: StudentSettings
     model.max_seq_length = settings.max_passage_tokens
     model.save(str(partial), safe_serialization=True, create_model_card=False)
     (partial / "README.md").write_text(card(model, path.name, settings, facts), encoding="utf-8")
+    share_as_folder(partial)
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from distill.bm25 import Bm25Index
-from distill.encoder import default_device, passage_text, resolve_dtype, resolve_model
+from distill.encoder import advice_on_code, default_device, passage_text, resolve_dtype, resolve_model
 from distill.rows import Lineage, RowReader, vectors_of
 from distill.settings import TeacherSettings
 
@@ -172,7 +172,8 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     """Loads a reranker in its dtype, its last layer computing in float32 so that bfloat16 makes no ties.
 
     Raises:
-        InputError: the model cannot be found, is none, or has more than two labels.
+        InputError: the model cannot be found, is none, has more than two labels or its weights in a pickle, or brings
+            code that the recipe does not trust.
     """
     import torch
     from huggingface_hub.utils import disable_progress_bars
@@ -188,13 +189,14 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
             resolve_model(settings.model),
             device=device,
             trust_remote_code=settings.trust_remote_code,
-            model_kwargs={"dtype": resolve_dtype(settings.dtype, device)},
+            model_kwargs={"dtype": resolve_dtype(settings.dtype, device), "use_safetensors": True},
         )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"teacher model '{settings.model}' cannot be loaded: {first} "
-            "Expected a sequence-classification model: a folder, or an id that the hub or its local cache has."
+            "Expected a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
+            f"local cache has.{advice_on_code(error)}"
         ) from error
     if model.num_labels > 2:
         raise InputError(

@@ -215,11 +215,23 @@ def plan(
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: versions, devices, memory, disk, limits. Each finding comes with its remedy."""
-    from launcher.doctor import print_findings
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="try this recipe's workdir, models and cluster too")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to examine; empty: the recipe's")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="every finding, for machines")] = False,
+    changes: SetOption = None,
+) -> None:
+    """Check this machine, and every node of a cluster: versions, devices, disks, clocks, workdir, models, network.
 
-    if not print_findings():
+    Each finding comes with its remedy; exit code 1 if a run would fail.
+    """
+    from launcher.doctor import report as examine
+    from launcher.recipe import load_recipe
+
+    resolved = load_recipe(recipe, changes or []) if recipe else None
+    if not examine(resolved, address, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -299,7 +311,9 @@ def _continued_by(words: list[str], is_job: bool = False) -> Iterator[None]:
 
 
 def _say(text: Any, stderr: bool = False) -> None:
-    typer.echo(text, err=stderr)
+    from cluster.disclosure import printable
+
+    typer.echo(printable(str(text)), err=stderr)
 
 
 if __name__ == "__main__":

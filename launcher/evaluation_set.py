@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.private import private_folder
 from cluster.storage import Storage
 from distill import judged
 from distill.settings import EvaluationSettings
@@ -69,7 +69,7 @@ def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:
     from generation.pydocs import write_judged
 
     assert settings.dataset is not None
-    root = storage.local_path or Path(tempfile.gettempdir()) / "listwise-evaluation"
+    root = storage.local_path or private_folder()
     folder = root / "evaluation" / "dataset"
     made_from = json.dumps(settings.model_dump(include={"dataset", "max_queries", "seed"}), sort_keys=True)
     note = folder / "made-from.json"

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.disclosure import disclose
 from cluster.schemas import PIECES
 from cluster.watch.piece import pieces
 from cluster.watch.status import status
@@ -36,9 +37,9 @@ def print_outcome(recipe: Recipe, record: Mapping[str, Any] | None, console: Con
     console.print()
     workdir = recipe.workdir.rstrip("/")
     if record and record["recommended"] == "base":
-        console.print(f"use      {recipe.student.model}, the base", markup=False)
-    console.print(f"model    {workdir}/model", markup=False)
-    console.print(f"report   {workdir}/report.html", markup=False)
+        console.print(_shown(f"use      {recipe.student.model}, the base"))
+    console.print(_shown(f"model    {workdir}/model"))
+    console.print(_shown(f"report   {workdir}/report.html"))
 
 
 def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
@@ -54,7 +55,7 @@ def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
             table.add_row(name, f"{base[key]:.4f}", f"{student[key]:.4f}", Text(f"{change:+.4f}", style))
     console.print(table)
     console.print()
-    console.print(record["verdict"], style="bold", markup=False)
+    console.print(_shown(record["verdict"], "bold"))
 
 
 def print_status(storage: Storage, console: Console | None = None, as_json: bool = False) -> None:
@@ -86,7 +87,7 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
     for one in stages:
         done, planned = one["shards_done"], one["shards"]
         table.add_row(
-            one["table"],
+            _shown(one["table"]),
             Text(f"{done}/{planned}", "green" if done == planned else "yellow"),
             f"{one['rows']:,}",
             f"{sum(one['drops'].values()):,}",
@@ -100,11 +101,11 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
     for name in PIECES:
         piece = begun.get(name, {"state": "not begun"})
         calm = piece["state"] in ("done", "not begun")
-        lines += [Text(f"{name}: {piece['state']}")] if calm else _in_work(piece)
+        lines += [_shown(f"{name}: {piece['state']}")] if calm else _in_work(piece)
     for one in stages:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in one["drops"].items() if count)
         if reasons:
-            lines.append(Text(f"{one['table']} dropped: {reasons}"))
+            lines.append(_shown(f"{one['table']} dropped: {reasons}"))
     return Group(*lines)
 
 
@@ -120,8 +121,8 @@ def _in_work(one: Mapping[str, Any]) -> list[Text]:
         "stopped": ("not done, and no driver is known; listwise run continues it", "yellow"),
     }[one["state"]]
     now = one["now"] if one["state"] == "running" else []
-    slow = [Text(f"  {line}", "yellow" if line.startswith("slow: ") else "") for line in now]
-    return [Text(f"{one['table']}: {text}", style), *slow]
+    slow = [_shown(f"  {line}", "yellow" if line.startswith("slow: ") else "") for line in now]
+    return [_shown(f"{one['table']}: {text}", style), *slow]
 
 
 def print_metrics(metrics: Mapping[str, Any], output: Path, console: Console | None = None) -> None:
@@ -131,4 +132,9 @@ def print_metrics(metrics: Mapping[str, Any], output: Path, console: Console | N
         console.print(f"{METRICS[key]:<12}{metrics[key]:.4f}", markup=False)
     for key in ("queries", "passages"):
         console.print(f"{key:<12}{metrics[key]:,}", markup=False)
-    console.print(f"written to {output}", markup=False)
+    console.print(_shown(f"written to {output}"))
+
+
+def _shown(words: str, style: str = "") -> Text:
+    """Words from files as words: no markup, no terminal control, no secret."""
+    return Text(disclose(words), style)

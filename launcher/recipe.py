@@ -7,13 +7,14 @@ for an unknown key the nearest one that exists.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
@@ -63,6 +64,18 @@ class Recipe(Settings):
         _check_names(retrieval.retrievers)
         return retrieval
 
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_secret(cls, data: Any) -> Any:
+        """A recipe is written into the workdir and shown in reports. Said before anything else is, since mistakes
+        are shown with their values."""
+        if secrets := [f"`{field}` holds a secret ({what})" for field, what in _secrets(data, "")]:
+            raise ValueError(
+                f"{'; '.join(secrets)}. A recipe is copied into the workdir and into reports. Take it out, and set it "
+                "in the environment of driver and workers, such as OPENAI_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY"
+            )
+        return data
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         problems = []
@@ -95,32 +108,34 @@ class Recipe(Settings):
         """The student's base model as a plain encoder: what retrievers and teachers need to know of it."""
         return EncoderSettings(**self.student.model_dump(include=set(EncoderSettings.model_fields)))
 
+    def models(self) -> dict[str, str]:
+        """Every model that this program loads itself, by the field that names it; a server's models are its own."""
+        named: dict[str, str | None] = {"student.model": self.student.model}
+        if self.generation.engine == "vllm":
+            named["generation.model"] = self.generation.model
+        for name, retriever in self.retrieval.retrievers.items():
+            named[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
+        for name, teacher in self.teachers.items():
+            named[f"teachers.{name}.model"] = teacher.model
+            named[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
+        return {field: model for field, model in named.items() if model}
+
     def check_inputs(self) -> None:
         """Looks for what the recipe names on this machine, before anything is started or written.
 
         Raises:
-            InputError: a model folder, the query log, or the evaluation's folder or split is not there.
+            InputError: a model folder is not there or holds no weights that are safe to read; or the query log, or the
+                evaluation's folder or split is not there.
         """
         from distill.encoder import resolve_model
         from generation import query_log
         from launcher.evaluation_set import check
 
-        models: dict[str, str | None] = {"student.model": self.student.model}
-        if self.generation.engine == "vllm":  # of a server, the name is the server's own
-            models["generation.model"] = self.generation.model
-        for name, retriever in self.retrieval.retrievers.items():
-            models[f"retrieval.retrievers.{name}.encoder.model"] = (
-                retriever.encoder.model if retriever.encoder else None
-            )
-        for name, teacher in self.teachers.items():
-            models[f"teachers.{name}.model"] = teacher.model
-            models[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
-        for field, model in models.items():
-            if model:
-                try:
-                    resolve_model(model)
-                except InputError as error:
-                    raise InputError(f"{field}: {error}") from None
+        for field, model in self.models().items():
+            try:
+                resolve_model(model)
+            except InputError as error:
+                raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
         check(self.evaluation)
@@ -128,6 +143,22 @@ class Recipe(Settings):
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _secrets(data: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Fields that hold a secret, and how that is known; the secret itself is not told."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            field = f"{place}.{key}" if place else str(key)
+            if isinstance(value, str) and value and is_secret_name(str(key)):
+                yield field, "as its name says"
+            else:
+                yield from _secrets(value, field)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _secrets(value, place)
+    elif isinstance(data, str) and (what := secret_in_url(data)):
+        yield place, f"{what} in the url"
 
 
 def shipped_recipes() -> list[str]:

@@ -38,9 +38,11 @@ def recipe_text(hundred: Path, encoder: str, workdir: Path) -> str:
     )  # fmt: skip
 
 
-def listwise(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def listwise(
+    *words: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs the installed command."""
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | (environment or {})
     return subprocess.run(
         [LISTWISE, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=280, check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from launcher.recipe import load_recipe
 from tests.pipeline import LISTWISE, listwise, recipe_text
 
 QUIET = Progress(quiet=True)
+SECRET = "marker-of-a-secret-0123456789"
 
 
 @pytest.fixture
@@ -43,7 +45,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encod
     """Folder of a run made by the command itself, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, folder / "run"))
-    done = listwise("run", str(folder / "recipe.yaml"))
+    keys = dict.fromkeys(("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"), SECRET)
+    before = os.umask(0o027)
+    try:
+        done = listwise("run", str(folder / "recipe.yaml"), environment=keys)
+    finally:
+        os.umask(before)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
@@ -108,6 +115,19 @@ def test_no_query_is_written_for_a_passage_that_evaluation_judges(finished: Path
     sources = set(queries["source_id"].to_pylist())
     assert len(sources) > 40
     assert not sources & judged
+
+
+def test_what_a_run_writes_has_the_modes_that_the_umask_gives(finished: Path) -> None:
+    found: dict[str, list[Path]] = {}
+    for path in (finished / "run").rglob("*"):
+        found.setdefault(f"{'folder' if path.is_dir() else 'file'} {path.stat().st_mode & 0o777:o}", []).append(path)
+    assert found.keys() == {"folder 750", "file 640"}, {mode: paths[:5] for mode, paths in found.items()}
+
+
+def test_keys_of_the_environment_are_in_no_file_and_no_word_of_a_run(finished: Path) -> None:
+    files = [path for path in finished.rglob("*") if path.is_file()]
+    assert len(files) > 40
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_running_again_does_no_work(finished: Path) -> None:

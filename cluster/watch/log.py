@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TextIO
 
+from cluster.disclosure import disclose
 from cluster.schemas import stage_of
 from cluster.storage import Storage
 from cluster.watch.aside import Aside
@@ -42,7 +43,7 @@ class StageLog:
         now = time.strftime("%Y-%m-%dT%H:%M:%S")
         who = f"table={self.table} worker={worker} node={node} shard={shard}"
         head = f"{now}+{time.monotonic() - self._begun:.3f} {who} "
-        lines = "".join(f"{head}{line}\n" for line in text.splitlines())
+        lines = "".join(f"{head}{line}\n" for line in disclose(text).splitlines())
         if self._local is not None:
             with contextlib.suppress(OSError):
                 if self._file:

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from cluster.disclosure import disclose
 from cluster.watch.estimate import Left
 from cluster.watch.heartbeat import Heartbeat
 from cluster.watch.words import describe, duration, rate, span
@@ -101,7 +102,7 @@ class TaskHandle:
     def __rich__(self) -> RenderableType:
         """Two lines while it is in work, more where workers are slow; one when it is over."""
         if self.over:
-            return Text(self.summary(), overflow="fold")
+            return Text(disclose(self.summary()), overflow="fold")
         count = self.before + self.done
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(no_wrap=True, max_width=TITLE_WIDTH)
@@ -109,7 +110,7 @@ class TaskHandle:
         line.add_column(no_wrap=True, justify="right")
         line.add_column(no_wrap=True, justify="right")
         line.add_row(
-            self.title,
+            Text(disclose(self.title)),
             ProgressBar(total=self.total or None, completed=count, pulse=not self.total),
             f"{count:,}/{self.total:,} {self.unit}" if self.total else f"{count:,} {self.unit}",
             duration(time.monotonic() - self._begun),
@@ -117,7 +118,7 @@ class TaskHandle:
         doing = describe(self.beat) if self.beat else [" · ".join([self.rate(), *self.rest()])]
         notes = [*doing, *([self.text] if self.text else [])]
         styles = ["dim", *("yellow" if note.startswith("slow: ") else "dim" for note in notes[1:])]
-        return Group(line, *(Padding(Text(n, s), (0, 0, 0, 2)) for n, s in zip(notes, styles, strict=True)))
+        return Group(line, *(Padding(Text(disclose(n), s), (0, 0, 0, 2)) for n, s in zip(notes, styles, strict=True)))
 
 
 class Progress:
@@ -145,4 +146,4 @@ class Progress:
     def say(self, text: str) -> None:
         """One line of its own, for what is worth keeping on the screen."""
         if not self.quiet:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(disclose(text), highlight=False, markup=False)

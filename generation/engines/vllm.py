@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cluster.errors import InputError, RunError
+from cluster.weights import refuse_pickles
 from generation.engines.asking import answered, ask_all
 from generation.engines.base import Answer, Request
 from generation.prompting import Prompter, unit_seed
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
+SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "mistral", "dummy")
+_ADVICE_ON_CODE = (
+    "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
+)
 _QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
@@ -133,6 +138,7 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
         raise InputError(
             f"generation.model: vLLM cannot load '{settings.model}': {_first_sentence(error)} Expected a folder with "
             "a language model, or a model id that the hub or its local cache has, and engine settings that fit it."
+            + (f" {_ADVICE_ON_CODE}" if "custom code" in str(error) else "")
         ) from error
     try:
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
@@ -145,11 +151,24 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
 
 
 def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, Any]:
-    """Arguments of vLLM's engine; those of the recipe's `engine_args` come last and win."""
+    """Arguments of vLLM's engine; those of the recipe's `engine_args` come last and win.
+
+    Raises:
+        InputError: there is no such model, or weights would be read from a pickle or code be run unasked.
+    """
+    wanted = str(settings.engine_args.get("load_format", SAFE_FORMATS[0])).lower()
+    if wanted not in SAFE_FORMATS:
+        raise InputError(
+            f"generation.engine_args.load_format is '{wanted}', which may read a pickle, and that can run any program. "
+            f"Expected one of {', '.join(SAFE_FORMATS)}."
+        )
+    if "trust_remote_code" in settings.engine_args:
+        raise InputError("generation.engine_args.trust_remote_code: set generation.trust_remote_code instead.")
     arguments: dict[str, Any] = {
         "model": _local(str(settings.model)),
         "seed": settings.seed,
         "trust_remote_code": settings.trust_remote_code,
+        "load_format": SAFE_FORMATS[0],
         "tensor_parallel_size": settings.tensor_parallel,
         "enable_prefix_caching": True,
         "disable_log_stats": True,
@@ -168,6 +187,7 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, An
 def _local(model: str) -> str:
     path = Path(model).expanduser()
     if path.is_dir():
+        refuse_pickles(path, model)
         return str(path)
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise InputError(

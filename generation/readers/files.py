@@ -44,8 +44,13 @@ def open_file(path: Path, name: str) -> BinaryIO:
     """Opens a corpus file.
 
     Raises:
-        InputError: it is gone or may not be read.
+        InputError: it is gone or may not be read, or the plan names one that is not in the corpus.
     """
+    if Path(name).name != name:
+        raise InputError(
+            f"the plan of the corpus names the file '{name}', which is not in {path}, so it was not written by "
+            "listwise. Find out who else writes to this workdir; then run with --overwrite corpus."
+        )
     file = path / name if name else path
     try:
         return file.open("rb")

@@ -1,10 +1,14 @@
-"""A driver that continues a table which it finds planned, and says what Ray it started."""
+"""A driver that continues a table which it finds planned, and says what Ray it started, and who can reach it."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
+
+import psutil
 
 from cluster.plan import Plan
 from cluster.run import Run
@@ -12,6 +16,31 @@ from cluster.settings import ClusterSettings, PoolSettings
 from cluster.stage import Stage
 from cluster.watch.progress import Progress
 from tests.cluster.workers import NUMBERS, Count, shards
+
+STRANGER = """
+import ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False)
+print("came in")
+"""
+
+
+def listening() -> list[str]:
+    """Addresses at which this process or one that it started waits for others."""
+    own = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
+    sockets = [one for one in psutil.net_connections("inet") if one.pid in own and one.status == psutil.CONN_LISTEN]
+    assert len(sockets) > 3, "Ray listens somewhere"
+    return sorted({one.laddr.ip for one in sockets})
+
+
+def stranger(address: str) -> str:
+    """What another program of this machine gets that has no token."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    plain["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # of its attempts to come in, which take seconds each
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, address], capture_output=True, text=True, env=plain, timeout=90, check=False
+    )
+    return done.stdout + done.stderr[-3000:]
+
 
 if __name__ == "__main__":
     assert "ray" not in sys.modules
@@ -22,5 +51,18 @@ if __name__ == "__main__":
         import ray
 
         (node,) = ray.nodes()
-        token = os.environ.get("RAY_AUTH_TOKEN", "")
-        print(json.dumps({"rows": rows, "address": node["NodeManagerAddress"], "token": len(token)}))
+        context = ray.get_runtime_context()
+        sockets = Path(node["ObjectStoreSocketName"])
+        print(
+            json.dumps(
+                {
+                    "rows": rows,
+                    "address": node["NodeManagerAddress"],
+                    "token": len(os.environ.get("RAY_AUTH_TOKEN", "")),
+                    "listening": listening(),
+                    "modes": [f"{folder.stat().st_mode & 0o777:o}" for folder in sockets.parents],
+                    "dashboard": ray._private.worker.global_worker.node.webui_url or "",
+                    "stranger": stranger(context.gcs_address),
+                }
+            )
+        )

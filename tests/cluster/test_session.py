@@ -6,12 +6,39 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
+
+import pytest
 
 
-def test_a_run_that_continues_listens_on_loopback_and_asks_for_a_token(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a run that continues says of the Ray that it started."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, "-m", "tests.cluster.resumed", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain, timeout=120)
+    command = [sys.executable, "-m", "tests.cluster.resumed", str(tmp_path_factory.mktemp("session") / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"rows": 20, "address": "127.0.0.1", "token": 64}
+    return json.loads(done.stdout)
+
+
+def test_a_run_that_continues_listens_on_loopback_and_asks_for_a_token(started: dict[str, Any]) -> None:
+    assert {key: started[key] for key in ("rows", "address", "token")} == {
+        "rows": 20, "address": "127.0.0.1", "token": 64,
+    }  # fmt: skip
+
+
+def test_no_port_of_it_can_be_reached_from_another_machine(started: dict[str, Any]) -> None:
+    assert set(started["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_another_program_of_this_machine_without_the_token_is_refused(started: dict[str, Any]) -> None:
+    assert "came in" not in started["stranger"]
+    assert "token" in started["stranger"].lower()
+
+
+def test_it_has_no_dashboard(started: dict[str, Any]) -> None:
+    assert started["dashboard"] == ""
+
+
+def test_its_sockets_and_logs_lie_in_a_folder_of_this_user_alone(started: dict[str, Any]) -> None:
+    assert "700" in started["modes"]

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cluster.errors import InputError, RunError
+from cluster.errors import InputError, ListwiseError, RunError
 from cluster.schemas import PASSAGES
 from generation import queries
 from generation.engines import openai as engine_module
@@ -211,6 +211,16 @@ def test_the_key_reaches_the_server_and_no_message(serve, monkeypatch, caplog):
     assert "key-of-a-test" not in str(error.value) + caplog.text
     assert error.value.__cause__ is None
     assert "key-of-a-test" not in json.dumps(queries.identity(settings(server.url)))
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_a_key_that_the_server_repeats_is_hidden(serve, monkeypatch, caplog, status):
+    monkeypatch.setattr(engine_module, "MAX_RETRIES", 0)
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-test")
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ListwiseError, match=r"got \*\*\*") as error:
+        ask(settings(serve(lambda *_: failure(status, "got key-of-a-test")).url), requests("pier"))
+    assert "key-of-a-test" not in str(error.value)
 
 
 def test_a_stage_over_the_server_accounts_for_every_unit_and_is_done_once(serve, run, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from cluster.settings import PoolSettings
 from generation import queries
 from generation.engines.vllm import CPU_CACHE_BYTES, engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
+from tests import traps
 from tests.chaos.ledger import note
 from tests.corpus import ASPECTS, PLACES
 from tests.dice import throw
@@ -131,6 +133,23 @@ def test_what_the_recipe_gets_wrong_is_named_before_anything_is_loaded(
     with pytest.raises(InputError) as error:
         start(settings(model or tiny_llama, engine_args=engine_args))
     assert said in str(error.value)
+
+
+@pytest.mark.vllm
+def test_code_and_pickles_of_a_language_model_are_refused_and_not_run(own_environment, tiny_llama, tmp_path):
+    trace = tmp_path / "trace"
+    with pytest.raises(InputError, match="trust_remote_code"):
+        start(settings(str(traps.with_code(Path(tiny_llama), tmp_path / "code", trace))))
+    with pytest.raises(InputError, match=r"pytorch_model\.bin is a pickle"):
+        start(settings(str(traps.pickled(Path(tiny_llama), tmp_path / "pickle", trace))))
+    assert not trace.exists()
+
+
+def test_arguments_that_would_read_pickles_or_run_code_unasked_are_refused(tmp_path):
+    assert engine_arguments(settings(str(tmp_path)), is_cpu=True)["load_format"] == "safetensors"
+    for name, value in (("load_format", "pt"), ("load_format", "auto"), ("trust_remote_code", True)):
+        with pytest.raises(InputError, match=f"generation.engine_args.{name}"):
+            engine_arguments(settings(str(tmp_path), engine_args={name: value}), is_cpu=True)
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path):

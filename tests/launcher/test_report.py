@@ -58,6 +58,7 @@ def test_every_text_of_a_run_is_shown_as_text(storage: Storage) -> None:
     found = page(storage)
     assert "script" not in found.tags
     assert found.text.count('alert("query")') >= 6, "run name, drop reason, query, passage ids and texts"
+    assert found.text.count("{{ 7 * 7 }} {% if %}") >= 6
     assert NASTY in found.text
 
 

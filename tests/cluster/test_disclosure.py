@@ -1,0 +1,100 @@
+"""Words that leave the program move no cursor and tell no secret."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cluster.disclosure import disclose, is_secret_name, printable, secret_in_url
+from cluster.errors import DamagedError, InputError
+from cluster.failures import describe
+from cluster.storage import Storage
+from cluster.watch.aside import Aside
+from cluster.watch.log import StageLog
+
+CLEAR = "\x1b[2J\x1b]0;title\x07"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+        ("one\r\ntwo\tthree\n", "one\\r\ntwo\tthree\n"),
+        ("\x9b2J \x00 \x7f", "\\x9b2J \\x00 \\x7f"),
+        ("txt.\u202eexe", "txt.\\u202eexe"),
+        ("Zürich → 東京 🙂", "Zürich → 東京 🙂"),
+    ],
+)
+def test_control_characters_are_written_out_and_other_text_stays(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://ann:pass@host/v1: no", "at https://***@host/v1: no"),
+        ("s3://AKIA:s/e@bucket and more", "s3://***@bucket and more"),
+        ("abfs://container@account.dfs/run", "abfs://container@account.dfs/run"),
+        ("GET https://x/y?sv=1&sig=abc%3D&se=2 failed", "GET https://x/y?sv=1&sig=***&se=2 failed"),
+        ("--set generation.engine_args.hf_token=hf_abc: unknown", "--set generation.engine_args.hf_token=*** unknown"),
+        ("max_tokens=64 top_k=5 monkey=1 key frames", "max_tokens=64 top_k=5 monkey=1 key frames"),
+        ("https://host:8080/@ann/page https://host/@ann", "https://host:8080/@ann/page https://host/@ann"),
+    ],
+)
+def test_secrets_of_urls_and_of_fields_named_so_are_hidden(text: str, shown: str) -> None:
+    assert disclose(text) == shown
+
+
+def test_values_of_secret_variables_are_hidden_and_short_words_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "marker-0123456789")
+    monkeypatch.setenv("SOME_SESSION_TOKEN", "marker-0123456789-longer")
+    monkeypatch.setenv("SOME_SECRET", "the")
+    monkeypatch.setenv("SOME_KEY_FILE", "/keys/one-of-them")
+    text = "the server got marker-0123456789-longer and marker-0123456789 of /keys/one-of-them"
+    assert disclose(text) == "the server got *** and *** of /keys/one-of-them"
+
+
+def test_every_way_out_of_the_program_discloses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "marker-0123456789")
+    said = f"passage {CLEAR} with marker-0123456789"
+    words = [str(InputError(said)), str(DamagedError("x", said)), describe(ValueError(said))]
+    log = StageLog(storage := Storage(str(tmp_path)), "queries", Aside(storage))
+    log.add(said, "w0", "node", "00000")
+    log.close()
+    words.append((tmp_path / "logs" / "queries.log").read_text())
+    for shown in words:
+        assert "\\x1b[2J" in shown
+        assert "\x1b" not in shown
+        assert "marker" not in shown
+
+
+@pytest.mark.parametrize("name", ["api_key", "hf_token", "password", "AWS_SECRET", "x.client-secret", "sig", "apikey"])
+def test_fields_that_hold_secrets_are_known_by_their_names(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "batch_tokens", "keyboard", "monkey", "design", "text"])
+def test_other_names_are_not_taken_for_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://KEY:mar/marker@bucket/run", "https://marker@host/v1", "az://c/run?sig=marker", "gs://b/r?x=1&token=marker"],
+)
+def test_a_storage_at_a_url_with_a_secret_is_refused_without_showing_it(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(InputError, match="holds a secret") as refused:
+        Storage(url)
+    assert "marker" not in str(refused.value) + caplog.text
+    assert "environment" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/run", "abfs://container@account/run", "a: b@c?key=1", "https://h/?q=1"])
+def test_urls_without_secrets_are_left_alone(text: str) -> None:
+    assert secret_in_url(text) is None
