@@ -92,19 +92,22 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
             trainer.fit()
         except BaseException as error:
             failure.append(error)
+        finally:
+            over.set()
 
+    over = threading.Event()  # Thread.join takes a thread for dead when an exception interrupts it (Python 3.11)
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     with run.progress.task("training", 0, "queries") as bar:
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(timeout=0.3)
+            while not over.wait(0.3):
                 _show(bar, ray.get(relay.drain.remote()))
         except KeyboardInterrupt:
             bar.note("stopping: the ranks finish their step and write a checkpoint")
             stop_file(output).touch()
-            thread.join(timeout=run.settings.handover_timeout_s)
+            over.wait(run.settings.handover_timeout_s)
             raise
+        _show(bar, ray.get(relay.drain.remote()))
         outcome = ray.get(relay.outcome.remote())
     ray.kill(relay)
     if outcome is None:
