@@ -1,4 +1,4 @@
-"""What a recipe's stages ask of the cluster beyond CPU cores, looked at before the first of them starts."""
+"""What a recipe's stages ask of the cluster, looked at before the first of them starts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from generation import queries
 from launcher.recipe import Recipe
 
 
-def demanding_pools(recipe: Recipe) -> dict[str, PoolSettings]:
-    """Pools whose workers want GPUs or custom resources, by stage."""
+def pools(recipe: Recipe) -> dict[str, PoolSettings]:
+    """What each worker of every stage holds, by stage."""
     training = recipe.training
-    pools = {
+    return {
+        "corpus, candidates, lists": recipe.cluster.io_pool,
         "queries": queries.place(recipe.generation),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
         "training": PoolSettings(cpus=training.cpus_per_rank, gpus=training.gpus_per_rank),
     }
-    return {stage: pool for stage, pool in pools.items() if pool.gpus or pool.resources}
+
+
+def demanding_pools(recipe: Recipe) -> dict[str, PoolSettings]:
+    """Pools whose workers want GPUs or custom resources, by stage."""
+    return {stage: pool for stage, pool in pools(recipe).items() if pool.gpus or pool.resources}
 
 
 def refuse_what_no_node_holds(run: Run, recipe: Recipe) -> None:
@@ -26,6 +31,6 @@ def refuse_what_no_node_holds(run: Run, recipe: Recipe) -> None:
     Raises:
         InputError: no node can hold one worker of a stage; names what it wants and what each node has.
     """
-    pools = demanding_pools(recipe)
-    if pools and not run.storage.exists("training/record.json"):
-        run.check(pools)
+    demanding = demanding_pools(recipe)
+    if demanding and not run.storage.exists("training/record.json"):
+        run.check(demanding)
