@@ -36,7 +36,9 @@ def fill_in(script: Path, options: Mapping[str, str | int | None], settings: Map
     block = lines[begin + 1 : end]
     given = dict(line.removeprefix(SBATCH).partition("=")[::2] for line in block if line.startswith(SBATCH))
     asked = {name: value for name, value in (given | dict(options)).items() if value is not None}
-    filled = [f"{SBATCH}{name}={_sbatch_word(str(value))}".removesuffix("=") for name, value in asked.items()]
+    filled = [
+        f"{SBATCH}{name}" + (f"={_sbatch_word(str(value))}" if value != "" else "") for name, value in asked.items()
+    ]
     for line in block:
         if not line.startswith(SBATCH):
             filled += _setting(line, settings)

@@ -31,7 +31,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_names_every_command_and_exits_0() -> None:
     done = listwise("--help")
     assert done.returncode == 0
-    for command in ("init", "plan", "run", "status", "evaluate", "report", "doctor", "gc"):
+    for command in ("init", "plan", "run", "status", "evaluate", "report", "slurm", "doctor", "gc"):
         assert f" {command} " in done.stdout
 
 

@@ -63,7 +63,10 @@ class Slurm:
     def call(self, *words: str, cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A command on the machine that SLURM's nodes share."""
         enter = ["nsenter", f"--target={self._inner.pid}", *NAMESPACES, f"--wd={cwd}", "--"]
-        environment = os.environ | {
+        # without what other tests' Ray has left there
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        environment = plain | {
+            "RAY_worker_niceness": "0",
             "SLURM_CONF": str(self.base / "slurm.conf"),
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "200",
@@ -103,7 +106,11 @@ class Slurm:
         for process in inside:
             try:
                 there = os.readlink(f"/proc/{process.pid}/ns/pid") == table
-                if there and process.pid not in (slurmd.pid, slurmd.ppid()) and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    there
+                    and process.pid not in (slurmd.pid, slurmd.ppid())
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(" ".join(process.cmdline()) or process.name())
             except (psutil.Error, OSError):
                 continue
