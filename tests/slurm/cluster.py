@@ -37,6 +37,11 @@ def until(holds: Callable[[], object], what: str, limit_s: float = 60) -> None:
         time.sleep(0.1)
 
 
+def table_of(pid: int) -> Path:
+    """Names the process table that a process lives in."""
+    return Path(f"/proc/{pid}/ns/pid").readlink()
+
+
 class Slurm:
     """Two nodes, node1 and node2, of four CPUs each by SLURM's count."""
 
@@ -101,11 +106,11 @@ class Slurm:
         """What runs on a node besides SLURM itself."""
         inside = self._inner.children(recursive=True)
         slurmd = next(one for one in inside if one.name() == "slurmd" and node in one.cmdline())
-        table = os.readlink(f"/proc/{slurmd.pid}/ns/pid")
+        table = table_of(slurmd.pid)
         found = []
         for process in inside:
             try:
-                there = os.readlink(f"/proc/{process.pid}/ns/pid") == table
+                there = table_of(process.pid) == table
                 if (
                     there
                     and process.pid not in (slurmd.pid, slurmd.ppid())

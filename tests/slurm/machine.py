@@ -1,4 +1,4 @@
-"""A SLURM of two nodes on one machine. Process 1 of its own namespaces runs this: `unshare … python -m tests.slurm.machine`.
+"""A SLURM of two nodes on one machine, started by process 1 of namespaces of its own (see `tests/slurm/cluster.py`).
 
 Each node is a network, a host name and a process table of its own, so that Ray and torch meet as on two hosts. Whatever
 is left when this process ends, the kernel ends too.

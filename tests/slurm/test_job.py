@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -67,7 +68,10 @@ def test_the_scripts_are_valid_bash(script: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", [RUN, TRAIN], ids=["run", "train"])
 def test_shellcheck_finds_nothing_in_the_scripts(script: Path) -> None:
-    done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+    by_trap = "SC2317"  # it takes for unreachable what traps and nodes run
+    done = subprocess.run(
+        ["shellcheck", f"--exclude={by_trap}", str(script)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -79,7 +83,7 @@ def test_what_a_person_names_reaches_the_driver_letter_by_letter(tmp_path: Path)
     words = setting(job.script, "command")
     assert words[:3] == ["listwise", "run", str(recipe)]
     assert words[-2:] == ["--until", "lists"]
-    given = [word for option, word in zip(words[3:], words[4:], strict=False) if option == "--set"]
+    given = [word for option, word in itertools.pairwise(words) if option == "--set"]
     assert given == changes
     assert load_recipe(words[2], given).workdir == f"{tmp_path}/it's a dir"
     assert not Path("broken").exists()
@@ -90,14 +94,14 @@ def test_a_relative_workdir_becomes_the_folder_that_it_means_here_and_this_is_sa
     folder = str(Path.cwd() / "runs" / "a b")
     assert any(folder in note for note in job.notes)
     words = setting(job.script, "command")
-    given = [word for option, word in zip(words, words[1:], strict=False) if option == "--set"]
+    given = [word for option, word in itertools.pairwise(words) if option == "--set"]
     assert load_recipe("laptop", given).workdir == folder
     assert whole_run("laptop", load("workdir=/runs/a"), [], "evaluation", TWO).notes == []
 
 
 def test_training_alone_gets_the_recipes_student_lists_and_training() -> None:
     changes = [
-        "workdir=/runs/no", "student.model=on", "student.query_prompt='q: '", "student.lora={rank: 4}",
+        "workdir=/runs/no", "student.model='on'", "student.query_prompt='q: '", "student.lora={rank: 4}",
         "training.learning_rate=1.0e-5", "training.matryoshka=[64, 128]", "training.trackers=[]", "training.ranks=6",
     ]  # fmt: skip
     recipe = load(*changes)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from cluster.watch.status import status
 from launcher.recipe import load_recipe
 from launcher.slurm.job import training_alone, whole_run
 from launcher.slurm.request import Request
-from launcher.train import read_options
 from tests.distill.lists import write_run
 from tests.pipeline import LISTWISE, recipe_text
 from tests.slurm.cluster import Slurm, until
