@@ -157,7 +157,7 @@ def test_a_cancelled_job_leaves_no_process_on_either_node(slurm: Slurm, tmp_path
     sent.until_at_work()
     assert any("raylet" in process for process in slurm.processes("node2"))
     slurm.call("scancel", sent.number)
-    assert slurm.finished(sent.number)["JobState"] == "CANCELLED", sent.log()
+    until(lambda: slurm.job(sent.number)["JobState"] == "CANCELLED", "the job to be cancelled")
     sent.assert_nothing_is_left()
 
 
