@@ -94,7 +94,7 @@ class Slurm:
 
     def finished(self, number: str, limit_s: float = 120) -> dict[str, str]:
         """Waits until a job has its exit status, and returns what SLURM knows of it then."""
-        live = ("PENDING", "CONFIGURING", "RUNNING", "REQUEUED", "SUSPENDED")
+        live = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")
         until(lambda: self.job(number)["JobState"] not in live, f"the end of job {number}", limit_s)
         return self.job(number)
 
