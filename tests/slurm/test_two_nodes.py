@@ -194,7 +194,9 @@ def test_slurms_own_words_are_passed_on_when_it_refuses_a_job(slurm: Slurm, tmp_
 
 def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
     """The last one: node2 stays cut off."""
-    sent = Sent(slurm, tmp_path, inputs).send()
+    # Ray misses a node after 65 s; here after 12
+    soon = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
+    sent = Sent(slurm, tmp_path, inputs).send(f"--export=ALL,{soon}")
     until(lambda: sent.commits() and sent.nodes_at_work() == {"node1", "node2"}, "work on both nodes")
     slurm.unplug("node2")
     before = len(sent.commits())
