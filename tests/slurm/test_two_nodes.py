@@ -22,6 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 BOTH = Request(nodes=2, gpus_per_node=0, time="10", cpus_per_node=1)
 ONE = replace(BOTH, nodes=1)
+# so many shards that there is time to end it on the way
+LONG: dict[str, dict] = {
+    "corpus": {"path": "pydocs://numpy", "max_sources": 300, "rows_per_shard": 2000},
+    "evaluation": {"dataset": None},
+}
 
 
 Inputs = tuple[Path, str]
@@ -136,7 +141,7 @@ def test_jobs_that_share_a_node_do_not_meet_and_each_has_its_own_exit_status(
 def test_on_slurms_signal_the_job_comes_back_and_no_finished_shard_is_done_again(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
-    sent = Sent(slurm, tmp_path, inputs).send()
+    sent = Sent(slurm, tmp_path, inputs, **LONG).send()
     sent.until_at_work()
     slurm.call("scancel", "--batch", "--signal=USR1", sent.number)  # what --signal=B:USR1@… sends
     until(lambda: slurm.job(sent.number)["Restarts"] == "1", "the job to come back")
@@ -153,7 +158,7 @@ def test_on_slurms_signal_the_job_comes_back_and_no_finished_shard_is_done_again
 
 
 def test_a_cancelled_job_leaves_no_process_on_either_node(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
-    sent = Sent(slurm, tmp_path, inputs).send()
+    sent = Sent(slurm, tmp_path, inputs, **LONG).send()
     sent.until_at_work()
     assert any("raylet" in process for process in slurm.processes("node2"))
     slurm.call("scancel", sent.number)
@@ -196,7 +201,7 @@ def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Pat
     """The last one: node2 stays cut off."""
     # Ray misses a node after 65 s; here after 12
     soon = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
-    sent = Sent(slurm, tmp_path, inputs).send(f"--export=ALL,{soon}")
+    sent = Sent(slurm, tmp_path, inputs, **LONG).send(f"--export=ALL,{soon}")
     until(lambda: sent.commits() and sent.nodes_at_work() == {"node1", "node2"}, "work on both nodes")
     slurm.unplug("node2")
     before = len(sent.commits())
