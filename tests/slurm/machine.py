@@ -18,7 +18,7 @@ NODES = {"node1": "10.77.0.1", "node2": "10.77.0.2"}
 CONTROLLER = "10.77.0.254"
 START_S = 30
 
-# Ports stay below those that Ray and the kernel give away. Credentials expire early: a requeued job waits for that.
+# Ports stay below those that Ray and the kernel give away. A requeued job waits until credentials expire: 5 s is the least.
 SETTINGS = """
 ClusterName=listwise
 SlurmctldHost=controller({controller})
@@ -29,7 +29,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={base}/munge/socket,cred_expire=2
+AuthInfo=socket={base}/munge/socket,cred_expire=5
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/%n
 SlurmctldPidFile={base}/slurmctld.pid
