@@ -18,7 +18,7 @@ NODES = {"node1": "10.77.0.1", "node2": "10.77.0.2"}
 CONTROLLER = "10.77.0.254"
 START_S = 30
 
-# Ports stay below those that Ray and the kernel give away. A requeued job waits until credentials expire: 5 s is the least.
+# Ports stay below those that Ray and the kernel give away. A requeued job waits until credentials expire: 5 s at least.
 SETTINGS = """
 ClusterName=listwise
 SlurmctldHost=controller({controller})
