@@ -46,7 +46,7 @@ def connect(settings: ClusterSettings) -> bool:
 
     Raises:
         InputError: there is no Ray at `settings.address`, or the temporary folder is somebody else's.
-        RunError: Ray does not start here.
+        RunError: Ray does not start here, or has not as many nodes as `settings.nodes` within the time limit.
     """
     if "ray" not in sys.modules:
         os.environ.update(QUIET if settings.address else QUIET | PRIVATE)
@@ -80,6 +80,8 @@ def connect(settings: ClusterSettings) -> bool:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own, which ends the process on the spot
     _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
+    if settings.address and settings.nodes:
+        _wait_for_nodes(settings.nodes, settings.wait_timeout_s)
     return True
 
 
@@ -97,6 +99,20 @@ def _refuse_silence(address: str) -> None:
             raise InputError(
                 f"cluster.address: no Ray cluster answers at '{address}': nothing listens there. Start one (ray start "
                 "--head), or correct the address; it has the port of Ray's head, usually 6379."
+            )
+        time.sleep(0.2)
+
+
+def _wait_for_nodes(wanted: int, limit_s: float) -> None:
+    """Nodes of a job start one after the other; a stage that begins before would count too few workers."""
+    import ray
+
+    end = time.monotonic() + limit_s
+    while len(alive := [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]) < wanted:
+        if time.monotonic() > end:
+            raise RunError(
+                f"cluster.nodes: waited {limit_s:.0f} s (cluster.wait_timeout_s) for {wanted} nodes of the Ray "
+                f"cluster, and there are {len(alive)}: {', '.join(sorted(alive))}. Look why the others do not join."
             )
         time.sleep(0.2)
 

@@ -26,6 +26,9 @@ class ClusterSettings(Settings):
     address: str | None = Field(
         None, description="Ray address to join; empty: start Ray on this machine, loopback only"
     )
+    nodes: int | None = Field(
+        None, ge=1, description="of a cluster that is joined: wait until it has so many; empty: use what is there"
+    )
     cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
     object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
     metrics_port: int | None = Field(

@@ -61,13 +61,7 @@ def init(
     if recipe not in shipped_recipes():
         raise InputError(f"there is no shipped recipe {recipe!r}; there are {', '.join(shipped_recipes())}")
     target = path or Path(f"{recipe}.yaml")
-    try:
-        with target.open("x", encoding="utf-8") as file:
-            file.write((SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise InputError(f"{target} exists already; name another file: listwise init OTHER.yaml") from None
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from None
+    _write_new(target, (SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"), "listwise init OTHER.yaml")
     _say(f"Wrote {target}. Change what you like, then: listwise run {shlex.quote(str(target))}")
 
 
@@ -215,6 +209,59 @@ def plan(
 
 
 @app.command()
+def slurm(
+    recipe: RecipeArgument,
+    *,
+    nodes: Annotated[int, typer.Option(min=1, help="nodes of the job")],
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")],
+    time: Annotated[str, typer.Option(help="limit of one start: 12:00:00, 2-00:00:00; the job comes back by itself")],
+    cpus_per_node: Annotated[int | None, typer.Option(min=1, help="CPU cores of each node; empty: 8 a GPU")] = None,
+    partition: Annotated[str | None, typer.Option(help="queue of the cluster")] = None,
+    account: Annotated[str | None, typer.Option(help="whom the time is charged to")] = None,
+    container: Annotated[str | None, typer.Option(help="image: FILE.sif for Apptainer, else for Pyxis")] = None,
+    name: Annotated[str | None, typer.Option(help="what the queue calls it; empty: the recipe's name")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="of sbatch, such as --sbatch=--mem=64G; may be repeated")
+    ] = None,
+    until: Annotated[str, typer.Option(metavar="STAGE", help="stop after this stage")] = "evaluation",
+    training_only: Annotated[
+        bool, typer.Option("--training-only", help="train on the workdir's lists, without Ray")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="write the script there")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="send it to SLURM")] = False,
+    changes: SetOption = None,
+) -> None:
+    """Write the SLURM job of a recipe, to read and edit, or send it.
+
+    Without --output or --submit the script is printed.
+    """
+    from launcher.recipe import load_recipe
+    from launcher.slurm.job import training_alone, whole_run
+    from launcher.slurm.request import Request
+    from launcher.slurm.submit import require_sbatch, send
+
+    if submit:
+        require_sbatch()
+    resolved = load_recipe(recipe, changes or [])
+    more = tuple(sbatch or ())
+    request = Request(nodes, gpus_per_node, time, cpus_per_node, partition, account, container, name, more)
+    if training_only:
+        job = training_alone(resolved, request)
+    else:
+        job = whole_run(recipe, resolved, changes or [], until, request)
+    for note in job.notes:
+        _say(f"note: {note}", stderr=True)
+    if output:
+        _write_new(output, job.script, "listwise slurm … --output OTHER.sbatch")
+        _say(f"Wrote {output}. Send it with: sbatch {shlex.quote(str(output))}")
+    if submit:
+        number = send(job.script)
+        _say(f"Submitted job {number}. Log: listwise-{number}.log. Look: squeue -j {number}. End: scancel {number}")
+    if not (output or submit):
+        typer.echo(job.script, nl=False)
+
+
+@app.command()
 def doctor(
     recipe: Annotated[
         str | None, typer.Argument(metavar="[RECIPE]", help="try this recipe's workdir, models and cluster too")
@@ -308,6 +355,19 @@ def _continued_by(words: list[str], is_job: bool = False) -> Iterator[None]:
         how = "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *words])}"
         _say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
         raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
+
+
+def _write_new(target: Path, text: str, other: str) -> None:
+    """Writes a file that is not there yet; `other` is how to name another one."""
+    from cluster.errors import InputError
+
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{target} exists already; name another file: {other}") from None
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from None
 
 
 def _say(text: Any, stderr: bool = False) -> None:

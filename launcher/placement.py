@@ -1,4 +1,4 @@
-"""What a recipe's stages ask of the cluster beyond CPU cores, looked at before the first of them starts."""
+"""What a recipe's stages ask of the cluster, looked at before the first of them starts."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_help_names_every_command_and_exits_0() -> None:
     done = listwise("--help")
     assert done.returncode == 0
     for command in ("init", "plan", "run", "status", "evaluate", "report", "doctor", "gc", "submit", "jobs",
-                    "follow", "stop", "kuberay"):  # fmt: skip
+                    "follow", "stop", "kuberay", "slurm"):  # fmt: skip
         assert f" {command} " in done.stdout
 
 

@@ -1,0 +1,79 @@
+"""The ready scripts, and how the settings at their top are filled in. What stands below the settings stays as it is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.errors import InputError
+
+RUN = Path(__file__).parent / "run.sbatch"
+TRAIN = Path(__file__).parent / "train.sbatch"
+
+BEGIN, END = "# --- settings ", "# --- end of settings "
+SBATCH = "#SBATCH --"
+SETTING = re.compile(r"(\w+)=(.*?)(?:\s+(# .*))?")
+COMMENT_COLUMN = 36
+
+Value = str | int | list[str]
+
+
+def fill_in(script: Path, options: Mapping[str, str | int | None], settings: Mapping[str, Value]) -> str:
+    """The text of a ready script with other settings.
+
+    Args:
+        script: `RUN` or `TRAIN`.
+        options: of sbatch, by their long names; empty: an option without a value; None: left out.
+        settings: shell variables of the script's settings; a list becomes an array.
+
+    Raises:
+        InputError: a value holds a line break or another control character, which would break the script.
+    """
+    lines = script.read_text(encoding="utf-8").splitlines()
+    begin, end = (next(i for i, line in enumerate(lines) if line.startswith(mark)) for mark in (BEGIN, END))
+    block = lines[begin + 1 : end]
+    given = dict(line.removeprefix(SBATCH).partition("=")[::2] for line in block if line.startswith(SBATCH))
+    asked = {name: value for name, value in (given | dict(options)).items() if value is not None}
+    filled = [
+        f"{SBATCH}{name}" + (f"={_sbatch_word(str(value))}" if value != "" else "") for name, value in asked.items()
+    ]
+    for line in block:
+        if not line.startswith(SBATCH):
+            filled += _setting(line, settings)
+    return "\n".join([*lines[: begin + 1], *filled, *lines[end:], ""])
+
+
+def _setting(line: str, settings: Mapping[str, Value]) -> list[str]:
+    """One setting with its comment: beside it, or above it where it is long."""
+    match = SETTING.fullmatch(line)
+    if match is None or match[1] not in settings:
+        return [line]
+    name, comment = match[1], match[3]
+    value = settings[name]
+    assignment = f"{name}=({_shell(*value)})" if isinstance(value, list) else f"{name}={_shell(str(value))}"
+    if not comment:
+        return [assignment]
+    if len(assignment) < COMMENT_COLUMN:
+        return [f"{assignment:{COMMENT_COLUMN}}{comment}"]
+    return [comment, assignment]
+
+
+def _shell(*words: str) -> str:
+    for word in words:
+        _refuse_control_characters(word)
+    return shlex.join(words) if words != ("",) else ""
+
+
+def _sbatch_word(value: str) -> str:
+    """A value as sbatch reads it: a shell's double quotes, in which a backslash takes the next character as it is."""
+    _refuse_control_characters(value)
+    if re.fullmatch(r"[\w@%+=:,./\-\[\]&|*!]*", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _refuse_control_characters(value: str) -> None:
+    if not value.isprintable():
+        raise InputError(f"{value!r} holds a line break or another character that no line of a job script can hold")
