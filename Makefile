@@ -1,5 +1,6 @@
 # make demo    specialise all-MiniLM-L6-v2 to the documentation of an installed Python package
 # make test    all tests; no GPU, no network beyond package installation
+# make test-clusters   what needs a cluster of its own: two nodes of SLURM, jobs on a Ray head, nodes with faults
 # make lint    formatting, lint and types
 # make bench   the benchmarks, one table each
 # make chaos   ROUNDS rounds of every fault with different seeds; a table of what was lost (nothing) and how long it took
@@ -12,7 +13,7 @@ INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := -c requirements/constraints.txt
 
-.PHONY: install demo test lint bench chaos
+.PHONY: install demo test test-clusters lint bench chaos
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -35,6 +36,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest
+
+test-clusters: $(INSTALLED)
+	@$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

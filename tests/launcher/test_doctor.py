@@ -86,7 +86,7 @@ def second(found: list[Finding]) -> str:
     return the(found, "open files", "warning").node
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_every_node_is_examined_and_two_that_share_an_address_are_told_apart(found: list[Finding]) -> None:
     nodes = {each.node for each in found if each.what == "memory"}
     assert len(nodes) == 3
@@ -94,11 +94,13 @@ def test_every_node_is_examined_and_two_that_share_an_address_are_told_apart(fou
     assert [each for each in found if each.what == "node"] == [], "each has answered"
 
 
+@pytest.mark.cluster
 def test_a_low_limit_of_open_files_is_told_of_its_node(found: list[Finding], second: str) -> None:
     assert the(found, "open files", "warning").found == f"{FILES} at once"
     assert {each.node for each in found if each.what == "open files" and each.level == "ok"} != {second}
 
 
+@pytest.mark.cluster
 def test_other_code_on_a_node_is_found_though_the_version_is_the_same(found: list[Finding], second: str) -> None:
     one = the(found, "versions", "failure")
     assert one.node == second
@@ -107,6 +109,7 @@ def test_other_code_on_a_node_is_found_though_the_version_is_the_same(found: lis
     assert re.fullmatch(r"other code: listwise (\S+)\+\w{8}, not \1\+\w{8}", one.found), one.found
 
 
+@pytest.mark.cluster
 def test_a_clock_that_is_ahead_is_measured_through_round_trips(found: list[Finding], second: str) -> None:
     one = the(found, "clock", "warning")
     assert one.node == second
@@ -116,6 +119,7 @@ def test_a_clock_that_is_ahead_is_measured_through_round_trips(found: list[Findi
     assert "NTP" in one.remedy
 
 
+@pytest.mark.cluster
 def test_a_node_that_sees_another_workdir_is_named(found: list[Finding], second: str) -> None:
     one = the(found, "workdir", "failure")
     assert one.node == second
@@ -125,12 +129,14 @@ def test_a_node_that_sees_another_workdir_is_named(found: list[Finding], second:
     assert good.node not in (second, "this machine")
 
 
+@pytest.mark.cluster
 def test_a_model_that_one_node_lacks_is_named_with_its_field(found: list[Finding], second: str) -> None:
     one = the(found, "model", "failure")
     assert one.node == second
     assert one.found.startswith("teachers.second.model: ")
 
 
+@pytest.mark.cluster
 def test_the_all_reduce_between_nodes_is_measured_in_its_unit(found: list[Finding]) -> None:
     one = the(found, "collectives", "ok")
     measured = re.search(r"8 MiB over 2 nodes: (\S+) GiB/s; of 4 bytes: (\S+) ms \(gloo, rank 0 at \S+:\d+", one.found)
@@ -139,6 +145,7 @@ def test_the_all_reduce_between_nodes_is_measured_in_its_unit(found: list[Findin
     assert 0.001 < float(measured[2]) < 1000
 
 
+@pytest.mark.cluster
 def test_the_table_can_be_read_on_80_columns(found: list[Finding]) -> None:
     console = Console(file=io.StringIO(), width=80, highlight=False)
     print_table([*found, Finding("ok", "name", "[bold]\x1b[2J" + "x" * 100)], console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.distill.lists import write_run
 from tests.pipeline import LISTWISE, recipe_text
 from tests.slurm.cluster import Slurm, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
 BOTH = Request(nodes=2, gpus_per_node=0, time="10", cpus_per_node=1)
 ONE = replace(BOTH, nodes=1)
@@ -166,17 +167,24 @@ def test_a_cancelled_job_leaves_no_process_on_either_node(slurm: Slurm, tmp_path
     sent.assert_nothing_is_left()
 
 
-def test_training_alone_runs_a_rank_on_each_node_and_writes_the_weights(
+def test_training_alone_runs_a_rank_on_each_node_and_on_slurms_signal_continues_from_its_checkpoint(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
     workdir = tmp_path / "a run's dir"
+    metrics = workdir / "training" / "metrics.jsonl"
     write_run(workdir)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(recipe_text(*inputs, workdir))
+    longer = [f"training.{name}=60" for name in ("max_steps", "epochs", "evaluate_every")]
     script = tmp_path / "train.sbatch"
-    script.write_text(training_alone(load_recipe(str(recipe)), BOTH).script)
+    script.write_text(training_alone(load_recipe(str(recipe), longer), BOTH).script)
     number = slurm.sbatch(script, f"--chdir={tmp_path}")
+    until(lambda: metrics.is_file() and '"loss"' in metrics.read_text(), "the first step", 120)
+    slurm.call("scancel", "--batch", "--signal=USR1", number)
     ended = slurm.finished(number, 200)
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 61)), "no step was lost or done twice"
+    assert slurm.job(number)["Restarts"] == "1"
     assert ended["ExitCode"] == "0:0", slurm.step_logs(tmp_path)
     assert "2 ranks on node[1-2]" in slurm.step_logs(tmp_path)
     assert (workdir / "model" / "model.safetensors").exists()
@@ -202,10 +210,14 @@ def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Pat
     # Ray misses a node after 65 s; here after 12
     soon = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
     sent = Sent(slurm, tmp_path, inputs, **LONG).send(f"--export=ALL,{soon}")
-    until(lambda: sent.commits() and sent.nodes_at_work() == {"node1", "node2"}, "work on both nodes")
-    slurm.unplug("node2")
-    before = len(sent.commits())
-    assert before < sent.shards()
-    ended = slurm.finished(sent.number, 180)
-    assert ended["ExitCode"] == "0:0", sent.log()
-    sent.assert_complete()
+    try:
+        until(lambda: sent.commits() and sent.nodes_at_work() == {"node1", "node2"}, "work on both nodes")
+        slurm.unplug("node2")
+        before = len(sent.commits())
+        assert before < sent.shards()
+        ended = slurm.finished(sent.number, 180)
+        assert ended["ExitCode"] == "0:0", sent.log()
+        sent.assert_complete()
+    finally:
+        for left in Path("/tmp").glob(f"lw-{sent.number}.*"):  # of the node that nobody could tell to clean up
+            shutil.rmtree(left)

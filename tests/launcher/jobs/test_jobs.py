@@ -20,7 +20,7 @@ from tests.generation.test_openai_engine import Server, completion
 from tests.launcher.jobs.ray_head import Head, Proxy, plain_environment
 from tests.pipeline import LISTWISE, recipe_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 KEY = "a-key-that-nobody-may-see"
 
 
