@@ -99,18 +99,19 @@ def execute(
         done: dict[str, Any] = {}
         try:
             refuse_what_no_node_holds(run, recipe)
-            planning = Planning(run, recipe)
-            for name, made in stages(run, recipe):
-                done[name] = made
-                interrupts.check()
-                if name == last:
-                    break
+            with Planning(run, recipe) as planning:
+                for name, made in stages(run, recipe):
+                    done[name] = made
+                    interrupts.check()
+                    if name == "training":
+                        planning.keep()
+                    if name == last:
+                        break
         except InputError:
             if is_new and not done:
                 _remove_unread_run(run)
             raise
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
-        planning.keep()
         build_report(run.storage)
         return done.get("evaluation")
 

@@ -1,17 +1,21 @@
 """How large a model is: from its configuration where this machine has it, else from its name.
 
-A configuration alone tells every weight: the model is built on torch's "meta" device, where tensors have shapes alone.
+The header of a file of weights tells every shape. Without one the configuration does: the model is built on torch's
+"meta" device, where tensors are nothing but shapes.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 from launcher.plan.corpus import model_file
 
+TABLE = re.compile(r"(embeddings|embed_tokens|wte|wpe)\.weight$")  # what is looked up by token or position
 BILLIONS = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])", re.IGNORECASE)  # "Llama-3.1-8B-Instruct"
 
 
@@ -22,9 +26,8 @@ class Model:
     Attributes:
         parameters: all of them, each once.
         matrices: weights that every token goes through: no embedding tables, but the head that writes tokens.
-        layers, hidden, heads: of the transformer; 0 where only the name is known.
+        layers, hidden: of the transformer; 0 where only the name is known.
         cached_width: numbers that each of keys and values has for a token and layer.
-        vocabulary: tokens that it knows.
         known: by which of its sources.
     """
 
@@ -32,9 +35,7 @@ class Model:
     matrices: float
     layers: int
     hidden: int
-    heads: int
     cached_width: int
-    vocabulary: int
     known: str
 
     def forward_flops(self, tokens: float, length: float) -> float:
@@ -58,33 +59,49 @@ def model(name: str) -> Model | None:
     if not found:
         return None
     weights = float(found[-1]) * 1e9
-    return Model(weights, weights, 0, 0, 0, 0, 0, "its name")
+    return Model(weights, weights, 0, 0, 0, "its name")
 
 
 def _of_configuration(name: str) -> Model | None:
+    path = model_file(name, "config.json")
+    assert path is not None, "looked up by the caller"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= config.get("text_config", {})
+    weights = path.with_name("model.safetensors")
+    shapes = _stored(weights) if weights.is_file() else _built(path)
+    if shapes is None or not {"hidden_size", "num_hidden_layers", "num_attention_heads"} <= config.keys():
+        return None
+    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    tables = sum(size for key, size in sizes.items() if TABLE.search(key))
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    writes = any("CausalLM" in each for each in config.get("architectures") or [])
+    head = hidden * int(config.get("vocab_size", 0)) if writes else 0
+    own = any(key.endswith("lm_head.weight") for key in sizes)
+    parameters = sum(sizes.values()) + (0 if own or config.get("tie_word_embeddings", False) else head)
+    matrices = sum(sizes.values()) - tables + (0 if own else head)
+    width = int(config.get("head_dim") or hidden // heads)
+    cached = width * int(config.get("num_key_value_heads") or heads)
+    return Model(
+        float(parameters), float(matrices), int(config["num_hidden_layers"]), hidden, cached, "its configuration",
+    )  # fmt: skip
+
+
+def _stored(weights: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors of a file, from its header."""
+    from safetensors import safe_open
+
+    with safe_open(weights, "numpy") as file:
+        return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118, it is no dict
+
+
+def _built(config: Path) -> dict[str, list[int]] | None:
+    """Shapes that a configuration asks for, where the weights are elsewhere or in many files."""
     import torch
     from transformers import AutoConfig, AutoModel
 
-    path = model_file(name, "config.json")
-    assert path is not None, "looked up by the caller"
     try:
-        config: Any = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
         with torch.device("meta"):
-            built = AutoModel.from_config(config, trust_remote_code=False)
+            built = AutoModel.from_config(AutoConfig.from_pretrained(config.parent, trust_remote_code=False))
     except (ValueError, OSError, KeyError, ImportError):  # an architecture that transformers does not know
         return None
-    text = config.get_text_config()
-    tables = sum(each.weight.numel() for each in built.modules() if isinstance(each, torch.nn.Embedding))
-    parameters = sum(each.numel() for each in built.parameters())
-    vocabulary = int(getattr(text, "vocab_size", 0))
-    writes = any("CausalLM" in each for each in config.architectures or [])
-    head = text.hidden_size * vocabulary if writes else 0
-    matrices = parameters - tables + head
-    parameters += 0 if getattr(text, "tie_word_embeddings", False) else head
-    heads = int(text.num_attention_heads)
-    width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
-    cached = width * int(getattr(text, "num_key_value_heads", None) or heads)
-    layers, hidden = int(text.num_hidden_layers), int(text.hidden_size)
-    return Model(
-        float(parameters), float(matrices), layers, hidden, heads, cached, vocabulary, "its configuration",
-    )  # fmt: skip
+    return {key: list(each.shape) for key, each in built.named_parameters()}

@@ -14,21 +14,32 @@ WAIT_S = 60.0  # for a plan that was begun when the run was
 
 
 class Planning:
-    """Makes the plan beside the first stages, in a process of its own; a run that has one already makes none."""
+    """Makes the plan beside the first stages, in a process of its own; a context around the stages.
+
+    A run that has a plan already makes none, and a run does not depend on it: where it cannot be made there is none.
+    """
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
-        self.run = run
+        self.run, self.recipe = run, recipe
         self._made: Any = None
-        if run.storage.exists(PLANNED):
-            return
-        run.connect()
-        import ray
 
-        task: Any = ray.remote(num_cpus=0, max_retries=0)(_plan)
-        self._made = task.remote(recipe)
+    def __enter__(self) -> Planning:
+        if not self.run.storage.exists(PLANNED):
+            self.run.connect()
+            import ray
+
+            task: Any = ray.remote(num_cpus=0, max_retries=0)(_plan)
+            self._made = task.remote(self.recipe)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._made is not None:
+            import ray
+
+            ray.cancel(self._made, force=True)
 
     def keep(self) -> None:
-        """Writes it into the workdir. A run does not depend on it: where it cannot be made there is none."""
+        """Writes it into the workdir."""
         if self._made is None:
             return
         import ray

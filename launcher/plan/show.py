@@ -116,9 +116,10 @@ def _print_work(plan: Plan, console: Console) -> None:
         disk = f"{step.megabytes:,.1f} MB"
         shards = f"{step.shards:,}" if step.shards else ""
         grid.add_row(step.stage, step.work, f"{step.units:,}", shards, _short(step.tokens), disk)
-        for note in step.notes:
-            grid.add_row("", f"[dim]  {note}[/]")
     console.print(grid)
+    for step in plan.steps:
+        for note in step.notes:
+            console.print(f"{step.table}: {note}", markup=False)
     total = sum(step.megabytes for step in plan.steps)
     console.print(f"At most; filters remove queries on the way. Disk in all: {total:,.0f} MB")
 
