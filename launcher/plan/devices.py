@@ -70,4 +70,5 @@ def this_cpu() -> Device:
         copied = min(copied, time.perf_counter() - begun)
     cores = torch.get_num_threads()
     name = f"this CPU, {cores} {'core' if cores == 1 else 'cores'}"
-    return Device(name, 2 * rows * inner * columns / fastest, float(psutil.virtual_memory().total), 8 * len(large) / copied, False)
+    speed, memory = 2 * rows * inner * columns / fastest, float(psutil.virtual_memory().total)
+    return Device(name, speed, memory, 8 * len(large) / copied, is_gpu=False)

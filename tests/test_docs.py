@@ -1,0 +1,44 @@
+"""Commands in README and guides exist as they are written: command, options, and every field that --set names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from launcher.cli import app
+from launcher.recipe import _known_keys
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+PLACEHOLDER = re.compile(r"[A-Z]{2,}|…|\[|\$|\bN\b|\bM\b")
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of fenced blocks that call listwise, without those that stand for many."""
+    lines = (line for block in FENCED.findall(page.read_text()) for line in block.replace("\\\n", " ").splitlines())
+    called = (re.search(r"(?:^|\s|/)listwise (.*)", line.partition("   #")[0]) for line in lines if line[:1] not in "#>")
+    return [found[1].strip() for found in called if found and not PLACEHOLDER.search(found[1])]
+
+
+WRITTEN = [(page, command) for page in PAGES for command in commands(page)]
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(WRITTEN) >= 12
+
+
+@pytest.mark.parametrize(("page", "command"), WRITTEN, ids=lambda value: str(value).removeprefix(f"{ROOT}/")[:60])
+def test_a_command_of_the_documentation_is_one_that_listwise_takes(page: Path, command: str) -> None:
+    words = shlex.split(re.split(r"\s[|&;>]", command)[0])
+    group = typer.main.get_command(app)
+    chosen = group.commands[words[0]]  # type: ignore[attr-defined]
+    context = chosen.make_context(words[0], list(words[1:]))
+    assert context.args == []
+    for change in context.params.get("changes") or []:
+        way = change.partition("=")[0].split(".")
+        assert way[-1] in _known_keys(tuple(way[:-1])), f"{page.name}: --set {change}"
