@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distill.step import Student
 
 T = TypeVar("T")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def rank_device() -> str:
@@ -97,6 +98,8 @@ def from_first(call: Callable[[], T]) -> T:
 
 def start_engine(student: Student, training: TrainingSettings, world_size: int) -> Any:
     """DeepSpeed engine with AdamW, gradient clipping and the recipe's ZeRO stage. Weights and reduction are float32."""
+    if student.device == "cpu":
+        keep_memory()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if student.device.startswith("cuda") else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -148,6 +151,19 @@ def step_optimizer(engine: Any) -> float:
     engine.step()
     norm = engine.get_global_grad_norm()
     return before if norm is None else float(norm)
+
+
+def keep_memory() -> None:
+    """Lets glibc keep what is freed for the next micro-batch, until `release_memory`.
+
+    By itself it maps every large tensor anew and gives it back at once, so that the kernel zeroes all activations again
+    and again: a step of 64 queries took 21.7 s with two million page faults, and 14.8 s with a third of them.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, 1 << 30)
+            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def release_memory() -> None:

@@ -21,7 +21,9 @@ PLACEHOLDER = re.compile(r"[A-Z]{2,}|…|\[|\$|\bN\b|\bM\b")
 def commands(page: Path) -> list[str]:
     """Lines of fenced blocks that call listwise, without those that stand for many."""
     lines = (line for block in FENCED.findall(page.read_text()) for line in block.replace("\\\n", " ").splitlines())
-    called = (re.search(r"(?:^|\s|/)listwise (.*)", line.partition("   #")[0]) for line in lines if line[:1] not in "#>")
+    called = (
+        re.search(r"(?:^|\s|/)listwise (.*)", line.partition("   #")[0]) for line in lines if line[:1] not in "#>"
+    )
     return [found[1].strip() for found in called if found and not PLACEHOLDER.search(found[1])]
 
 

@@ -169,3 +169,20 @@ def test_a_plan_fits_this_machine_and_its_record_holds_every_stage(recipe: Recip
         "corpus", "queries", "embeddings", "candidates", "scores", "scores", "lists", "training",
     ]  # fmt: skip
     assert all(step["hours"] and step["hours"][0] <= step["hours"][1] for step in record["steps"])
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recipe: Recipe, tmp_path: Path) -> None:
+    from launcher.plan.calibrate import calibrate, excerpt
+
+    quick = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 1})})
+    before = make_plan(quick)
+    after = calibrate(quick, before)
+    found = {step.table: each for step, each in zip(after.steps, after.hours, strict=True)}
+    assert all(each and each.low == each.high > 0 for each in found.values()), found
+    assert [step.units for step in after.steps] == [step.units for step in before.steps], (
+        "the plan stays the whole run's"
+    )
+    assert excerpt(quick).corpus.max_sources * 6 >= max(each.rows_per_shard for each in quick.teachers.values())
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["recipe.yaml"]
