@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
-from distill.encoder import load_model, passage_text, resolve_dtype
+from distill.encoder import embed, load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import activation_bytes
@@ -152,17 +152,25 @@ class Bench:
         return float(np.max(loads) / np.mean(loads))
 
     def every_slot(self, count: int) -> dict[str, float]:
-        """One step that encodes all slots, padded to the batch's longest passage, everything recomputed (GradCache)."""
+        """One step that encodes all slots, padded to the batch's longest passage, everything recomputed (GradCache).
+
+        A model of its own, that attends as it was loaded.
+        """
         queries = self.order[:count]
         slots = self.rows[queries].reshape(-1)
         longest = int(self.tokens[1].lengths[slots].max())
         parts = np.array_split(slots, max(1, len(slots) * longest // MICRO_BATCH))
-        student = self.engine.module
+        student = load_model(self.settings, "cpu")
+        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
 
         def encode(rows: np.ndarray, tokens: TokenFile, width: int) -> torch.Tensor:
             ids, mask = tokens.padded(rows, self.pad_id)
             missing = (0, width - ids.shape[1])
-            return student(input_ids=F.pad(ids, missing, value=self.pad_id), attention_mask=F.pad(mask, missing))
+            features = {
+                "input_ids": F.pad(ids, missing, value=self.pad_id), "attention_mask": F.pad(mask, missing),
+                "modality": "text",
+            }  # fmt: skip
+            return embed(student, features, "cpu", self.dtype)
 
         begun = time.perf_counter()
         with torch.no_grad():
@@ -179,8 +187,7 @@ class Bench:
             embedding = encode(part, self.tokens[1], longest)
             (embedding * for_passages[start : start + len(part)]).sum().backward()
             start += len(part)
-        self.engine.optimizer.step()
-        self.engine.optimizer.zero_grad()
+        optimizer.step()
         return {"seconds": time.perf_counter() - begun, "tokens": float(self.tokens[1].lengths[slots].sum())}
 
     def library(self, count: int, batch: int) -> dict[str, float]:
