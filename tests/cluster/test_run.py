@@ -165,7 +165,7 @@ def test_a_killed_worker_loses_nothing_and_is_replaced(run: MakeRun, tmp_path: P
 
     killer = threading.Thread(target=kill)
     killer.start()
-    table = run().execute(numbers(300, 10, marker=str(marker), seconds=0.05))
+    table = run().execute(numbers(300, 10, marker=str(marker), seconds=0.25))
     killer.join()
     assert killed
     assert values(table) == list(range(300))
@@ -423,7 +423,7 @@ def test_a_shard_that_is_damaged_again_and_again_ends_the_run(run: MakeRun, monk
 
 def test_bad_input_of_one_driver_leaves_what_another_one_has_committed(run: MakeRun) -> None:
     one = run()
-    stage = numbers(poison={0: "input"}, seconds=1.0, pool=PoolSettings(workers=1))
+    stage = numbers(poison={0: "input"}, seconds=3.0, pool=PoolSettings(workers=1))
     found: list[BaseException] = []
 
     def work() -> None:
