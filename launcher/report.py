@@ -39,14 +39,14 @@ def gather(storage: Storage) -> dict[str, Any]:
     """Everything of a run that is a number or a name, as `report.json` holds it."""
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{storage.url} holds no run (no recipe.yaml); expected the workdir of a recipe")
-    recipe = _recipe(storage)
+    recipe, stages = _recipe(storage), status(storage)
     evaluation = _json(storage, "evaluation/record.json")
     report: dict[str, Any] = {
         "name": recipe["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "stages": status(storage),
+        "stages": stages,
         "training": _json(storage, "training/record.json"),
-        "plan": compare(_json(storage, PLANNED), status(storage), [one for one in _metrics(storage) if "loss" in one]),
+        "plan": compare(_json(storage, PLANNED), stages, [one for one in _metrics(storage) if "loss" in one]),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:

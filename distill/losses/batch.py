@@ -22,6 +22,9 @@ LIST_LOSSES: dict[str, ListLoss] = {
 }
 
 
+CHUNK_ELEMENTS = 1 << 24  # similarities that are computed at once
+
+
 @dataclass(frozen=True)
 class LossSettings:
     """What is learnt from; the fields are those of the recipe's `training`, the numbers CADET's (arXiv 2505.19274)."""
@@ -73,7 +76,7 @@ def loss_and_gradients(
     counts_U: torch.Tensor,
     total_queries: int,
     settings: LossSettings,
-    chunk_elements: int = 1 << 24,
+    chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[LossSums, torch.Tensor, torch.Tensor]:
     """Loss rows of this rank's queries against all passages, and the gradients of the embeddings.
 

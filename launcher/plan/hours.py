@@ -26,7 +26,7 @@ LATENCY = 1e-5  # seconds of a message
 
 @dataclass(frozen=True)
 class Hours:
-    """Device hours of one step of the plan, at best and at worst; None where a model's size is not known."""
+    """Device hours of one step of the plan, at best and at worst."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class Hours:
 
 
 def hours(recipe: Recipe, sample: Sample, steps: list[Step], device: Device, cpu: Device) -> list[Hours | None]:
-    """Of every step; `device` for stages on GPUs, `cpu` for the others. Stages without a model take none."""
+    """Of every step: `device` for stages on GPUs, `cpu` for the others; None where a model's size is not known."""
     return [_hours(recipe, sample, step, device, cpu) for step in steps]
 
 

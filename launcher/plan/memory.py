@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import psutil
 
 from cluster.settings import PoolSettings
+from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
 from launcher.plan.corpus import CHARACTERS_PER_TOKEN, Sample
@@ -25,7 +26,7 @@ KEPT, PASSING = (
     24,
 )  # bytes a token and dimension: kept for backward in each layer; of one layer that is passed through
 RUNTIME = 1.0 * GIB  # CUDA's own, and fragments
-CHUNK = 1 << 24  # similarities of the loss at once (`distill/losses/batch.py`), some six copies of them
+CHUNK_COPIES = 6  # of a chunk of the loss's similarities, with its gradient
 BUCKET = 500e6  # elements of gradients that are reduced at once, at most
 VLLM_SHARE = 0.9  # of a GPU, unless engine_args.gpu_memory_utilization says otherwise
 EXAMPLES = 400  # tokens of a prompt before the passage, at most
@@ -131,7 +132,7 @@ def _training(recipe: Recipe, sample: Sample, found: Model | None) -> dict[str, 
         "moments": 8 * trained / (ranks if stage >= 1 else 1),
         "one micro-batch": training.micro_batch_tokens * found.layers * found.hidden * KEPT,
         "embeddings and loss": 3 * 4 * batch.passages * found.hidden
-        + 6 * 4 * min(CHUNK, batch.queries * batch.passages),
+        + CHUNK_COPIES * 4 * min(CHUNK_ELEMENTS, batch.queries * batch.passages),
     }
 
 
