@@ -28,7 +28,8 @@ from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
 from distill.encoder import embed, load_model, passage_text, resolve_dtype
-from distill.engine import join_ranks, release_memory, start_engine, step_optimizer
+from distill.engine import join_ranks, start_engine, step_optimizer
+from distill.heap import release_memory
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import activation_bytes
 from distill.packed import Layout

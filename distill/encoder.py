@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.weights import refuse_pickles
+from distill.heap import keep_memory
 from distill.settings import EncoderSettings, StudentSettings
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class Encoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self.settings = settings
         self.device = device or default_device()
+        if self.device == "cpu":
+            keep_memory()
         self.dtype = resolve_dtype(settings.dtype, self.device)
         self.model = model or load_model(settings, self.device)
         dimension = self.model.get_embedding_dimension()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from distill.heap import keep_memory
 from distill.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from distill.step import Student
 
 T = TypeVar("T")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def rank_device() -> str:
@@ -151,27 +149,3 @@ def step_optimizer(engine: Any) -> float:
     engine.step()
     norm = engine.get_global_grad_norm()
     return before if norm is None else float(norm)
-
-
-def keep_memory() -> None:
-    """Lets glibc keep what is freed for the next micro-batch, until `release_memory`.
-
-    By itself it maps every large tensor anew and gives it back at once, so that the kernel zeroes all activations again
-    and again: a step of 64 queries took 21.7 s with two million page faults, and 14.8 s with a third of them.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-def release_memory() -> None:
-    """Gives memory that is free inside glibc back to the system: micro-batches of many shapes fragment its heap.
-
-    Sixty micro-batches of 4,096 tokens through a MiniLM grow a process to 3.2 GiB, of which 2.0 GiB are free.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-        if trim is not None:
-            trim(0)

@@ -75,9 +75,9 @@ class Student(nn.Module):
         """Of padded sequences: what the model came with; on CPUs what has the fastest backward."""
         if self.device != "cpu":
             return self._loaded
-        if self.products:
-            return PRODUCTS
-        return "eager" if torch.is_grad_enabled() else self._fused
+        if not torch.is_grad_enabled():
+            return self._fused
+        return PRODUCTS if self.products else "eager"
 
     def _attend_as(self, attention: str | None) -> None:
         transformer = self.model.transformers_model

@@ -33,12 +33,12 @@ from distill.engine import (
     from_first,
     join_ranks,
     rank_device,
-    release_memory,
     same_everywhere,
     start_engine,
     step_optimizer,
 )
 from distill.export import save as save_model
+from distill.heap import release_memory
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
