@@ -40,6 +40,7 @@ from distill.tokens import TokenFile, write_tokens
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
+PEAK_PASSES = 50  # of a layer's products
 RANKS = 8  # for which the balance of tokens is told
 
 
@@ -57,7 +58,10 @@ def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndar
 
 
 def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int) -> float:
-    """Floating-point operations per second of a layer's matrix products, forward and backward, each at its best of ten.
+    """Floating-point operations per second of a layer's matrix products and nothing else, the best of many passes.
+
+    A pass makes them in the order of training, forward and then backward, each with operands of its own, as a layer
+    has them.
 
     Args:
         dtype: of the products.
@@ -66,29 +70,33 @@ def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: 
     """
     tokens, width = MICRO_BATCH // length * length, hidden // heads
     sequences = (tokens // length, heads, length)
-    flops, seconds = 0.0, 0.0
+    forward, backward = [], []
 
-    def add(left: torch.Tensor, right: torch.Tensor, times: int = 1) -> None:
-        nonlocal flops, seconds
-        best = math.inf
-        for _ in range(10):
-            begun = time.perf_counter()
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(shape).to(dtype)
+
+    def linear(inputs: int, outputs: int) -> None:
+        x, weight, gradient = made(tokens, inputs), made(outputs, inputs), made(tokens, outputs)
+        forward.append((x, weight.T))
+        backward.extend([(gradient, weight), (gradient.T, x)])
+
+    for _ in range(3):
+        linear(hidden, hidden)
+    query, key, value, gradient = (made(*sequences, width) for _ in range(4))
+    weights, for_scores = made(*sequences, length), made(*sequences, length)
+    forward += [(query, key.transpose(-1, -2)), (weights, value)]
+    backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
+    backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
+    for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):
+        linear(inputs, outputs)
+
+    products, best = forward + backward[::-1], math.inf
+    for _ in range(PEAK_PASSES):
+        begun = time.perf_counter()
+        for left, right in products:
             left @ right
-            best = min(best, time.perf_counter() - begun)
-        flops += times * 2 * left.numel() * right.shape[-1]
-        seconds += times * best
-
-    for inputs, outputs, times in ((hidden, hidden, 4), (hidden, inner, 1), (inner, hidden, 1)):
-        x, weight = torch.randn(tokens, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-        gradient = torch.randn(tokens, outputs).to(dtype)
-        add(x, weight.T, times)
-        add(gradient, weight, times)
-        add(gradient.T, x, times)
-    vectors, weights = torch.randn(*sequences, width).to(dtype), torch.randn(*sequences, length).to(dtype)
-    add(vectors, vectors.transpose(-1, -2), 2)  # scores, and the gradient of what is weighted
-    add(weights, vectors, 2)
-    add(weights.transpose(-1, -2), vectors, 2)
-    return flops / seconds
+        best = min(best, time.perf_counter() - begun)
+    return sum(2 * left.numel() * right.shape[-1] for left, right in products) / best
 
 
 class Bench:

@@ -59,7 +59,7 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     run.connect()  # before Ray is imported, since connecting decides what Ray reads then
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     training = job.training
@@ -70,7 +70,7 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     # beside the driver, so that no node's death can take it along and leave the driver alive
     actor: Any = ray.remote(num_cpus=0)(Relay)
     relay = actor.options(scheduling_strategy=here).remote()
-    trainer = TorchTrainer(
+    trainer = _trainer_class()(
         _rank_loop,
         train_loop_config={"job": job.to_json(), "relay": relay},
         scaling_config=ScalingConfig(
@@ -117,6 +117,23 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     if kind == "done":
         return value
     raise (InputError if kind == "InputError" else RunError)(value)
+
+
+def _trainer_class() -> Any:
+    """Ray Train's trainer without its cleaner of placement groups.
+
+    The cleaner asks Ray's dashboard whether the controller lives. A Ray that was started here has none, so that every
+    training waited 12 s for the cleaner to end. A controller that dies ends the run, and Ray then frees what it held.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:  # of the trainer that Ray gives at run time
+            made = super()._create_default_callbacks()  # type: ignore[misc]
+            return [each for each in made if not isinstance(each, PlacementGroupCleanerCallback)]
+
+    return Trainer
 
 
 def _show(bar: Any, records: list[dict[str, Any]]) -> None:
