@@ -103,6 +103,9 @@ def start_engine(student: Student, training: TrainingSettings, world_size: int) 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
 
+    if student.device == "cpu":
+        # an all-reduce for inference, that training never calls and DeepSpeed would have compiled here
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     decayed = [each for each in student.parameters() if each.requires_grad and each.ndim >= 2]
     plain = [each for each in student.parameters() if each.requires_grad and each.ndim < 2]

@@ -175,7 +175,7 @@ def test_a_run_does_what_its_plan_said_and_the_report_sets_them_side_by_side(fin
     assert 'scope="row" title="the best 10">lists</th>' in page
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_that_is_told_to_stop_says_how_to_continue_and_leaves_a_checkpoint(
     finished: Path, recipe: Callable[..., Path]

@@ -21,7 +21,7 @@ from tests.chaos.harness import (
 )
 from tests.chaos.ledger import note
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 ROWS = 400
 
 
