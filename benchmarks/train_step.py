@@ -276,6 +276,7 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
         for order in (bench.orders if count * LENGTH < REPEATED * len(bench.passages) else ["shuffled"])
     ]
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
+        release_memory()  # of the contestant before
         with Peak() as memory:
             found = bench.ours(min(count, len(bench.order)), order, kept)
         rate = count / found["seconds"]
