@@ -102,7 +102,8 @@ class Sent:
 def test_a_run_uses_both_nodes_and_its_status_is_the_jobs_though_names_have_spaces_and_quotes(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
-    sent = Sent(slurm, tmp_path / 'a "quoted" dir\'s', inputs, replace(BOTH, name='it\'s "a" \\ name'))
+    # long enough for both nodes: a worker on one may be ready seconds before that on the other
+    sent = Sent(slurm, tmp_path / 'a "quoted" dir\'s', inputs, replace(BOTH, name='it\'s "a" \\ name'), **LONG)
     sent.send()
     ended = slurm.finished(sent.number)
     assert ended["ExitCode"] == "0:0", sent.log()
