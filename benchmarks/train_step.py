@@ -80,14 +80,14 @@ def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: 
         forward.append((x, weight.T))
         backward.extend([(gradient, weight), (gradient.T, x)])
 
-    for _ in range(3):
+    for _ in range(3):  # to queries, keys and values
         linear(hidden, hidden)
     query, key, value, gradient = (made(*sequences, width) for _ in range(4))
     weights, for_scores = made(*sequences, length), made(*sequences, length)
     forward += [(query, key.transpose(-1, -2)), (weights, value)]
     backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
     backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
-    for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):
+    for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # from attention, and the two after it
         linear(inputs, outputs)
 
     products, best = forward + backward[::-1], math.inf
@@ -129,7 +129,6 @@ class Bench:
         """One step of `count` queries as the trainer does it, with so much memory for activations."""
         budget = activation_bytes(kept_mib, self.engine.module, "cpu")
         stepper = Stepper(self.engine, *self.tokens, LossSettings(), budget, Layout(self.pad_id))
-        release_memory()
         begun = time.perf_counter()
         plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
         result = stepper.run(stepper.prepare(plan, self.scores[plan.queries]))
@@ -276,7 +275,7 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
         for order in (bench.orders if count * LENGTH < REPEATED * len(bench.passages) else ["shuffled"])
     ]
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
-        release_memory()  # of the contestant before
+        release_memory()  # of whoever came before
         with Peak() as memory:
             found = bench.ours(min(count, len(bench.order)), order, kept)
         rate = count / found["seconds"]

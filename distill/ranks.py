@@ -12,7 +12,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from cluster.errors import ListwiseError
-from distill.trainer import TrainingJob, train
+from distill.job import TrainingJob
+from distill.trainer import train
 
 
 def main(arguments: list[str]) -> int:

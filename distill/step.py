@@ -72,7 +72,7 @@ class Student(nn.Module):
         return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
 
     def _attention(self) -> str | None:
-        """Of padded sequences: what the model came with; on CPUs what has the fastest backward."""
+        """Of padded sequences: what the model came with; on CPUs what is fastest, with a backward or without."""
         if self.device != "cpu":
             return self._loaded
         if not torch.is_grad_enabled():
@@ -243,9 +243,8 @@ class Stepper:
         held, parts = Held(self.engine.module), []
         for index, micro in enumerate(work):
             if index == 0 or work[index - 1].is_query != micro.is_query:
-                per_token = (
-                    0.0  # unknown; of the micro-batches that follow, whose sequences are shorter, it is the most
-                )
+                # not known yet; once it is, those that follow take no more, since their sequences are shorter
+                per_token = 0.0
             before = held.bytes
             keep = before + per_token * micro.computed < self.activation_bytes
             with held.counting() if keep else torch.no_grad():

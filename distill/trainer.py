@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -39,11 +38,12 @@ from distill.engine import (
 )
 from distill.export import save as save_model
 from distill.heap import release_memory
+from distill.job import TrainingJob
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
 from distill.packed import choose_layout
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings import TrainingSettings
 from distill.step import Prepared, Stepper, Student
 from distill.stop import StopRequest, TrainingStopped
 from distill.tokens import TokenFile, parts, write_tokens
@@ -51,41 +51,6 @@ from distill.trackers import Trackers
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What a rank needs to know.
-
-    Attributes:
-        training, student: recipe sections.
-        workdir: url of the run; `lists` and `passages` are table paths in it.
-        output: folder that every rank's node can write to: checkpoints, tokens, metrics.jsonl.
-        model: folder of the exported student.
-        patience_s: how long a storage may refuse.
-    """
-
-    training: TrainingSettings
-    student: StudentSettings
-    workdir: str
-    output: str
-    model: str
-    lists: str = "lists"
-    passages: str = "passages"
-    patience_s: float = 600.0
-
-    def to_json(self) -> str:
-        """For handing the job to ranks."""
-        settings = {"training": self.training.model_dump(), "student": self.student.model_dump()}
-        return json.dumps({**asdict(self), **settings})
-
-    @classmethod
-    def from_json(cls, text: str) -> TrainingJob:
-        """The inverse of `to_json`."""
-        fields = json.loads(text)
-        fields["training"] = TrainingSettings(**fields["training"])
-        fields["student"] = StudentSettings(**fields["student"])
-        return cls(**fields)
 
 
 def learning_rate(step: int, total: int, training: TrainingSettings) -> float:

@@ -10,10 +10,10 @@ from cluster.errors import InputError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.tables import Table
+from distill.job import TrainingJob
 from distill.relay import Relay
 from distill.settings import StudentSettings, TrainingSettings
 from distill.stop import stop_file
-from distill.trainer import TrainingJob
 
 MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
 

@@ -67,7 +67,8 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     import torch.distributed as dist
 
     from distill.engine import join_ranks, rank_device
-    from distill.trainer import TrainingJob, train
+    from distill.job import TrainingJob
+    from distill.trainer import train
 
     rank, _ = join_ranks(rank_device())
     try:

@@ -21,10 +21,8 @@ from launcher.plan.models import Model, model
 from launcher.plan.work import global_batch
 from launcher.recipe import Recipe
 
-KEPT, PASSING = (
-    34,
-    24,
-)  # bytes a token and dimension: kept for backward in each layer; of one layer that is passed through
+KEPT = 34  # bytes a token and dimension that each layer keeps for backward
+PASSING = 24  # bytes a token and dimension of one layer that is passed through
 RUNTIME = 1.0 * GIB  # CUDA's own, and fragments
 CHUNK_COPIES = 6  # of a chunk of the loss's similarities, with its gradient
 BUCKET = 500e6  # elements of gradients that are reduced at once, at most

@@ -22,7 +22,7 @@ from tests.distill.ranks import free_port, on_ranks
 
 
 def make_job(workdir: Path, encoder: str, **training):
-    from distill.trainer import TrainingJob
+    from distill.job import TrainingJob
 
     settings = {
         "queries_per_step": 24, "list_length": 8, "epochs": 4, "learning_rate": 2e-3, "warmup_steps": 2,
@@ -38,7 +38,8 @@ def train_rank(rank: int, world_size: int, job: str, stop_after: int | None = No
     """Trains on one rank; `stop_after` kills the process without warning after that many steps."""
     import torch.distributed as dist
 
-    from distill.trainer import TrainingJob, train
+    from distill.job import TrainingJob
+    from distill.trainer import train
 
     def watch(record):
         if stop_after is not None and record.get("step") == stop_after and "loss" in record:
@@ -54,7 +55,8 @@ def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Pa
     import torch.distributed as dist
 
     from distill.engine import join_ranks
-    from distill.trainer import TrainingJob, train
+    from distill.job import TrainingJob
+    from distill.trainer import train
 
     join_ranks("cpu")
     for job, source, target in chain:
@@ -71,8 +73,9 @@ def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
     import torch.distributed as dist
 
     from distill.engine import join_ranks
+    from distill.job import TrainingJob
     from distill.stop import TrainingStopped, stop_file
-    from distill.trainer import TrainingJob, train
+    from distill.trainer import train
 
     join_ranks("cpu")
     job, said = TrainingJob.from_json(job), []
@@ -265,17 +268,16 @@ def test_torchrun_trains_adapters_under_zero_3_and_exports_them_merged(tiny_enco
 
     And nothing is compiled for it: a machine need not have a compiler.
     """
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    job = tmp_path / "job.json"
-    for folder, stage in ((alone, 0), (together, 3)):
+
+    def adapted(folder, stage):
         folder.mkdir()
         write_run(folder)
-        plain = make_job(folder, tiny_encoder, epochs=1, loss="lambdaloss", matryoshka=(8, 16), zero_stage=stage)
-        adapted = replace(plain, student=plain.student.model_copy(update={"lora": LoraSettings(rank=4)}))
-        if folder == alone:
-            reference = on_ranks(train_rank, 1, adapted.to_json())[0]
-        else:
-            job.write_text(adapted.to_json())
+        job = make_job(folder, tiny_encoder, epochs=1, loss="lambdaloss", matryoshka=(8, 16), zero_stage=stage)
+        return replace(job, student=job.student.model_copy(update={"lora": LoraSettings(rank=4)})).to_json()
+
+    (reference,) = on_ranks(train_rank, 1, adapted(tmp_path / "alone", 0))
+    together, job = tmp_path / "together", tmp_path / "job.json"
+    job.write_text(adapted(together, 3))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
               f"--master-port={free_port()}", "-m", "distill.ranks", str(job)]  # fmt: skip
     compiled = tmp_path / "compiled"

@@ -1,0 +1,26 @@
+"""Stages of numbers, and what their tables hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cluster.run import Run
+from cluster.settings import PoolSettings
+from cluster.stage import Stage
+from cluster.tables import Table
+from tests.cluster.workers import NUMBERS, Count, shards
+
+MakeRun = Callable[..., Run]
+
+
+def numbers(
+    rows: int = 100, each: int = 10, worker: type = Count, path: str = "numbers", pool: PoolSettings | None = None,
+    fingerprint: dict[str, Any] | None = None, **arguments: Any,
+) -> Stage:  # fmt: skip
+    planned = shards(rows, each)
+    return Stage("numbers", NUMBERS, path, worker, arguments, planned, fingerprint or {"v": 1}, pool or PoolSettings())
+
+
+def values(table: Table) -> list[int]:
+    return table.read()["value"].to_pylist()
