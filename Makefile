@@ -12,6 +12,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 PINS := -c requirements/constraints.txt
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters lint bench chaos
 .DELETE_ON_ERROR:
@@ -35,10 +36,10 @@ demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(TWO)
 
 test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest -m cluster
+	@$(BIN)/python -m pytest $(TWO) -m cluster
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .

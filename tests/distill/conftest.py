@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from distill.settings import EncoderSettings, StudentSettings
 from tests.distill.students import save_modernbert, save_qwen3, save_roberta
 from tests.distill.tables import write_log, write_passages, write_queries
 
-POOL = PoolSettings(workers=2)
+POOL = PoolSettings(workers=1)  # importing what embeds takes it longer than a hundred passages
 SAVED: dict[str, Callable[[Path], str]] = {"modernbert": save_modernbert, "qwen3": save_qwen3, "roberta": save_roberta}
 
 
@@ -32,14 +33,36 @@ class Retrieved(NamedTuple):
     encoder: EncoderSettings
 
 
-@pytest.fixture(scope="module")
-def retrieved(tiny_encoder: str, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrieved]:
+def open_run(folder: Path) -> Run:
     settings = ClusterSettings(cpus=2, io_pool=POOL, wait_timeout_s=60.0, shard_timeout_s=120.0)
-    with Run(str(tmp_path_factory.mktemp("retrieved")), settings, progress=Progress(quiet=True)) as run:
-        encoder = EncoderSettings(model=tiny_encoder, dtype="float32")
-        passages, queries = write_passages(run), [write_queries(run), write_log(run)]
-        vectors = embeddings.build(run, "tiny", encoder, POOL, passages, queries)
-        yield Retrieved(run, passages, queries, vectors, encoder)
+    return Run(str(folder), settings, progress=Progress(quiet=True))
+
+
+def embed(run: Run, model: str) -> Retrieved:
+    """Embeds all texts of a run, unless that is done."""
+    encoder = EncoderSettings(model=model, dtype="float32")
+    passages, queries = run.table("passages"), [run.table("queries"), run.table("query_log")]
+    return Retrieved(run, passages, queries, embeddings.build(run, "tiny", encoder, POOL, passages, queries), encoder)
+
+
+@pytest.fixture(scope="session")
+def embedded(tiny_encoder: str, local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run whose texts are embedded; for reading only."""
+    folder = tmp_path_factory.mktemp("embedded")
+    with open_run(folder) as run:
+        for write in (write_passages, write_queries, write_log):
+            write(run)
+        embed(run, tiny_encoder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def retrieved(embedded: Path, tiny_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrieved]:
+    """The same run in a folder of the module's own."""
+    folder = tmp_path_factory.mktemp("retrieved")
+    shutil.copytree(embedded, folder, dirs_exist_ok=True)
+    with open_run(folder) as run:
+        yield embed(run, tiny_encoder)
 
 
 @pytest.fixture(params=["bert", *SAVED])
