@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from distill.collector import collector_at_rest
 from distill.heap import keep_memory
 from distill.settings import TrainingSettings
 
@@ -101,7 +102,8 @@ def start_engine(student: Student, training: TrainingSettings, world_size: int) 
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if student.device.startswith("cuda") else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    import deepspeed
+    with collector_at_rest():
+        import deepspeed
 
     if student.device == "cpu":
         # an all-reduce for inference, that training never calls and DeepSpeed would have compiled here
