@@ -1,7 +1,8 @@
-"""What runs here: the pinned versions of the package metadata beside the installed ones."""
+"""What runs here: the pinned versions of the package metadata beside the installed ones, and on how many cores."""
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from importlib import metadata
@@ -57,3 +58,8 @@ def versions() -> dict[str, str]:
     named = {package.name: package.installed for package in known_good("cpu") + known_good("gpu")}
     named |= {name: installed_version(name) for name in ENGINES}
     return found | {name: version for name, version in sorted(named.items()) if version}
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

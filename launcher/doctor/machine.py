@@ -14,7 +14,7 @@ import psutil
 
 from launcher.doctor.finding import Finding, Level
 from launcher.doctor.hub import hub
-from launcher.environment import ENGINES, installed_version, known_good
+from launcher.environment import ENGINES, cores, installed_version, known_good
 
 GIB = 2**30
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -123,9 +123,8 @@ def _devices() -> Iterator[Finding]:
     ]
     fast = able.get("amx_bf16") or able.get("avx512_bf16")
     dtype = "bfloat16 is fast here" if fast else "float32 is fastest here"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    level: Level = "ok" if cores >= 2 else "warning"
-    yield Finding(level, "CPU", f"{cores} cores, {', '.join(kinds) or 'no vector units known'}: {dtype}")
+    level: Level = "ok" if cores() >= 2 else "warning"
+    yield Finding(level, "CPU", f"{cores()} cores, {', '.join(kinds) or 'no vector units known'}: {dtype}")
 
 
 def _memory() -> Finding:

@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 import statistics
+import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -35,30 +36,31 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
     """
     from launcher import pipeline
 
-    small = excerpt(recipe)
-    folder = Path(small.workdir)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with suppress(InputError):  # so few queries that the filters leave none: the stages before are measured
-            pipeline.execute(small, "training")
-        tables = status(Storage(small.workdir))
-        per_query = _training_seconds(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    found = [
-        _trained(step, per_query, recipe) if step.stage == "training" else _worked(step, tables) for step in plan.steps
-    ]
-    known = [new or old for new, old in zip(found, plan.hours, strict=True)]
-    return replace(plan, hours=known)
-
-
-def excerpt(recipe: Recipe) -> Recipe:
-    """The recipe for one shard of each stage; beside its workdir, so that every node sees it."""
     if "://" in recipe.workdir:
         raise InputError(
             f"--calibrate: training from '{recipe.workdir}' needs a folder that every node can write to; name one with "
             "--set workdir=…"
         )
+    beside = Path(recipe.workdir).expanduser().absolute()  # so that every node sees it
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{beside.name}-calibration-", dir=beside.parent))
+    small = excerpt(recipe, str(folder))
+    try:
+        with suppress(InputError):  # so few queries that the filters leave none: the stages before are measured
+            pipeline.execute(small, "training")
+        tables = status(Storage(small.workdir))
+        per_query, ranks = _training_seconds(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = [
+        _trained(step, per_query, ranks) if step.stage == "training" else _worked(step, tables) for step in plan.steps
+    ]
+    known = [new or old for new, old in zip(found, plan.hours, strict=True)]
+    return replace(plan, hours=known)
+
+
+def excerpt(recipe: Recipe, workdir: str) -> Recipe:
+    """The recipe for one shard of each stage, in a workdir of its own."""
     rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
     each = len(recipe.generation.query_types) * recipe.generation.samples
     most = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
@@ -69,7 +71,7 @@ def excerpt(recipe: Recipe) -> Recipe:
     }
     return recipe.model_copy(
         update={
-            "workdir": f"{str(Path(recipe.workdir).expanduser()).rstrip('/')}-calibration",
+            "workdir": workdir,
             "corpus": recipe.corpus.model_copy(update=corpus),
             "training": recipe.training.model_copy(update={"max_steps": STEPS, "evaluate_every": STEPS}),
             "evaluation": recipe.evaluation.model_copy(update={"dataset": None}),
@@ -77,21 +79,21 @@ def excerpt(recipe: Recipe) -> Recipe:
     )
 
 
-def _training_seconds(folder: Path) -> float | None:
-    """Seconds of one query of a step."""
+def _training_seconds(folder: Path) -> tuple[float | None, int]:
+    """Seconds of one query of a step, and how many ranks it took them."""
     try:
         lines = (folder / "training" / "metrics.jsonl").read_text().splitlines()
+        ranks = json.loads((folder / "training" / "record.json").read_text())["world_size"]
     except OSError:
-        return None
+        return None, 1
     rates = [one["queries_per_s"] for line in lines if "queries_per_s" in (one := json.loads(line))]
-    return 1 / statistics.median(rates[1:] or rates) if rates else None
+    return (1 / statistics.median(rates[1:] or rates) if rates else None), ranks
 
 
-def _trained(step: Step, per_query: float | None, recipe: Recipe) -> Hours | None:
+def _trained(step: Step, per_query: float | None, ranks: int) -> Hours | None:
     if per_query is None:
         return None
-    devices = (recipe.training.ranks or 1) if recipe.training.gpus_per_rank else 1
-    taken = step.units * per_query * devices / 3600
+    taken = step.units * per_query * step.devices * (ranks if step.on_gpu else 1) / 3600
     return Hours(taken, taken)
 
 
@@ -102,5 +104,5 @@ def _worked(step: Step, tables: list[dict[str, Any]]) -> Hours | None:
     if not units:
         return None
     by_token = step.stage != "queries" and step.tokens and tokens
-    taken = seconds * (step.tokens / tokens if by_token else step.units / units) / 3600
+    taken = seconds * step.devices * (step.tokens / tokens if by_token else step.units / units) / 3600
     return Hours(taken, taken)

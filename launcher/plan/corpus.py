@@ -24,6 +24,7 @@ class Sample:
         characters: mean of title and text.
         with_tokenizer: whether the student's own tokenizer counted.
         texts: (title, text) of the sampled passages.
+        logged: lines of the query log.
     """
 
     records: int
@@ -31,6 +32,7 @@ class Sample:
     characters: float
     with_tokenizer: bool
     texts: tuple[tuple[str, str], ...] = ()
+    logged: int = 0
 
 
 def look_at(recipe: Recipe) -> Sample:
@@ -55,12 +57,20 @@ def look_at(recipe: Recipe) -> Sample:
     joined = [f"{title} {text}".strip() for title, text in texts]
     tokens = sum(min(most, count(text[: 16 * most])) for text in joined) / len(joined)
     characters = sum(map(len, joined)) / len(joined)
-    return Sample(sum(shard.rows for shard in shards), tokens, characters, with_tokenizer, tuple(texts))
+    records = sum(shard.rows for shard in shards)
+    return Sample(records, tokens, characters, with_tokenizer, tuple(texts), _lines(recipe.corpus.query_log))
 
 
-def token_counter(model: str) -> tuple[Callable[[str], float], bool]:
+def _lines(path: str | None) -> int:
+    if path is None:
+        return 0
+    with Path(path).open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def token_counter(model: str | None) -> tuple[Callable[[str], float], bool]:
     """Tokens of a text by a model's tokenizer; an estimate where that is not on this machine, and which of the two."""
-    file = tokenizer_file(model)
+    file = tokenizer_file(model) if model else None
     if file is None:
         return lambda text: len(text) / CHARACTERS_PER_TOKEN + 2, False
     from tokenizers import Tokenizer

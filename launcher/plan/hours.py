@@ -41,10 +41,9 @@ def hours(recipe: Recipe, sample: Sample, steps: list[Step], device: Device, cpu
 
 
 def _hours(recipe: Recipe, sample: Sample, step: Step, device: Device, cpu: Device) -> Hours | None:
-    if not step.tokens:
+    if not step.model:
         return Hours(0.0, 0.0)
-    name, gpus = _model_of(recipe, step)
-    found, where = model(name), device if gpus else cpu
+    found, where = model(step.model), device if step.on_gpu else cpu
     if found is None:
         return None
     if step.stage == "queries":
@@ -55,19 +54,6 @@ def _hours(recipe: Recipe, sample: Sample, step: Step, device: Device, cpu: Devi
         flops = found.forward_flops(step.tokens, step.length)
         seconds = [flops / (where.flops * share) for share in UTILISATION]
     return Hours(seconds[0] / 3600, seconds[1] / 3600)
-
-
-def _model_of(recipe: Recipe, step: Step) -> tuple[str, float]:
-    """Model of a step, and GPUs of its worker."""
-    name = step.table.partition("/")[2]
-    if step.stage == "queries":
-        generation = recipe.generation
-        return str(generation.model), generation.pool.gpus or (generation.tensor_parallel > 1)
-    if step.stage == "embeddings":
-        return recipe.dense_retrievers()[name].model, recipe.retrieval.retrievers[name].pool.gpus
-    if step.stage == "scores":
-        return str(recipe.teachers[name].model), recipe.teachers[name].pool.gpus
-    return recipe.student.model, recipe.training.gpus_per_rank
 
 
 def _writing(recipe: Recipe, step: Step, found: Model, device: Device, worst: int) -> float:

@@ -15,10 +15,11 @@ from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
+from launcher.environment import cores
 from launcher.plan.corpus import CHARACTERS_PER_TOKEN, Sample
 from launcher.plan.devices import GIB, Device
 from launcher.plan.models import Model, model
-from launcher.plan.work import global_batch
+from launcher.plan.work import global_batch, own_encoder
 from launcher.recipe import Recipe
 
 KEPT = 34  # bytes a token and dimension that each layer keeps for backward
@@ -97,6 +98,9 @@ def _needs(recipe: Recipe, sample: Sample, device: Device) -> Iterator[Need]:
             found = model(str(teacher.model))
             parts = _cross_encoder(found, teacher)
             yield _need(f"scores ({name})", str(teacher.model), found, parts, device, teacher.pool)
+        elif own := own_encoder(recipe, teacher):
+            found = model(own.model)
+            yield _need(f"scores ({name})", own.model, found, _encoder(found, own), device, teacher.pool)
     training, found = recipe.training, model(recipe.student.model)
     pool = PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
     yield _need("training", recipe.student.model, found, _training(recipe, sample, found), device, pool)
@@ -145,8 +149,8 @@ def _need(
         parts = {**parts, "runtime": RUNTIME}
         limit = device.memory * min(1.0, pool.gpus) if device.is_gpu else 0.0
     else:
-        cores = psutil.cpu_count() or 1
-        at_once = pool.workers or max(1, int(cores / pool.cpus) if pool.cpus else 1)
+        room = max(1, int(cores() / pool.cpus)) if pool.cpus else pool.workers or 1
+        at_once = min(pool.workers or room, room)  # the others are on other nodes
         limit = float(psutil.virtual_memory().total) / at_once
     return Need(stage, name, parts, limit, unknown=unknown)
 
@@ -183,6 +187,9 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield change, recipe.model_copy(update={"retrieval": retrieval})
     elif stage.startswith("scores"):
         teacher = recipe.teachers[name]
+        if own := own_encoder(recipe, teacher):
+            yield from _smaller_batches(recipe, name, teacher, own)
+            return
         size = teacher.batch_size // 2
         while size:
             fewer = {**recipe.teachers, name: teacher.model_copy(update={"batch_size": size})}
@@ -190,6 +197,16 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             size //= 2
     else:
         yield from _training_changes(recipe)
+
+
+def _smaller_batches(
+    recipe: Recipe, name: str, teacher: TeacherSettings, encoder: EncoderSettings
+) -> Iterator[tuple[str, Recipe]]:
+    for divisor in (2, 4, 8, 16):
+        smaller = encoder.model_copy(update={"batch_tokens": encoder.batch_tokens // divisor})
+        changed = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
+        field = f"teachers.{name}.encoder" if teacher.encoder else "student"
+        yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": changed})
 
 
 def _training_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:

@@ -38,7 +38,8 @@ class PromptTokens:
 
 def prompt_tokens(generation: GenerationSettings, sample: Sample) -> PromptTokens:
     """Measures prompts of some sampled passages; those of a chat are counted without the template around them."""
-    count, with_tokenizer = token_counter(str(generation.model))
+    # what a server calls its model is no name of the hub
+    count, with_tokenizer = token_counter(generation.model if generation.engine == "vllm" else None)
     prompter = Prompter(generation)
     whole, computed = [], []
     for number, (title, text) in enumerate(sample.texts[:PASSAGES]):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.run import Run
+from launcher.environment import cores
 from launcher.recipe import Recipe
 
 PLANNED = "planned.json"
@@ -52,13 +53,16 @@ class Planning:
 
 
 def _plan(recipe: Recipe) -> dict[str, Any]:
+    import torch
+
     from launcher.plan.show import make_plan
 
+    torch.set_num_threads(cores())  # Ray leaves a task without cores one: no measure of a machine
     return make_plan(recipe).record()
 
 
 def compare(
-    planned: Mapping[str, Any], tables: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]
+    planned: Mapping[str, Any], tables: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], ranks: int
 ) -> list[dict[str, Any]]:
     """One row for each step of the plan that the run has begun.
 
@@ -66,10 +70,11 @@ def compare(
         planned: content of planned.json.
         tables: of `cluster.watch.status.status`.
         steps: lines of training/metrics.jsonl that tell a step; of a step that was done again the later one counts.
+        ranks: of the training.
 
     Returns:
         Rows of {"step", "work", "units", "tokens", "hours"}, each of the last three a pair: planned, done. Hours are of
-        work, summed over workers (of training: as it took); planned ones are (low, high) or None.
+        one GPU, or of all of this machine's cores; planned ones are (low, high) or None.
     """
     rows, trained = [], {step["step"]: step for step in steps}.values()
     for step in planned.get("steps", []):
@@ -78,7 +83,9 @@ def compare(
         if step["stage"] == "training":
             units = sum(one["queries"] for one in trained)
             seconds = sum(one["queries"] / one["queries_per_s"] for one in trained)
+            seconds *= ranks if step.get("on_gpu") else 1
             tokens = round(sum(one["tokens_per_s"] * one["queries"] / one["queries_per_s"] for one in trained))
+        seconds *= step.get("devices", 1.0)  # a plan of an older version names none
         if units:
             rows.append({
                 "step": step["table"], "work": step["work"], "units": (step["units"], units),

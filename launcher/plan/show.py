@@ -9,7 +9,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Grid
+from rich.text import Text
 
+from cluster.disclosure import disclose
 from cluster.errors import InputError
 from cluster.storage import Storage
 from cluster.watch.status import status
@@ -89,7 +91,7 @@ def print_plan(
     _print_cost(plan, gpus, price, console)
     done = finished(recipe)
     if done:
-        console.print(f"\nDone already in {recipe.workdir}: {', '.join(done)}", markup=False)
+        console.print(_plain(f"Done already in {recipe.workdir}: {', '.join(done)}"))
     refuse_what_does_not_fit(plan)
 
 
@@ -113,13 +115,13 @@ def refuse_what_does_not_fit(plan: Plan) -> None:
 def _print_work(plan: Plan, console: Console) -> None:
     grid = _grid("stage", "work", right=("units", "shards", "tokens", "disk"))
     for step in plan.steps:
-        disk = f"{step.megabytes:,.1f} MB"
         shards = f"{step.shards:,}" if step.shards else ""
-        grid.add_row(step.stage, step.work, f"{step.units:,}", shards, _short(step.tokens), disk)
+        cells = (step.stage, step.work, f"{step.units:,}", shards, _short(step.tokens), f"{step.megabytes:,.1f} MB")
+        grid.add_row(*map(_plain, cells))
     console.print(grid)
     for step in plan.steps:
         for note in step.notes:
-            console.print(f"{step.table}: {note}", markup=False)
+            console.print(_plain(f"{step.table}: {note}"))
     total = sum(step.megabytes for step in plan.steps)
     console.print(f"At most; filters remove queries on the way. Disk in all: {total:,.0f} MB")
 
@@ -127,37 +129,55 @@ def _print_work(plan: Plan, console: Console) -> None:
 def _print_memory(plan: Plan, console: Console) -> None:
     grid = _grid("memory", "model", right=("needs", "has"), last="of which")
     for need in plan.needs:
-        name = need.stage
+        name, model = _plain(need.stage), _plain(need.model)
         if not need.parts:
-            grid.add_row(name, need.model, "?", "", need.unknown)
+            grid.add_row(name, model, "?", "", need.unknown)
             continue
         parts = ", ".join(f"{part} {_gb(size)}" for part, size in need.parts.items() if size >= 5e7)
-        has = _gb(need.limit) if need.fits else f"[red]{_gb(need.limit)}[/]"
-        grid.add_row(name, need.model, _gb(need.bytes), has, parts + (f" ({need.unknown})" if need.unknown else ""))
+        has = Text(_gb(need.limit), "" if need.fits else "red")
+        grid.add_row(name, model, _gb(need.bytes), has, parts + (f" ({need.unknown})" if need.unknown else ""))
     console.print()
     console.print(grid)
 
 
 def _print_cost(plan: Plan, gpus: int, price: float | None, console: Console) -> None:
-    name = plan.gpu.name if plan.gpu else plan.cpu.name
-    known = [each for each in plan.hours if each]
-    total = sum(known, Hours(0.0, 0.0))
     grid = _grid("time", right=("at best", "at worst"))
     for step, each in zip(plan.steps, plan.hours, strict=True):
+        name = _plain(f"{step.stage} ({step.work})")
         if each is None:
-            grid.add_row(f"{step.stage} ({step.work})", "?", "?")
+            grid.add_row(name, "?", "?")
         elif each.high:
-            grid.add_row(f"{step.stage} ({step.work})", _time(each.low), _time(each.high))
+            grid.add_row(name, _time(each.low), _time(each.high))
     console.print()
     console.print(grid)
-    unit = f"hours of one {name}" if plan.gpu else f"on {name}"
-    console.print(
-        f"In all {_time(total.low)} to {_time(total.high)} {unit}; loading and the stages without models apart."
-    )
-    if plan.gpu and gpus > 1:
-        console.print(f"On {gpus} of them: {_time(total.low / gpus)} to {_time(total.high / gpus)}.")
-    if plan.gpu and price is not None:
-        console.print(f"At {price:g} an hour: {total.low * price:,.2f} to {total.high * price:,.2f}.")
+    on_gpu, on_cpu = total_hours(plan)
+    timed = any(each and each.high and not step.model for step, each in zip(plan.steps, plan.hours, strict=True))
+    apart = "loading apart" if timed else "loading and the stages without models apart"
+    if plan.gpu:
+        console.print(f"In all {_time(on_gpu.low)} to {_time(on_gpu.high)} of one {plan.gpu.name}; {apart}.")
+        if gpus > 1:
+            console.print(f"On {gpus} of them: {_time(on_gpu.low / gpus)} to {_time(on_gpu.high / gpus)}.")
+        if price is not None:
+            console.print(f"At {price:g} an hour: {on_gpu.low * price:,.2f} to {on_gpu.high * price:,.2f}.")
+        if on_cpu.high:
+            console.print(f"Beside that, {_time(on_cpu.low)} to {_time(on_cpu.high)} on {plan.cpu.name}.")
+    else:
+        console.print(f"In all {_time(on_cpu.low)} to {_time(on_cpu.high)} on {plan.cpu.name}; {apart}.")
+    if unknown := [step.table for step, each in zip(plan.steps, plan.hours, strict=True) if each is None]:
+        console.print(_plain(f"Not counted, since nothing here tells how large the model is: {', '.join(unknown)}."))
+
+
+def total_hours(plan: Plan) -> tuple[Hours, Hours]:
+    """Of all steps that are known: those on GPUs, and those on CPUs."""
+    sums = {True: Hours(0.0, 0.0), False: Hours(0.0, 0.0)}
+    for step, each in zip(plan.steps, plan.hours, strict=True):
+        sums[step.on_gpu] += each or Hours(0.0, 0.0)
+    return sums[True], sums[False]
+
+
+def _plain(text: str) -> Text:
+    """A recipe's own words: square brackets are no markup, and control characters are written out."""
+    return Text(disclose(text))
 
 
 def _grid(*left: str, right: Iterable[str] = (), last: str = "") -> Grid:

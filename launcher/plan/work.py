@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from distill.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD
+from cluster.settings import PoolSettings
+from distill.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.scaling import unique_passages
+from distill.settings import EncoderSettings, TeacherSettings
+from generation.queries import place
+from launcher.environment import cores
 from launcher.plan.corpus import Sample, token_counter
 from launcher.plan.models import model
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
 
 QUERY_TOKENS = 14  # of a synthetic query, special tokens included
+QUERY_MB = 1e-4  # of a query on the disk
 BYTES_PER_CANDIDATE = 30  # id, row number and score, before compression
 FLOAT = 4  # bytes
 
@@ -27,10 +33,13 @@ class Step:
         work: who does it, in a few words.
         units: what its shards are cut from: passages, queries, or queries of all steps of training.
         shards: of its table; 0 for training.
+        megabytes: that stay on the disk.
+        model: through which its tokens go on this cluster; empty: none, or a server's.
         tokens: that go through a model.
         length: mean tokens of a text that goes through it at once.
-        megabytes: that stay on the disk.
         written: of `tokens`, those that a language model writes one by one, at most.
+        on_gpu: whether its workers hold GPUs.
+        devices: that one worker holds: GPUs, or a share of this machine's cores. Ranks on CPUs share all of them.
         notes: what else a person wants to know.
     """
 
@@ -39,10 +48,13 @@ class Step:
     work: str
     units: int
     shards: int
-    tokens: float
-    length: float
     megabytes: float
+    model: str = ""
+    tokens: float = 0.0
+    length: float = 0.0
     written: float = 0.0
+    on_gpu: bool = False
+    devices: float = 1.0
     notes: tuple[str, ...] = ()
 
 
@@ -66,47 +78,103 @@ def synthetic_queries(recipe: Recipe, sample: Sample) -> int:
     return sources(recipe, sample) * len(recipe.generation.query_types) * recipe.generation.samples
 
 
+def all_queries(recipe: Recipe, sample: Sample) -> int:
+    """Synthetic ones and those of the log."""
+    return synthetic_queries(recipe, sample) + sample.logged
+
+
 def estimate(recipe: Recipe, sample: Sample) -> list[Step]:
     """Upper bounds of every stage's work, in the order of the stages."""
+    return [_placed(step, recipe) for step in _steps(recipe, sample)]
+
+
+def _steps(recipe: Recipe, sample: Sample) -> Iterator[Step]:
     corpus, retrieval = recipe.corpus, recipe.retrieval
-    records, queries = sample.records, synthetic_queries(recipe, sample)
+    records, queries = sample.records, all_queries(recipe, sample)
     per_query = min(records, retrieval.depth)
     text_mb = records * sample.characters / 1e6
-    shards = math.ceil(records / corpus.rows_per_shard)
-    steps = [Step("corpus", "passages", corpus.path, records, shards, 0, 0, 2 * text_mb), _queries(recipe, sample)]
+    yield Step("corpus", "passages", corpus.path, records, math.ceil(records / corpus.rows_per_shard), 2 * text_mb)
+    if sample.logged:
+        shards = math.ceil(sample.logged / corpus.rows_per_shard)
+        yield Step("queries", "query_log", "the query log", sample.logged, shards, sample.logged * QUERY_MB)
+    yield _queries(recipe, sample)
     for name, encoder in recipe.dense_retrievers().items():
-        tokens = records * sample.tokens + queries * QUERY_TOKENS
-        known = model(encoder.model)
-        size = (records + queries) * (known.hidden if known else 768) * FLOAT / 1e6
-        shards = math.ceil(records / PASSAGES_PER_SHARD) + math.ceil(queries / QUERIES_PER_SHARD)
-        table, work = f"embeddings/{name}", f"{name}: {encoder.model}"
-        steps.append(Step("embeddings", table, work, records + queries, shards, tokens, sample.tokens, size))
+        yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     size = queries * per_query * BYTES_PER_CANDIDATE / 1e6
     shards = math.ceil(queries / retrieval.rows_per_shard)
-    work = " + ".join(retrieval.retrievers)
-    steps.append(Step("candidates", "candidates", work, queries, shards, 0, 0, size))
+    yield Step("candidates", "candidates", " + ".join(retrieval.retrievers), queries, shards, size)
     for name, teacher in recipe.teachers.items():
-        pairs, pair = queries * per_query, 0.0
-        notes: tuple[str, ...] = ()
+        table, shards = f"scores/{name}", math.ceil(queries / teacher.rows_per_shard)
+        step = Step("scores", table, f"{name}: {teacher.model or teacher.kind}", queries, shards, size)
+        own = own_encoder(recipe, teacher)
         if teacher.kind == "cross_encoder":
-            count, _ = token_counter(str(teacher.model))
-            shown = [count(f"{title} {text}"[: 16 * teacher.max_tokens]) for title, text in sample.texts]
-            pair = sum(min(teacher.max_tokens, each + QUERY_TOKENS) for each in shown) / max(1, len(shown))
+            pairs, pair = queries * per_query, _pair_tokens(teacher, sample)
             notes = (f"{pairs:,} pairs of {pair:,.0f} tokens",)
-        shards, work = math.ceil(queries / teacher.rows_per_shard), f"{name}: {teacher.model or teacher.kind}"
-        steps.append(
-            Step("scores", f"scores/{name}", work, queries, shards, pairs * pair, pair, size, 0.0, notes)
-        )  # fmt: skip
+            step = replace(step, model=str(teacher.model), tokens=pairs * pair, length=pair, notes=notes)
+        elif own:
+            yield _embeddings("scores", f"{table}-vectors", name, own, sample, queries)
+        yield step
     length = recipe.lists.length
     shards = math.ceil(queries / recipe.lists.rows_per_shard)
-    steps.append(Step("lists", "lists", f"the best {length}", queries, shards, 0, 0, queries * length * 12 / 1e6))
-    steps.append(_training(recipe, sample))
-    return steps
+    yield Step("lists", "lists", f"the best {length}", queries, shards, queries * length * 12 / 1e6)
+    yield _training(recipe, sample)
+
+
+def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | None:
+    """The encoder of a bi-encoder that no retriever has, so that all texts go through it for this teacher alone."""
+    if teacher.kind != "bi_encoder":
+        return None
+    encoder = teacher.encoder or recipe.student_encoder()
+    there = any(identity(each) == identity(encoder) for each in recipe.dense_retrievers().values())
+    return None if there else encoder
+
+
+def pool_of(recipe: Recipe, step: Step) -> PoolSettings:
+    """The pool that a step runs in."""
+    name = step.table.partition("/")[2]
+    if step.table == "queries":
+        return place(recipe.generation)
+    if step.stage == "embeddings":
+        return recipe.retrieval.retrievers[name].pool
+    if step.stage == "scores":
+        teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
+        products = teacher.kind == "bi_encoder" and not step.model  # of vectors that are there
+        return recipe.cluster.io_pool if products else teacher.pool
+    if step.stage == "training":
+        training = recipe.training
+        return PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
+    return recipe.cluster.io_pool
+
+
+def _placed(step: Step, recipe: Recipe) -> Step:
+    """The step with what a worker of it holds."""
+    pool = pool_of(recipe, step)
+    if pool.gpus:
+        return replace(step, on_gpu=True, devices=pool.gpus)
+    share = (pool.cpus or 1) / cores()
+    return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
+
+
+def _embeddings(stage: str, table: str, name: str, encoder: EncoderSettings, sample: Sample, queries: int) -> Step:
+    """All passages and all queries through an encoder."""
+    texts, known = sample.records + queries, model(encoder.model)
+    shards = math.ceil(sample.records / PASSAGES_PER_SHARD) + math.ceil(queries / QUERIES_PER_SHARD)
+    return Step(
+        stage, table, f"{name}: {encoder.model}", texts, shards, texts * (known.hidden if known else 768) * FLOAT / 1e6,
+        encoder.model, sample.records * sample.tokens + queries * QUERY_TOKENS, sample.tokens,
+    )  # fmt: skip
+
+
+def _pair_tokens(teacher: TeacherSettings, sample: Sample) -> float:
+    """Mean tokens of a query and a passage together, by the teacher's own tokenizer."""
+    count, _ = token_counter(teacher.model)
+    shown = [count(f"{title} {text}"[: 16 * teacher.max_tokens]) for title, text in sample.texts]
+    return sum(min(teacher.max_tokens, each + QUERY_TOKENS) for each in shown) / max(1, len(shown))
 
 
 def global_batch(recipe: Recipe, sample: Sample) -> Batch:
     """Of training, if no filter takes a query; the passages of a step that differ are encoded once each."""
-    training, queries = recipe.training, synthetic_queries(recipe, sample)
+    training, queries = recipe.training, all_queries(recipe, sample)
     per_step = min(training.queries_per_step, queries)
     lists = max(1, int(queries * (1 - recipe.lists.dev_fraction)))
     steps = max(1, lists // training.queries_per_step) * training.epochs
@@ -118,32 +186,33 @@ def global_batch(recipe: Recipe, sample: Sample) -> Batch:
 def _queries(recipe: Recipe, sample: Sample) -> Step:
     generation, queries = recipe.generation, synthetic_queries(recipe, sample)
     shards = math.ceil(sources(recipe, sample) / generation.rows_per_shard)
-    size = queries * 1e-4
+    step = Step("queries", "queries", str(generation.model or generation.engine), queries, shards, queries * QUERY_MB)
     if generation.engine == "extractive":
-        return Step("queries", "queries", "extractive", queries, shards, 0, 0, size)
+        return step
     prompts, written = prompt_tokens(generation, sample), float(queries * generation.max_tokens)
+    on_server = generation.engine == "openai"
     notes = (
         f"prompts of {prompts.whole:,.0f} tokens, {prompts.computed:,.0f} of them new after prefix reuse "
         f"({prompts.prefixes:,} prefixes)",
-        f"at most {generation.max_tokens} tokens written for each",
+        f"at most {generation.max_tokens} tokens written for each" + (", in the server's time" if on_server else ""),
     )
-    return Step(
-        "queries", "queries", str(generation.model), queries, shards, queries * prompts.computed + written,
-        prompts.whole, size, written, notes,
+    return replace(
+        step, model="" if on_server else str(generation.model), tokens=queries * prompts.computed + written,
+        length=prompts.whole, written=written, notes=notes,
     )  # fmt: skip
 
 
 def _training(recipe: Recipe, sample: Sample) -> Step:
     batch, known = global_batch(recipe, sample), model(recipe.student.model)
-    tokens = batch.steps * (batch.passages * sample.tokens + batch.queries * QUERY_TOKENS)
-    work = f"at most {batch.steps:,} steps of {batch.queries:,} queries"
     notes = (
         f"{batch.passages:,.0f} unique passages a step, each listed {batch.repeats:.1f} times"
         + (" (fewer by topic)" if recipe.training.topic_queries > 1 else ""),
     )
     # the model, and per checkpoint weights and two moments
     weights = (known.parameters if known else 110e6) * FLOAT / 1e6
-    size = weights * (1 + 3 * (recipe.training.keep_checkpoints + 1))
     return Step(
-        "training", "training", work, batch.steps * batch.queries, 0, tokens, sample.tokens, size, 0.0, notes
+        "training", "training", f"at most {batch.steps:,} steps of {batch.queries:,} queries",
+        batch.steps * batch.queries, 0, weights * (1 + 3 * (recipe.training.keep_checkpoints + 1)),
+        recipe.student.model, batch.steps * (batch.passages * sample.tokens + batch.queries * QUERY_TOKENS),
+        sample.tokens, notes=notes,
     )  # fmt: skip

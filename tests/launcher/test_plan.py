@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import pytest
+from rich.console import Console
 
 from cluster.errors import InputError
+from cluster.settings import PoolSettings
+from distill.settings import EncoderSettings
 from launcher.plan.corpus import Sample, look_at
-from launcher.plan.devices import GPUS
-from launcher.plan.hours import hours
+from launcher.plan.devices import GPUS, Device
+from launcher.plan.hours import Hours, hours
 from launcher.plan.memory import needs
 from launcher.plan.models import model
 from launcher.plan.prompts import prompt_tokens
-from launcher.plan.show import make_plan, refuse_what_does_not_fit
-from launcher.plan.work import estimate
+from launcher.plan.reality import compare
+from launcher.plan.show import Plan, make_plan, print_plan, refuse_what_does_not_fit, total_hours
+from launcher.plan.work import Step, estimate
 from launcher.recipe import Recipe, load_recipe
 from tests.pipeline import listwise, recipe_text
+
+CPU = Device("a CPU", 1e11, 1e11, 1e10, is_gpu=False)
 
 
 def save_llama(folder: Path, **config: int) -> str:
@@ -156,6 +165,82 @@ def test_hours_of_writing_are_bound_by_reading_the_weights(recipe: Recipe, eight
         assert reading + writing < seconds * 3600 < 1.3 * (reading + writing)
 
 
+def steps_of(recipe: Recipe) -> dict[str, Step]:
+    return {step.table: step for step in estimate(recipe, look_at(recipe))}
+
+
+def test_a_teacher_with_an_encoder_of_its_own_embeds_all_texts_again(recipe: Recipe, tiny_encoder: str) -> None:
+    before = steps_of(recipe)
+    assert "scores/encoder-vectors" not in before, "the student's vectors are there"
+    own = EncoderSettings(model=tiny_encoder, max_passage_tokens=64)
+    teacher = recipe.teachers["encoder"].model_copy(update={"encoder": own, "pool": PoolSettings(gpus=1)})
+    changed = recipe.model_copy(update={"teachers": recipe.teachers | {"encoder": teacher}})
+    step, like = steps_of(changed)["scores/encoder-vectors"], before["embeddings/student"]
+    assert (step.units, step.tokens, step.model) == (like.units, like.tokens, tiny_encoder)
+    assert (step.on_gpu, step.devices, like.on_gpu) == (True, 1.0, False)
+    assert [need.stage for need in needs(changed, look_at(changed), GPUS["h100"])] == [
+        "embeddings (student)", "scores (encoder)", "training",
+    ]  # fmt: skip
+
+
+def test_queries_of_the_log_are_counted_wherever_they_cost(recipe: Recipe, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"_id": str(number), "text": "herring"}) + "\n" for number in range(30)))
+    corpus = recipe.corpus.model_copy(update={"query_log": str(log)})
+    before, after = steps_of(recipe), steps_of(recipe.model_copy(update={"corpus": corpus}))
+    assert after["query_log"].units == 30
+    assert after["queries"] == before["queries"]
+    for table in ("embeddings/student", "candidates", "scores/bm25", "lists"):
+        assert after[table].units == before[table].units + 30, table
+
+
+def test_what_a_server_writes_takes_no_time_here_and_its_models_name_is_no_folder(recipe: Recipe) -> None:
+    generation = recipe.generation.model_copy(update={"engine": "openai", "model": "accounts/some/models/llama-8b"})
+    planned = recipe.model_copy(update={"generation": generation})
+    sample = look_at(planned)
+    steps = estimate(planned, sample)
+    found = dict(zip((step.table for step in steps), hours(planned, sample, steps, GPUS["h100"], CPU), strict=True))
+    assert found["queries"] == Hours(0.0, 0.0)
+    assert steps_of(planned)["queries"].tokens > 0
+    assert found["training"].low > 0
+
+
+def test_hours_on_gpus_are_not_added_to_those_on_cpus_and_what_is_unknown_is_named(recipe: Recipe) -> None:
+    steps = [
+        Step("queries", "queries", "a", 1, 1, 0.0, "a", 1.0, on_gpu=True),
+        Step("embeddings", "embeddings/b", "[b]: b", 1, 1, 0.0, "b", 1.0, on_gpu=True),
+        Step("training", "training", "c", 1, 0, 0.0, "c", 1.0),
+    ]
+    plan = Plan(look_at(recipe), steps, [], [Hours(2.0, 4.0), None, Hours(100.0, 200.0)], GPUS["h100"], CPU)
+    assert total_hours(plan) == (Hours(2.0, 4.0), Hours(100.0, 200.0))
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_plan(recipe, plan, 2, 3.0, console)
+    said = console.export_text()
+    for words in (
+        "In all 2.0 h to 4.0 h of one h100", "On 2 of them: 1.0 h to 2.0 h.", "At 3 an hour: 6.00 to 12.00.",
+        "Beside that, 100.0 h to 200.0 h on a CPU.", "Not counted", "embeddings/b.", "embeddings ([b]: b)",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_ranks_of_a_whole_cluster_do_not_share_the_memory_of_the_machine_that_plans(recipe: Recipe) -> None:
+    many = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 4000})})
+    need = needs(many, look_at(many), CPU)[-1]
+    assert need.limit > psutil.virtual_memory().total / (psutil.cpu_count() or 1) / 4
+
+
+def test_reality_is_measured_in_the_devices_that_were_planned() -> None:
+    """A worker of two GPUs for 3600 s are two hours of a GPU; four ranks for an hour are four."""
+    tables = [{"table": "queries", "units_done": 5, "tokens": 7, "seconds": 3600.0}]
+    lines = [{"step": 1, "queries": 3600, "queries_per_s": 1.0, "tokens_per_s": 2.0}]
+    planned = [
+        Step("queries", "queries", "a", 10, 1, 0.0, "a", 9.0, on_gpu=True, devices=2.0),
+        Step("training", "training", "b", 10, 0, 0.0, "b", 9.0, on_gpu=True),
+    ]
+    found = compare({"steps": [{**asdict(step), "hours": [1.0, 2.0]} for step in planned]}, tables, lines, 4)
+    assert [one["hours"] for one in found] == [([1.0, 2.0], 2.0), ([1.0, 2.0], 4.0)]
+
+
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(recipe: Recipe) -> None:
     with pytest.raises(InputError, match="--gpu h1000: no such GPU is known; there are a10, l4"):
         make_plan(recipe, "h1000")
@@ -176,6 +261,9 @@ def test_a_plan_fits_this_machine_and_its_record_holds_every_stage(recipe: Recip
 def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recipe: Recipe, tmp_path: Path) -> None:
     from launcher.plan.calibrate import calibrate, excerpt
 
+    mine = tmp_path / "run-calibration"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
     quick = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 1})})
     before = make_plan(quick)
     after = calibrate(quick, before)
@@ -184,5 +272,8 @@ def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recip
     assert [step.units for step in after.steps] == [step.units for step in before.steps], (
         "the plan stays the whole run's"
     )
-    assert excerpt(quick).corpus.max_sources * 6 >= max(each.rows_per_shard for each in quick.teachers.values())
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["recipe.yaml"]
+    assert excerpt(quick, "elsewhere").corpus.max_sources * 6 >= max(
+        each.rows_per_shard for each in quick.teachers.values()
+    )
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["recipe.yaml", "run-calibration"], "it is a person's"
+    assert (mine / "notes.txt").read_text() == "mine"
