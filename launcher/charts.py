@@ -221,6 +221,6 @@ def interval_plot(low: float, mean: float, high: float) -> IntervalPlot:
     inside = [value for value in nice_ticks(start, stop, 5) if start <= value <= stop]
     step = inside[1] - inside[0] if len(inside) > 1 else 0.01
     ticks = tuple(
-        Tick(place(value), "0" if value == 0 else f"{value:+.{2 if step >= 0.01 else 3}f}") for value in inside
+        Tick(place(value), "0" if value == 0 else ("+" if value > 0 else "") + label(value, step)) for value in inside
     )
     return IntervalPlot(place(low), place(mean), place(high), place(0.0), ticks)

@@ -21,7 +21,7 @@ from generation import passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
-from launcher.placement import refuse_what_no_node_holds
+from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, Planning
 from launcher.recipe import Recipe
 from launcher.report import build_report
@@ -89,6 +89,7 @@ def execute(
     for option, named in (("--until", {last}), ("--overwrite", overwrite)):
         if unknown := named - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
+    refuse_training_in_a_bucket(recipe, last)
     recipe.check_inputs()
     _refuse_foreign_files(recipe.workdir)
     with Interrupts() as interrupts, Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:

@@ -40,7 +40,8 @@ class Recipe(Settings):
 
     name: str = Field(min_length=1, description="what the run is called in its report")
     workdir: str = Field(
-        min_length=1, description="local path, s3://, gs:// or az:// that holds everything the run makes"
+        min_length=1,
+        description="folder that holds everything the run makes; s3://, gs:// or az:// for the stages before training",
     )
     corpus: CorpusSettings
     generation: GenerationSettings = GenerationSettings()

@@ -40,13 +40,14 @@ def gather(storage: Storage) -> dict[str, Any]:
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{storage.url} holds no run (no recipe.yaml); expected the workdir of a recipe")
     recipe, stages = _recipe(storage), status(storage)
-    evaluation = _json(storage, "evaluation/record.json")
+    evaluation, training = (_json(storage, f"{name}/record.json") for name in ("evaluation", "training"))
+    done = [one for one in _metrics(storage) if "loss" in one]
     report: dict[str, Any] = {
         "name": recipe["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
-        "training": _json(storage, "training/record.json"),
-        "plan": compare(_json(storage, PLANNED), stages, [one for one in _metrics(storage) if "loss" in one]),
+        "training": training,
+        "plan": compare(_json(storage, PLANNED), stages, done, training.get("world_size", 1)),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:
@@ -77,7 +78,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "facts": _facts(storage, recipe, training),
         "versions": list(report["versions"].items()),
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
-        "funnel": [_stage(one) for one in report["stages"]],
+        "funnel": [_stage(one) for one in report["stages"] if one["stage"] != "evaluation"],
         "training": _training(storage, training),
         "plan": [_planned(one) for one in report["plan"]],
         "base_model": recipe["student"]["model"],
@@ -301,7 +302,7 @@ def _facts(storage: Storage, recipe: Mapping[str, Any], training: Mapping[str, A
         ("Queries written by", engine),
         ("Teachers", teachers),
         ("Base of the student", recipe["student"]["model"]),
-        ("Evaluation", recipe["evaluation"]["dataset"] or "dev lists"),
+        ("Evaluation", recipe["evaluation"]["dataset"] or "none"),
     ]
     if training.get("model"):
         facts.append(("Specialised model", training["model"]))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ListwiseError
+from cluster.errors import InputError, ListwiseError
 from cluster.settings import ClusterSettings
 from launcher.doctor import workdir
 from launcher.doctor.collectives import Measured, Meeting
@@ -34,6 +34,7 @@ def examine_here(recipe: Recipe) -> Iterator[Finding]:
     """A recipe that starts Ray on this machine: its workdir, models and files, here."""
     node = Node()
     yield from node.look(wanted_by(recipe), whole=False).findings
+    yield from _judged(recipe)
     yield from _workdir(recipe.workdir, {})
     yield Finding("ok", "collectives", "one node: nothing to measure between nodes")
 
@@ -60,6 +61,21 @@ def wanted_by(recipe: Recipe) -> Wanted:
     files = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
     local = {name: place for name, place in files.items() if place and "://" not in place}
     return Wanted(recipe.models(), local, tuple(recipe.training.trackers))
+
+
+def _judged(recipe: Recipe) -> Iterator[Finding]:
+    """The judged queries, where the driver reads them: here."""
+    from launcher.evaluation_set import check
+
+    dataset, split = recipe.evaluation.dataset, recipe.evaluation.split
+    try:
+        check(recipe.evaluation)
+    except InputError as error:
+        remedy = "name a BEIR folder and one of its splits, or null if there are no judged queries"
+        yield Finding("failure", "judged queries", str(error), remedy)
+    else:
+        found = f"evaluation.dataset: {dataset}, split {split}" if dataset else "none: the student is not judged"
+        yield Finding("ok", "judged queries", found)
 
 
 class _Cluster:
@@ -94,6 +110,7 @@ class _Cluster:
         looks = self._ask("look", wanted, limit_s=LOOK_LIMIT_S)
         if self._recipe:
             yield from unplaced(self._recipe)
+            yield from _judged(self._recipe)
         yield from compare({HERE: versions()} | {node: look.versions for node, look in looks.items()})
         for node, look in looks.items():
             yield from (Finding(f.level, f.what, f.found, f.remedy, node) for f in look.findings)

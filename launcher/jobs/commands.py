@@ -52,12 +52,14 @@ def submit(
     from launcher.jobs import submit as submission
     from launcher.jobs.client import connect
     from launcher.jobs.follow import how_to
+    from launcher.placement import refuse_training_in_a_bucket
     from launcher.recipe import load_recipe
 
     for option, named in (("--until", {until}), ("--overwrite", set(overwrite or []))):
         if unknown := named - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     resolved = load_recipe(recipe, changes or [])
+    refuse_training_in_a_bucket(resolved, until)
     sent = submission.check(resolved, env or [])
     options = ["--until", until] if until != "evaluation" else []
     options += [word for stage in overwrite or [] for word in ("--overwrite", stage)]

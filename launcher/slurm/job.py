@@ -14,7 +14,7 @@ import yaml
 from cluster.errors import InputError
 from cluster.schemas import STAGES
 from cluster.settings import PoolSettings
-from launcher.placement import pools
+from launcher.placement import TRAINING, pools, refuse_training_in_a_bucket
 from launcher.recipe import Recipe
 from launcher.slurm.request import Request
 from launcher.slurm.script import RUN, TRAIN, fill_in
@@ -45,10 +45,12 @@ def whole_run(source: str, recipe: Recipe, changes: Sequence[str], until: str, r
     """
     if until not in STAGES:
         raise InputError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
-    workdir, notes = _shared_workdir(recipe, trains=until in ("training", "evaluation"))
+    refuse_training_in_a_bucket(recipe, until)
+    workdir, notes = _shared_workdir(recipe)
     for stage, pool in pools(recipe).items():
         _refuse_what_no_node_holds(stage, pool, request)
-    _refuse_too_many_ranks(recipe, request)
+    if until in TRAINING:
+        _refuse_too_many_ranks(recipe, request)
     file = Path(source).expanduser()
     command = ["listwise", "run", str(file.resolve()) if file.is_file() else source]
     command += [word for change in changes for word in ("--set", change)]
@@ -69,7 +71,8 @@ def training_alone(recipe: Recipe, request: Request) -> Job:
     Raises:
         InputError: the recipe cannot be trained on what is asked for.
     """
-    workdir, notes = _shared_workdir(recipe, trains=True)
+    refuse_training_in_a_bucket(recipe, "training")
+    workdir, notes = _shared_workdir(recipe)
     ranks = _ranks_per_node(recipe, request)
     if request.cpus < ranks:
         raise InputError(f"--cpus-per-node {request.cpus}: a node has {ranks} ranks, and each wants a core at least")
@@ -83,14 +86,9 @@ def training_alone(recipe: Recipe, request: Request) -> Job:
     return Job(fill_in(TRAIN, options, request.settings(command, workdir)), notes + request.notes())
 
 
-def _shared_workdir(recipe: Recipe, trains: bool) -> tuple[str, list[str]]:
+def _shared_workdir(recipe: Recipe) -> tuple[str, list[str]]:
     """The workdir as every node can name it, and what to say of it."""
     if "://" in recipe.workdir:
-        if trains:
-            raise InputError(
-                f"workdir '{recipe.workdir}': training needs a folder that every node can write to, and this is an "
-                "object store. Name a folder of a shared file system (--set workdir=…), or stop before: --until lists"
-            )
         return recipe.workdir, []
     workdir = str(Path(recipe.workdir).expanduser().absolute())
     if workdir == recipe.workdir:

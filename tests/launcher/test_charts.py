@@ -66,3 +66,11 @@ def test_an_interval_is_drawn_in_order_and_shows_zero(mean: float, below: float,
     plot = charts.interval_plot(mean - below, mean, mean + above)
     assert 0 <= plot.low <= plot.mean <= plot.high <= 100
     assert 0 <= plot.zero <= 100
+
+
+@given(st.floats(-1, 1, allow_nan=False), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_labels_under_an_interval_stand_where_their_numbers_are(mean: float, below: float, above: float) -> None:
+    """A label that is rounded to fewer decimals than its axis has would stand beside its place."""
+    ticks = charts.interval_plot(mean - below, mean, mean + above).ticks
+    scale = {(b.at - a.at) / (float(b.label) - float(a.label)) for a, b in itertools.pairwise(ticks)}
+    assert not scale or max(scale) - min(scale) < 0.02 * max(scale)

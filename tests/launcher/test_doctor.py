@@ -209,13 +209,14 @@ def test_a_recipe_without_a_cluster_is_tried_on_this_machine(tmp_path: Path, hun
     assert "nothing to measure" in the(good, "collectives", "ok").found
     assert not (tmp_path / "new").exists(), "a workdir that is only tried does not come into being"
     changes = ["corpus.path=/no/corpus", "teachers.x={kind: cross_encoder, model: no-one/has-this}",
-               f"workdir={source}/run", "training.trackers=[mlflow]"]  # fmt: skip
+               f"workdir={source}/run", "training.trackers=[mlflow]", "evaluation.split=train"]  # fmt: skip
     bad = list(examine_here(load_recipe(source, changes)))
     for what, words in (
         ("file", "corpus.path: there is no /no/corpus"),
         ("model", "no-one/has-this is not in the cache, and the hub is off"),
         ("workdir", "cannot be used as a folder"),
         ("trackers", "training.trackers names mlflow"),
+        ("judged queries", "There are the splits test"),
     ):
         one = the(bad, what, "failure")
         assert words in one.found

@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import InputError
 from cluster.watch.progress import Progress
 from launcher.pipeline import execute
-from launcher.placement import demanding_pools
+from launcher.placement import demanding_pools, refuse_training_in_a_bucket
 from launcher.recipe import load_recipe
 from tests.pipeline import recipe_text
 
@@ -33,3 +33,11 @@ def test_an_engine_over_eight_gpus_is_one_worker_that_wants_them_all() -> None:
     changes = ["generation.engine=vllm", "generation.model=some/llm", "generation.tensor_parallel=8"]
     pools = demanding_pools(load_recipe("pydocs", changes))
     assert {stage: pool.gpus for stage, pool in pools.items()} == {"queries": 8}
+
+
+def test_training_in_a_bucket_is_refused_before_any_stage_and_the_stages_before_it_are_not() -> None:
+    recipe = load_recipe("pydocs", ["workdir=s3://bucket/run"])
+    with pytest.raises(InputError, match=r"workdir 's3://bucket/run': training needs a folder .* or stop before"):
+        execute(recipe, progress=Progress(quiet=True))
+    refuse_training_in_a_bucket(recipe, "lists")
+    refuse_training_in_a_bucket(load_recipe("pydocs", ["workdir=file:///srv/run"]), "evaluation")
