@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
@@ -23,7 +22,7 @@ from cluster.worker import Output, Task
 from distill.bm25 import Bm25Index
 from distill.encoder import passage_text
 from distill.fusion import reciprocal_rank_fusion
-from distill.rows import Lineage, RowReader, list_column, plan_over, vectors_of
+from distill.rows import Lineage, RowReader, list_column, plan_over, rows_of_vectors, vectors_of
 from distill.search import Block, Hits, search
 from distill.settings import RetrievalSettings
 
@@ -88,16 +87,31 @@ def build(
 
 
 class DenseRun:
-    """One dense retriever: blocks of passage vectors, kept in memory up to a budget, and the vectors of the queries."""
+    """One dense retriever: blocks of passage vectors, kept in memory up to a budget, and the vectors of the queries.
+
+    Args:
+        passages, queries: PASSAGE_VECTORS and QUERY_VECTORS of one encoder.
+        passage_ids: of all PASSAGES.
+        index_rows: passages that are searched together, at most.
+        budget_bytes: of blocks that stay for the next search.
+        dimensions: where vectors are cut, then normalised again; whole ones when empty.
+    """
 
     def __init__(
-        self, passages: Table, queries: Table, passage_ids: pa.ChunkedArray, index_rows: int, budget_bytes: int
+        self,
+        passages: Table,
+        queries: Table,
+        passage_ids: pa.ChunkedArray,
+        index_rows: int,
+        budget_bytes: int,
+        dimensions: int | None = None,
     ) -> None:
-        self._passages = RowReader(passages, ["id", "vector"], budget_bytes=0)
+        self._passages = RowReader(passages, ["vector"], budget_bytes=0)
         self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
         self._lineage = Lineage(queries)
-        self._passage_ids = passage_ids
+        self._rows = rows_of_vectors(passages, passage_ids)
         self._budget_bytes = budget_bytes
+        self._dimensions = dimensions
         # Whole files, as many as fit into index_rows.
         self._groups: list[list[int]] = []
         rows_in_last = 0
@@ -116,7 +130,7 @@ class DenseRun:
         at = {query_id: position for position, query_id in enumerate(rows.column("id").to_pylist())}
         found = [number for number, query_id in enumerate(query_ids) if query_id in at]
         if found:
-            queries = vectors_of(rows.column("vector"))[[at[query_ids[number]] for number in found]]
+            queries = self._cut(rows)[[at[query_ids[number]] for number in found]]
             result = search(queries, self._each_block(), k)
             hits.rows[found], hits.scores[found] = result.rows, result.scores
         return hits
@@ -127,20 +141,24 @@ class DenseRun:
                 yield self._blocks[number]
                 continue
             tables = [self._passages.file(file) for file in files]
-            starts = self._passages.starts[[files[0], files[-1] + 1]]
+            first, stop = self._passages.starts[[files[0], files[-1] + 1]].tolist()
             block = Block.of(
-                self._passage_rows(pa.concat_tables(tables).column("id"), int(starts[0])),
-                np.concatenate([vectors_of(table.column("vector")) for table in tables]),
+                np.arange(first, stop, dtype=np.int64) if self._rows is None else self._rows[first:stop],
+                np.concatenate([self._cut(table) for table in tables]),
             )
             if sum(kept.bytes for kept in self._blocks.values()) + block.bytes <= self._budget_bytes:
                 self._blocks[number] = block
             yield block
 
-    def _passage_rows(self, ids: pa.ChunkedArray, first: int) -> np.ndarray:
-        """Rows in PASSAGES. The same as in the table of vectors, unless some passages were rejected there."""
-        if len(self._passages) == len(self._passage_ids):
-            return np.arange(first, first + len(ids), dtype=np.int64)
-        return pc.index_in(ids, value_set=self._passage_ids).to_numpy().astype(np.int64)
+    def _cut(self, rows: pa.Table) -> np.ndarray:
+        """(n, dimensions) float32 vectors of n rows."""
+        vectors = vectors_of(rows.column("vector"))
+        if self._dimensions is None or not len(vectors):
+            return vectors
+        if self._dimensions > vectors.shape[1]:
+            raise InputError(f"vectors of {vectors.shape[1]} dimensions cannot be cut at {self._dimensions}.")
+        cut = vectors[:, : self._dimensions]
+        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
 
 
 class CandidateWorker:

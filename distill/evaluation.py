@@ -18,10 +18,11 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.watch.progress import Progress
-from distill import judged
+from distill import judged, pooled
 from distill.encoder import Encoder, passage_text
 from distill.judged import Judged
-from distill.search import Block, search
+from distill.pooled import PASSAGES_PER_BLOCK
+from distill.search import Block, Hits, search
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
 from distill.statistics import paired_difference, verdict
 
@@ -33,8 +34,8 @@ SCORE_FORMAT = ".9g"  # digits that carry a float32 exactly
 SHOWN_QUERIES = 20
 SHOWN_PASSAGES = 3
 SHOWN_CHARACTERS = 300
-# Passages encoded between two looks at the progress bar, and held as one block while they are searched.
-PASSAGES_AT_ONCE = 512
+PASSAGES_AT_ONCE = 512  # encoded between two looks at the progress bar
+SPARE = 1  # hits more than asked for, since a query may find itself
 
 
 @dataclass(frozen=True)
@@ -118,25 +119,33 @@ def evaluate_on(
     title: str,
     progress: Progress,
 ) -> Evaluated:
-    """Encodes and searches a collection that is already read.
-
-    A passage that is the query itself (the same id and the same words, as in ArguAna) is left out of that query's run,
-    as the published figures do. An id that coincides by chance is left alone.
-    """
+    """Encodes and searches a collection that is already read, in this process, and judges what was found."""
     encoder = Encoder(model, dimensions=dimensions)
     with progress.task(title, len(collection.passage_ids) + len(collection.queries), "texts") as handle:
         queries = encoder.encode_queries(collection.queries)
         handle.advance(len(queries))
 
         def blocks() -> Iterator[Block]:
-            for start in range(0, len(collection.passage_ids), PASSAGES_AT_ONCE):
-                part = slice(start, start + PASSAGES_AT_ONCE)
-                vectors = encoder.encode_passages(collection.titles[part], collection.texts[part])
-                handle.advance(len(vectors))
-                yield Block.of(np.arange(start, start + len(vectors), dtype=np.int64), vectors)
+            total = len(collection.passage_ids)
+            for first in range(0, total, PASSAGES_PER_BLOCK):
+                rows = np.arange(first, min(first + PASSAGES_PER_BLOCK, total), dtype=np.int64)
+                parts = []
+                for start in range(first, int(rows[-1]) + 1, PASSAGES_AT_ONCE):
+                    part = slice(start, min(start + PASSAGES_AT_ONCE, int(rows[-1]) + 1))
+                    parts.append(encoder.encode_passages(collection.titles[part], collection.texts[part]))
+                    handle.advance(len(parts[-1]))
+                yield Block.of(rows, np.concatenate(parts))
 
-        # One more than asked for, since a query may find itself.
-        hits = search(queries, blocks(), depth + 1)
+        hits = search(queries, blocks(), depth + SPARE)
+    return judge(collection, hits, depth)
+
+
+def judge(collection: Judged, hits: Hits, depth: int) -> Evaluated:
+    """Metrics of what was found, at most `depth` passages per query; `hits` holds `SPARE` more.
+
+    A passage that is the query itself (the same id and the same words, as in ArguAna) is left out of that query's run,
+    as the published figures do. An id that coincides by chance is left alone.
+    """
     itself = _own_passages(collection)
     run: dict[str, dict[str, float]] = {}
     for number, query in enumerate(collection.query_ids):
@@ -173,33 +182,15 @@ def trec_run(run: dict[str, dict[str, float]], tag: str) -> bytes:
     return "".join(lines).encode()
 
 
-def compare(
-    base: EncoderSettings,
-    student: EncoderSettings,
-    collection: Judged,
-    *,
-    depth: int,
-    dimensions: int | None = None,
-    seed: int,
-    progress: Progress,
-) -> tuple[dict[str, Any], Evaluated, Evaluated]:
-    """Evaluates base and student on the same queries.
-
-    Returns:
-        The comparison as JSON (`base`, `student`, `difference` of nDCG@10, `verdict`, `recommended`), and both results.
-    """
-    before, after = (
-        evaluate_on(
-            model, collection, depth=depth, dimensions=dimensions, title=f"evaluation: {name}", progress=progress
-        )
-        for name, model in (("base", base), ("student", student))
-    )
+def compare(before: Evaluated, after: Evaluated, collection: Judged, seed: int) -> dict[str, Any]:
+    """Base against student on the same queries, as JSON: `base`, `student`, `difference` of nDCG@10, `verdict`,
+    `recommended`."""
     values = [
         np.array([result.per_query["ndcg@10"][query] for query in collection.query_ids]) for result in (before, after)
     ]
     difference = paired_difference(values[0], values[1], seed)
     recommended, sentence = verdict(difference, len(collection.query_ids))
-    summary = {
+    return {
         "queries": len(collection.query_ids),
         "passages": len(collection.passage_ids),
         "base": before.metrics,
@@ -208,7 +199,6 @@ def compare(
         "recommended": recommended,
         "verdict": sentence,
     }
-    return summary, before, after
 
 
 def build(
@@ -221,7 +211,7 @@ def build(
 
     Args:
         run: the run.
-        evaluation: split, depth, sample.
+        evaluation: split, depth, sample; the pool that encodes, if not this process.
         dataset: BEIR folder on this machine.
         base: the student's settings; its model is the base.
         student_path: folder of the trained model on this machine.
@@ -232,12 +222,27 @@ def build(
     dataset, student_path = Path(dataset), Path(student_path)
     student = base.model_copy(update={"model": str(student_path), "pooling": "auto"})
 
+    of_collection = {
+        "dataset": digest(dataset),
+        "settings": evaluation.model_dump(mode="json", exclude={"dataset", "pool"}),
+    }
+
     def produce() -> dict[str, Any]:
         collection = judged.read(dataset, evaluation.split, evaluation.max_queries, evaluation.seed)
-        summary, before, after = compare(
-            base, student, collection, depth=evaluation.depth, dimensions=evaluation.dimensions, seed=evaluation.seed,
-            progress=run.progress,
-        )  # fmt: skip
+        depth, dimensions = evaluation.depth, evaluation.dimensions
+        tables = pooled.write_collection(run.storage, collection, of_collection) if evaluation.pool else None
+
+        def evaluated(side: str, model: EncoderSettings) -> Evaluated:
+            if tables is None or evaluation.pool is None:
+                title = f"evaluation: {side}"
+                return evaluate_on(
+                    model, collection, depth=depth, dimensions=dimensions, title=title, progress=run.progress
+                )
+            hits = pooled.find(run, side, model, evaluation.pool, tables, depth=depth + SPARE, dimensions=dimensions)
+            return judge(collection, hits, depth)
+
+        before, after = evaluated("base", base), evaluated("student", student)
+        summary = compare(before, after, collection, evaluation.seed)
         values = {"base": before.per_query["ndcg@10"], "student": after.per_query["ndcg@10"]}
         lines = [
             json.dumps({"query_id": query, "text": text, **{name: each[query] for name, each in values.items()}})
@@ -257,8 +262,7 @@ def build(
     fingerprint = {
         "base": base.model_dump(mode="json", exclude={"batch_tokens"}),
         "student": digest(student_path),
-        "dataset": digest(dataset),
-        "settings": evaluation.model_dump(mode="json", exclude={"dataset"}),
+        **of_collection,
     }
     return run.once("evaluation", fingerprint, produce, title="evaluation")
 

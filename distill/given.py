@@ -9,25 +9,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cluster.errors import InputError
-from cluster.plan import Plan, Shard
-from cluster.schemas import LISTS, PASSAGES, TableSchema
+from cluster.schemas import LISTS, PASSAGES
 from cluster.storage import Storage
-from cluster.tables import Commit, Table, discard, publish, put_rows
+from cluster.tables import Table, discard
 from distill.listing import scale_of, scale_scores, split_of
 from distill.settings import ListSettings
+from distill.whole import write_whole
 
-ROWS_PER_FILE = 50_000
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
 
 
@@ -97,7 +94,7 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
         {"passage_id": passage, "title": title, "text": text, "is_source": False}
         for passage, (_, title, text) in given.passages.items()
     )
-    _write(storage, PASSAGES, passages, fingerprint)
+    write_whole(storage, PASSAGES.path, PASSAGES, passages, fingerprint)
 
     def lists() -> Iterator[dict[str, Any]]:
         for (query, text), rows, scores in zip(given.queries, given.rows, given.scores, strict=True):
@@ -108,7 +105,7 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
                 "split": split_of(f"given {text.casefold()}", dev_fraction, seed),
             }  # fmt: skip
 
-    _write(storage, LISTS, lists(), fingerprint)
+    write_whole(storage, LISTS.path, LISTS, lists(), fingerprint)
 
 
 def read(file: Path) -> Given:
@@ -176,19 +173,3 @@ def _digest(file: Path) -> str:
     except OSError as error:
         what = f"--lists {file} cannot be read: {error.strerror}"
         raise InputError(f"{what}. Expected JSON lines, or a run's folder.") from None
-
-
-def _write(storage: Storage, schema: TableSchema, rows: Iterable[dict[str, Any]], fingerprint: dict[str, Any]) -> None:
-    """Commits a table in files of `ROWS_PER_FILE`; the plan comes last, so the table is there whole or not at all."""
-    plan = Plan.new(schema, [], fingerprint)
-    shards: list[Shard] = []
-    rest = iter(rows)
-    while part := list(islice(rest, ROWS_PER_FILE)):
-        shards.append(Shard(f"{len(shards):05d}", len(part)))
-        table = pa.Table.from_pylist(part, schema=schema.schema)
-        files = put_rows(storage, schema.path, shards[-1].name, table)
-        publish(
-            storage, schema.path, plan.id,
-            Commit(shards[-1].name, files, len(part), len(part), {}, 0, 0, 0.0, "given", "given"),
-        )  # fmt: skip
-    storage.put(f"{schema.path}/plan.json", replace(plan, shards=tuple(shards)).to_bytes())

@@ -175,8 +175,12 @@ class TrainingSettings(Settings):
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between dev evaluations; empty: every epoch")
     patience: int = Field(2, ge=1, description="evaluations without improvement before training stops")
-    dev_queries: int | None = Field(None, ge=1, description="dev queries per evaluation; empty: all")
-    checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints; empty: at evaluations")
+    dev_queries: int | None = Field(
+        None, ge=1, description="dev queries per evaluation, spread over the split; empty: all"
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between checkpoints; empty: at evaluations, or where they would be"
+    )
     keep_checkpoints: int = Field(2, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     matryoshka: tuple[int, ...] = Field(
@@ -200,11 +204,14 @@ class TrainingSettings(Settings):
 class EvaluationSettings(Settings):
     """What base and student are judged on."""
 
-    dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the dev lists only")
+    dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the student is not judged")
     split: str = "test"
     max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
     depth: int = Field(100, ge=100, description="passages per query in the run; recall@100 needs a hundred")
     dimensions: int | None = Field(
         None, ge=1, description="judge embeddings cut at this many dimensions; empty: whole ones"
+    )
+    pool: PoolSettings | None = Field(
+        None, description="workers that encode the judged collection; empty: the driver does it alone"
     )
     seed: int = 0

@@ -10,7 +10,10 @@ import pytest
 import pytrec_eval
 
 from cluster.errors import InputError
+from cluster.settings import PoolSettings
 from cluster.watch.progress import Progress
+from cluster.watch.status import status
+from distill.encoder import resolve_model
 from distill.evaluation import build, evaluate, examples, measure
 from distill.judged import Judged, read
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
@@ -126,6 +129,28 @@ def test_a_student_equal_to_its_base_is_called_no_better_and_the_base_is_recomme
     assert again == record
     with pytest.raises(InputError, match="overwrite evaluation"):
         build(opened, EvaluationSettings(max_queries=5), hundred, base, tiny_encoder)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("dimensions", [None, 64])
+def test_workers_of_a_pool_find_what_one_process_finds(run: Callable, hundred: Path, dimensions: int | None):
+    model = resolve_model("all-MiniLM-L6-v2")
+    base = StudentSettings(model=model, dtype="float32")
+    records, runs = [], []
+    for name, pool in (("alone", None), ("pooled", PoolSettings(workers=2))):
+        opened = run(name)
+        records.append(build(opened, EvaluationSettings(dimensions=dimensions, pool=pool), hundred, base, model))
+        written = opened.storage.get("evaluation/student.trec").decode()
+        runs.append(pytrec_eval.parse_run(written.splitlines()))
+        other = EvaluationSettings(dimensions=dimensions, pool=PoolSettings(workers=1))
+        assert build(opened, other, hundred, base, model) == records[-1], "who encodes makes no difference"
+    assert records[0]["base"] == pytest.approx(records[1]["base"])
+    assert records[0]["base"]["ndcg@10"] > 0.5
+    for query, expected in runs[0].items():
+        assert runs[1][query] == pytest.approx(expected, abs=1e-5)
+    made = {one["table"]: one["rows"] for one in status(opened.storage)}
+    assert made["evaluation/base/passages"] == made["evaluation/passages"] == 100
+    assert made["evaluation/student/queries"] == made["evaluation/queries"] == 20
 
 
 def test_examples_show_the_largest_changes_first_with_the_passages_of_both(tiny_encoder: str, hundred: Path):
