@@ -46,11 +46,20 @@ class CheckpointWriter:
         Raises:
             RunError: a weight is no number; nothing is written, and the checkpoints before stay.
         """
-        weights, moments = full_state(engine)
-        if lost := [name for name, weight in weights.items() if not weight.isfinite().all()]:
+        weights: dict[str, torch.Tensor] = {}
+        moments: dict[str, torch.Tensor] = {}
+        seen, lost = 0, []
+        for name, weight, parts in gathered(engine):  # every rank takes part, and only the first keeps a copy
+            seen += 1
+            if not weight.isfinite().all():
+                lost.append(name)
+            if dist.get_rank() == 0:
+                weights[name] = _copy(weight)
+                moments |= {f"{key}.{name}": _copy(part) for key, part in parts.items()}
+        if lost:
             raise RunError(
                 f"after step {state['step']} the weights of {lost[0]} are no numbers, {len(lost)} of "
-                f"{len(weights)} tensors in all. The last checkpoint stays. Lower training.learning_rate."
+                f"{seen} tensors in all. The last checkpoint stays. Lower training.learning_rate."
             )
         self.wait()
         if dist.get_rank() == 0:
@@ -138,26 +147,28 @@ def load_moments(folder: Path, engine: Any) -> None:
                     _put_partitioned(stage, parameter, key, part)
 
 
-def full_state(engine: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Full float32 weights and moments on the CPU, gathered from all ranks' partitions where there are any."""
-    weights, moments = {}, {}
+def gathered(engine: Any) -> Iterator[tuple[str, torch.Tensor, dict[str, torch.Tensor]]]:
+    """Name, full float32 weight and full moments of every trained parameter, in turn; every rank calls it.
+
+    They lie where the engine's do, and those of ZeRO are gathered from all ranks' partitions.
+    """
     _link_moments(engine)
     for name, parameter in engine.module.named_parameters():
         if not parameter.requires_grad:
             continue
         if engine.zero_optimization_stage() == 0:
             kept = engine.optimizer.state.get(parameter, {})
-            full, parts = parameter.detach(), {key: kept[key] for key in _MOMENTS if key in kept}
-        else:
-            from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+            yield name, parameter.detach(), {key: kept[key] for key in _MOMENTS if key in kept}
+            continue
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-            full = safe_get_full_fp32_param(parameter)
-            parts = {key: safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
-        weights[name] = full.detach().to("cpu", torch.float32, copy=True).contiguous()
-        for key, part in parts.items():
-            if part is not None:
-                moments[f"{key}.{name}"] = part.detach().to("cpu", torch.float32, copy=True).contiguous()
-    return weights, moments
+        full = safe_get_full_fp32_param(parameter)
+        parts = {key: safe_get_full_optimizer_state(parameter, key) for key in _MOMENTS}
+        yield name, full.detach(), {key: part.detach() for key, part in parts.items() if part is not None}
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _partitions(engine: Any) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:

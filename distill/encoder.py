@@ -15,6 +15,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.weights import refuse_pickles
+from distill.collector import collector_at_rest
 from distill.heap import keep_memory
 from distill.settings import EncoderSettings, StudentSettings
 
@@ -64,6 +65,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@collector_at_rest()
 def load_model(settings: EncoderSettings, device: str | None = None) -> SentenceTransformer:
     """Loads an encoder in float32, with the prompts, pooling and lengths that `settings` ask for.
 
@@ -148,7 +150,7 @@ class Encoder:
     Args:
         settings: the model, its prompts and lengths.
         device: "cpu" or "cuda"; chosen when empty.
-        model: an already loaded float32 model, used instead of `settings.model` and left as it is.
+        model: an already loaded float32 model, used instead of `settings.model`.
         dimensions: where embeddings are cut, then normalised again; whole ones when empty.
 
     Raises:
@@ -191,11 +193,13 @@ class Encoder:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         # A tokenizer cuts only after it has read everything: no token is longer than this many characters on average.
         shown = [prompt + text[: 16 * max_tokens] for text in texts]
-        order = sorted(range(len(texts)), key=lambda index: -len(shown[index]))
+        # in bytes: a token is about three of them, be they letters or a third of a Chinese character
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in shown]
+        order = sorted(range(len(texts)), key=lambda index: -sizes[index])
         self.model.max_seq_length = max_tokens
         start = 0
         while start < len(order):
-            longest = min(max_tokens, 2 + len(shown[order[start]]) // 3)
+            longest = min(max_tokens, 2 + sizes[order[start]] // 3)
             batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
             start += len(batch)
             features = self.model.preprocess([shown[index] for index in batch])

@@ -148,6 +148,11 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
     value = record.get(field)
+    if isinstance(value, str):
+        whole = value.encode("utf-8", "replace").decode("utf-8")
+        if field == "_id" and whole != value:
+            raise InputError(f"{path}, line {number}: the _id {value!r} holds half of a character; write it as UTF-8.")
+        value = whole  # JSON can spell half of a surrogate pair, which no tokenizer takes
     if field == "_id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (field == "_id" and not value):

@@ -14,8 +14,6 @@ import numpy as np
 
 from distill.settings import ListSettings
 
-DROP_REASONS = ("no_score", "source_not_first", "low_score", "few_candidates")
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -67,7 +65,7 @@ def scale_scores(scores: np.ndarray, scale: Scale) -> np.ndarray:
 def build_list(
     scores: np.ndarray, source: int | None, scale: Scale, settings: ListSettings, *, leave_out_source: bool
 ) -> TrainingList | str:
-    """The training list of one query, or the reason why there is none (one of `DROP_REASONS`).
+    """The training list of one query, or why there is none: no_score, source_not_first, low_score, few_candidates.
 
     Args:
         scores: `(C,)` ensemble scores of the candidates, in the order of the candidates table.

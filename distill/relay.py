@@ -6,11 +6,12 @@ from typing import Any
 
 
 class Relay:
-    """Carries metrics from rank 0 to the driver, and how training ended."""
+    """Carries metrics from rank 0 to the driver, and how training ended on any rank."""
 
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
         self._outcome: tuple[str, Any] | None = None
+        self._ended = 0
 
     def put(self, record: dict[str, Any]) -> None:
         """Takes a line of metrics.jsonl."""
@@ -22,8 +23,16 @@ class Relay:
         return records
 
     def finish(self, kind: str, value: Any) -> None:
-        """Takes the end: "done" and the record of the training, or the name of an error and its message."""
-        self._outcome = (kind, value)
+        """Takes a rank's end: "done" and the record of the training, or the name of an error and its message.
+
+        The first counts: what other ranks say after it may only be its consequence.
+        """
+        self._outcome = self._outcome or (kind, value)
+        self._ended += 1
+
+    def ended(self) -> int:
+        """How many ranks have told their end."""
+        return self._ended
 
     def outcome(self) -> tuple[str, Any] | None:
         """How it ended; None while it has not."""

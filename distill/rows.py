@@ -6,12 +6,12 @@ commit records of a table say where the results of given input rows lie, and no 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.plan import Shard, plan_shards
 from cluster.tables import Table
@@ -20,10 +20,14 @@ from cluster.tables import Table
 class RowReader:
     """Random access to the rows of a complete table, keeping whole files in memory up to a budget.
 
+    Kept are the files that were read first, and beside them the last one. Whoever goes through a larger table again and
+    again, as every shard of scores does, finds the first files there each time; were the longest unused thrown away, it
+    would find none.
+
     Args:
         table: a complete table.
         columns: what is read of it.
-        budget_bytes: Arrow memory of files kept for the next call; the longest unused goes first.
+        budget_bytes: Arrow memory of the files that stay.
     """
 
     def __init__(self, table: Table, columns: list[str], budget_bytes: int = 1 << 30) -> None:
@@ -32,8 +36,9 @@ class RowReader:
         self.budget_bytes = budget_bytes
         self.files = table.files()
         self.starts = np.concatenate([[0], np.cumsum([rows for _, rows in self.files])]).astype(np.int64)
-        self._kept: OrderedDict[int, pa.Table] = OrderedDict()
+        self._kept: dict[int, pa.Table] = {}
         self._bytes = 0
+        self._last: tuple[int, pa.Table] | None = None
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -45,13 +50,15 @@ class RowReader:
             DamagedError: the file is not what was committed.
         """
         if number in self._kept:
-            self._kept.move_to_end(number)
             return self._kept[number]
+        if self._last and self._last[0] == number:
+            return self._last[1]
         rows = self.table.read_file(self.files[number][0], self.columns)
-        self._kept[number] = rows
-        self._bytes += rows.nbytes
-        while self._bytes > self.budget_bytes and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        if self._bytes + rows.nbytes <= self.budget_bytes:
+            self._kept[number] = rows
+            self._bytes += rows.nbytes
+        else:
+            self._last = (number, rows)
         return rows
 
     def range(self, start: int, stop: int) -> pa.Table:
@@ -111,6 +118,19 @@ def plan_over(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
             shards.append(replace(shard, name=f"{len(shards):05d}", params={"first": first}))
             first += shard.rows
     return shards
+
+
+def rows_of_vectors(vectors: Table, passage_ids: pa.ChunkedArray) -> np.ndarray | None:
+    """Row in PASSAGES of every vector, ascending; None where each passage has one, so that rows are the same.
+
+    Args:
+        vectors: PASSAGE_VECTORS; passages that were rejected there are left out.
+        passage_ids: of all PASSAGES.
+    """
+    if vectors.num_rows == len(passage_ids):
+        return None
+    made = RowReader(vectors, ["id"]).range(0, vectors.num_rows).column(0)
+    return pc.index_in(made, value_set=passage_ids).to_numpy().astype(np.int64)
 
 
 def vectors_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -55,10 +55,6 @@ class Block:
         """Memory of the vectors."""
         return self.index.ntotal * self.index.d * 4
 
-    def vectors(self, positions: np.ndarray) -> np.ndarray:
-        """(m, d) float32 vectors at m `positions` within the block."""
-        return self.index.reconstruct_batch(positions)
-
 
 def merge(first: Hits, second: Hits) -> Hits:
     """The best k of two results for the same queries, k as in `first`; no passage may stand in both."""

@@ -27,7 +27,7 @@ class StopRequest:
     """Whether this rank is asked to stop; catches the signals while entered, in the main thread.
 
     Args:
-        folder: of the training; a file `stop` in it asks too.
+        folder: of the training; a file `stop` in it asks too, and is gone when this is left.
         rank: only rank 0 looks for the file.
     """
 
@@ -48,6 +48,8 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)  # heard: whoever continues shall not stop again
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

@@ -13,8 +13,9 @@ import numpy as np
 
 from cluster.errors import InputError
 from distill.bm25 import Bm25Index
+from distill.collector import collector_at_rest
 from distill.encoder import advice_on_code, default_device, passage_text, resolve_dtype, resolve_model
-from distill.rows import Lineage, RowReader, vectors_of
+from distill.rows import Lineage, RowReader, rows_of_vectors, vectors_of
 from distill.settings import TeacherSettings
 
 if TYPE_CHECKING:
@@ -70,12 +71,9 @@ class BiEncoderTeacher:
         self._to_query_vectors = Lineage(queries)
         self._to_queries = Lineage(candidates) if candidates else None
         self._vector_row: np.ndarray | None = None
-        if len(self._passages) < len(passage_ids):
-            import pyarrow.compute as pc
-
-            made = self._passages.range(0, len(self._passages)).column("id")
-            at = pc.index_in(passage_ids, value_set=made).fill_null(-1)
-            self._vector_row = at.to_numpy().astype(np.int64)
+        if (rows := rows_of_vectors(passages, passage_ids)) is not None:
+            self._vector_row = np.full(len(passage_ids), -1, dtype=np.int64)
+            self._vector_row[rows] = np.arange(len(rows))
 
     def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
         """See `Teacher`; the tokens were counted when the vectors were made."""
@@ -168,6 +166,7 @@ class CrossEncoderTeacher:
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 
+@collector_at_rest()
 def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     """Loads a reranker in its dtype, its last layer computing in float32 so that bfloat16 makes no ties.
 

@@ -39,7 +39,8 @@ class Trackers:
         """Writes the numbers of one metrics line at its step."""
         values = {key: value for key, value in record.items() if isinstance(value, (int, float)) and key != "step"}
         for tracker in self._trackers:
-            tracker.log(values, step=record["step"])
+            named = {key.replace("@", "_at_"): each for key, each in values.items()}  # MLflow takes no @ in a name
+            tracker.log(named if tracker.name == "mlflow" else values, step=record["step"])
 
     def __enter__(self) -> Trackers:
         return self

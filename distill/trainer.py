@@ -96,7 +96,7 @@ class _Rank:
         passages, lists = Table.open(storage, job.passages), Table.open(storage, job.lists)
         table = lists.read()
         self.lists = read_lists(table, "train", self.training.list_length, passages.num_rows)
-        self.dev_lists = read_lists(table, "dev", self.training.list_length, passages.num_rows).head(
+        self.dev_lists = read_lists(table, "dev", self.training.list_length, passages.num_rows).spread(
             self.training.dev_queries
         )
         if not len(self.lists):
@@ -170,7 +170,7 @@ class _Rank:
 
     def _tokenise(self, passages: Table, tokenizer: Any, prompts: dict[str, str | None]) -> dict[str, TokenFile]:
         """Token files, written once for these texts and this student, each rank its parts, and mapped by all ranks."""
-        what = {**self.identity, "training": self.training.dev_queries}
+        what = {**self.identity, "training": {"spread": self.training.dev_queries}}
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         folder, student = self.output / "tokens" / key, self.job.student
         queries, documents = (
@@ -211,6 +211,7 @@ class _Rank:
             if self.evaluator and state["base_dev"] is None:
                 state["base_dev"] = self._evaluate(0)
             every = self.training.evaluate_every or self.per_epoch
+            keep_every = self.training.checkpoint_every or (self.total if self.evaluator else every)
             # the next plan and its tensors are made while this step runs
             with ThreadPoolExecutor(1, initializer=self._use_device) as planner:
                 planned = planner.submit(self._prepare, state["step"])
@@ -224,8 +225,7 @@ class _Rank:
                     evaluate = self.evaluator is not None and (state["step"] % every == 0 or last)
                     if evaluate:
                         self._judge(state)
-                    due = self.training.checkpoint_every and state["step"] % self.training.checkpoint_every == 0
-                    if evaluate or last or due or stop:
+                    if evaluate or last or state["step"] % keep_every == 0 or stop:
                         writer.save(self.engine, state)
                     if stop and not last:
                         raise TrainingStopped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from cluster.errors import InputError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.tables import Table
+from distill.collector import collector_at_rest
 from distill.job import TrainingJob
 from distill.relay import Relay
 from distill.settings import StudentSettings, TrainingSettings
 from distill.stop import stop_file
 
+ALONE_S = 10.0  # that ranks may lie apart with the same error
 MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
 
 
@@ -111,8 +114,9 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
         outcome = ray.get(relay.outcome.remote())
     ray.kill(relay)
     if outcome is None:
-        cause = str(failure[0]).strip().splitlines() if failure else ["no rank reported a result"]
-        raise RunError(f"training failed: {cause[-1]}. The last checkpoint stays; the same command continues from it.")
+        said = str(failure[0]).strip().splitlines() if failure else ["no rank reported a result"]
+        cause = said[-1] if said else type(failure[0]).__name__
+        raise RunError(f"training failed: {cause}. The last checkpoint stays; the same command continues from it.")
     kind, value = outcome
     if kind == "done":
         return value
@@ -156,14 +160,23 @@ def _rank_loop(config: dict[str, Any]) -> None:
     from ray import train as ray_train
 
     from cluster.errors import ListwiseError
-    from distill.trainer import train
+
+    with collector_at_rest():
+        from distill.trainer import train
 
     relay, job = config["relay"], TrainingJob.from_json(config["job"])
-    rank = ray_train.get_context().get_world_rank()
+    context = ray_train.get_context()
+    rank, ranks = context.get_world_rank(), context.get_world_size()
+    if ray.get(relay.outcome.remote()):
+        return  # Ray has started the ranks again, after an error that this would not mend
     try:
         record = train(job, on_record=relay.put.remote)
         if rank == 0:
             ray.get(relay.finish.remote("done", record))
     except ListwiseError as error:
-        if rank == 0:
-            ray.get(relay.finish.remote(type(error).__name__, str(error)))
+        ray.get(relay.finish.remote(type(error).__name__, str(error)))
+        limit = time.monotonic() + ALONE_S
+        while ray.get(relay.ended.remote()) < ranks:
+            if time.monotonic() > limit:
+                raise  # this rank's alone: the others wait for it in a collective, and only their death ends that
+            time.sleep(0.2)

@@ -8,6 +8,7 @@ import unicodedata
 COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or because they are its title
 
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile("</think>", re.IGNORECASE)
 # control characters, and what stands for bytes that are no text: answers are cut anywhere
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
@@ -47,6 +48,7 @@ def clean(written: str, passage: str) -> tuple[str | None, str | None]:
         `mentions_passage`, `copies_passage`.
     """
     text = _NO_TEXT.sub("", unicodedata.normalize("NFKC", _THOUGHT.sub("\n", written)))
+    text = _THOUGHT_END.split(text)[-1]  # a template may have begun the thought in the prompt
     if "<think>" in text.lower():
         return None, "unfinished_thought"
     query = _first_line(text)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from cluster.storage import Storage
 from cluster.tables import Table
@@ -161,12 +162,11 @@ def corpus_frequencies(storage: Storage, passages_path: str, sample: int = 20_00
     step = max(1, table.num_rows // sample)
 
     def texts() -> Iterator[str]:
-        row = 0
+        first = 0  # of the batch that is to be read
         for batch in table.batches(["text"]):
-            for text in batch["text"].to_pylist():
-                if row % step == 0:
-                    yield text
-                row += 1
+            chosen = np.arange(-first % step, len(batch), step)
+            yield from batch["text"].take(pa.array(chosen)).to_pylist()
+            first += len(batch)
 
     return Frequencies.of(texts())
 

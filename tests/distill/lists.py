@@ -11,7 +11,7 @@ from tests.corpus import ASPECTS, PLACES, QUERIES
 from tests.tables import write_table
 
 
-def write_run(workdir: Path, length: int = 8) -> None:
+def write_run(workdir: Path, length: int = 8, dev: bool = True) -> None:
     """One list per passage: the passage first, the other passages of its place next, then others. A few are short."""
     random = np.random.default_rng(3)
     passages, lists = [], []
@@ -28,7 +28,7 @@ def write_run(workdir: Path, length: int = 8) -> None:
                 "query_id": f"q{row}", "query_type": "search", "text": QUERIES[aspect].format(*place),
                 "passage_rows": [row, *near, *map(int, far[1:])][:size],
                 "scores": ([1.0] + [0.7] * 4 + [0.05] * (length - 5))[:size],
-                "split": "dev" if row % 10 == 0 else "train",
+                "split": "dev" if dev and row % 10 == 0 else "train",
                 "left_out_row": int(far[0]) if row % 20 == 0 else None,
             })  # fmt: skip
     write_table(str(workdir), PASSAGES, "passages", passages)

@@ -47,3 +47,15 @@ def test_a_list_that_does_not_fit_the_corpus_is_refused_with_its_query(listed, s
 def test_rows_and_scores_of_different_number_are_refused():
     with pytest.raises(InputError, match="query 'q0' has 2 passages and 1 scores"):
         read_lists(lists_table(([1, 2], [1.0])), "train", 3, 10)
+
+
+def test_dev_queries_are_taken_from_the_whole_split_and_not_from_its_beginning():
+    """The lists of a log come last, and neighbouring lists are of neighbouring passages."""
+    found = read_lists(lists_table(*[([number], [1.0]) for number in range(100)]), "train", 3, 100)
+    spread = found.spread(4)
+    assert spread.query_ids.to_pylist() == ["q0", "q33", "q66", "q99"]
+    assert spread.texts.to_pylist() == ["query 0", "query 33", "query 66", "query 99"]
+    assert spread.rows[:, 0].tolist() == [0, 33, 66, 99]
+    assert spread.scores[:, 0].tolist() == [1.0] * 4
+    assert len(spread.left_out) == 4
+    assert found.spread(None) is found is found.spread(100)

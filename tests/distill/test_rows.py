@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import DamagedError
 from cluster.plan import plan_shards
-from cluster.schemas import PASSAGES
+from cluster.schemas import PASSAGE_VECTORS, PASSAGES
 from cluster.tables import Commit
-from distill.rows import Lineage, RowReader, list_column, plan_over, vectors_of
+from distill.rows import Lineage, RowReader, list_column, plan_over, rows_of_vectors, vectors_of
 from tests.distill.tables import write_passages, write_queries, write_table
 
 
@@ -29,6 +29,41 @@ def test_any_rows_come_back_in_the_order_asked_whatever_the_memory(run: Callable
         assert reader.range(5, 5).num_rows == 0
     with pytest.raises(IndexError, match="100"):
         reader.take(np.array([100]))
+
+
+def test_who_goes_round_a_table_larger_than_the_memory_finds_the_first_files_again(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    passages = write_passages(run())
+    reader = RowReader(passages, ["text"])
+    sizes = [reader.file(number).nbytes for number in range(3)]
+    reader, read = RowReader(passages, ["text"], budget_bytes=sum(sizes[:2])), []
+    once = passages.read_file
+    monkeypatch.setattr(passages, "read_file", lambda path, columns: read.append(path) or once(path, columns))
+    paths = [path for path, _ in reader.files]
+    for _ in range(3):
+        reader.range(0, 100)
+        reader.range(99, 100)
+    assert read == paths, "two stay, and the last one is there as long as no other comes"
+    reader = RowReader(passages, ["text"], budget_bytes=0)
+    read.clear()
+    for row in (0, 1, 2, 50, 51, 0):
+        reader.take(np.array([row]))
+    assert read == [paths[0], paths[1], paths[0]]
+
+
+def test_rows_of_vectors_are_those_of_their_passages(run: Callable):
+    opened = run()
+    passages = write_passages(opened)
+    ids = passages.read(["passage_id"]).column(0)
+
+    def vectors(kept: list[int], name: str) -> np.ndarray | None:
+        rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in kept]
+        return rows_of_vectors(write_table(opened, PASSAGE_VECTORS, rows, path=name), ids)
+
+    assert vectors(list(range(100)), "embeddings/all/passages") is None
+    some = [row for row in range(100) if row not in (0, 41, 99)]
+    assert vectors(some, "embeddings/some/passages").tolist() == some
 
 
 def test_a_damaged_file_is_noticed_and_its_shard_will_be_done_again(run: Callable):

@@ -115,7 +115,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
 
     from distill.attention import choose_attention
     from distill.batches import plan_step
-    from distill.checkpoints import full_state
+    from distill.checkpoints import gathered
     from distill.encoder import load_model
     from distill.engine import join_ranks, start_engine, step_optimizer
     from distill.losses import LossSettings
@@ -146,11 +146,10 @@ def run_cases(rank, world_size, encoder, folder, cases):
         with Collectives() as collectives:
             result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
         norm = step_optimizer(engine)
-        moments = full_state(engine)[1]
-        prefix = "exp_avg.model."
         gradient = {
-            key.removeprefix(prefix): 10 * each.numpy() for key, each in moments.items() if key.startswith(prefix)
-        }
+            name.removeprefix("model."): 10 * parts["exp_avg"].cpu().numpy()
+            for name, _, parts in gathered(engine) if name.startswith("model.")
+        }  # fmt: skip
         found.append({
             "gradient": gradient, "norm": norm, "loss": result.loss, "recomputed": result.recomputed_tokens,
             "collectives": collectives.calls, "embeddings": embeddings,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.errors import InputError
+from cluster.errors import InputError, RunError
 from distill.settings import LoraSettings, StudentSettings, TrainingSettings
 from tests.distill.lists import write_run
 from tests.distill.ranks import free_port, on_ranks
@@ -79,7 +79,7 @@ def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
 
     join_ranks("cpu")
     job, said = TrainingJob.from_json(job), []
-    ask_file = stop_file(Path(job.output))
+    ask_file = stop_file(Path(job.output))  # gone when it was heard
     asks = {3: lambda: os.kill(os.getpid(), signal.SIGUSR1), 7: ask_file.touch}
 
     def watch(record):
@@ -91,9 +91,6 @@ def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
             train(job, on_record=watch)
         except TrainingStopped as stopped:
             said.append(str(stopped))
-    dist.barrier()
-    ask_file.unlink(missing_ok=True)
-    dist.barrier()
     train(job)
     dist.destroy_process_group()
     return said
@@ -219,6 +216,15 @@ def test_training_stops_early_and_keeps_the_best_and_the_last_checkpoint(tiny_en
     assert kept == ["step-00000001", "step-00000003"]
 
 
+def test_without_dev_lists_checkpoints_are_written_where_evaluations_would_be(tiny_encoder, tmp_path):
+    write_run(tmp_path, dev=False)
+    job = make_job(tmp_path, tiny_encoder, evaluate_every=2, epochs=2, keep_checkpoints=9)
+    (record,) = on_ranks(train_rank, 1, job.to_json())
+    kept = sorted(path.name for path in (tmp_path / "training" / "checkpoints").iterdir())
+    assert kept == [f"step-{step:08d}" for step in range(2, record["steps"] + 1, 2)]
+    assert record["dev"] is None
+
+
 def test_checkpoint_of_another_recipe_is_refused_with_the_difference(trained, tiny_encoder):
     workdir, _ = trained
     job = make_job(workdir, tiny_encoder, checkpoint_every=1, keep_checkpoints=20, learning_rate=1e-5)
@@ -317,3 +323,17 @@ def test_ray_train_places_two_deepspeed_ranks(run, tiny_encoder, tmp_path):
     begun = time.monotonic()
     assert build(work, job.training, job.student, work.table("lists"), work.table("passages")) == record
     assert time.monotonic() - begun < first / 4
+
+
+@pytest.mark.cluster
+def test_what_ends_one_rank_alone_ends_the_training_with_its_message(run, tiny_encoder, tmp_path):
+    """Rank 0 finds a damaged file of passages while rank 1 waits for it in a barrier, for half an hour if it must."""
+    from distill.training import build
+
+    work = run("ray")
+    write_run(Path(work.storage.local_path))
+    passages = work.table("passages")
+    Path(work.storage.local_path, passages.files()[0][0]).write_bytes(b"something else")
+    job = make_job(tmp_path, tiny_encoder, ranks=2)
+    with pytest.raises(RunError, match=passages.files()[0][0]):
+        build(work, job.training, job.student, work.table("lists"), passages)

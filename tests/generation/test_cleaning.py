@@ -27,6 +27,7 @@ PASSAGE = (
         ("- *pear storage*", "pear storage"),
         ("Sure! Here is a question:\n\nhow long do pears keep?", "how long do pears keep?"),
         ("<think>The passage is about pears.</think>\n\nhow long do pears keep?", "how long do pears keep?"),
+        ("The passage is about pears.\n</think>\n\nhow long do pears keep?", "how long do pears keep?"),
         ("ｐｅａｒ storage", "pear storage"),
         ("pear\x07 storage \ufffd", "pear storage"),
     ],

@@ -61,6 +61,7 @@ def test_no_query_log_makes_no_table(run):
         ('{"_id": "", "text": "pier"}', "field _id is empty"),
         ('{"_id": true, "text": "pier"}', "field _id is a boolean"),
         ('{"_id": "b"}', "field text is missing"),
+        (r'{"_id": "b\ud83d", "text": "pier"}', r"field _id 'b\ud83d' holds half of a surrogate pair"),
         ('{"_id": "b", "text": 3}', "field text is a number"),
         ('{"_id": "a", "text": "pier"}', "_id 'a' stands in line 1 already"),
     ],
@@ -70,6 +71,10 @@ def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, found):
     with pytest.raises(InputError) as error:
         query_log.scan(path, 10)
     assert f"log.jsonl, line 3: {found}" in str(error.value)
+
+
+def test_half_of_a_surrogate_pair_in_a_text_is_replaced():
+    assert query_log.parse(rb'{"_id": "a", "text": "ships \ud83d"}', "log.jsonl", 1) == ("a", "ships ?")
 
 
 def test_bytes_that_are_no_utf8_are_named(tmp_path):
