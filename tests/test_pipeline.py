@@ -221,6 +221,7 @@ def test_a_changed_recipe_is_refused_until_the_stage_is_overwritten(finished: Pa
     assert not (tmp_path / "run" / "training").exists(), "what came after the overwritten stage is gone"
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_with_words_alone_and_nothing_to_judge_by_the_run_ends_with_a_student_and_no_verdict(
@@ -270,6 +271,7 @@ def leave_behind(workdir: Path) -> None:
         (workdir / path).write_bytes(b"left by a worker that died")
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_the_demo_recipe_runs_on_a_folder_of_jsonl_after_two_lines_are_changed(tmp_path: Path, hundred: Path) -> None:

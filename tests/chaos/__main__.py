@@ -22,7 +22,10 @@ from pathlib import Path
 from tests.chaos.ledger import VARIABLE, table
 
 ROOT = Path(__file__).parents[2]
-VLLM = "tests/generation/test_vllm_engine.py::test_every_unit_is_accounted_for_though_the_engine_is_killed_on_the_way"
+VLLM = (
+    "tests/generation/test_vllm_engine.py::"
+    "test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way[killed]"
+)
 VLLM_EVERY = 4  # rounds: most of its time it only loads
 
 

@@ -12,7 +12,7 @@ import pytest
 from cluster.errors import InputError
 from cluster.storage import Storage
 from cluster.tables import Table
-from distill import given
+from distill import whole
 from distill.dataset import read_lists
 from distill.given import read, write_tables
 
@@ -39,7 +39,7 @@ def write_lines(path: Path, *lines: object) -> Path:
 
 @pytest.mark.parametrize("name", ["lists.jsonl", "lists.jsonl.gz"])
 def test_lists_of_a_file_become_the_tables_of_a_run(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(given, "ROWS_PER_FILE", 2)
+    monkeypatch.setattr(whole, "ROWS_PER_FILE", 2)
     file, storage = write_lines(tmp_path / name, *GOOD, ""), Storage(str(tmp_path / "out"))
     write_tables(file, storage, dev_fraction=0.0)
     passages, lists = (Table.open(storage, path) for path in ("passages", "lists"))

@@ -93,6 +93,7 @@ def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
     assert tokens > pairs * 20 if name == "reranker" else tokens == 0
 
 
+@pytest.mark.cluster
 def test_an_encoder_that_no_retriever_has_embeds_every_text_once_and_scores_alike(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
