@@ -11,8 +11,7 @@ ROUNDS ?= 20
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# without bytecode: Python makes that of the modules it imports, one in eight
-INSTALL := install --no-compile -c requirements/constraints.txt
+INSTALL := install -c requirements/constraints.txt
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters lint bench chaos
