@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -78,6 +79,13 @@ def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is
         driver.process.wait()
         one = look()
         assert (one["state"], one["running"]) == ("gone", 0)
+
+    def still() -> bool:
+        before = look()["shards_done"]
+        time.sleep(2.0)
+        return look()["shards_done"] == before
+
+    until(still, "the last commits of workers whose driver is gone", 30.0)
     one, table = look(), Table.open(Storage(workdir), "scores/numbers")
     assert one["shards_done"] == len(table.commits())
     assert one["rows"] == table.num_rows
