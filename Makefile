@@ -14,6 +14,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
+# On two processes; what fails beside another test is tried once more alone, since clusters and engines have time limits.
+define pytest
+@$(BIN)/python -m pytest $(TWO) $(1) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
+	$(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures none; }
+endef
+
 .PHONY: install demo test test-clusters lint bench chaos
 .DELETE_ON_ERROR:
 
@@ -36,10 +42,10 @@ demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest $(TWO)
+	$(call pytest,)
 
 test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest $(TWO) -m cluster
+	$(call pytest,-m cluster)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
