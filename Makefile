@@ -14,12 +14,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-# On two processes; what fails beside another test is tried once more alone, since clusters and engines have time limits.
-define pytest
-@$(BIN)/python -m pytest $(TWO) $(1) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
-	$(BIN)/python -m pytest $(1) --last-failed --last-failed-no-failures none; }
-endef
-
 .PHONY: install demo test test-clusters lint bench chaos
 .DELETE_ON_ERROR:
 
@@ -41,11 +35,13 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
+# on two processes; what fails beside another test is tried once more alone, since clusters and engines have time limits
 test: $(INSTALLED)
-	$(call pytest,)
+	@$(BIN)/python -m pytest $(TWO) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 test-clusters: $(INSTALLED)
-	$(call pytest,-m cluster)
+	@$(BIN)/python -m pytest -m cluster
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
