@@ -101,7 +101,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "scores": ("scores",),
     "lists": ("lists",),
     "training": ("training", "model"),
-    "evaluation": ("evaluation",),
+    "evaluation": ("evaluation", "judged"),
 }
 
 PIECES = ("training", "evaluation")  # stages that are done in one piece; the others are tables over shards

@@ -1,7 +1,7 @@
 """A judged collection that the pool's workers encode, for one that a single process would take too long over.
 
-Its texts become two tables, every model's vectors two more, all below `evaluation/` in the workdir, so an evaluation
-that is cut continues where it was. The search over the vectors is the driver's.
+Its texts become two tables, every model's vectors two more, all below `judged/` in the workdir, so an evaluation that
+is cut continues where it was. The search over the vectors is the driver's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distill.whole import write_whole
 if TYPE_CHECKING:
     from cluster.run import Run
 
-FOLDER = "evaluation"
+FOLDER = "judged"
 PASSAGES_PER_BLOCK = 65_536  # searched together
 
 

@@ -149,8 +149,8 @@ def test_workers_of_a_pool_find_what_one_process_finds(run: Callable, hundred: P
     for query, expected in runs[0].items():
         assert runs[1][query] == pytest.approx(expected, abs=1e-5)
     made = {one["table"]: one["rows"] for one in status(opened.storage)}
-    assert made["evaluation/base/passages"] == made["evaluation/passages"] == 100
-    assert made["evaluation/student/queries"] == made["evaluation/queries"] == 20
+    assert made["judged/base/passages"] == made["judged/passages"] == 100
+    assert made["judged/student/queries"] == made["judged/queries"] == 20
 
 
 def test_examples_show_the_largest_changes_first_with_the_passages_of_both(tiny_encoder: str, hundred: Path):
