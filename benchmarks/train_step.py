@@ -4,18 +4,20 @@
 
 One process, the same lists, student, arithmetic and optimizer for all. Queries are the data set's own and the titles of
 its passages; lists are BM25's. Slots are many, so the step that encodes all of them is timed on `--slice` queries and
-its cost per slot is taken as constant, which it is: slots are padded to one length, in equal micro-batches.
+its cost per slot is taken as constant, which it is: slots are padded to one length, in equal micro-batches. It is timed
+before and after every row, as are a layer's matrix products, because machines that are shared change their speed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
+import statistics
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
 PEAK_PASSES = 50  # of a layer's products
+REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
 RANKS = 8  # for which the balance of tokens is told
 
 
@@ -57,8 +60,8 @@ def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndar
     return asked, passages, rows, scores / scores.max(axis=1, keepdims=True)
 
 
-def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int) -> float:
-    """Floating-point operations per second of a layer's matrix products and nothing else, the best of many passes.
+class Products:
+    """The matrix products of a layer and nothing else: their speed is the peak that a step is measured against.
 
     A pass makes them in the order of training, forward and then backward, each with operands of its own, as a layer
     has them.
@@ -68,35 +71,41 @@ def peak_flops(dtype: torch.dtype, hidden: int, inner: int, heads: int, length: 
         hidden, inner, heads: of the encoder's layer.
         length: tokens of a sequence; a micro-batch holds as many sequences as `MICRO_BATCH` tokens make.
     """
-    tokens, width = MICRO_BATCH // length * length, hidden // heads
-    sequences = (tokens // length, heads, length)
-    forward, backward = [], []
 
-    def made(*shape: int) -> torch.Tensor:
-        return torch.randn(shape).to(dtype)
+    def __init__(self, dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int) -> None:
+        tokens, width = MICRO_BATCH // length * length, hidden // heads
+        sequences = (tokens // length, heads, length)
+        forward, backward = [], []
 
-    def linear(inputs: int, outputs: int) -> None:
-        x, weight, gradient = made(tokens, inputs), made(outputs, inputs), made(tokens, outputs)
-        forward.append((x, weight.T))
-        backward.extend([(gradient, weight), (gradient.T, x)])
+        def made(*shape: int) -> torch.Tensor:
+            return torch.randn(shape).to(dtype)
 
-    for _ in range(3):  # to queries, keys and values
-        linear(hidden, hidden)
-    query, key, value, gradient = (made(*sequences, width) for _ in range(4))
-    weights, for_scores = made(*sequences, length), made(*sequences, length)
-    forward += [(query, key.transpose(-1, -2)), (weights, value)]
-    backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
-    backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
-    for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # from attention, and the two after it
-        linear(inputs, outputs)
+        def linear(inputs: int, outputs: int) -> None:
+            x, weight, gradient = made(tokens, inputs), made(outputs, inputs), made(tokens, outputs)
+            forward.append((x, weight.T))
+            backward.extend([(gradient, weight), (gradient.T, x)])
 
-    products, best = forward + backward[::-1], math.inf
-    for _ in range(PEAK_PASSES):
-        begun = time.perf_counter()
-        for left, right in products:
-            left @ right
-        best = min(best, time.perf_counter() - begun)
-    return sum(2 * left.numel() * right.shape[-1] for left, right in products) / best
+        for _ in range(3):  # to queries, keys and values
+            linear(hidden, hidden)
+        query, key, value, gradient = (made(*sequences, width) for _ in range(4))
+        weights, for_scores = made(*sequences, length), made(*sequences, length)
+        forward += [(query, key.transpose(-1, -2)), (weights, value)]
+        backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
+        backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
+        for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # after attention
+            linear(inputs, outputs)
+        self.products = forward + backward[::-1]
+        self.operations = sum(2 * left.numel() * right.shape[-1] for left, right in self.products)
+
+    def speeds(self, passes: int = PEAK_PASSES) -> list[float]:
+        """Floating-point operations per second of so many passes, one after another."""
+        found = []
+        for _ in range(passes):
+            begun = time.perf_counter()
+            for left, right in self.products:
+                left @ right
+            found.append(self.operations / (time.perf_counter() - begun))
+        return found
 
 
 class Bench:
@@ -249,51 +258,96 @@ class Peak:
             self.gib = max(self.gib, process.memory_info().rss / 2**30)
 
 
-def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
-    """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations."""
+@dataclass
+class Row:
+    """A kind of step and what was found of it.
+
+    Attributes:
+        count, order, kept_mib: queries; the order that they were taken in; memory for activations, the default if None.
+        found: of the step whose time is the median of its repetitions.
+        gib: most resident memory.
+        per_slot_query: seconds that a query cost the step of all slots, just before and after.
+        products: speeds of the products alone, just before and after.
+    """
+
+    count: int
+    order: str
+    kept_mib: int | None
+    found: dict[str, float]
+    gib: float
+    per_slot_query: float
+    products: list[float]
+
+
+def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tuple[list[Row], str]:
+    """All rows, each between two slices of the step of all slots, for a machine changes its speed; those in words."""
     config, length = bench.config, int(bench.tokens[1].lengths.mean())
-    peak = peak_flops(
+    products = Products(
         bench.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length // 16 * 16
     )
-    bench.ours(16)
-    with Peak() as slot_memory:
-        slot_step = bench.every_slot(sliced)
-    per_query = slot_step["seconds"] / sliced
-    with Peak() as library_memory:
-        library = bench.library(16, 8)
-    library_rate = 16 / library["seconds"]
-    lines = [
-        "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
-        f"| fullest of {RANKS} ranks : mean | MFU | recomputed | memory, peak | : every slot "
-        "| : sentence-transformers |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
     # a step of most of the corpus repeats alike in any order
     steps: list[tuple[int, str, int | None]] = [
         (count, order, None)
         for count in counts
         for order in (bench.orders if count * LENGTH < REPEATED * len(bench.passages) else ["shuffled"])
     ]
+    bench.ours(16)
+    rows: list[Row] = []
+    with Peak() as slot_memory:
+        slots = [bench.every_slot(sliced)]
+    speeds = [products.speeds()]
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
         release_memory()  # of whoever came before
+        found = []
         with Peak() as memory:
-            found = bench.ours(min(count, len(bench.order)), order, kept)
-        rate = count / found["seconds"]
+            for _ in range(REPEATS if count < SHORT else 1):
+                found.append(bench.ours(min(count, len(bench.order)), order, kept))
+                release_memory(more_than=activation_bytes(kept, bench.engine.module, "cpu") * 3 // 2)  # as the trainer
+        release_memory()
+        slots.append(bench.every_slot(sliced))
+        speeds.append(products.speeds())
+        around = (slots[-2]["seconds"] + slots[-1]["seconds"]) / 2 / sliced
+        middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
+        rows.append(Row(count, order, kept, middle, memory.gib, around, speeds[-2] + speeds[-1]))
+        print(f"{count} {order}: {[round(each['seconds'], 1) for each in found]} s", flush=True)
+    seconds = sorted(each["seconds"] for each in slots)
+    about = (
+        f"Every slot: {sliced} queries, {slots[0]['tokens']:,.0f} tokens, before and after each row, in "
+        f"{seconds[0]:.1f} to {seconds[-1]:.1f} s, {slot_memory.gib:.1f} GiB."
+    )
+    return rows, about
+
+
+def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
+    """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations."""
+    rows, about = measure(bench, counts, sliced, kept_mib)
+    with Peak() as library_memory:
+        library = bench.library(16, 8)
+    library_rate = 16 / library["seconds"]
+    best = max(max(row.products) for row in rows)
+    lines = [
+        "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
+        f"| fullest of {RANKS} ranks : mean | MFU | of the products meanwhile | recomputed "
+        "| memory, peak | : every slot | : sentence-transformers |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        found, rate = row.found, row.count / row.found["seconds"]
         lines.append(
-            f"| {count:,} | {order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
+            f"| {row.count:,} | {row.order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
             f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['balance']:.3f} | "
-            f"{found['flops'] / peak:.0%} | "
-            f"{found['recomputed']:.0%} | {memory.gib:.1f} GiB | {rate * per_query:.1f}× | "
+            f"{found['flops'] / best:.0%} | {found['flops'] / statistics.median(row.products):.0%} | "
+            f"{found['recomputed']:.0%} | {row.gib:.1f} GiB | {rate * row.per_slot_query:.1f}× | "
             f"{rate / library_rate:.1f}× |"
         )
     sizes = f"{len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages"
+    middle = statistics.median(speed for row in rows for speed in row.products)
     lines += [
         "",
         f"{bench.model_name}, {sizes} of at most "
         f"{MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}; "
-        f"its matrix products reach {peak / 1e9:,.0f} GFLOP/s, which is the peak of MFU. "
-        f"Every slot: timed on {sliced} queries, {slot_step['tokens']:,.0f} tokens in "
-        f"{slot_step['seconds']:.1f} s, {slot_memory.gib:.1f} GiB. sentence-transformers: DistillKLDivLoss, 8 queries "
+        f"a layer's matrix products alone reach {best / 1e9:,.0f} GFLOP/s at best, which is the peak of MFU, and "
+        f"{middle / 1e9:,.0f} in the middle. {about} sentence-transformers: DistillKLDivLoss, 8 queries "
         f"a step, {library_rate:.2f} queries/s, {library_memory.gib:.1f} GiB.",
     ]
     return "\n".join(lines)

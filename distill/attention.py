@@ -60,11 +60,11 @@ class Products(torch.autograd.Function):
         mask: torch.Tensor | None,
         scaling: float,
     ) -> torch.Tensor:
-        """(B, heads, T, d) of queries, keys and values of that shape, and a mask that is added to scores."""
+        """(B, heads, T, d) of queries, keys and values of that shape; a mask is added to the last columns of scores."""
         query, key, value = (query * scaling).contiguous(), key.contiguous(), value.contiguous()
         scores = query @ key.transpose(-1, -2)
         if mask is not None:
-            scores += mask
+            scores[..., -mask.shape[-1] :] += mask
         weights = torch.softmax(scores, dim=-1)
         ctx.save_for_backward(query, key, value, weights)
         ctx.scaling = scaling
@@ -107,12 +107,27 @@ def products_attention(
     if groups > 1:
         key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     if attention_mask is not None:
-        # what is least in float32 would become infinite, and a row that sees nothing no number
-        attention_mask = attention_mask.clamp_min(torch.finfo(value.dtype).min).to(value.dtype)
+        attention_mask = hiding(attention_mask, value.dtype)
     with torch.autocast(query.device.type, enabled=False):
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         found = Products.apply(query, key, value, attention_mask, scaling)
     return found.transpose(1, 2), None
+
+
+def hiding(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
+    """The last columns of a mask, from the first that hides something on, in `dtype`; None where nothing is hidden.
+
+    Sequences of a micro-batch are of like length, so that few columns hold padding.
+
+    Args:
+        mask: (B, 1, T, T) float, what is added to scores.
+        dtype: of the scores.
+    """
+    columns = (mask != 0).flatten(0, -2).any(dim=0).nonzero()
+    if not len(columns):
+        return None
+    # what is least in float32 would become infinite, and a row that sees nothing no number
+    return mask[..., int(columns[0]) :].clamp_min(torch.finfo(dtype).min).to(dtype)
 
 
 AttentionInterface.register(NAME, products_attention)

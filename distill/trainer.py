@@ -264,7 +264,8 @@ class _Rank:
         if not math.isfinite(norm):
             self._refuse(plan, f"the gradient of step {step + 1} is {norm}")
         listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
-        release_memory()
+        # the next step needs as much again: trimmed every time, the kernel zeroed it every time
+        release_memory(more_than=self.stepper.activation_bytes * 3 // 2)
         seconds = time.monotonic() - begun
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss,

@@ -72,3 +72,19 @@ def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault
     assert not student.products
     with torch.no_grad():
         student(**layout.features(tokens, np.arange(3)))
+
+
+def test_a_mask_is_added_only_from_the_first_column_on_that_it_hides():
+    import torch
+
+    from distill.attention import hiding
+
+    least = torch.finfo(torch.float32).min
+    mask = torch.zeros(2, 1, 6, 6)
+    assert hiding(mask, torch.bfloat16) is None
+    mask[1, :, :, 4:] = least
+    found = hiding(mask, torch.bfloat16)
+    assert found.shape == (2, 1, 6, 2) and found.dtype == torch.bfloat16
+    assert found[0].eq(0).all() and found[1].eq(torch.finfo(torch.bfloat16).min).all(), "the least that is no infinity"
+    causal = torch.full((6, 6), least).triu(1).expand(2, 1, 6, 6)
+    assert hiding(causal, torch.bfloat16).shape == (2, 1, 6, 5)
