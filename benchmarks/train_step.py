@@ -5,7 +5,8 @@
 One process, the same lists, student, arithmetic and optimizer for all. Queries are the data set's own and the titles of
 its passages; lists are BM25's. Slots are many, so the step that encodes all of them is timed on `--slice` queries and
 its cost per slot is taken as constant, which it is: slots are padded to one length, in equal micro-batches. It is timed
-before and after every row, as are a layer's matrix products, because machines that are shared change their speed.
+before and after every row, and a layer's matrix products between the passes of every step, because machines that are
+shared change their speed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import tempfile
 import threading
 import time
@@ -43,6 +43,7 @@ LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
 PEAK_PASSES = 50  # of a layer's products
+EVERY = 3  # forward passes of a step, between two looks at the products' speed
 REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
 RANKS = 8  # for which the balance of tokens is told
 
@@ -97,15 +98,46 @@ class Products:
         self.products = forward + backward[::-1]
         self.operations = sum(2 * left.numel() * right.shape[-1] for left, right in self.products)
 
-    def speeds(self, passes: int = PEAK_PASSES) -> list[float]:
-        """Floating-point operations per second of so many passes, one after another."""
-        found = []
-        for _ in range(passes):
+    def seconds(self) -> float:
+        """Time of one pass."""
+        begun = time.perf_counter()
+        for left, right in self.products:
+            left @ right
+        return time.perf_counter() - begun
+
+    def best(self) -> float:
+        """Floating-point operations per second of the fastest of many passes, one after another."""
+        return self.operations / min(self.seconds() for _ in range(PEAK_PASSES))
+
+
+class Meanwhile:
+    """The speed of the products while a step runs: between its forward passes, every so many, two passes of them.
+
+    The first brings the operands back into the caches, the second is timed. What both take is no part of the step.
+    """
+
+    def __init__(self, products: Products, student: torch.nn.Module) -> None:
+        self.products, self.taken, self.timed, self._calls = products, 0.0, [], 0
+        self._hook = student.register_forward_pre_hook(self._between)
+
+    def __enter__(self) -> Meanwhile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+
+    def _between(self, *_: object) -> None:
+        self._calls += 1
+        if self._calls % EVERY == 0:
             begun = time.perf_counter()
-            for left, right in self.products:
-                left @ right
-            found.append(self.operations / (time.perf_counter() - begun))
-        return found
+            self.products.seconds()
+            self.timed.append(self.products.seconds())
+            self.taken += time.perf_counter() - begun
+
+    @property
+    def flops(self) -> float:
+        """Mean speed, floating-point operations per second."""
+        return self.products.operations * len(self.timed) / sum(self.timed)
 
 
 class Bench:
@@ -128,7 +160,11 @@ class Bench:
         choose_attention(student, self.tokens[1], Layout(self.pad_id))
         self.engine = start_engine(student, training, 1)
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
-        self.config = loaded.transformers_model.config
+        self.config = config = loaded.transformers_model.config
+        length = int(self.tokens[1].lengths.mean()) // 16 * 16
+        self.products = Products(
+            self.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length
+        )
         self.orders = {
             name: epoch_order(self.rows, 0, 0, block) for name, block in (("shuffled", 1), ("topics", TOPIC))
         }
@@ -138,16 +174,19 @@ class Bench:
         """One step of `count` queries as the trainer does it, with so much memory for activations."""
         budget = activation_bytes(kept_mib, self.engine.module, "cpu")
         stepper = Stepper(self.engine, *self.tokens, LossSettings(), budget, Layout(self.pad_id))
-        begun = time.perf_counter()
-        plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
-        result = stepper.run(stepper.prepare(plan, self.scores[plan.queries]))
-        step_optimizer(self.engine)
-        seconds = time.perf_counter() - begun
+        with Meanwhile(self.products, self.engine.module) as products:
+            begun = time.perf_counter()
+            lengths = [each.lengths for each in self.tokens]
+            plan = plan_step(self.orders[order][:count], self.rows, *lengths, 1, MICRO_BATCH)
+            result = stepper.run(stepper.prepare(plan, self.scores[plan.queries]))
+            step_optimizer(self.engine)
+            seconds = time.perf_counter() - begun - products.taken
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
             "padding": 1 - result.tokens / result.computed_tokens,
             "recomputed": result.recomputed_tokens / result.computed_tokens,
             "balance": self.balance(self.orders[order][:count]), "flops": self.useful_flops(plan) / seconds,
+            "products": products.flops,
         }  # fmt: skip
 
     def useful_flops(self, plan: StepPlan) -> float:
@@ -267,7 +306,6 @@ class Row:
         found: of the step whose time is the median of its repetitions.
         gib: most resident memory.
         per_slot_query: seconds that a query cost the step of all slots, just before and after.
-        products: speeds of the products alone, just before and after.
     """
 
     count: int
@@ -276,15 +314,10 @@ class Row:
     found: dict[str, float]
     gib: float
     per_slot_query: float
-    products: list[float]
 
 
 def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tuple[list[Row], str]:
     """All rows, each between two slices of the step of all slots, for a machine changes its speed; those in words."""
-    config, length = bench.config, int(bench.tokens[1].lengths.mean())
-    products = Products(
-        bench.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length // 16 * 16
-    )
     # a step of most of the corpus repeats alike in any order
     steps: list[tuple[int, str, int | None]] = [
         (count, order, None)
@@ -295,7 +328,6 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tupl
     rows: list[Row] = []
     with Peak() as slot_memory:
         slots = [bench.every_slot(sliced)]
-    speeds = [products.speeds()]
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
         release_memory()  # of whoever came before
         found = []
@@ -305,10 +337,9 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tupl
                 release_memory(more_than=activation_bytes(kept, bench.engine.module, "cpu") * 3 // 2)  # as the trainer
         release_memory()
         slots.append(bench.every_slot(sliced))
-        speeds.append(products.speeds())
         around = (slots[-2]["seconds"] + slots[-1]["seconds"]) / 2 / sliced
         middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
-        rows.append(Row(count, order, kept, middle, memory.gib, around, speeds[-2] + speeds[-1]))
+        rows.append(Row(count, order, kept, middle, memory.gib, around))
         print(f"{count} {order}: {[round(each['seconds'], 1) for each in found]} s", flush=True)
     seconds = sorted(each["seconds"] for each in slots)
     about = (
@@ -320,14 +351,14 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tupl
 
 def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
     """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations."""
+    best = bench.products.best()
     rows, about = measure(bench, counts, sliced, kept_mib)
     with Peak() as library_memory:
         library = bench.library(16, 8)
     library_rate = 16 / library["seconds"]
-    best = max(max(row.products) for row in rows)
     lines = [
         "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
-        f"| fullest of {RANKS} ranks : mean | MFU | of the products meanwhile | recomputed "
+        f"| fullest of {RANKS} ranks : mean | MFU, of the best | MFU, of the mean meanwhile | recomputed "
         "| memory, peak | : every slot | : sentence-transformers |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -336,19 +367,20 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
         lines.append(
             f"| {row.count:,} | {row.order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
             f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['balance']:.3f} | "
-            f"{found['flops'] / best:.0%} | {found['flops'] / statistics.median(row.products):.0%} | "
+            f"{found['flops'] / best:.0%} | {found['flops'] / found['products']:.0%} | "
             f"{found['recomputed']:.0%} | {row.gib:.1f} GiB | {rate * row.per_slot_query:.1f}× | "
             f"{rate / library_rate:.1f}× |"
         )
     sizes = f"{len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages"
-    middle = statistics.median(speed for row in rows for speed in row.products)
+    slowest, fastest = (take(row.found["products"] for row in rows) / 1e9 for take in (min, max))
     lines += [
         "",
         f"{bench.model_name}, {sizes} of at most "
         f"{MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}; "
-        f"a layer's matrix products alone reach {best / 1e9:,.0f} GFLOP/s at best, which is the peak of MFU, and "
-        f"{middle / 1e9:,.0f} in the middle. {about} sentence-transformers: DistillKLDivLoss, 8 queries "
-        f"a step, {library_rate:.2f} queries/s, {library_memory.gib:.1f} GiB.",
+        f"a layer's matrix products alone reach {best / 1e9:,.0f} GFLOP/s in the best of {PEAK_PASSES} passes, and "
+        f"{slowest:,.0f} to {fastest:,.0f} between the passes of a step, in the mean of each row's. {about} "
+        f"sentence-transformers: DistillKLDivLoss, 8 queries a step, {library_rate:.2f} queries/s, "
+        f"{library_memory.gib:.1f} GiB.",
     ]
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.unicode import is_whole, whole
 
 Qrels = dict[str, dict[str, int]]
 
@@ -149,10 +150,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
     value = record.get(field)
     if isinstance(value, str):
-        whole = value.encode("utf-8", "replace").decode("utf-8")
-        if field == "_id" and whole != value:
+        if field == "_id" and not is_whole(value):
             raise InputError(f"{path}, line {number}: the _id {value!r} holds half of a character; write it as UTF-8.")
-        value = whole  # JSON can spell half of a surrogate pair, which no tokenizer takes
+        value = whole(value)
     if field == "_id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (field == "_id" and not value):

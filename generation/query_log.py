@@ -21,6 +21,7 @@ from cluster.plan import Shard
 from cluster.schemas import QUERY_LOG
 from cluster.stage import Stage
 from cluster.tables import Table
+from cluster.unicode import is_whole, whole
 from cluster.worker import Output, Task
 from generation.settings import CorpusSettings
 
@@ -134,10 +135,9 @@ def parse(line: bytes, path: str, number: int) -> tuple[str, str] | None:
         raise InputError(f"{path}, line {number}: field _id is {_kind(identity)}. {expected}")
     if not isinstance(text, str):
         raise InputError(f"{path}, line {number}: field text is {_kind(text)}. {expected}")
-    if not _is_utf8(str(identity)):
+    if not is_whole(str(identity)):
         raise InputError(f"{path}, line {number}: field _id {identity!r} holds half of a surrogate pair. {expected}")
-    text = text.encode("utf-8", "replace").decode("utf-8")  # the same in a text stands for one unreadable character
-    return str(identity), " ".join(unicodedata.normalize("NFKC", text).split())
+    return str(identity), " ".join(unicodedata.normalize("NFKC", whole(text)).split())
 
 
 class QueryLogWorker:
@@ -169,14 +169,6 @@ class QueryLogWorker:
             query = parse(lines[position], self.path, first + position)
             if query is not None:
                 yield query
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _shard(number: int, start: int, stop: int, lines_before: int, last: int) -> Shard:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from cluster.schemas import RECORDS
 from cluster.stage import Stage
 from cluster.tables import Table
+from cluster.unicode import whole
 from cluster.worker import Output, Task
 from generation.readers import Reader, Record, open_reader
 from generation.settings import CorpusSettings
@@ -76,9 +77,8 @@ class RecordWorker:
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
 
     def _normalise(self, text: str) -> str:
-        # A lone surrogate, which JSON can spell, has no UTF-8.
-        whole = text[: 2 * self.corpus.max_characters].encode("utf-8", "replace").decode("utf-8")
-        return unicodedata.normalize("NFKC", whole).strip()[: self.corpus.max_characters]
+        shown = whole(text[: 2 * self.corpus.max_characters])
+        return unicodedata.normalize("NFKC", shown).strip()[: self.corpus.max_characters]
 
     def _row(self, records: list[Record], texts: list[str], place: int) -> dict[str, object]:
         record, text = records[place], texts[place]

@@ -47,7 +47,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
         "training": training,
-        "plan": compare(_json(storage, PLANNED), stages, done, training.get("world_size", 1)),
+        "plan": compare(_json(storage, PLANNED), stages, done, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:

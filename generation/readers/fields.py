@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.unicode import is_whole
 from generation.readers.base import Record
 from generation.settings import CorpusSettings
 
@@ -66,13 +67,11 @@ class Fields:
                 f"{place}: field '{id_field}' is {_shown(passage_id)}. Expected the passage's id, a non-empty string "
                 f"or whole number. Give the record an id, or name another field with corpus.id_field."
             )
-        try:
-            passage_id.encode()
-        except UnicodeEncodeError:
+        if not is_whole(passage_id):
             raise InputError(
                 f"{place}: field '{id_field}' is {_shown(passage_id)}, with half of a surrogate pair. "
                 f"Write the character in full, as UTF-8."
-            ) from None
+            )
         title = self._string(raw.get(self.title), self.title, place)
         return Record(passage_id, title, self._string(raw[text_field], text_field, place), file, where)
 

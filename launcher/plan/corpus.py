@@ -1,17 +1,29 @@
-"""A look at the corpus: how many records, and how long they are by the student's own tokenizer."""
+"""A look at the corpus and at the judged queries: how many records, and how long by the student's own tokenizer."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
 from distill.encoder import resolve_model
+from distill.judged import read_qrels
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200
 CHARACTERS_PER_TOKEN = 4.0  # of English prose, where no tokenizer is at hand
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What base and student would be judged on: queries, passages, and mean tokens of one of those."""
+
+    queries: int
+    passages: int
+    tokens: float
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class Sample:
         with_tokenizer: whether the student's own tokenizer counted.
         texts: (title, text) of the sampled passages.
         logged: lines of the query log.
+        judged: the judged collection; None where the recipe names none.
     """
 
     records: int
@@ -33,13 +46,14 @@ class Sample:
     with_tokenizer: bool
     texts: tuple[tuple[str, str], ...] = ()
     logged: int = 0
+    judged: Collection | None = None
 
 
 def look_at(recipe: Recipe) -> Sample:
-    """Counts the records of the corpus and measures the first ones of some shards.
+    """Counts the records of the corpus and measures the first ones of some shards; the judged collection likewise.
 
     Raises:
-        InputError: the corpus is not there, cannot be read, or is empty.
+        InputError: the corpus or the judged collection is not there, cannot be read, or is empty.
     """
     from generation.readers import open_reader
 
@@ -52,19 +66,42 @@ def look_at(recipe: Recipe) -> Sample:
         texts += [(record.title, record.text) for record in reader.read(shard, 0, take)]
     if not texts:
         raise InputError(f"corpus.path: {recipe.corpus.path} holds no record")
-    count, with_tokenizer = token_counter(recipe.student.model)
-    most = recipe.student.max_passage_tokens
     joined = [f"{title} {text}".strip() for title, text in texts]
-    tokens = sum(min(most, count(text[: 16 * most])) for text in joined) / len(joined)
+    tokens, with_tokenizer = _mean_tokens(recipe, joined)
     characters = sum(map(len, joined)) / len(joined)
     records = sum(shard.rows for shard in shards)
-    return Sample(records, tokens, characters, with_tokenizer, tuple(texts), _lines(recipe.corpus.query_log))
+    logged = _lines(Path(recipe.corpus.query_log)) if recipe.corpus.query_log else 0
+    return Sample(records, tokens, characters, with_tokenizer, tuple(texts), logged, _look_at_judged(recipe))
 
 
-def _lines(path: str | None) -> int:
-    if path is None:
-        return 0
-    with Path(path).open("rb") as file:
+def _look_at_judged(recipe: Recipe) -> Collection | None:
+    from generation import pydocs
+
+    settings = recipe.evaluation
+    if settings.dataset is None:
+        return None
+    if settings.dataset.startswith(pydocs.PREFIX):
+        packages = pydocs.parse_packages(settings.dataset)
+        found = [doc.body for _, docs in pydocs.collect(packages) for doc in docs]
+        queries, passages, texts = len(pydocs.judged(packages)), len(found), found[:: max(1, len(found) // 200)]
+    else:
+        folder = Path(settings.dataset).expanduser()
+        queries, passages = len(read_qrels(folder, settings.split)), _lines(folder / "corpus.jsonl")
+        with (folder / "corpus.jsonl").open("rb") as file:
+            records = [json.loads(line) for line in islice(file, SAMPLE_RECORDS) if line.strip()]
+        texts = [f"{each.get('title') or ''} {each['text']}".strip() for each in records]
+    return Collection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
+
+
+def _mean_tokens(recipe: Recipe, texts: list[str]) -> tuple[float, bool]:
+    """Tokens of a passage as the student cuts it, and whether its own tokenizer counted."""
+    count, with_tokenizer = token_counter(recipe.student.model)
+    most = recipe.student.max_passage_tokens
+    return sum(min(most, count(text[: 16 * most])) for text in texts) / max(1, len(texts)), with_tokenizer
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
         return sum(1 for _ in file)
 
 

@@ -104,6 +104,9 @@ def _needs(recipe: Recipe, sample: Sample, device: Device) -> Iterator[Need]:
     training, found = recipe.training, model(recipe.student.model)
     pool = PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
     yield _need("training", recipe.student.model, found, _training(recipe, sample, found), device, pool)
+    if sample.judged and recipe.evaluation.pool:
+        parts = _encoder(found, recipe.student)
+        yield _need("evaluation", recipe.student.model, found, parts, device, recipe.evaluation.pool)
 
 
 def _encoder(found: Model | None, encoder: EncoderSettings) -> dict[str, float]:
@@ -195,6 +198,9 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             fewer = {**recipe.teachers, name: teacher.model_copy(update={"batch_size": size})}
             yield f"teachers.{name}.batch_size={size}", recipe.model_copy(update={"teachers": fewer})
             size //= 2
+    elif stage == "evaluation":
+        for divisor in (2, 4, 8, 16):
+            yield _changed(recipe, "student", {"batch_tokens": recipe.student.batch_tokens // divisor})
     else:
         yield from _training_changes(recipe)
 

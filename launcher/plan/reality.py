@@ -62,7 +62,11 @@ def _plan(recipe: Recipe) -> dict[str, Any]:
 
 
 def compare(
-    planned: Mapping[str, Any], tables: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]], ranks: int
+    planned: Mapping[str, Any],
+    tables: Sequence[Mapping[str, Any]],
+    steps: Sequence[Mapping[str, Any]],
+    ranks: int,
+    evaluation: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One row for each step of the plan that the run has begun.
 
@@ -71,6 +75,7 @@ def compare(
         tables: of `cluster.watch.status.status`.
         steps: lines of training/metrics.jsonl that tell a step; of a step that was done again the later one counts.
         ranks: of the training.
+        evaluation: its record; empty where there is none.
 
     Returns:
         Rows of {"step", "work", "units", "tokens", "hours"}, each of the last three a pair: planned, done. Hours are of
@@ -85,6 +90,10 @@ def compare(
             seconds = sum(one["queries"] / one["queries_per_s"] for one in trained)
             seconds *= ranks if step.get("on_gpu") else 1
             tokens = round(sum(one["tokens_per_s"] * one["queries"] / one["queries_per_s"] for one in trained))
+        if step["stage"] == "evaluation" and evaluation:
+            made = [one for one in tables if one["table"].startswith("judged/")]  # by a pool, if it had one
+            units, tokens = 2 * (evaluation["queries"] + evaluation["passages"]), sum(one["tokens"] for one in made)
+            seconds = sum(one["seconds"] for one in made) or evaluation["seconds"]
         seconds *= step.get("devices", 1.0)  # a plan of an older version names none
         if units:
             rows.append({

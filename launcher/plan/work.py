@@ -12,7 +12,7 @@ from distill.scaling import unique_passages
 from distill.settings import EncoderSettings, TeacherSettings
 from generation.queries import place
 from launcher.environment import cores
-from launcher.plan.corpus import Sample, token_counter
+from launcher.plan.corpus import Collection, Sample, token_counter
 from launcher.plan.models import model
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
@@ -31,8 +31,8 @@ class Step:
         stage: as the recipe and `--until` name it.
         table: of the workdir that it makes; for training its folder.
         work: who does it, in a few words.
-        units: what its shards are cut from: passages, queries, or queries of all steps of training.
-        shards: of its table; 0 for training.
+        units: what its shards are cut from: passages, queries, or both; or queries of all steps of training.
+        shards: of its table; 0 for training and evaluation.
         megabytes: that stay on the disk.
         model: through which its tokens go on this cluster; empty: none, or a server's.
         tokens: that go through a model.
@@ -118,6 +118,8 @@ def _steps(recipe: Recipe, sample: Sample) -> Iterator[Step]:
     shards = math.ceil(queries / recipe.lists.rows_per_shard)
     yield Step("lists", "lists", f"the best {length}", queries, shards, queries * length * 12 / 1e6)
     yield _training(recipe, sample)
+    if sample.judged:
+        yield _evaluation(recipe, sample.judged)
 
 
 def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | None:
@@ -143,6 +145,8 @@ def pool_of(recipe: Recipe, step: Step) -> PoolSettings:
     if step.stage == "training":
         training = recipe.training
         return PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
+    if step.stage == "evaluation":
+        return recipe.evaluation.pool or PoolSettings(workers=1, cpus=cores())  # the driver, on its machine
     return recipe.cluster.io_pool
 
 
@@ -215,4 +219,16 @@ def _training(recipe: Recipe, sample: Sample) -> Step:
         batch.steps * batch.queries, 0, weights * (1 + 3 * (recipe.training.keep_checkpoints + 1)),
         recipe.student.model, batch.steps * (batch.passages * sample.tokens + batch.queries * QUERY_TOKENS),
         sample.tokens, notes=notes,
+    )  # fmt: skip
+
+
+def _evaluation(recipe: Recipe, judged: Collection) -> Step:
+    """Every judged query and every passage, through the base and through the student."""
+    texts, pooled = 2 * (judged.queries + judged.passages), recipe.evaluation.pool is not None
+    known = model(recipe.student.model)
+    vectors = texts * (known.hidden if known else 768) * FLOAT / 1e6
+    return Step(
+        "evaluation", "evaluation", f"base and student on {judged.queries:,} judged queries", texts, 0,
+        vectors if pooled else 2 * judged.queries * recipe.evaluation.depth * BYTES_PER_CANDIDATE / 1e6,
+        recipe.student.model, 2 * (judged.passages * judged.tokens + judged.queries * QUERY_TOKENS), judged.tokens,
     )  # fmt: skip

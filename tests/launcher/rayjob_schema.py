@@ -1,7 +1,8 @@
 """Names and types of the fields that our RayJob uses, and no others: additional ones are mistakes.
 
 Facts from KubeRay 1.6's API reference (ray.io/v1: RayJobSpec, RayClusterSpec, HeadGroupSpec, WorkerGroupSpec,
-AuthOptions) and Kubernetes' core/v1 (PodSpec, Container, Volume).
+AuthOptions) and Kubernetes' core/v1 (PodSpec, Container, Volume). They agree with the types that the published schema,
+ray.io_rayjobs.yaml, is generated from (ray-operator/apis/ray/v1 of ray-project/kuberay), and with its beginning.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ def many(item: Any) -> dict[str, Any]:
 
 
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
+QUANTITY = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i)?$"}
+QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
 METADATA = fields({"name": LABEL, "labels": STRINGS})
 VOLUME = {
     "oneOf": [
@@ -36,7 +39,7 @@ CONTAINER = fields(
     {
         "name": LABEL,
         "image": TEXT,
-        "resources": fields({"requests": STRINGS, "limits": STRINGS}),
+        "resources": fields({"requests": QUANTITIES, "limits": QUANTITIES}),
         "volumeMounts": many(fields({"name": LABEL, "mountPath": TEXT}, readOnly={"type": "boolean"})),
     },
     envFrom=many(fields({"secretRef": fields({"name": TEXT})})),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +49,26 @@ def test_a_manifest_has_the_fields_that_kuberay_knows_and_no_others(shipped: str
     config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus", "evaluation.dataset=null"), places)
     Draft202012Validator(CONFIG_MAP).validate(config)
     Draft202012Validator(RAYJOB).validate(job)
+
+
+@pytest.mark.parametrize("shipped", ["cadet", "laptop"])
+def test_pods_and_the_config_map_are_what_kubernetes_own_types_hold(shipped: str) -> None:
+    """KubeRay's schema takes a pod's template from Kubernetes; a field that its types do not know would be lost."""
+    from kubernetes.client import ApiClient
+
+    client = ApiClient()
+
+    def read_back(content: Any, kind: str) -> Any:
+        answer = SimpleNamespace(data=json.dumps(content))
+        return client.sanitize_for_serialization(client.deserialize(answer, kind))
+
+    config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus"), PLACES)
+    assert read_back(config, "V1ConfigMap") == config
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert read_back(group["template"], "V1PodTemplateSpec") == group["template"]
+    (lost,) = [{"containers": [{"name": "ray", "image": "i", "volumemounts": []}]}]
+    assert read_back({"spec": lost}, "V1PodTemplateSpec")["spec"] != lost, "a misspelt field is found out"
 
 
 @pytest.mark.skipif(CRD not in os.environ, reason=f"needs KubeRay's ray.io_rayjobs.yaml, named in {CRD}")

@@ -237,8 +237,40 @@ def test_reality_is_measured_in_the_devices_that_were_planned() -> None:
         Step("queries", "queries", "a", 10, 1, 0.0, "a", 9.0, on_gpu=True, devices=2.0),
         Step("training", "training", "b", 10, 0, 0.0, "b", 9.0, on_gpu=True),
     ]
-    found = compare({"steps": [{**asdict(step), "hours": [1.0, 2.0]} for step in planned]}, tables, lines, 4)
+    found = compare({"steps": [{**asdict(step), "hours": [1.0, 2.0]} for step in planned]}, tables, lines, 4, {})
     assert [one["hours"] for one in found] == [([1.0, 2.0], 2.0), ([1.0, 2.0], 4.0)]
+
+
+def test_judged_queries_and_passages_are_planned_once_for_the_base_and_once_for_the_student(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    texts = [f"{word} " * 50 for word in ("alpha", "beta", "gamma")]
+    folder = tmp_path / "judged"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": str(row), "text": text} for row, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in corpus))
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "which?"}\n{"_id": "r", "text": "why?"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t0\t1\nr\t1\t1\n")
+    judged = recipe.evaluation.model_copy(update={"dataset": str(folder)})
+    asked = recipe.model_copy(update={"evaluation": judged})
+    step = make_plan(asked).steps[-1]
+    assert (step.stage, step.units, step.on_gpu, step.devices) == ("evaluation", 2 * (2 + 3), False, 1.0)
+    assert "2 judged queries" in step.work
+    length = look_at(asked).judged
+    assert length and length.tokens == recipe.student.max_passage_tokens, "texts of 50 words, cut"
+    assert step.tokens == pytest.approx(2 * (3 * length.tokens + 2 * 14))
+    pooled = judged.model_copy(update={"pool": PoolSettings(gpus=1.0)})
+    step = estimate(recipe.model_copy(update={"evaluation": pooled}), look_at(asked))[-1]
+    assert (step.on_gpu, step.devices) == (True, 1.0)
+
+    planned = {"steps": [{**asdict(step), "hours": [1.0, 2.0]}]}
+    record = {"queries": 2, "passages": 3, "seconds": 1800.0}
+    (found,) = compare(planned, [], [], 1, record)
+    assert (found["units"], found["hours"]) == ((10, 10), ([1.0, 2.0], 0.5))
+    tables = [{"table": "judged/base/passages", "units_done": 3, "tokens": 170, "seconds": 3600.0}]
+    (found,) = compare(planned, tables, [], 1, record)
+    assert (found["units"], found["tokens"][1], found["hours"][1]) == ((10, 10), 170, 1.0)
+    assert not compare(planned, [], [], 1, {})
 
 
 def test_an_unknown_gpu_is_refused_with_those_that_are_known(recipe: Recipe) -> None:
@@ -252,6 +284,7 @@ def test_a_plan_fits_this_machine_and_its_record_holds_every_stage(recipe: Recip
     record = json.loads(json.dumps(plan.record()))
     assert [step["stage"] for step in record["steps"]] == [
         "corpus", "queries", "embeddings", "candidates", "scores", "scores", "lists", "training",
+        "evaluation",
     ]  # fmt: skip
     assert all(step["hours"] and step["hours"][0] <= step["hours"][1] for step in record["steps"])
 
