@@ -8,6 +8,7 @@ from dataclasses import dataclass
 GB = 1e9
 GIB = 2**30
 SHAPE = (4096, 384, 1536)  # of the product that a CPU is timed with: a small encoder's largest
+TRIALS, PAUSE_S = 40, 0.05  # of it, spread over seconds: others may be at work, a run's first stages among them
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def this_cpu() -> Device:
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     fastest, copied = float("inf"), float("inf")
     large = torch.ones(1 << 24)
-    for _ in range(8):
+    for _ in range(TRIALS):
+        time.sleep(PAUSE_S)
         begun = time.perf_counter()
         left @ right
         fastest = min(fastest, time.perf_counter() - begun)
