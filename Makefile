@@ -1,6 +1,7 @@
 # make demo    specialise all-MiniLM-L6-v2 to the documentation of an installed Python package
 # make test    all tests; no GPU, no network beyond package installation
 # make test-clusters   what needs a cluster of its own (two nodes of SLURM, jobs on a Ray head, nodes with faults) or takes long
+# make resolve   finds versions for all that a GPU machine installs, without installing it
 # make lint    formatting, lint and types
 # make bench   the benchmarks, one table each
 # make chaos   ROUNDS rounds of every fault with different seeds; a table of what was lost (nothing) and how long it took
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-clusters lint bench chaos
+.PHONY: install demo test test-clusters resolve lint bench chaos
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -42,6 +43,11 @@ test: $(INSTALLED)
 
 test-clusters: $(INSTALLED)
 	@$(BIN)/python -m pytest -m cluster
+
+resolve: $(INSTALLED)
+	@for python in 3.11 3.12; do \
+		$(BIN)/uv pip compile -q --python-version $$python --extra gpu -c requirements/constraints.txt pyproject.toml >/dev/null \
+			|| exit 1; done
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check .
