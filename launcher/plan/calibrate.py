@@ -1,5 +1,7 @@
 """Hours from a shard of every stage that was really run: a small copy of the recipe, in a workdir of its own.
 
+Evaluation has none, and keeps its estimate.
+
 What is measured is the work of one worker on one shard, without loading; the plan's units are multiplied by it.
 """
 

@@ -301,7 +301,9 @@ def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recip
     before = make_plan(quick)
     after = calibrate(quick, before)
     found = {step.table: each for step, each in zip(after.steps, after.hours, strict=True)}
+    judging = found.pop("evaluation")
     assert all(each and each.low == each.high > 0 for each in found.values()), found
+    assert judging and judging == before.hours[-1], "no shard of it is run: a small run has no judged queries"
     assert [step.units for step in after.steps] == [step.units for step in before.steps], (
         "the plan stays the whole run's"
     )
