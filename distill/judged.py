@@ -111,14 +111,24 @@ def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
     return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
 
 
+def passages_of(folder: str | Path) -> Iterator[tuple[int, str, str, str]]:
+    """Line, id, title and text of every passage of a BEIR folder.
+
+    Raises:
+        InputError: there is no corpus.jsonl, or a line of it is malformed.
+    """
+    path = Path(folder) / "corpus.jsonl"
+    for number, record in _records(path):
+        title = _text(record, "title", path, number) if record.get("title") is not None else ""
+        yield number, _text(record, "_id", path, number), title, _text(record, "text", path, number)
+
+
 def _read_passages(path: Path) -> dict[str, tuple[str, str]]:
     passages: dict[str, tuple[str, str]] = {}
-    for number, record in _records(path):
-        key = _text(record, "_id", path, number)
+    for number, key, title, text in passages_of(path.parent):
         if key in passages:
             raise InputError(f"{path}, line {number}: the id '{key}' stands twice; passage ids must be unique.")
-        title = _text(record, "title", path, number) if record.get("title") is not None else ""
-        passages[key] = (title, _text(record, "text", path, number))
+        passages[key] = (title, text)
     if not passages:
         raise InputError(f"{path}: no passage is in it.")
     return passages

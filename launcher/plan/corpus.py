@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
-from distill.encoder import resolve_model
-from distill.judged import read_qrels
+from distill.encoder import passage_text, resolve_model
+from distill.judged import passages_of, read_qrels
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200
@@ -86,10 +85,9 @@ def _look_at_judged(recipe: Recipe) -> Collection | None:
         queries, passages, texts = len(pydocs.judged(packages)), len(found), found[:: max(1, len(found) // 200)]
     else:
         folder = Path(settings.dataset).expanduser()
-        queries, passages = len(read_qrels(folder, settings.split)), _lines(folder / "corpus.jsonl")
-        with (folder / "corpus.jsonl").open("rb") as file:
-            records = [json.loads(line) for line in islice(file, SAMPLE_RECORDS) if line.strip()]
-        texts = [f"{each.get('title') or ''} {each['text']}".strip() for each in records]
+        queries = len(read_qrels(folder, settings.split))
+        texts = [passage_text(title, text) for _, _, title, text in islice(passages_of(folder), SAMPLE_RECORDS)]
+        passages = _lines(folder / "corpus.jsonl")
     return Collection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
 
