@@ -15,17 +15,16 @@ import argparse
 import json
 import re
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 
+from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products
 from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
@@ -42,8 +41,6 @@ from distill.tokens import TokenFile, write_tokens
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
-PEAK_PASSES = 50  # of a layer's products
-EVERY = 3  # forward passes of a step, between two looks at the products' speed
 REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
 RANKS = 8  # for which the balance of tokens is told
 
@@ -59,85 +56,6 @@ def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndar
     rows, scores = hits.rows[full].astype(np.int64), hits.scores[full].astype(np.float32)
     asked = [query for query, whole in zip(queries, full, strict=True) if whole]
     return asked, passages, rows, scores / scores.max(axis=1, keepdims=True)
-
-
-class Products:
-    """The matrix products of a layer and nothing else: their speed is the peak that a step is measured against.
-
-    A pass makes them in the order of training, forward and then backward, each with operands of its own, as a layer
-    has them.
-
-    Args:
-        dtype: of the products.
-        hidden, inner, heads: of the encoder's layer.
-        length: tokens of a sequence; a micro-batch holds as many sequences as `MICRO_BATCH` tokens make.
-    """
-
-    def __init__(self, dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int) -> None:
-        tokens, width = MICRO_BATCH // length * length, hidden // heads
-        sequences = (tokens // length, heads, length)
-        forward, backward = [], []
-
-        def made(*shape: int) -> torch.Tensor:
-            return torch.randn(shape).to(dtype)
-
-        def linear(inputs: int, outputs: int) -> None:
-            x, weight, gradient = made(tokens, inputs), made(outputs, inputs), made(tokens, outputs)
-            forward.append((x, weight.T))
-            backward.extend([(gradient, weight), (gradient.T, x)])
-
-        for _ in range(3):  # to queries, keys and values
-            linear(hidden, hidden)
-        query, key, value, gradient = (made(*sequences, width) for _ in range(4))
-        weights, for_scores = made(*sequences, length), made(*sequences, length)
-        forward += [(query, key.transpose(-1, -2)), (weights, value)]
-        backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
-        backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
-        for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # after attention
-            linear(inputs, outputs)
-        self.products = forward + backward[::-1]
-        self.operations = sum(2 * left.numel() * right.shape[-1] for left, right in self.products)
-
-    def seconds(self) -> float:
-        """Time of one pass."""
-        begun = time.perf_counter()
-        for left, right in self.products:
-            left @ right
-        return time.perf_counter() - begun
-
-    def best(self) -> float:
-        """Floating-point operations per second of the fastest of many passes, one after another."""
-        return self.operations / min(self.seconds() for _ in range(PEAK_PASSES))
-
-
-class Meanwhile:
-    """The speed of the products while a step runs: between its forward passes, every so many, two passes of them.
-
-    The first brings the operands back into the caches, the second is timed. What both take is no part of the step.
-    """
-
-    def __init__(self, products: Products, student: torch.nn.Module) -> None:
-        self.products, self.taken, self.timed, self._calls = products, 0.0, [], 0
-        self._hook = student.register_forward_pre_hook(self._between)
-
-    def __enter__(self) -> Meanwhile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._hook.remove()
-
-    def _between(self, *_: object) -> None:
-        self._calls += 1
-        if self._calls % EVERY == 0:
-            begun = time.perf_counter()
-            self.products.seconds()
-            self.timed.append(self.products.seconds())
-            self.taken += time.perf_counter() - begun
-
-    @property
-    def flops(self) -> float:
-        """Mean speed, floating-point operations per second."""
-        return self.products.operations * len(self.timed) / sum(self.timed)
 
 
 class Bench:
@@ -163,7 +81,7 @@ class Bench:
         self.config = config = loaded.transformers_model.config
         length = int(self.tokens[1].lengths.mean()) // 16 * 16
         self.products = Products(
-            self.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length
+            self.dtype, config.hidden_size, config.intermediate_size, config.num_attention_heads, length, MICRO_BATCH
         )
         self.orders = {
             name: epoch_order(self.rows, 0, 0, block) for name, block in (("shuffled", 1), ("topics", TOPIC))
@@ -278,25 +196,6 @@ class Bench:
         return {"seconds": stamps[-1] - stamps[0], "tokens": tokens * (len(stamps) - 1) * batch / count}
 
 
-class Peak:
-    """Most resident memory of this process while the context lasts, in GiB, looked at every 20 ms."""
-
-    def __enter__(self) -> Peak:
-        self.gib, self._over = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while not self._over.wait(0.02):
-            self.gib = max(self.gib, process.memory_info().rss / 2**30)
-
-
 @dataclass
 class Row:
     """A kind of step and what was found of it.
@@ -334,7 +233,7 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tupl
         with Peak() as memory:
             for _ in range(REPEATS if count < SHORT else 1):
                 found.append(bench.ours(min(count, len(bench.order)), order, kept))
-                release_memory(more_than=activation_bytes(kept, bench.engine.module, "cpu") * 3 // 2)  # as the trainer
+                release_memory(needed=activation_bytes(kept, bench.engine.module, "cpu"))  # as the trainer
         release_memory()
         slots.append(bench.every_slot(sliced))
         around = (slots[-2]["seconds"] + slots[-1]["seconds"]) / 2 / sliced

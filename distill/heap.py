@@ -32,16 +32,16 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def release_memory(more_than: int = 0) -> None:
+def release_memory(needed: int = 0) -> None:
     """Gives memory that is free inside glibc back to the system: micro-batches of many shapes fragment its heap.
 
     Sixty micro-batches of 4,096 tokens through a MiniLM grow a process to 3.2 GiB, of which 2.0 GiB are free.
 
     Args:
-        more_than: bytes; if no more are free, they stay for who needs as many again.
+        needed: bytes that the next step takes again; as many may stay, and half as many for fragments.
     """
     trim = _function("malloc_trim")
-    if trim is not None and free_memory() > more_than:
+    if trim is not None and free_memory() > needed * 3 // 2:
         trim(0)
 
 

@@ -20,9 +20,9 @@ tensors = [torch.ones({MIB}) for _ in range(200)]
 full = resident()
 del tensors
 print(full - resident(), free_memory() // {MIB})
-release_memory(more_than=2000 * {MIB})
+release_memory(needed=1400 * {MIB})
 print(full - resident(), free_memory() // {MIB})
-release_memory(more_than=400 * {MIB})
+release_memory(needed=260 * {MIB})
 print(full - resident())
 """
 

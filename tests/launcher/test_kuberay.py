@@ -67,7 +67,7 @@ def test_pods_and_the_config_map_are_what_kubernetes_own_types_hold(shipped: str
     cluster = job["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert read_back(group["template"], "V1PodTemplateSpec") == group["template"]
-    (lost,) = [{"containers": [{"name": "ray", "image": "i", "volumemounts": []}]}]
+    lost = {"containers": [{"name": "ray", "image": "i", "volumemounts": []}]}
     assert read_back({"spec": lost}, "V1PodTemplateSpec")["spec"] != lost, "a misspelt field is found out"
 
 
