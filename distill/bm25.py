@@ -1,18 +1,26 @@
 """BM25 over the passages: a retriever that needs no training, and a teacher that scores given pairs.
 
 One index serves both, so a candidate's score as a teacher is its score as a hit. Lucene's variant, as bm25s has it.
+The workers of a machine share one: the first of them builds it, all of them map it into memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cluster.once import made_once
 from distill.search import Hits
+
+if TYPE_CHECKING:
+    from bm25s.tokenization import Tokenizer
 
 K1 = 1.5
 B = 0.75
+EMPTY = "passages"  # file of a saved index without a token: how many passages it has
 
 
 class Bm25Index:
@@ -29,10 +37,9 @@ class Bm25Index:
 
     def __init__(self, texts: Iterable[Sequence[str]], stop_words: bool = True) -> None:
         import bm25s
-        import Stemmer
-        from bm25s.tokenization import Tokenized, Tokenizer
+        from bm25s.tokenization import Tokenized
 
-        self._tokenizer = Tokenizer(stemmer=Stemmer.Stemmer("english"), stopwords="english" if stop_words else None)
+        self._tokenizer = _tokenizer(stop_words)
         ids: list[list[int]] = []
         for batch in texts:
             ids += self._tokenizer.tokenize(
@@ -43,6 +50,50 @@ class Bm25Index:
         if any(ids):
             self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
             self._index.index(Tokenized(ids=ids, vocab=self._tokenizer.get_vocab_dict()), show_progress=False)
+
+    @classmethod
+    def shared(cls, name: str, texts: Callable[[], Iterable[Sequence[str]]]) -> Bm25Index:
+        """The index of these texts, that all processes of this machine share; built here if none of them has yet.
+
+        Where temporary files cannot be written, it is built for this process alone.
+
+        Args:
+            name: tells the texts.
+            texts: gives them, batch by batch, if they are needed.
+        """
+        built: list[Bm25Index] = []
+
+        def build(folder: Path) -> None:
+            built.append(cls(texts()))
+            built[0].save(folder)
+
+        try:
+            return cls.load(made_once(f"bm25-{name}", build))
+        except OSError:
+            return built[0] if built else cls(texts())
+
+    def save(self, folder: Path) -> None:
+        """Writes the index into an empty folder: arrays of numbers and JSON."""
+        if self._index is None:
+            (folder / EMPTY).write_text(str(self.passages))
+            return
+        self._index.save(folder, show_progress=False)
+        self._tokenizer.save_vocab(folder)
+
+    @classmethod
+    def load(cls, folder: Path, stop_words: bool = True) -> Bm25Index:
+        """An index that was saved; its arrays are mapped into memory and not read."""
+        import bm25s
+
+        index = cls.__new__(cls)
+        index._tokenizer, index._index = _tokenizer(stop_words), None
+        if (folder / EMPTY).exists():
+            index.passages = int((folder / EMPTY).read_text())
+        else:
+            index._tokenizer.load_vocab(folder)
+            index._index = bm25s.BM25.load(folder, mmap=True, load_vocab=False)
+            index.passages = index._index.scores["num_docs"]
+        return index
 
     def _scores(self, query: str) -> np.ndarray:
         """(passages,) float32 scores of every passage; zeros if no token of the query is in any passage."""
@@ -71,3 +122,10 @@ class Bm25Index:
     def score(self, query: str, rows: np.ndarray) -> np.ndarray:
         """(C,) float32 scores of the passages in `rows` (C,) int64 for one query."""
         return self._scores(query)[rows]
+
+
+def _tokenizer(stop_words: bool) -> Tokenizer:
+    import Stemmer
+    from bm25s.tokenization import Tokenizer
+
+    return Tokenizer(stemmer=Stemmer.Stemmer("english"), stopwords="english" if stop_words else None)

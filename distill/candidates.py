@@ -185,7 +185,7 @@ class CandidateWorker:
         dense = sum(paths is not None for paths in retrievers.values())
         for paths in retrievers.values():
             if paths is None:
-                self.runs.append(Bm25Index(passage_texts(table)))
+                self.runs.append(bm25_index(table))
                 continue
             budget = settings.index_cache_mib * 2**20 // dense
             tables = [Table.open(storage, path) for path in paths]
@@ -226,6 +226,11 @@ class CandidateWorker:
         if isinstance(run, Bm25Index):
             return run.search([query["text"] for query in queries], self.settings.depth)
         return run.search([query["query_id"] for query in queries], first, self.settings.depth)
+
+
+def bm25_index(passages: Table) -> Bm25Index:
+    """The index over all PASSAGES, that the workers of this machine share."""
+    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
 
 
 def passage_texts(table: Table) -> Iterator[list[str]]:

@@ -13,8 +13,7 @@ from cluster.stage import Stage
 from cluster.storage import Storage
 from cluster.tables import Table
 from cluster.worker import Output, Reject, Task
-from distill.bm25 import Bm25Index
-from distill.candidates import passage_texts
+from distill.candidates import bm25_index
 from distill.embeddings import Vectors, embed, identity
 from distill.rows import RowReader, list_column, plan_over
 from distill.settings import EncoderSettings, TeacherSettings
@@ -138,6 +137,6 @@ def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], cand
     if settings.kind == "cross_encoder":
         return CrossEncoderTeacher(settings, RowReader(passages, ["title", "text"]))
     if settings.kind == "bm25":
-        return Bm25Teacher(Bm25Index(passage_texts(passages)))
+        return Bm25Teacher(bm25_index(passages))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)
     return BiEncoderTeacher(vectors[0], ids, vectors[1], candidates)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +78,41 @@ def test_stop_words_score_nothing_when_left_out():
 def test_empty_passages_and_an_empty_corpus_can_be_searched(texts: list[list[str]]):
     hits = Bm25Index(texts).search(["word"], 2)
     assert hits.rows[0].tolist() in ([-1, -1], [1, -1])
+
+
+QUESTIONS = [template.format(*place) for place in PLACES[:6] for template in QUERIES] + [
+    "zyzzyva",
+    "",
+    "traders harbour",
+]
+
+
+@pytest.mark.parametrize("texts", [[TEXTS], [[]], [["", "?"]], [["", "one trader"]]])
+def test_a_saved_index_finds_what_the_built_one_finds(texts: list[list[str]], tmp_path: Path):
+    built = Bm25Index(texts)
+    built.save(tmp_path)
+    for found, expected in zip(
+        vars(Bm25Index.load(tmp_path).search(QUESTIONS, 9)).values(),
+        vars(built.search(QUESTIONS, 9)).values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_index_is_built_once_and_where_nothing_can_be_written_by_everyone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read = []
+
+    def texts() -> list[list[str]]:
+        read.append(1)
+        return [TEXTS]
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(3)]
+    assert len(read) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    found += [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(2)]
+    assert len(read) == 3
+    for each in found[1:]:
+        np.testing.assert_array_equal(each, found[0])
