@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -172,14 +173,18 @@ def measure(qrels: judged.Qrels, run: dict[str, dict[str, float]]) -> dict[str, 
 
 
 def trec_run(run: dict[str, dict[str, float]], tag: str) -> bytes:
-    """A run in TREC's format."""
-    tag = "".join("_" if character.isspace() else character for character in tag) or "run"
+    """A run in TREC's format, whose words end at a space: one inside an id or the tag becomes `%20`, a tab `%09`."""
+    tag = _word(tag) or "run"
     lines = [
-        f"{query} Q0 {passage} {rank} {score:{SCORE_FORMAT}} {tag}\n"
+        f"{_word(query)} Q0 {_word(passage)} {rank} {score:{SCORE_FORMAT}} {tag}\n"
         for query, found in run.items()
         for rank, (passage, score) in enumerate(found.items(), start=1)
     ]
     return "".join(lines).encode()
+
+
+def _word(text: str) -> str:
+    return "".join(quote(character) if character.isspace() else character for character in text)
 
 
 def compare(before: Evaluated, after: Evaluated, collection: Judged, seed: int) -> dict[str, Any]:

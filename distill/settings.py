@@ -196,6 +196,11 @@ class TrainingSettings(Settings):
             raise ValueError(f"matryoshka dimensions are at least 1, and one of {list(self.matryoshka)} is not")
         return self
 
+    @property
+    def pool(self) -> PoolSettings:
+        """The ranks, as the pools of other stages are written."""
+        return PoolSettings(workers=self.ranks, cpus=self.cpus_per_rank, gpus=self.gpus_per_rank)
+
     def identity(self) -> dict[str, Any]:
         """What decides the weights. The rest says how they are computed, and may change when a training continues."""
         return self.model_dump(mode="json", exclude=_HOW)

@@ -13,13 +13,13 @@ TRAINING = ("training", "evaluation")  # a run that ends with one of these train
 
 def pools(recipe: Recipe) -> dict[str, PoolSettings]:
     """Every pool of a run, by stage."""
-    training, judging = recipe.training, recipe.evaluation.pool
+    judging = recipe.evaluation.pool
     return {
         "corpus, candidates and lists": recipe.cluster.io_pool,
         "queries": queries.place(recipe.generation),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
-        "training": PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank),
+        "training": recipe.training.pool,
         **({"evaluation": judging} if judging and recipe.evaluation.dataset else {}),
     }
 

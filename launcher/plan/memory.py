@@ -101,9 +101,9 @@ def _needs(recipe: Recipe, sample: Sample, device: Device) -> Iterator[Need]:
         elif own := own_encoder(recipe, teacher):
             found = model(own.model)
             yield _need(f"scores ({name})", own.model, found, _encoder(found, own), device, teacher.pool)
-    training, found = recipe.training, model(recipe.student.model)
-    pool = PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
-    yield _need("training", recipe.student.model, found, _training(recipe, sample, found), device, pool)
+    found = model(recipe.student.model)
+    parts = _training(recipe, sample, found)
+    yield _need("training", recipe.student.model, found, parts, device, recipe.training.pool)
     if sample.judged and recipe.evaluation.pool:
         parts = _encoder(found, recipe.student)
         yield _need("evaluation", recipe.student.model, found, parts, device, recipe.evaluation.pool)
@@ -181,8 +181,7 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     elif stage.startswith("embeddings"):
         retriever = recipe.retrieval.retrievers[name]
         encoder = retriever.encoder or recipe.student_encoder()
-        for divisor in (2, 4, 8, 16):
-            smaller = encoder.model_copy(update={"batch_tokens": encoder.batch_tokens // divisor})
+        for smaller in _smaller_batches(encoder):
             changed = {**recipe.retrieval.retrievers, name: retriever.model_copy(update={"encoder": smaller})}
             retrieval = recipe.retrieval.model_copy(update={"retrievers": changed})
             field = f"retrieval.retrievers.{name}.encoder" if retriever.encoder else "student"
@@ -191,7 +190,10 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     elif stage.startswith("scores"):
         teacher = recipe.teachers[name]
         if own := own_encoder(recipe, teacher):
-            yield from _smaller_batches(recipe, name, teacher, own)
+            field = f"teachers.{name}.encoder" if teacher.encoder else "student"
+            for smaller in _smaller_batches(own):
+                changed = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
+                yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": changed})
             return
         size = teacher.batch_size // 2
         while size:
@@ -199,20 +201,15 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield f"teachers.{name}.batch_size={size}", recipe.model_copy(update={"teachers": fewer})
             size //= 2
     elif stage == "evaluation":
-        for divisor in (2, 4, 8, 16):
-            yield _changed(recipe, "student", {"batch_tokens": recipe.student.batch_tokens // divisor})
+        for smaller in _smaller_batches(recipe.student):
+            yield _changed(recipe, "student", {"batch_tokens": smaller.batch_tokens})
     else:
         yield from _training_changes(recipe)
 
 
-def _smaller_batches(
-    recipe: Recipe, name: str, teacher: TeacherSettings, encoder: EncoderSettings
-) -> Iterator[tuple[str, Recipe]]:
+def _smaller_batches(encoder: EncoderSettings) -> Iterator[EncoderSettings]:
     for divisor in (2, 4, 8, 16):
-        smaller = encoder.model_copy(update={"batch_tokens": encoder.batch_tokens // divisor})
-        changed = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
-        field = f"teachers.{name}.encoder" if teacher.encoder else "student"
-        yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": changed})
+        yield encoder.model_copy(update={"batch_tokens": encoder.batch_tokens // divisor})
 
 
 def _training_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:

@@ -143,8 +143,7 @@ def pool_of(recipe: Recipe, step: Step) -> PoolSettings:
         products = teacher.kind == "bi_encoder" and not step.model  # of vectors that are there
         return recipe.cluster.io_pool if products else teacher.pool
     if step.stage == "training":
-        training = recipe.training
-        return PoolSettings(workers=training.ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)
+        return recipe.training.pool
     if step.stage == "evaluation":
         return recipe.evaluation.pool or PoolSettings(workers=1, cpus=cores())  # the driver, on its machine
     return recipe.cluster.io_pool

@@ -14,7 +14,7 @@ from cluster.settings import PoolSettings
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from distill.encoder import resolve_model
-from distill.evaluation import build, evaluate, examples, measure
+from distill.evaluation import build, evaluate, examples, measure, trec_run
 from distill.judged import Judged, read
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
 
@@ -81,6 +81,16 @@ def test_metrics_equal_the_textbook_formulas_with_graded_judgments():
     assert values["recall@100"]["q"] == pytest.approx(2 / 3)
     assert values["mrr@10"]["q"] == pytest.approx(1 / 2)
     assert all(values[name]["nothing found"] == 0 for name in values)
+
+
+def test_ids_and_tags_with_spaces_stay_one_word_of_a_run():
+    run = {"first query": {"a b": 0.5, "c\td": 0.25, "e\u3000f": 0.125}, "100%": {"plain": 1.0}}
+    written = trec_run(run, "my model").decode()
+    assert [len(line.split()) for line in written.splitlines()] == [6, 6, 6, 6]
+    assert pytrec_eval.parse_run(written.splitlines()) == {
+        "first%20query": {"a%20b": 0.5, "c%09d": 0.25, "e%E3%80%80f": 0.125},
+        "100%": {"plain": 1.0},
+    }
 
 
 def test_a_passage_that_is_the_query_itself_is_left_out_and_a_chance_id_is_not(tiny_encoder: str, tmp_path: Path):
