@@ -37,12 +37,10 @@ demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
 # on two processes; what fails beside another test is tried once more alone, since clusters and engines have time limits
-test: $(INSTALLED)
-	@$(BIN)/python -m pytest $(TWO) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
-		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
-
-test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest -m cluster
+test-clusters: CHOSEN := -m cluster
+test test-clusters: $(INSTALLED)
+	@$(BIN)/python -m pytest $(CHOSEN) $(TWO) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
+		$(BIN)/python -m pytest $(CHOSEN) --last-failed --last-failed-no-failures none; }
 
 resolve: $(INSTALLED)
 	@for python in 3.11 3.12; do \
