@@ -7,7 +7,7 @@ In reading order:
     private, weights                    a folder of one's own; no pickles
     storage                             files on a disk or an object store, and patience with both
     plan, fingerprint, tables           the shards of a table, and the protocol that makes every unit end exactly once
-    worker, stage, once                 what a stage implements, what it is to the engine; what a machine's workers share
+    worker, stage, once                 what a stage implements, what it is to the engine; what a machine shares
     failures, tasks                     every way to end badly, and what becomes of a task: again, cut, rejected
     reader, actor, pool                 rows of a shard; one worker in its process; workers kept alive and fed
     run, split, gc                      plans a stage, or resumes it, and does the final accounting
