@@ -192,8 +192,8 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         if own := own_encoder(recipe, teacher):
             field = f"teachers.{name}.encoder" if teacher.encoder else "student"
             for smaller in _smaller_batches(own):
-                changed = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
-                yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": changed})
+                fewer = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
+                yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": fewer})
             return
         size = teacher.batch_size // 2
         while size:
