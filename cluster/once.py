@@ -26,14 +26,16 @@ _locks: list[int] = []  # descriptors of the folders that this process reads
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of this machine; the first process that asks for it fills it, the others wait meanwhile.
 
-    It stays as long as a process lives that has asked for it, and is removed when it was not opened for an hour.
+    It stays as long as a process lives that has asked for it. After that, and when it was not opened for an hour, the
+    next one that asks for another folder removes it.
 
     Args:
         name: tells the content; two contents never share one.
-        make: fills an empty folder. What it raises is raised here, and leaves no folder behind.
+        make: fills an empty folder with files. What it raises is raised here, and leaves no folder behind.
 
     Raises:
         OSError: temporary files cannot be written or locked.
+        InputError: the folder for them is not this user's alone.
     """
     root = private_folder() / "made"
     root.mkdir(mode=0o700, exist_ok=True)
@@ -63,10 +65,21 @@ def _fill(folder: Path, make: Callable[[Path], None]) -> None:
         left.unlink()
     try:
         make(folder)
+        for made in [*folder.iterdir(), folder]:  # a power cut must not keep the mark and lose what it stands for
+            _sync(made)
         (folder / COMPLETE).touch()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(folder: Path, kind: int) -> int | None:

@@ -60,6 +60,9 @@ class Bm25Index:
         Args:
             name: tells the texts.
             texts: gives them, batch by batch, if they are needed.
+
+        Raises:
+            InputError: the folder for this user's temporary files is not the user's alone.
         """
         built: list[Bm25Index] = []
 

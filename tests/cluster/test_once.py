@@ -107,6 +107,18 @@ def test_what_a_maker_raises_is_raised_and_leaves_no_folder(temp: Path) -> None:
     assert made_once("thing", lambda folder: None).name == "thing"
 
 
+def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        assert not list(temp.rglob(COMPLETE))
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    made_once("thing", lambda folder: (folder / "a").touch())
+    assert synced == ["a", "thing"]
+
+
 def test_what_nobody_reads_is_removed_after_an_hour_and_not_before(temp: Path) -> None:
     begun = temp / "begun"
     with asking(begun) as reader:
