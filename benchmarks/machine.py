@@ -92,6 +92,12 @@ class Meanwhile:
         return self.products.operations * len(self.timed) / sum(self.timed)
 
 
+def touch(size: int) -> None:
+    """Takes so many bytes from the system and leaves them to glibc, for that is slow the first time."""
+    held = [torch.ones(2**24, dtype=torch.uint8) for _ in range(size // 2**24)]
+    del held
+
+
 class Peak:
     """Most resident memory of this process while the context lasts, in GiB, looked at every 20 ms."""
 

@@ -17,6 +17,7 @@ import multiprocessing
 import re
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products
+from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
 from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
@@ -34,7 +35,7 @@ from distill.encoder import embed, load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, start_engine, step_optimizer
 from distill.heap import release_memory
 from distill.losses import LossSettings, loss_and_gradients
-from distill.memory import activation_bytes
+from distill.memory import MIB, activation_bytes
 from distill.packed import Layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
@@ -43,8 +44,9 @@ from distill.tokens import TokenFile, write_tokens
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
-REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often, after one that takes its memory from the system
+REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
 LIBRARY = 16  # queries that sentence-transformers' trainer is timed on
+SLOT_BYTES = 3 * 2**30  # that the step of all slots takes; it need not wait for the system either
 RANKS = 8  # for which the balance of tokens is told
 
 
@@ -81,6 +83,8 @@ class Bench:
         student = Student(loaded, "cpu", self.dtype)
         choose_attention(student, self.tokens[1], Layout(self.pad_id))
         self.engine = start_engine(student, training, 1)
+        self.budget = activation_bytes(None, self.engine.module, "cpu")
+        self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, Layout(self.pad_id))
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
         self.config = config = loaded.transformers_model.config
         length = int(self.tokens[1].lengths.mean()) // 16 * 16
@@ -94,22 +98,25 @@ class Bench:
 
     def ours(self, count: int, order: str = "shuffled", kept_mib: int | None = None) -> dict[str, float]:
         """One step of `count` queries as the trainer does it, with so much memory for activations."""
-        budget = activation_bytes(kept_mib, self.engine.module, "cpu")
-        stepper = Stepper(self.engine, *self.tokens, LossSettings(), budget, Layout(self.pad_id))
+        self.stepper.activation_bytes = self.kept_bytes(kept_mib)
         with Meanwhile(self.products, self.engine.module) as products:
             begun = time.perf_counter()
             lengths = [each.lengths for each in self.tokens]
             plan = plan_step(self.orders[order][:count], self.rows, *lengths, 1, MICRO_BATCH)
-            result = stepper.run(stepper.prepare(plan, self.scores[plan.queries]))
+            result = self.stepper.run(self.stepper.prepare(plan, self.scores[plan.queries]))
             step_optimizer(self.engine)
             seconds = time.perf_counter() - begun - products.taken
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
             "padding": 1 - result.tokens / result.computed_tokens,
             "recomputed": result.recomputed_tokens / result.computed_tokens,
-            "balance": self.balance(self.orders[order][:count]), "flops": self.useful_flops(plan) / seconds,
-            "products": products.flops,
+            "recalled": result.recalled, "balance": self.balance(self.orders[order][:count]),
+            "flops": self.useful_flops(plan) / seconds, "products": products.flops,
         }  # fmt: skip
+
+    def kept_bytes(self, kept_mib: int | None) -> int:
+        """Bytes for activations; the trainer's default, as it was when the benchmark began, if none are named."""
+        return self.budget if kept_mib is None else kept_mib * MIB
 
     def useful_flops(self, plan: StepPlan) -> float:
         """Forward and backward, attention included (arXiv 2204.02311, appendix B); recomputation is not useful work."""
@@ -129,10 +136,10 @@ class Bench:
         ]
         return float(np.max(loads) / np.mean(loads))
 
-    def every_slot(self, count: int) -> dict[str, float]:
+    def every_slot(self, count: int, touched: int = SLOT_BYTES) -> dict[str, float]:
         """One step that encodes all slots, padded to the batch's longest passage, everything recomputed (GradCache).
 
-        A model of its own, that attends as it was loaded.
+        A model of its own, that attends as it was loaded. So many bytes of memory are ready for it.
         """
         queries = self.order[:count]
         slots = self.rows[queries].reshape(-1)
@@ -150,6 +157,7 @@ class Bench:
             }  # fmt: skip
             return embed(student, features, "cpu", self.dtype)
 
+        touch(touched)
         begun = time.perf_counter()
         with torch.no_grad():
             passages = torch.cat([encode(part, self.tokens[1], longest) for part in parts])
@@ -205,18 +213,18 @@ class Row:
     """A kind of step and what was found of it.
 
     Attributes:
-        count, order, kept_mib: queries; the order that they were taken in; memory for activations, the default if None.
+        count, order: queries, and the order that they were taken in.
         found: of the step whose time is the median of its repetitions.
         gib: most resident memory.
-        per_slot_query: seconds that a query cost the step of all slots, just before and after.
+        slots_before, slots_after: seconds that a query cost the step of all slots.
     """
 
     count: int
     order: str
-    kept_mib: int | None
     found: dict[str, float]
     gib: float
-    per_slot_query: float
+    slots_before: float
+    slots_after: float
 
 
 def library_alone(dataset: Path, model: str) -> tuple[float, float]:
@@ -227,8 +235,8 @@ def library_alone(dataset: Path, model: str) -> tuple[float, float]:
     return LIBRARY / seconds, memory.gib
 
 
-def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tuple[list[Row], str]:
-    """All rows, each between two slices of the step of all slots, for a machine changes its speed; those in words."""
+def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iterator[Row]:
+    """All rows, each between two slices of the step of all slots, for a machine changes its speed."""
     # a step of most of the corpus repeats alike in any order
     steps: list[tuple[int, str, int | None]] = [
         (count, order, None)
@@ -236,63 +244,64 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> tupl
         for order in (bench.orders if count * LENGTH < REPEATED * len(bench.passages) else ["shuffled"])
     ]
     bench.ours(16)
-    rows: list[Row] = []
-    with Peak() as slot_memory:
-        slots = [bench.every_slot(sliced)]
+    after = bench.every_slot(sliced)
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
         release_memory()  # of whoever came before
-        found = []
+        before, found = after, []
         with Peak() as memory:
-            for _ in range(1 + REPEATS if count < SHORT else 1):
+            touch(bench.kept_bytes(kept))  # as a training's first step has done
+            for _ in range(REPEATS if count < SHORT else 1):
                 found.append(bench.ours(min(count, len(bench.order)), order, kept))
-                release_memory(needed=activation_bytes(kept, bench.engine.module, "cpu"))  # as the trainer
+                release_memory(needed=bench.kept_bytes(kept))  # as the trainer
         release_memory()
-        slots.append(bench.every_slot(sliced))
-        around = (slots[-2]["seconds"] + slots[-1]["seconds"]) / 2 / sliced
-        settled = found[1:] or found
-        middle = sorted(settled, key=lambda each: each["seconds"])[len(settled) // 2]
-        rows.append(Row(count, order, kept, middle, memory.gib, around))
-        print(f"{count} {order}, {slots[-1]['seconds']:.1f} s for all slots after it: {found}", flush=True)
-    seconds = sorted(each["seconds"] for each in slots)
-    about = (
-        f"Every slot: {sliced} queries, {slots[0]['tokens']:,.0f} tokens, before and after each row, in "
-        f"{seconds[0]:.1f} to {seconds[-1]:.1f} s, {slot_memory.gib:.1f} GiB."
-    )
-    return rows, about
+        after = bench.every_slot(sliced)
+        middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
+        yield Row(count, order, middle, memory.gib, before["seconds"] / sliced, after["seconds"] / sliced)
 
 
 def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
-    """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations."""
+    """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations.
+
+    Its lines are printed as they come, for all of them take half an hour.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:  # it takes 20 GiB
         library_rate, library_gib = alone.submit(library_alone, bench.dataset, bench.model_name).result()
     best = bench.products.best()
-    rows, about = measure(bench, counts, sliced, kept_mib)
+    with Peak() as slot_memory:
+        bench.every_slot(sliced // 4, touched=0)
     lines = [
         "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
         f"| fullest of {RANKS} ranks : mean | MFU, of the best | MFU, of the mean meanwhile | recomputed "
-        "| memory, peak | : every slot | : sentence-transformers |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| of it recalled | memory, peak | : every slot | : sentence-transformers |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    print("\n".join(lines))
+    rows = []
+    for row in measure(bench, counts, sliced, kept_mib):
+        rows.append(row)
         found, rate = row.found, row.count / row.found["seconds"]
         lines.append(
             f"| {row.count:,} | {row.order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
             f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['balance']:.3f} | "
             f"{found['flops'] / best:.0%} | {found['flops'] / found['products']:.0%} | "
-            f"{found['recomputed']:.0%} | {row.gib:.1f} GiB | {rate * row.per_slot_query:.1f}× | "
-            f"{rate / library_rate:.1f}× |"
+            f"{found['recomputed']:.0%} | {found['recalled']:.0%} | {row.gib:.1f} GiB | "
+            f"{rate * (row.slots_before + row.slots_after) / 2:.1f}× | {rate / library_rate:.1f}× |"
         )
-    sizes = f"{len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages"
+        print(lines[-1], flush=True)
+    slots = sorted(sliced * each for row in rows for each in (row.slots_before, row.slots_after))
     slowest, fastest = (take(row.found["products"] for row in rows) / 1e9 for take in (min, max))
     lines += [
         "",
-        f"{bench.model_name}, {sizes} of at most "
-        f"{MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}; "
+        f"{bench.model_name}, {len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages of at "
+        f"most {MAX_TOKENS} tokens, {torch.get_num_threads()} threads, {str(bench.dtype).removeprefix('torch.')}, "
+        f"{bench.budget / 2**30:.1f} GiB for activations; "
         f"a layer's matrix products alone reach {best / 1e9:,.0f} GFLOP/s in the best of {PEAK_PASSES} passes, and "
-        f"{slowest:,.0f} to {fastest:,.0f} between the passes of a step, in the mean of each row's. {about} "
+        f"{slowest:,.0f} to {fastest:,.0f} between the passes of a step, in the mean of each row's. Every slot: "
+        f"{sliced} queries, before and after each row, in {slots[0]:.1f} to {slots[-1]:.1f} s, {slot_memory.gib:.1f} GiB. "
         f"sentence-transformers: DistillKLDivLoss, 8 queries a step, {library_rate:.2f} queries/s, "
         f"{library_gib:.1f} GiB.",
     ]
+    print("\n".join(lines[-2:]))
     return "\n".join(lines)
 
 
@@ -308,7 +317,6 @@ def main() -> None:
     if not (options.dataset / "corpus.jsonl").is_file():
         parser.exit(0, f"no BEIR folder at {options.dataset}: name one with --dataset\n")
     text = table(Bench(options.dataset, options.model), options.queries, options.slice, options.kept_mib)
-    print(text)
     if options.write:
         page = options.write.read_text() if options.write.exists() else "# Measurements\n"
         command = f"`python -m benchmarks.train_step --queries {' '.join(map(str, options.queries))}`:"

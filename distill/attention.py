@@ -17,12 +17,14 @@ from transformers.masking_utils import eager_mask
 
 from distill.engine import everywhere
 from distill.packed import SAME, Layout, differences, sampled_rows
+from distill.recall import dear_call, recalls_next
 from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
     from distill.step import Student
 
 NAME = "listwise_products"
+IN_CACHE = 4 * 2**20  # bytes of scores
 
 
 def choose_attention(student: Student, tokens: TokenFile, layout: Layout) -> None:
@@ -49,7 +51,10 @@ def choose_attention(student: Student, tokens: TokenFile, layout: Layout) -> Non
 
 
 class Products(torch.autograd.Function):
-    """softmax(scaling · Q Kᵀ + mask) V with its gradients written out, so that no operand is copied twice."""
+    """softmax(scaling · Q Kᵀ + mask) V with its gradients written out, so that no operand is copied twice.
+
+    A piece of the sequences at a time, whose scores stay in the processor's caches.
+    """
 
     @staticmethod
     def forward(
@@ -62,23 +67,62 @@ class Products(torch.autograd.Function):
     ) -> torch.Tensor:
         """(B, heads, T, d) of queries, keys and values of that shape; a mask is added to the last columns of scores."""
         query, key, value = (query * scaling).contiguous(), key.contiguous(), value.contiguous()
-        scores = query @ key.transpose(-1, -2)
-        if mask is not None:
-            scores[..., -mask.shape[-1] :] += mask
-        weights = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(query, key, value, weights)
+        keep = any(ctx.needs_input_grad) and not recalls_next()
+        weights: list[torch.Tensor] = []
+
+        def attend() -> torch.Tensor:
+            found = torch.empty_like(query)
+            for rows in pieces(query):
+                made = attention_weights(query[rows], key[rows], mask, rows)
+                torch.matmul(made, value[rows], out=found[rows])
+                if keep:
+                    weights.append(made)
+            return found
+
+        found = dear_call(attend)
+        ctx.save_for_backward(query, key, value, mask, *weights)
         ctx.scaling = scaling
-        return weights @ value
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of queries, keys and values."""
-        query, key, value, weights = ctx.saved_tensors
+        """Gradients of queries, keys and values. Weights are made again where the output had been recalled."""
+        query, key, value, mask, *weights = ctx.saved_tensors
         gradient = gradient.contiguous()
-        for_value = weights.transpose(-1, -2) @ gradient
-        for_scores = torch._softmax_backward_data(gradient @ value.transpose(-1, -2), weights, -1, weights.dtype)
-        return (for_scores @ key) * ctx.scaling, for_scores.transpose(-1, -2) @ query, for_value, None, None
+        for_query, for_key, for_value = (torch.empty_like(each) for each in (query, key, value))
+        for number, rows in enumerate(pieces(query)):
+            q, k, v, g = query[rows], key[rows], value[rows], gradient[rows]
+            made = weights[number] if weights else attention_weights(q, k, mask, rows)
+            torch.matmul(made.transpose(-1, -2), g, out=for_value[rows])
+            for_scores = torch._softmax_backward_data(g @ v.transpose(-1, -2), made, -1, made.dtype)
+            torch.matmul(for_scores, k, out=for_query[rows])
+            torch.matmul(for_scores.transpose(-1, -2), q, out=for_key[rows])
+        return for_query.mul_(ctx.scaling), for_key, for_value, None, None
+
+
+def pieces(query: torch.Tensor) -> list[slice]:
+    """Sequences whose scores are made together: as many as `IN_CACHE` bytes hold, and one at least."""
+    count, heads, length, _ = query.shape
+    size = max(1, IN_CACHE // (heads * length * length * query.element_size()))
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, rows: slice) -> torch.Tensor:
+    """Softmax of the scores of scaled queries.
+
+    Args:
+        query, key: (b, heads, T, d), of some sequences.
+        mask: of all sequences (B, 1, T, columns), or one for all; added to the last columns of scores.
+        rows: which sequences they are.
+
+    Returns:
+        (b, heads, T, T).
+    """
+    scores = query @ key.transpose(-1, -2)
+    if mask is not None:
+        scores[..., -mask.shape[-1] :] += mask[rows] if mask.shape[0] > 1 else mask
+    return torch.softmax(scores, dim=-1)
 
 
 def products_attention(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,6 +80,13 @@ def everywhere(holds: bool) -> bool:
     answers: list[bool] = [False] * dist.get_world_size()
     dist.all_gather_object(answers, holds)
     return all(answers)
+
+
+def ranks_here() -> int:
+    """How many ranks are on this machine; called by all of them."""
+    names: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(names, socket.gethostname())
+    return names.count(socket.gethostname())
 
 
 def from_first(call: Callable[[], T]) -> T:

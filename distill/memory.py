@@ -1,24 +1,28 @@
-"""What a forward pass keeps for its backward, counted; and how much of that a rank has room for.
+"""What a forward pass keeps for its backward, counted; what a rank has room for, and what of it is kept.
 
-No formula of an architecture is needed: autograd itself is asked. A step keeps the graphs of as many micro-batches as
-the budget holds and recomputes the others (`distill/step.py`).
+No formula of an architecture is needed: autograd itself is asked for graphs, the dispatcher for outputs.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from cluster.memory import memory_here
+from distill.recall import Listing, Output, dearest
+
 MIB = 2**20
-ON_CPU_MIB = 2048  # of activations: the machine is shared with other ranks, and with its owner
+OF_AVAILABLE = 1 / 3  # of a machine's memory that is available, for all ranks on it; the rest is its owner's
 OF_FREE = 0.6  # of a GPU's free memory; the rest is for the loss, for one more micro-batch, and for fragments
 BYTES_PER_WEIGHT = 16  # float32: gradient, two moments, and the buffer in which gradients are reduced
 
 
 class Held:
-    """Bytes that graphs hold: every storage once, however many tensors are views of it."""
+    """Bytes that a graph holds: every storage once, however many tensors are views of it."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self._weights = {each.untyped_storage().data_ptr() for each in module.parameters()}
@@ -33,25 +37,89 @@ class Held:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._weights:
                 seen[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # an output that its own node saved would keep the graph alive for ever
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield
         self.bytes += sum(seen.values())
 
 
-def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str) -> int:
-    """Bytes of activations that a rank may keep.
+@dataclass(frozen=True)
+class Keep:
+    """What a step keeps of its first runs.
+
+    Attributes:
+        graphs_from: of micro-batches from this one on, the graph.
+        numbers: of the others, the outputs of these calls.
+        recalled: the share of all outputs that these are, by bytes.
+    """
+
+    graphs_from: int
+    numbers: frozenset[int] = frozenset()
+    recalled: float = 0.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a micro-batch's activations took.
+
+    Attributes:
+        tokens: that it computed.
+        graph: bytes of its graph; None where graphs cannot be kept.
+        outputs: of its calls.
+    """
+
+    tokens: int
+    graph: int | None
+    outputs: list[Output]
+
+    def keep(self, computed: list[int], most: int) -> Keep:
+        """What to keep of micro-batches that compute so many tokens each, in `most` bytes.
+
+        All graphs; else the dearest outputs of all, and graphs of the last ones if every output has room.
+        """
+        times = sum(computed) / self.tokens
+        if self.graph is not None and self.graph * times <= most:
+            return Keep(0)
+        lasting = sum(each.bytes for each in self.outputs if each.lasts)
+        numbers = dearest(self.outputs, most / times)
+        chosen = sum(self.outputs[number].bytes for number in numbers)
+        first, left = len(computed), most - chosen * times
+        if self.graph is not None and chosen == lasting:
+            while first and (left := left - (self.graph - chosen) * computed[first - 1] / self.tokens) >= 0:
+                first -= 1
+        return Keep(first, numbers, chosen / max(1, sum(each.bytes for each in self.outputs)))
+
+
+def costs_of(module: torch.nn.Module, features: dict[str, Any], tokens: int, graph: bool) -> Costs:
+    """Encodes a micro-batch to see what it takes.
 
     Args:
-        wanted_mib: by the recipe, MiB; None: 2 GiB on a CPU, on a GPU 60 % of what is free there.
+        module: a `Student`.
+        features: of a `Layout`, of so many tokens.
+        tokens: that it computes.
+        graph: whether graphs can be kept.
+    """
+    held, listing = Held(module), Listing()
+    with held.counting() if graph else torch.no_grad():
+        module(calls=listing, **features)
+    return Costs(tokens, held.bytes if graph else None, listing.outputs())
+
+
+def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str, ranks_here: int = 1) -> int:
+    """Bytes of activations that a rank may keep. They change what a step takes, and nothing of what it learns.
+
+    Args:
+        wanted_mib: by the recipe, MiB; None: a part of a third of the memory that this machine has available, on a GPU
+            60 % of what is free there.
         module: whose gradients and moments will need memory too.
         device: "cpu" or "cuda…".
+        ranks_here: ranks on this machine, which share its memory.
     """
     if wanted_mib is not None:
         return wanted_mib * MIB
+    weights = BYTES_PER_WEIGHT * sum(each.numel() for each in module.parameters() if each.requires_grad)
     if not device.startswith("cuda"):
-        return ON_CPU_MIB * MIB
+        return max(0, int(OF_AVAILABLE * memory_here().available / ranks_here - weights))
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    weights = sum(each.numel() for each in module.parameters() if each.requires_grad)
-    return max(0, int(OF_FREE * (free - BYTES_PER_WEIGHT * weights)))
+    return max(0, int(OF_FREE * (free - weights)))

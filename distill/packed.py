@@ -16,6 +16,7 @@ import torch
 from transformers import AttentionInterface
 
 from distill.engine import everywhere
+from distill.recall import dear_call
 from distill.tokens import TokenFile, padded_length
 
 if TYPE_CHECKING:
@@ -180,12 +181,16 @@ def packed_attention(
         from torch.nn.attention.varlen import varlen_attn
 
         q, k, v = (each[0].transpose(0, 1).contiguous() for each in (query, key, value))
-        found = varlen_attn(
-            q, k, v, boundaries, boundaries, longest, longest, scale=scaling, enable_gqa=grouped,
-            window_size=(reach, 0 if causal else reach),
-        )  # fmt: skip
-        assert isinstance(found, torch.Tensor)
-        return found[None], None
+
+        def attend() -> torch.Tensor:
+            found = varlen_attn(
+                q, k, v, boundaries, boundaries, longest, longest, scale=scaling, enable_gqa=grouped,
+                window_size=(reach, 0 if causal else reach),
+            )  # fmt: skip
+            assert isinstance(found, torch.Tensor)
+            return found
+
+        return dear_call(attend, kernel=True)[None], None
     parts = []
     for start, stop in zip(boundaries[:-1].tolist(), boundaries[1:].tolist(), strict=True):
         near = torch.arange(stop - start)[:, None] - torch.arange(stop - start)

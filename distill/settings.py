@@ -164,7 +164,8 @@ class TrainingSettings(Settings):
     activation_mib: int | None = Field(
         None,
         ge=0,
-        description="memory for activations that a rank keeps, MiB, the rest is recomputed; empty: by device",
+        description="memory for activations that a rank keeps, MiB, the rest is recomputed; empty: 60 % of what a "
+        "GPU has free, on CPUs a third of what their machine has available, for all ranks on it",
     )
     packed: bool | None = Field(
         None, description="put sequences end to end, without padding; empty: on GPUs that have flash attention"

@@ -10,8 +10,10 @@ Contract: after DeepSpeed's averaging, the parameter gradient equals that of one
 loss has the global batch's denominator, so the ranks' gradients must be *summed*; DeepSpeed divides by the world size,
 and `_push_back` is the one place that multiplies by it.
 
-Memory is bounded as in GradCache (arXiv 2101.06983): the graphs of as many micro-batches are kept as `activation_bytes`
-hold, the others are encoded without a graph first and again, with one, when their gradient is known.
+Memory is bounded as in GradCache (arXiv 2101.06983): where `activation_bytes` do not hold the graphs of all
+micro-batches, they are encoded without a graph first and again, with one, when their gradient is known. What is dearest
+to compute twice is kept from the first time (`distill/recall.py`), and of whole graphs as many as then have room. The
+gradient is the same to the bit, whatever is kept.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ from distill.batches import Share, StepPlan
 from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
 from distill.losses import LossSettings, loss_and_gradients
-from distill.memory import Held
+from distill.memory import Costs, Keep, costs_of
 from distill.packed import NAME as PACKED
 from distill.packed import Layout
+from distill.recall import Calls, Keeping
 from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
@@ -60,23 +63,21 @@ class Student(nn.Module):
         self.packed = self.products = False
         transformer = model.transformers_model
         self._loaded = transformer.config._attn_implementation if transformer is not None else None
-        self._fused = "sdpa" if getattr(transformer, "_supports_sdpa", False) else self._loaded
 
-    def forward(self, **features: Any) -> torch.Tensor:
-        """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out."""
+    def forward(self, calls: Calls | None = None, **features: Any) -> torch.Tensor:
+        """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out; `calls` answers the dear ones."""
         self._attend_as(PACKED if self.packed else self._attention())
         here = {
             name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
-        return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
+        with calls or contextlib.nullcontext():
+            return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
 
     def _attention(self) -> str | None:
-        """Of padded sequences: what the model came with; on CPUs what is fastest, with a backward or without."""
+        """Of padded sequences: what the model came with; on CPUs what has the fastest backward."""
         if self.device != "cpu":
             return self._loaded
-        if not torch.is_grad_enabled():
-            return self._fused
         return PRODUCTS if self.products else "eager"
 
     def _attend_as(self, attention: str | None) -> None:
@@ -95,6 +96,7 @@ class MicroBatch:
         computed: tokens that the pass computes: with padding, if there is any.
         places: of its embeddings, among the queries or the passages.
         is_query: which of the two.
+        longest: tokens of its longest sequence.
         weight: 0 for a pass that is there for company only.
     """
 
@@ -103,6 +105,7 @@ class MicroBatch:
     computed: int
     places: slice
     is_query: bool
+    longest: int
     weight: float = 1.0
 
 
@@ -116,8 +119,20 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class _First:
+    """What is kept of a micro-batch's first run: an embedding with its graph, or the outputs of some calls."""
+
+    embedding: torch.Tensor | None = None
+    calls: Keeping | None = None
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """What a step reports: mean losses over the global batch and what this rank did."""
+    """What a step reports: mean losses over the global batch and what this rank did.
+
+    `recomputed_tokens` were encoded twice; the second time the share `recalled` of the outputs of products and of
+    attention, by bytes, was that of the first.
+    """
 
     loss: float
     listed: float
@@ -125,6 +140,7 @@ class StepResult:
     tokens: int
     computed_tokens: int
     recomputed_tokens: int
+    recalled: float
     stop: bool
 
 
@@ -135,7 +151,7 @@ class Stepper:
         engine: the DeepSpeed engine; its accumulation boundary is set here.
         query_tokens, passage_tokens: token files of the lists' queries and of the corpus.
         settings: temperatures and weights.
-        activation_bytes: of the activations that are kept, and at most one micro-batch more; 0 recomputes everything.
+        activation_bytes: of the activations that are kept, beside one micro-batch's; 0 recomputes everything.
         layout: of the micro-batches.
     """
 
@@ -152,9 +168,10 @@ class Stepper:
         self.query_tokens = query_tokens
         self.passage_tokens = passage_tokens
         self.settings = settings
-        # Under ZeRO 3 every forward gathers parameters: ranks must agree on the order of all of them.
-        self.activation_bytes = 0 if engine.zero_optimization_stage() == 3 else activation_bytes
+        self.activation_bytes = activation_bytes
         self.layout = layout
+        self._costs: Costs | None = None
+        self._longest = 0  # tokens of the sequences that they were measured on
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
 
@@ -176,9 +193,8 @@ class Stepper:
         """
         plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
         query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
-        kept, queries, passages = self._encode(work, query_share.size, passage_share.size)
-        computed = sum(micro.computed for micro in work)
-        recomputed = computed - sum(work[index].computed for index in kept)
+        keep = self._measured(work).keep([micro.computed for micro in work], self.activation_bytes)
+        firsts, queries, passages = self._encode(work, keep, query_share.size, passage_share.size)
         sizes = [share.size for share in plan.passage_shares]
         everyone = gather_ragged(passages, sizes)
 
@@ -194,7 +210,7 @@ class Stepper:
             self.settings,
         )
         own_gradient = reduce_scatter_ragged(passage_gradient, sizes, self.rank)
-        self._push_back(work, kept, query_gradient, own_gradient)
+        self._push_back(work, firsts, query_gradient, own_gradient)
 
         count = len(plan.queries)
         totals = torch.stack([sums.listed / count, sums.contrastive / count, sums.listed.new_tensor(float(stop))])
@@ -207,8 +223,9 @@ class Stepper:
             listed=listed,
             contrastive=contrastive,
             tokens=sum(micro.tokens for micro in work if micro.weight),
-            computed_tokens=computed,
-            recomputed_tokens=recomputed,
+            computed_tokens=sum(micro.computed for micro in work),
+            recomputed_tokens=sum(micro.computed for micro in work[: keep.graphs_from]),
+            recalled=keep.recalled,
             stop=stopping > 0,
         )
 
@@ -233,50 +250,66 @@ class Stepper:
         features, lengths = self.layout.features(tokens, rows), tokens.lengths[rows]
         if self.engine.device.type == "cuda":  # so that the copy to the device need not wait
             features = {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        return MicroBatch(features, int(lengths.sum()), self.layout.size(lengths), places, is_query, weight)
+        return MicroBatch(
+            features, int(lengths.sum()), self.layout.size(lengths), places, is_query, int(lengths.max()), weight
+        )
 
     def _encode(
-        self, work: list[MicroBatch], queries: int, passages: int
-    ) -> tuple[dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """Embeddings of this rank's share, (queries, d) and (passages, d), and the graphs that the budget keeps."""
-        kept: dict[int, torch.Tensor] = {}
-        held, parts = Held(self.engine.module), []
+        self, work: list[MicroBatch], keep: Keep, queries: int, passages: int
+    ) -> tuple[list[_First], torch.Tensor, torch.Tensor]:
+        """Embeddings of this rank's share, (queries, d) and (passages, d), and what is kept of each micro-batch."""
+        firsts, parts = [], []
         for index, micro in enumerate(work):
-            if index == 0 or work[index - 1].is_query != micro.is_query:
-                # not known yet; once it is, those that follow take no more, since their sequences are shorter
-                per_token = 0.0
-            before = held.bytes
-            keep = before + per_token * micro.computed < self.activation_bytes
-            with held.counting() if keep else torch.no_grad():
+            if index >= keep.graphs_from:
                 embedding = self.engine(**micro.features)
-            if keep:
-                kept[index] = embedding
-                per_token = (held.bytes - before) / micro.computed
+                firsts.append(_First(embedding=embedding))
+            else:
+                calls = Keeping(keep.numbers) if keep.numbers else None
+                with torch.no_grad():
+                    embedding = self.engine(calls=calls, **micro.features)
+                firsts.append(_First(calls=calls))
             parts.append(embedding.detach())
         dimension = parts[0].shape[1]
         embeddings = [parts[0].new_zeros(queries, dimension), parts[0].new_zeros(passages, dimension)]
         for micro, part in zip(work, parts, strict=True):
             if micro.weight:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
-        return kept, embeddings[0], embeddings[1]
+        return firsts, embeddings[0], embeddings[1]
+
+    def _measured(self, work: list[MicroBatch]) -> Costs:
+        """What a token's activations take, looked at in the first step and where sequences become longer."""
+        largest = max(work, key=lambda micro: (micro.longest, micro.computed))
+        # Under ZeRO 3 every forward gathers parameters: ranks must agree on the order of all of them.
+        divided = self.engine.zero_optimization_stage() == 3
+        if self._costs is None or (largest.longest > self._longest and not divided):
+            self._costs = costs_of(self.engine.module, largest.features, largest.computed, graph=not divided)
+            self._longest = largest.longest
+        return self._costs
 
     def _push_back(
-        self, work: list[MicroBatch], kept: dict[int, torch.Tensor], queries: torch.Tensor, passages: torch.Tensor
+        self, work: list[MicroBatch], firsts: list[_First], queries: torch.Tensor, passages: torch.Tensor
     ) -> None:
-        """Backward of every micro-batch with its known embedding gradient; gradients are reduced with the last one."""
-        order = sorted(range(len(work)), key=lambda index: (index not in kept, -index))
+        """Backward of every micro-batch with its known embedding gradient; gradients are reduced with the last one.
+
+        The last is the first: graphs are kept of the last ones, and go before others are made. The order is the same
+        whatever is kept, for sums in another order differ in their last bits.
+        """
         with self._one_reduction():
-            for number, index in enumerate(order):
-                micro = work[index]
-                embedding = kept.pop(index) if index in kept else self.engine(**micro.features)
+            for index in reversed(range(len(work))):
+                micro, first = work[index], firsts.pop()
+                embedding = first.embedding
+                if embedding is None:
+                    calls = first.calls.recalling() if first.calls else None
+                    embedding = self.engine(calls=calls, **micro.features)
                 if micro.weight:
                     gradient = (queries if micro.is_query else passages)[micro.places]
                     surrogate = (embedding * gradient).sum() * self.world_size
                 else:
                     surrogate = embedding.sum() * 0.0
                 if self.engine.zero_optimization_stage() == 0:
-                    self.engine.set_gradient_accumulation_boundary(number == len(order) - 1)
+                    self.engine.set_gradient_accumulation_boundary(index == 0)
                 self.engine.backward(surrogate, scale_wrt_gas=False)
+                del first, embedding, surrogate  # before the next one is made
 
     @contextlib.contextmanager
     def _one_reduction(self) -> Iterator[None]:

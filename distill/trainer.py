@@ -32,6 +32,7 @@ from distill.engine import (
     from_first,
     join_ranks,
     rank_device,
+    ranks_here,
     same_everywhere,
     start_engine,
     step_optimizer,
@@ -144,7 +145,7 @@ class _Rank:
             load_moments(newest, self.engine)
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
-            activation_bytes(self.training.activation_mib, self.student, device), self.layout,
+            activation_bytes(self.training.activation_mib, self.student, device, ranks_here()), self.layout,
         )  # fmt: skip
         self.evaluator = (
             DevEvaluator(
@@ -275,6 +276,7 @@ class _Rank:
             "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
             "padding": round(1 - result.tokens / max(1, result.computed_tokens), 4),
             "recomputed": round(result.recomputed_tokens / max(1, result.computed_tokens), 4),
+            "recalled": round(result.recalled, 4),
             "gradient_norm": norm,
         })  # fmt: skip
         return result.stop

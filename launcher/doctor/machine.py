@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from cluster.memory import memory_here
 from launcher.doctor.finding import Finding, Level
 from launcher.doctor.hub import hub
 from launcher.environment import ENGINES, cores, installed_version, known_good
@@ -128,17 +129,9 @@ def _devices() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    memory = psutil.virtual_memory()
-    total, free = memory.total, memory.available
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-        if limit != "max":
-            total, free = min(total, int(limit)), min(free, int(limit) - used)
-    except (OSError, ValueError):
-        pass
-    found = f"{free / GIB:.1f} GiB free of {total / GIB:.1f} GiB"
-    if free >= 6 * GIB:
+    memory = memory_here()
+    found = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB"
+    if memory.available >= 6 * GIB:
         return Finding("ok", "memory", found)
     return Finding("warning", "memory", found, "the demo wants 6 GiB; end other programs or use fewer workers")
 

@@ -17,13 +17,16 @@ def embed_and_push_back(student, features):
     return embeddings.detach(), torch.cat(gradients)
 
 
-def test_products_have_the_embeddings_and_gradients_of_the_models_own_attention(student):
-    """In float32 to rounding; in bfloat16 no further from float32 than the model's own."""
+@pytest.mark.parametrize("in_cache", [1 << 22, 80_000, 1])
+def test_products_have_the_embeddings_and_gradients_of_the_models_own_attention(student, in_cache, monkeypatch):
+    """In float32 to rounding; in bfloat16 no further from float32 than the model's own. In one piece or in many."""
     import torch
 
+    from distill import attention
     from distill.attention import choose_attention
     from distill.packed import Layout
 
+    monkeypatch.setattr(attention, "IN_CACHE", in_cache)
     student, tokens, pad_id = student
     layout = Layout(pad_id)
     features, found = layout.features(tokens, np.arange(len(tokens))), {}
@@ -72,6 +75,23 @@ def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault
     assert not student.products
     with torch.no_grad():
         student(**layout.features(tokens, np.arange(3)))
+
+
+def test_a_mask_may_be_one_for_all_sequences(monkeypatch):
+    import torch
+
+    from distill import attention
+
+    monkeypatch.setattr(attention, "IN_CACHE", 1)
+    query, key, value = (torch.randn(3, 2, 5, 4, requires_grad=True) for _ in range(3))
+    mask = torch.full((5, 5), -1e9).triu(1)[None, None]
+    found = []
+    for given in (mask, mask.expand(3, 1, 5, 5)):
+        output = attention.Products.apply(query, key, value, given, 0.5)
+        found.append((output, *torch.autograd.grad(output.square().sum(), (query, key, value))))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.5)
+    torch.testing.assert_close(found[0][0], expected)
+    assert all(torch.equal(one, each) for one, each in zip(*found, strict=True))
 
 
 def test_a_mask_is_added_only_from_the_first_column_on_that_it_hides():

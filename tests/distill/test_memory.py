@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from distill.memory import MIB, Held, activation_bytes
+from cluster.memory import Memory
+from distill.memory import MIB, Costs, Held, Keep, activation_bytes
+from distill.recall import Output
 
 B, D, H = 5, 8, 24
 
@@ -30,6 +34,32 @@ def test_views_of_one_storage_count_once_and_weights_do_not() -> None:
     assert held.bytes == 4 * (B * D + B * D)  # `given` once, and its square
 
 
-@pytest.mark.parametrize(("wanted", "expected"), [(0, 0), (3, 3 * MIB), (None, 2048 * MIB)])
-def test_budget_is_the_recipes_or_that_of_a_cpu(wanted: int | None, expected: int) -> None:
-    assert activation_bytes(wanted, torch.nn.Linear(D, D), "cpu") == expected
+@pytest.mark.parametrize(("wanted", "ranks", "expected"), [(0, 1, 0), (3, 2, 3 * MIB), (None, 1, 40), (None, 2, 20)])
+def test_budget_is_the_recipes_or_the_ranks_part_of_a_third_of_what_is_available(
+    wanted: int | None, ranks: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = torch.nn.Linear(D, D)
+    weights = 16 * (D * D + D)
+    available = expected if wanted is not None else 3 * (expected + weights) * ranks
+    monkeypatch.setattr("distill.memory.memory_here", lambda: Memory(10 * available, available))
+    assert activation_bytes(wanted, module, "cpu", ranks) == expected
+
+
+def test_memory_goes_to_the_dearest_outputs_of_all_then_to_graphs_of_the_last_and_is_never_overdrawn() -> None:
+    """Ten tokens were measured: a graph of 900 bytes; attention, a long sum and a short one, of 100 bytes each."""
+    outputs = [Output(100, 4.0, True), Output(100, math.inf, True), Output(100, 16.0, True), Output(50, 32.0, False)]
+    costs, computed = Costs(10, 900, outputs), [40, 30, 20, 10]
+    found = {most: costs.keep(computed, most) for most in range(0, 10_000, 50)}
+    assert found[0] == found[950] == Keep(4, frozenset(), 0.0)
+    assert found[1000] == Keep(4, frozenset({1}), 100 / 350)
+    assert found[2000].numbers == {1, 2}
+    assert found[3000] == Keep(4, frozenset({0, 1, 2}), 300 / 350)
+    assert [found[most].graphs_from for most in (3550, 3600, 4800, 6600, 8950, 9000 - 50)] == [4, 3, 2, 1, 1, 1]
+    assert costs.keep(computed, 9000) == Keep(0)
+    for most, keep in found.items():
+        graphs = 90 * sum(computed[keep.graphs_from :])
+        kept = sum(outputs[number].bytes for number in keep.numbers) * sum(computed[: keep.graphs_from]) / 10
+        assert graphs + kept <= most
+
+    divided = Costs(10, None, outputs)  # as under ZeRO 3
+    assert divided.keep(computed, 1 << 40) == Keep(4, frozenset({0, 1, 2}), 300 / 350)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ class Case:
 
 CASES = {
     1: [Case(mode) for mode in MODES]
-    + [Case(kept=NOTHING), Case(clip=0.3), Case(kept=SOME, packed=True)]
+    + [Case(kept=NOTHING), Case(kept=SOME), Case(clip=0.3), Case(kept=SOME, packed=True)]
     + [Case("sharp", kept=NOTHING, dtype="bfloat16")],
     2: [Case(mode, kept=SOME) for mode in MODES]
     + [Case(zero_stage=stage, kept=SOME, clip=0.3) for stage in (0, 1, 2, 3)]
@@ -152,7 +152,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
         }  # fmt: skip
         found.append({
             "gradient": gradient, "norm": norm, "loss": result.loss, "recomputed": result.recomputed_tokens,
-            "collectives": collectives.calls, "embeddings": embeddings,
+            "recalled": result.recalled, "collectives": collectives.calls, "embeddings": embeddings,
         })  # fmt: skip
     dist.barrier()
     dist.destroy_process_group()
@@ -260,8 +260,20 @@ def test_losses_are_exact_at_the_sharpest_temperature_under_a_bfloat16_encoder(s
 
 def test_what_does_not_fit_is_recomputed_and_nothing_else(steps):
     for case, ranks in steps[1]:
-        recomputed = [rank["recomputed"] for rank in ranks]
+        recomputed, recalled = ([rank[key] for rank in ranks] for key in ("recomputed", "recalled"))
         assert (sum(recomputed) == 0) == (case.kept == EVERYTHING), case
+        assert (max(recalled) > 0) == (case.kept == SOME), case
+
+
+def test_what_is_kept_changes_no_bit_of_the_gradient(steps):
+    """So that a training that is continued on another machine goes on as it would have."""
+    by_kind: dict[Case, list] = {}
+    for case, ranks in steps[1]:
+        by_kind.setdefault(replace(case, kept=0), []).append(ranks[0]["gradient"])
+    pairs = [each for each in by_kind.values() if len(each) > 1]
+    assert pairs or steps[0] not in (1, 2)
+    for first, *others in pairs:
+        assert all(np.array_equal(first[key], other[key]) for other in others for key in first)
 
 
 def test_shares_are_uneven_and_ranks_have_several_micro_batches(token_folder):
