@@ -297,8 +297,8 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
         f"{bench.budget / 2**30:.1f} GiB for activations; "
         f"a layer's matrix products alone reach {best / 1e9:,.0f} GFLOP/s in the best of {PEAK_PASSES} passes, and "
         f"{slowest:,.0f} to {fastest:,.0f} between the passes of a step, in the mean of each row's. Every slot: "
-        f"{sliced} queries, before and after each row, in {slots[0]:.1f} to {slots[-1]:.1f} s, {slot_memory.gib:.1f} GiB. "
-        f"sentence-transformers: DistillKLDivLoss, 8 queries a step, {library_rate:.2f} queries/s, "
+        f"{sliced} queries, before and after each row, in {slots[0]:.1f} to {slots[-1]:.1f} s, {slot_memory.gib:.1f} "
+        f"GiB. sentence-transformers: DistillKLDivLoss, 8 queries a step, {library_rate:.2f} queries/s, "
         f"{library_gib:.1f} GiB.",
     ]
     print("\n".join(lines[-2:]))
