@@ -130,6 +130,10 @@ def test_a_call_of_several_kernels_is_made_again():
         with calls:
             return dear_call(two, kernel=True)
 
+    def and_gradient(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return output, *torch.autograd.grad(output.square().sum(), weight)
+
     keeping = Keeping({0})
-    expected = call(keeping).detach()
-    assert torch.equal(call(keeping.recalling()), expected)
+    call(keeping)
+    for found, expected in zip(and_gradient(call(keeping.recalling())), and_gradient(two()), strict=True):
+        assert torch.equal(found, expected)
