@@ -52,6 +52,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     from distill.batches import plan_step
     from distill.encoder import load_model, resolve_dtype
     from distill.engine import join_ranks, start_engine, step_optimizer
+    from distill.linears import choose_linears
     from distill.losses import LossSettings
     from distill.packed import Layout
     from distill.settings import StudentSettings, TrainingSettings
@@ -65,6 +66,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
     student, layout = Student(model, "cpu", resolve_dtype("auto", "cpu")), Layout(model.tokenizer.pad_token_id)
     choose_attention(student, tokens[1], layout)
+    choose_linears(student, tokens[1], layout, TrainingSettings().zero_stage)
     engine = start_engine(student, TrainingSettings(), ranks)
     stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)

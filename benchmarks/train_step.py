@@ -34,6 +34,7 @@ from distill.bm25 import Bm25Index
 from distill.encoder import embed, load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, start_engine, step_optimizer
 from distill.heap import release_memory
+from distill.linears import choose_linears
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import MIB, activation_bytes
 from distill.packed import Layout
@@ -41,7 +42,8 @@ from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Stepper, Student
 from distill.tokens import TokenFile, write_tokens
 
-LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, 4096
+LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens
+SLOT_MICRO_BATCH = 4096  # tokens, of the step of all slots: it is fastest so
 TOPIC = 64  # queries that stand together in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
 REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
@@ -82,6 +84,7 @@ class Bench:
         training = TrainingSettings(learning_rate=1e-5)
         student = Student(loaded, "cpu", self.dtype)
         choose_attention(student, self.tokens[1], Layout(self.pad_id))
+        choose_linears(student, self.tokens[1], Layout(self.pad_id), training.zero_stage)
         self.engine = start_engine(student, training, 1)
         self.budget = activation_bytes(None, self.engine.module, "cpu")
         self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, Layout(self.pad_id))
@@ -144,7 +147,7 @@ class Bench:
         queries = self.order[:count]
         slots = self.rows[queries].reshape(-1)
         longest = int(self.tokens[1].lengths[slots].max())
-        parts = np.array_split(slots, max(1, len(slots) * longest // MICRO_BATCH))
+        parts = np.array_split(slots, max(1, len(slots) * longest // SLOT_MICRO_BATCH))
         student = load_model(self.settings, "cpu")
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-5, fused=True)
 

@@ -148,15 +148,16 @@ class Recalling(Calls):
 _entered: ContextVar[Calls | None] = ContextVar("_entered", default=None)
 
 
-def dear_call(call: Call, kernel: bool = False) -> torch.Tensor:
-    """Attention that is no function of torch's, answered as those are.
+def dear_call(call: Call, summed: float = math.inf, kernel: bool = False) -> torch.Tensor:
+    """A layer or attention that is no function of torch's, answered as those are.
 
     Args:
         call: computes it.
+        summed: columns that each of its output's elements sums over; infinitely many for attention.
         kernel: whether it ends in one of `KERNELS`; else its output is taken as a whole, and has no graph.
     """
     calls = _entered.get()
-    return calls.next((_Kernel if kernel else _Whole)(call), math.inf) if calls else call()
+    return calls.next((_Kernel if kernel else _Whole)(call), summed) if calls else call()
 
 
 def recalls_next() -> bool:

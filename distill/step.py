@@ -32,6 +32,7 @@ from distill.attention import NAME as PRODUCTS
 from distill.batches import Share, StepPlan
 from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
+from distill.linears import Linears
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import Costs, Keep, costs_of
 from distill.packed import NAME as PACKED
@@ -52,7 +53,7 @@ class Student(nn.Module):
         dtype: of the transformer's arithmetic.
 
     `packed` says in which layout its sequences come (`distill/packed.py`), `products` how it attends on a CPU
-    (`distill/attention.py`).
+    (`distill/attention.py`), `linears` how its layers multiply there (`distill/linears.py`).
     """
 
     def __init__(self, model: SentenceTransformer, device: str, dtype: torch.dtype) -> None:
@@ -61,6 +62,7 @@ class Student(nn.Module):
         self.device = device
         self.dtype = dtype
         self.packed = self.products = False
+        self.linears: Linears | None = None
         transformer = model.transformers_model
         self._loaded = transformer.config._attn_implementation if transformer is not None else None
 
@@ -71,7 +73,7 @@ class Student(nn.Module):
             name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in features.items()
         }
-        with calls or contextlib.nullcontext():
+        with calls or contextlib.nullcontext(), self.linears or contextlib.nullcontext():
             return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
 
     def _attention(self) -> str | None:

@@ -40,6 +40,7 @@ from distill.engine import (
 from distill.export import save as save_model
 from distill.heap import release_memory
 from distill.job import TrainingJob
+from distill.linears import choose_linears
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
@@ -140,6 +141,7 @@ class _Rank:
             raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
         if not self.layout.packed:
             choose_attention(self.student, self.tokens["passages"], self.layout)
+        choose_linears(self.student, self.tokens["passages"], self.layout, self.training.zero_stage)
         self.engine = start_engine(self.student, self.training, world_size)
         if newest:
             load_moments(newest, self.engine)
