@@ -252,10 +252,11 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iter
         release_memory()  # of whoever came before
         before, found = after, []
         with Peak() as memory:
-            touch(bench.kept_bytes(kept))  # as a training's first step has done
+            bench.stepper.activation_bytes = bench.kept_bytes(kept)
+            touch(bench.stepper.step_bytes)  # as a training's first step has done
             for _ in range(REPEATS if count < SHORT else 1):
                 found.append(bench.ours(min(count, len(bench.order)), order, kept))
-                release_memory(needed=bench.kept_bytes(kept))  # as the trainer
+                release_memory(needed=bench.stepper.step_bytes)  # as the trainer
         release_memory()
         after = bench.every_slot(sliced)
         middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]

@@ -177,6 +177,12 @@ class Stepper:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
 
+    @property
+    def step_bytes(self) -> int:
+        """What a step's activations take: those that are kept, and the graph of one micro-batch."""
+        graph = self._costs.graph if self._costs else None
+        return self.activation_bytes + (graph or 0)
+
     def prepare(self, plan: StepPlan, teacher: np.ndarray) -> Prepared:
         """Makes the tensors of a step; may run in a thread while the step before is computed.
 

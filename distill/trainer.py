@@ -268,7 +268,7 @@ class _Rank:
             self._refuse(plan, f"the gradient of step {step + 1} is {norm}")
         listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
         # activations that are held here: the next step needs as much again, and the kernel would zero it again
-        release_memory(needed=self.stepper.activation_bytes if self.student.device == "cpu" else 0)
+        release_memory(needed=self.stepper.step_bytes if self.student.device == "cpu" else 0)
         seconds = time.monotonic() - begun
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss,
