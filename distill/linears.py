@@ -51,7 +51,7 @@ def choose_linears(student: Student, tokens: TokenFile, layout: Layout, zero_sta
 
 @cache
 def in_bfloat16() -> bool:
-    """Whether oneDNN computes in bfloat16 here, and takes a layer as torch gives it."""
+    """Whether oneDNN computes in bfloat16 on this processor, and torch has its linear layer."""
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
