@@ -12,6 +12,8 @@ from distill.packed import Layout
 from tests.distill.test_attention import embed_and_push_back
 from tests.distill.test_recall import Made
 
+NEEDED = pytest.mark.skipif(not in_bfloat16(), reason="this processor has no bfloat16 in oneDNN")
+
 
 def in_float64(x, layers):
     return [x.double() @ weight.double().T + (0 if bias is None else bias.double()) for weight, bias in layers]
@@ -34,6 +36,7 @@ def made_layers(bias, outputs=(24, 24, 8)):
     ]
 
 
+@NEEDED
 @pytest.mark.parametrize("bias", [True, False])
 def test_they_are_no_further_from_float64_than_autocast(bias):
     """Outputs, and the gradients of input, weights and biases."""
@@ -58,6 +61,7 @@ def test_they_are_no_further_from_float64_than_autocast(bias):
         assert 0 < one < 1.05 * other
 
 
+@NEEDED
 def test_frozen_layers_get_no_gradient():
     layers = made_layers(bias=True)
     for weight, bias in layers:
@@ -68,6 +72,7 @@ def test_frozen_layers_get_no_gradient():
     assert x.grad.abs().sum() > 0 and all(each.grad is None for layer in layers for each in layer)
 
 
+@NEEDED
 @pytest.mark.parametrize("change", ["written over", "another", "the last is not asked"])
 def test_what_was_made_of_one_input_is_given_for_no_other(change):
     (first, second, third), x = made_layers(bias=True), torch.randn(7, 40)
@@ -86,6 +91,7 @@ def test_what_was_made_of_one_input_is_given_for_no_other(change):
     assert made.kernels["_linear_pointwise"] == 1, "nothing outlives a pass"
 
 
+@NEEDED
 def test_layers_of_one_input_are_found_and_the_student_stays_what_it_is(student, request):
     """Queries, keys and values; in decoders gate and up too. ModernBERT has one layer for all three."""
     student, tokens, pad_id = student
@@ -115,7 +121,3 @@ def test_they_are_left_as_they_are(student, reason, monkeypatch):
         monkeypatch.setattr("distill.linears.in_bfloat16", lambda: False)
     choose_linears(student, tokens, Layout(pad_id), zero_stage=3 if reason == "ZeRO 3" else 0)
     assert student.linears is None
-
-
-def test_this_processor_is_asked():
-    assert in_bfloat16() == torch.ops.mkldnn._is_mkldnn_bf16_supported()
