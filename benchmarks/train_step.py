@@ -39,7 +39,7 @@ from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import MIB, activation_bytes
 from distill.packed import Layout
 from distill.settings import StudentSettings, TrainingSettings
-from distill.step import Stepper, Student
+from distill.step import Prepared, Stepper, Student
 from distill.tokens import TokenFile, write_tokens
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens
@@ -99,16 +99,27 @@ class Bench:
         }
         self.order = self.orders["shuffled"]
 
+    def prepare(self, count: int, order: str) -> Prepared:
+        """The first step of `count` queries in this order."""
+        plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
+        return self.stepper.prepare(plan, self.scores[plan.queries])
+
+    def reserve(self, count: int, order: str, kept_mib: int | None) -> None:
+        """Takes the memory that steps of this kind need, as a training's first step does."""
+        self.stepper.activation_bytes = self.kept_bytes(kept_mib)
+        self.stepper.reserve(self.prepare(count, order))
+        touch(self.stepper.step_bytes)
+
     def ours(self, count: int, order: str = "shuffled", kept_mib: int | None = None) -> dict[str, float]:
         """One step of `count` queries as the trainer does it, with so much memory for activations."""
         self.stepper.activation_bytes = self.kept_bytes(kept_mib)
         with Meanwhile(self.products, self.engine.module) as products:
             begun = time.perf_counter()
-            lengths = [each.lengths for each in self.tokens]
-            plan = plan_step(self.orders[order][:count], self.rows, *lengths, 1, MICRO_BATCH)
-            result = self.stepper.run(self.stepper.prepare(plan, self.scores[plan.queries]))
+            prepared = self.prepare(count, order)
+            result = self.stepper.run(prepared)
             step_optimizer(self.engine)
             seconds = time.perf_counter() - begun - products.taken
+        plan = prepared.plan
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
             "padding": 1 - result.tokens / result.computed_tokens,
@@ -249,14 +260,15 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iter
     bench.ours(16)
     after = bench.every_slot(sliced)
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
+        bench.stepper.release()
         release_memory()  # of whoever came before
         before, found = after, []
         with Peak() as memory:
-            bench.stepper.activation_bytes = bench.kept_bytes(kept)
-            touch(bench.stepper.step_bytes)  # as a training's first step has done
+            bench.reserve(count, order, kept)
             for _ in range(REPEATS if count < SHORT else 1):
                 found.append(bench.ours(min(count, len(bench.order)), order, kept))
                 release_memory(needed=bench.stepper.step_bytes)  # as the trainer
+        bench.stepper.release()
         release_memory()
         after = bench.every_slot(sliced)
         middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]

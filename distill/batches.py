@@ -17,6 +17,7 @@ from distill.tokens import padded_length
 from distill.topics import topic_blocks
 
 TOKENS_PER_SEQUENCE = 32  # packed, at most one sequence for so many tokens: the kernel keeps something for each
+PASS = 32  # part of a micro-batch's tokens that a pass of any size costs: weights are read and their gradients added
 MASKED = -1  # slot of a list that is shorter than L
 
 
@@ -148,7 +149,11 @@ def deal(
 
 
 def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[np.ndarray, ...]:
-    """Cuts items of descending length into micro-batches that compute at most `budget` tokens."""
+    """Cuts items of descending length into micro-batches that compute at most `budget` tokens.
+
+    One ends before it is full, if its shorter items pad less in the next ones, by more tokens than a pass costs.
+    """
+    padded = padded_length(lengths.astype(np.int64))
     ends = np.cumsum(lengths, dtype=np.int64)
     micro_batches, start = [], 0
     while start < len(lengths):
@@ -156,8 +161,23 @@ def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[n
             fitting = int(np.searchsorted(ends, ends[start] - lengths[start] + budget, side="right")) - start
             fitting = min(fitting, budget // TOKENS_PER_SEQUENCE)
         else:
-            fitting = budget // max(1, padded_length(int(lengths[start])))
+            fitting = budget // max(1, int(padded[start]))
+            fitting = _like_first(padded[start : start + fitting], budget // PASS)
         stop = min(len(lengths), start + max(1, fitting))
         micro_batches.append(np.arange(offset + start, offset + stop))
         start = stop
     return tuple(micro_batches)
+
+
+def _like_first(padded: np.ndarray, least: int) -> int:
+    """How many of these items, of descending length, are padded like the first: those after them are spared more.
+
+    Args:
+        padded: (n,) tokens of each item when it is padded to itself.
+        least: tokens that it has to spare.
+    """
+    if not len(padded):
+        return 0
+    spared = np.arange(len(padded), 0, -1) * (padded[0] - padded)  # if items from here on are padded to this one
+    best = int(spared.argmax())
+    return best if spared[best] > least else len(padded)

@@ -6,6 +6,7 @@ No formula of an architecture is needed: autograd itself is asked for graphs, th
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,11 +52,14 @@ class Keep:
     Attributes:
         graphs_from: of micro-batches from this one on, the graph.
         numbers: of the others, the outputs of these calls.
+        graph_bytes, output_bytes: of all of them.
         recalled: the share of all outputs that these are, by bytes.
     """
 
     graphs_from: int
     numbers: frozenset[int] = frozenset()
+    graph_bytes: int = 0
+    output_bytes: int = 0
     recalled: float = 0.0
 
 
@@ -80,7 +84,7 @@ class Costs:
         """
         times = sum(computed) / self.tokens
         if self.graph is not None and self.graph * times <= most:
-            return Keep(0)
+            return Keep(0, graph_bytes=math.ceil(self.graph * times))
         lasting = sum(each.bytes for each in self.outputs if each.lasts)
         numbers = dearest(self.outputs, most / times)
         chosen = sum(self.outputs[number].bytes for number in numbers)
@@ -88,7 +92,12 @@ class Costs:
         if self.graph is not None and chosen == lasting:
             while first and (left := left - (self.graph - chosen) * computed[first - 1] / self.tokens) >= 0:
                 first -= 1
-        return Keep(first, numbers, chosen / max(1, sum(each.bytes for each in self.outputs)))
+        return Keep(
+            first, numbers,
+            graph_bytes=math.ceil((self.graph or 0) * sum(computed[first:]) / self.tokens),
+            output_bytes=math.ceil(chosen * sum(computed[:first]) / self.tokens),
+            recalled=chosen / max(1, sum(each.bytes for each in self.outputs)),
+        )  # fmt: skip
 
 
 def costs_of(module: torch.nn.Module, features: dict[str, Any], tokens: int, graph: bool) -> Costs:

@@ -108,11 +108,18 @@ class Listing(Calls):
 
 
 class Keeping(Calls):
-    """Makes all outputs, and keeps those of the calls with these numbers."""
+    """Makes all outputs, and keeps those of the calls with these numbers.
 
-    def __init__(self, numbers: Collection[int]) -> None:
+    Args:
+        numbers: of the calls.
+        hold: gives what is to be kept of a tensor: a copy in a place of its own, say.
+    """
+
+    def __init__(
+        self, numbers: Collection[int], hold: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach
+    ) -> None:
         super().__init__()
-        self._numbers = numbers
+        self._numbers, self._hold = numbers, hold
         self._kept: dict[int, Any] = {}
 
     def answer(self, number: int, call: _Kernel | _Whole, summed: float) -> torch.Tensor:
@@ -121,7 +128,7 @@ class Keeping(Calls):
             return call.call()
         returned, output = call.make()
         if output is not None:
-            self._kept[number] = output
+            self._kept[number] = tree_map_only(torch.Tensor, self._hold, output)
         return returned
 
     def recalling(self) -> Recalling:

@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distill.arena import Arena
 from distill.attention import NAME as PRODUCTS
 from distill.batches import Share, StepPlan
 from distill.encoder import embed
@@ -172,16 +173,23 @@ class Stepper:
         self.settings = settings
         self.activation_bytes = activation_bytes
         self.layout = layout
+        self._arena = Arena() if engine.device.type == "cpu" else None  # GPUs have an allocator of torch's
         self._costs: Costs | None = None
+        self._keep = Keep(0)  # of the last step
         self._longest = 0  # tokens of the sequences that they were measured on
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
 
     @property
     def step_bytes(self) -> int:
-        """What a step's activations take: those that are kept, and the graph of one micro-batch."""
-        graph = self._costs.graph if self._costs else None
-        return self.activation_bytes + (graph or 0)
+        """What the last step's activations took, and the next one will again, beside what is held between them."""
+        one = (self._costs.graph if self._costs else None) or 0
+        return one + self._keep.graph_bytes + (0 if self._arena else self._keep.output_bytes)
+
+    def release(self) -> None:
+        """Gives back the memory that is held from one step to the next; a step after that takes it again."""
+        if self._arena:
+            self._arena.release()
 
     def prepare(self, plan: StepPlan, teacher: np.ndarray) -> Prepared:
         """Makes the tensors of a step; may run in a thread while the step before is computed.
@@ -192,6 +200,14 @@ class Stepper:
         """
         return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
 
+    def reserve(self, prepared: Prepared) -> Keep:
+        """Takes the memory for what first runs leave to second ones; what they leave. A step does so itself."""
+        work = prepared.work
+        self._keep = self._measured(work).keep([micro.computed for micro in work], self.activation_bytes)
+        if self._arena:
+            self._arena.start(self._keep.output_bytes)
+        return self._keep
+
     def run(self, prepared: Prepared, stop: bool = False) -> StepResult:
         """Accumulates the gradient of one global batch; the caller steps the optimizer.
 
@@ -201,7 +217,7 @@ class Stepper:
         """
         plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
         query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
-        keep = self._measured(work).keep([micro.computed for micro in work], self.activation_bytes)
+        keep = self.reserve(prepared)
         firsts, queries, passages = self._encode(work, keep, query_share.size, passage_share.size)
         sizes = [share.size for share in plan.passage_shares]
         everyone = gather_ragged(passages, sizes)
@@ -272,7 +288,7 @@ class Stepper:
                 embedding = self.engine(**micro.features)
                 firsts.append(_First(embedding=embedding))
             else:
-                calls = Keeping(keep.numbers) if keep.numbers else None
+                calls = self._keeping(keep)
                 with torch.no_grad():
                     embedding = self.engine(calls=calls, **micro.features)
                 firsts.append(_First(calls=calls))
@@ -283,6 +299,11 @@ class Stepper:
             if micro.weight:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
         return firsts, embeddings[0], embeddings[1]
+
+    def _keeping(self, keep: Keep) -> Keeping | None:
+        if not keep.numbers:
+            return None
+        return Keeping(keep.numbers, self._arena.hold) if self._arena else Keeping(keep.numbers)
 
     def _measured(self, work: list[MicroBatch]) -> Costs:
         """What a token's activations take, looked at in the first step and where sequences become longer."""

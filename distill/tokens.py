@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +26,11 @@ CHARACTERS_PER_TOKEN = 16  # a text is cut at this many characters per token bef
 _SCHEMA = pa.schema([("ids", pa.list_(pa.int32()))])
 
 
-def padded_length(length: int) -> int:
-    """Tokens to which a micro-batch is padded whose longest row has this many."""
+Length = TypeVar("Length", int, np.ndarray)
+
+
+def padded_length(length: Length) -> Length:
+    """Tokens to which a micro-batch is padded whose longest row has this many; of an array, of each."""
     return -(-length // PADDED_TO) * PADDED_TO
 
 

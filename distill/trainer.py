@@ -293,6 +293,7 @@ class _Rank:
 
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.evaluator is not None
+        self.stepper.release()
         result = self.evaluator(self.student, self.rank, self.world_size)
         release_memory()
         dev = {"dev_ndcg@10": result.ndcg, "dev_loss": result.loss}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.batches import MASKED, epoch_order, plan_step, steps_per_epoch
+from distill.batches import MASKED, PASS, deal, epoch_order, plan_step, steps_per_epoch
 from distill.tokens import padded_length
 
 
@@ -84,3 +84,33 @@ def test_topics_bring_lists_together_that_share_passages():
 def test_fewer_lists_than_a_batch_make_one_step():
     assert steps_per_epoch(10, 4096) == 1
     assert steps_per_epoch(10_000, 4096) == 2
+
+
+def best_cut(lengths, budget):
+    """Least cost of any cut of descending lengths: tokens that are computed, and what a pass costs beside them."""
+    costs = [0.0]
+    for stop in range(1, len(lengths) + 1):
+        fits = [start for start in range(stop) if padded_length(lengths[start]) * (stop - start) <= budget]
+        costs.append(min(costs[s] + padded_length(lengths[s]) * (stop - s) + budget / PASS for s in fits or [stop - 1]))
+    return costs[-1]
+
+
+@pytest.mark.parametrize("longest", [64, 256])
+def test_micro_batches_pad_little_and_are_few(longest):
+    random = np.random.default_rng(longest)
+    cost, least = 0.0, 0.0
+    for _ in range(20):
+        lengths = np.minimum(random.lognormal(np.log(longest / 3), 0.6, 300).astype(np.int64) + 3, longest)
+        order, (share,) = deal(lengths, 1, 4096)
+        batches = [lengths[order[batch]] for batch in share.micro_batches]
+        cost += sum(padded_length(int(batch.max())) * len(batch) + 4096 / PASS for batch in batches)
+        least += best_cut([int(each) for each in lengths[order]], 4096)
+    assert cost <= 1.02 * least
+
+
+def test_one_long_item_is_not_what_all_the_short_ones_are_padded_to():
+    lengths = np.array([64, *[16] * 255])
+    _, (share,) = deal(lengths, 1, 16_384)
+    assert [len(batch) for batch in share.micro_batches] == [1, 255]
+    _, (packed,) = deal(lengths, 1, 16_384, packed=True)
+    assert [len(batch) for batch in packed.micro_batches] == [256]

@@ -50,16 +50,17 @@ def test_memory_goes_to_the_dearest_outputs_of_all_then_to_graphs_of_the_last_an
     outputs = [Output(100, 4.0, True), Output(100, math.inf, True), Output(100, 16.0, True), Output(50, 32.0, False)]
     costs, computed = Costs(10, 900, outputs), [40, 30, 20, 10]
     found = {most: costs.keep(computed, most) for most in range(0, 10_000, 50)}
-    assert found[0] == found[950] == Keep(4, frozenset(), 0.0)
-    assert found[1000] == Keep(4, frozenset({1}), 100 / 350)
+    assert found[0] == found[950] == Keep(4)
+    assert found[1000] == Keep(4, frozenset({1}), 0, 1000, 100 / 350)
     assert found[2000].numbers == {1, 2}
-    assert found[3000] == Keep(4, frozenset({0, 1, 2}), 300 / 350)
+    assert found[3000] == Keep(4, frozenset({0, 1, 2}), 0, 3000, 300 / 350)
     assert [found[most].graphs_from for most in (3550, 3600, 4800, 6600, 8950)] == [4, 3, 2, 1, 1]
-    assert costs.keep(computed, 9000) == Keep(0)
+    assert costs.keep(computed, 9000) == Keep(0, graph_bytes=9000)
     for most, keep in found.items():
         graphs = 90 * sum(computed[keep.graphs_from :])
         kept = sum(outputs[number].bytes for number in keep.numbers) * sum(computed[: keep.graphs_from]) / 10
+        assert (keep.graph_bytes, keep.output_bytes) == (graphs, kept)
         assert graphs + kept <= most
 
     divided = Costs(10, None, outputs)  # as under ZeRO 3
-    assert divided.keep(computed, 1 << 40) == Keep(4, frozenset({0, 1, 2}), 300 / 350)
+    assert divided.keep(computed, 1 << 40) == Keep(4, frozenset({0, 1, 2}), 0, 3000, 300 / 350)

@@ -1,0 +1,79 @@
+"""One piece of memory, on a CPU, for what the first runs of a step leave to the second ones.
+
+Left where they were made, outputs that stay lie among tensors that go, and glibc's heap grows to twice of what is kept.
+Here they are copied out, one after another, into pages that the process keeps from step to step. The pages are huge
+where the system has such: a page of 4 KiB costs a virtual machine up to 11 µs the first time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+
+import torch
+
+from cluster.errors import RunError
+
+PAGE = 2**21  # bytes of a huge page
+ALIGNED = 64  # bytes, for the processor's vectors
+
+
+class Arena:
+    """Copies of tensors, all of which end together."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._taken = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it has from the system."""
+        return self._memory.numel()
+
+    def start(self, size: int) -> None:
+        """Ends all copies, and makes room for `size` bytes of others, if there was less.
+
+        Raises:
+            RunError: the system has not so many.
+        """
+        self._taken = 0
+        if size > self.size:
+            self.release()
+            self._memory = _pages(size)
+
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy, of the same shape and strides; the tensor itself where there is no room, or it has gaps.
+
+        It has a version of its own: autograd does not take the next copy for a change of this one.
+        """
+        begin, bytes = self._taken, tensor.numel() * tensor.element_size()
+        if begin + bytes > self.size or not bytes or not _dense(tensor):
+            return tensor
+        self._taken += -(-bytes // ALIGNED) * ALIGNED
+        copy = torch.empty(0, dtype=tensor.dtype)
+        place = begin // tensor.element_size()
+        copy.set_(self._memory.untyped_storage(), place, tensor.shape, tensor.stride())
+        return copy.copy_(tensor.detach())
+
+    def release(self) -> None:
+        """Gives the memory back, as soon as nobody has a copy in it."""
+        self._memory, self._taken = torch.empty(0, dtype=torch.uint8), 0
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    return bool(torch.ops.aten.is_non_overlapping_and_dense(tensor))
+
+
+def _pages(size: int) -> torch.Tensor:
+    """(bytes,) uint8 of at least `size` bytes, written to once."""
+    try:
+        pages = mmap.mmap(-1, -(-size // PAGE) * PAGE)
+    except OSError as error:
+        raise RunError(
+            f"{size / 2**30:.1f} GiB for activations cannot be had here ({error.strerror}). "
+            "Lower training.activation_mib; less memory makes steps slower and changes nothing else."
+        ) from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel that was built without
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.uint8).zero_()
