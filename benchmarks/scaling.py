@@ -48,13 +48,11 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     import torch
     import torch.distributed as dist
 
-    from distill.attention import choose_attention
     from distill.batches import plan_step
+    from distill.choices import choose_computation
     from distill.encoder import load_model, resolve_dtype
     from distill.engine import join_ranks, start_engine, step_optimizer
-    from distill.linears import choose_linears
     from distill.losses import LossSettings
-    from distill.packed import Layout
     from distill.settings import StudentSettings, TrainingSettings
     from distill.step import Stepper, Student
     from distill.tokens import TokenFile
@@ -64,9 +62,8 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     model = load_model(StudentSettings(model=MODEL), "cpu")
     lists, scores = write_texts(folder / str(number), queries)
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
-    student, layout = Student(model, "cpu", resolve_dtype("auto", "cpu")), Layout(model.tokenizer.pad_token_id)
-    choose_attention(student, tokens[1], layout)
-    choose_linears(student, tokens[1], layout, TrainingSettings().zero_stage)
+    student = Student(model, "cpu", resolve_dtype("auto", "cpu"))
+    layout = choose_computation(student, tokens[1], model.tokenizer.pad_token_id, TrainingSettings())
     engine = start_engine(student, TrainingSettings(), ranks)
     stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)

@@ -28,16 +28,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
-from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
+from distill.choices import choose_computation
 from distill.encoder import embed, load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, start_engine, step_optimizer
 from distill.heap import release_memory
-from distill.linears import choose_linears
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import MIB, activation_bytes
-from distill.packed import Layout
 from distill.settings import StudentSettings, TrainingSettings
 from distill.step import Prepared, Stepper, Student
 from distill.tokens import TokenFile, write_tokens
@@ -83,11 +81,10 @@ class Bench:
         self.tokens = [TokenFile(folder / name) for name in ("queries", "passages")]
         training = TrainingSettings(learning_rate=1e-5)
         student = Student(loaded, "cpu", self.dtype)
-        choose_attention(student, self.tokens[1], Layout(self.pad_id))
-        choose_linears(student, self.tokens[1], Layout(self.pad_id), training.zero_stage)
+        layout = choose_computation(student, self.tokens[1], self.pad_id, training)
         self.engine = start_engine(student, training, 1)
         self.budget = activation_bytes(None, self.engine.module, "cpu")
-        self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, Layout(self.pad_id))
+        self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, layout)
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
         self.config = config = loaded.transformers_model.config
         length = int(self.tokens[1].lengths.mean()) // 16 * 16

@@ -15,6 +15,7 @@ import torch
 from cluster.errors import RunError
 
 PAGE = 2**21  # bytes of a huge page
+SPARE = 4  # part of its bytes that it has beside those it was asked for: steps differ a little
 ALIGNED = 64  # bytes, for the processor's vectors
 
 
@@ -27,7 +28,7 @@ class Arena:
 
     @property
     def size(self) -> int:
-        """Bytes that it has from the system."""
+        """Bytes that it has room for."""
         return self._memory.numel()
 
     def start(self, size: int) -> None:
@@ -39,7 +40,8 @@ class Arena:
         self._taken = 0
         if size > self.size:
             self.release()
-            self._memory = _pages(size)
+            self._memory = _pages(size + size // SPARE)
+            self._memory[:size].zero_()
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor:
         """A copy, of the same shape and strides; the tensor itself where there is no room, or it has gaps.
@@ -65,7 +67,7 @@ def _dense(tensor: torch.Tensor) -> bool:
 
 
 def _pages(size: int) -> torch.Tensor:
-    """(bytes,) uint8 of at least `size` bytes, written to once."""
+    """(bytes,) uint8 of at least `size` bytes; the system gives a page when it is written to."""
     try:
         pages = mmap.mmap(-1, -(-size // PAGE) * PAGE)
     except OSError as error:
@@ -76,4 +78,4 @@ def _pages(size: int) -> torch.Tensor:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel that was built without
             pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(pages, dtype=torch.uint8).zero_()
+    return torch.frombuffer(pages, dtype=torch.uint8)

@@ -38,10 +38,10 @@ def release_memory(needed: int = 0) -> None:
     Sixty micro-batches of 4,096 tokens through a MiniLM grow a process to 3.2 GiB, of which 2.0 GiB are free.
 
     Args:
-        needed: bytes that the next step takes again; as many may stay, and half as many for fragments.
+        needed: bytes that the next step takes again; as many may stay, and as many for fragments.
     """
     trim = _function("malloc_trim")
-    if trim is not None and free_memory() > needed * 3 // 2:
+    if trim is not None and free_memory() > needed * 2:
         trim(0)
 
 

@@ -22,9 +22,9 @@ import torch.distributed as dist
 from cluster.errors import InputError, RunError
 from cluster.storage import Storage
 from cluster.tables import Table
-from distill.attention import choose_attention
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
+from distill.choices import choose_computation
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import load_model, normalizes, passage_text, resolve_dtype
@@ -40,11 +40,9 @@ from distill.engine import (
 from distill.export import save as save_model
 from distill.heap import release_memory
 from distill.job import TrainingJob
-from distill.linears import choose_linears
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
-from distill.packed import choose_layout
 from distill.settings import TrainingSettings
 from distill.step import Prepared, Stepper, Student
 from distill.stop import StopRequest, TrainingStopped
@@ -136,12 +134,9 @@ class _Rank:
         )
         pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
         try:
-            self.layout = choose_layout(self.student, self.tokens["passages"], pad_id, self.training.packed)
+            self.layout = choose_computation(self.student, self.tokens["passages"], pad_id, self.training)
         except ValueError as error:
             raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
-        if not self.layout.packed:
-            choose_attention(self.student, self.tokens["passages"], self.layout)
-        choose_linears(self.student, self.tokens["passages"], self.layout, self.training.zero_stage)
         self.engine = start_engine(self.student, self.training, world_size)
         if newest:
             load_moments(newest, self.engine)

@@ -113,14 +113,13 @@ def run_cases(rank, world_size, encoder, folder, cases):
     import torch
     import torch.distributed as dist
 
-    from distill.attention import choose_attention
     from distill.batches import plan_step
     from distill.checkpoints import gathered
+    from distill.choices import choose_computation
     from distill.encoder import load_model
     from distill.engine import join_ranks, start_engine, step_optimizer
-    from distill.linears import choose_linears, in_bfloat16
+    from distill.linears import in_bfloat16
     from distill.losses import LossSettings
-    from distill.packed import choose_layout
     from distill.settings import StudentSettings, TrainingSettings
     from distill.step import Stepper, Student
     from distill.tokens import TokenFile
@@ -132,14 +131,10 @@ def run_cases(rank, world_size, encoder, folder, cases):
     found = []
     for case, limit in cases:
         model = load_model(StudentSettings(model=encoder), "cpu")
-        training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage)
+        training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage, packed=case.packed)
         student = Student(model, "cpu", getattr(torch, case.dtype))
-        layout = choose_layout(student, tokens[1], model.tokenizer.pad_token_id, case.packed)
-        assert layout.packed == case.packed
-        if not case.packed:
-            choose_attention(student, tokens[1], layout)
-            assert student.products
-        choose_linears(student, tokens[1], layout, case.zero_stage)
+        layout = choose_computation(student, tokens[1], model.tokenizer.pad_token_id, training)
+        assert (layout.packed, student.products) == (case.packed, not case.packed)
         assert bool(student.linears) == (case.dtype == "bfloat16" and case.zero_stage < 3 and in_bfloat16())
         engine = start_engine(student, training, world_size)
         stepper = Stepper(engine, *tokens, LossSettings(**MODES[case.mode]), case.kept, layout)
@@ -155,7 +150,8 @@ def run_cases(rank, world_size, encoder, folder, cases):
         }  # fmt: skip
         found.append({
             "gradient": gradient, "norm": norm, "loss": result.loss, "recomputed": result.recomputed_tokens,
-            "recalled": result.recalled, "collectives": collectives.calls, "embeddings": embeddings,
+            "recalled": result.recalled, "bytes": stepper.step_bytes, "collectives": collectives.calls,
+            "embeddings": embeddings,
         })  # fmt: skip
     dist.barrier()
     dist.destroy_process_group()
@@ -266,6 +262,15 @@ def test_what_does_not_fit_is_recomputed_and_nothing_else(steps):
         recomputed, recalled = ([rank[key] for rank in ranks] for key in ("recomputed", "recalled"))
         assert (sum(recomputed) == 0) == (case.kept == EVERYTHING), case
         assert (max(recalled) > 0) == (case.kept == SOME), case
+
+
+def test_between_steps_stays_the_memory_of_graphs_and_of_one_more(steps):
+    """What is recalled has a place of its own."""
+    world_size, cases = steps
+    for number in range(world_size if world_size in (1, 2) else 0):
+        found = {case.kept: ranks[number]["bytes"] for case, ranks in cases if case == Case(kept=case.kept)}
+        assert found[SOME] == pytest.approx(found[NOTHING], rel=0.01) and found[NOTHING] > 10_000
+        assert found[EVERYTHING] > 2 * found[NOTHING]
 
 
 def test_what_is_kept_changes_no_bit_of_the_gradient(steps):

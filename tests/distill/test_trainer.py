@@ -216,6 +216,37 @@ def test_training_stops_early_and_keeps_the_best_and_the_last_checkpoint(tiny_en
     assert kept == ["step-00000001", "step-00000003"]
 
 
+def held_while_training(rank: int, world_size: int, job: str) -> tuple[list[int], list[int]]:
+    """Bytes that the step's arena had, after each step and when each evaluation began."""
+    import gc
+
+    from distill.arena import Arena
+    from distill.dev import DevEvaluator
+    from distill.job import TrainingJob
+    from distill.trainer import train
+
+    def held() -> int:
+        return sum(each.size for each in gc.get_objects() if isinstance(each, Arena))
+
+    steps, evaluations, evaluate = [], [], DevEvaluator.__call__
+
+    def watched(*args):
+        evaluations.append(held())
+        return evaluate(*args)
+
+    DevEvaluator.__call__ = watched
+    train(TrainingJob.from_json(job), on_record=lambda record: steps.append(held()) if "loss" in record else None)
+    return steps, evaluations
+
+
+def test_an_evaluation_has_the_memory_that_steps_hold(tiny_encoder, tmp_path):
+    write_run(tmp_path)
+    job = make_job(tmp_path, tiny_encoder, activation_mib=1, max_steps=3, evaluate_every=2)
+    ((steps, evaluations),) = on_ranks(held_while_training, 1, job.to_json())
+    assert len(steps) == 3 and all(2**18 < held <= 2**21 for held in steps)
+    assert evaluations == [0, 0, 0], "before, in the middle, at the end"
+
+
 def test_without_dev_lists_checkpoints_are_written_where_evaluations_would_be(tiny_encoder, tmp_path):
     write_run(tmp_path, dev=False)
     job = make_job(tmp_path, tiny_encoder, evaluate_every=2, epochs=2, keep_checkpoints=9)
