@@ -49,12 +49,13 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     import torch.distributed as dist
 
     from distill.batches import plan_step
-    from distill.choices import choose_computation
+    from distill.choices import choose_for_training
     from distill.encoder import load_model, resolve_dtype
     from distill.engine import join_ranks, start_engine, step_optimizer
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
-    from distill.step import Stepper, Student
+    from distill.step import Stepper
+    from distill.student import Student
     from distill.tokens import TokenFile
 
     torch.set_num_threads(1)
@@ -63,7 +64,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     lists, scores = write_texts(folder / str(number), queries)
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
     student = Student(model, "cpu", resolve_dtype("auto", "cpu"))
-    layout = choose_computation(student, tokens[1], model.tokenizer.pad_token_id, TrainingSettings())
+    layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, TrainingSettings())
     engine = start_engine(student, TrainingSettings(), ranks)
     stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)

@@ -30,14 +30,15 @@ import torch.nn.functional as F
 from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
 from distill.batches import StepPlan, epoch_order, plan_step
 from distill.bm25 import Bm25Index
-from distill.choices import choose_computation
+from distill.choices import choose_for_training
 from distill.encoder import embed, load_model, passage_text, resolve_dtype
 from distill.engine import join_ranks, start_engine, step_optimizer
 from distill.heap import release_memory
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import MIB, activation_bytes
 from distill.settings import StudentSettings, TrainingSettings
-from distill.step import Prepared, Stepper, Student
+from distill.step import Prepared, Stepper
+from distill.student import Student
 from distill.tokens import TokenFile, write_tokens
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens
@@ -81,7 +82,7 @@ class Bench:
         self.tokens = [TokenFile(folder / name) for name in ("queries", "passages")]
         training = TrainingSettings(learning_rate=1e-5)
         student = Student(loaded, "cpu", self.dtype)
-        layout = choose_computation(student, self.tokens[1], self.pad_id, training)
+        layout = choose_for_training(student, self.tokens[1], self.pad_id, training)
         self.engine = start_engine(student, training, 1)
         self.budget = activation_bytes(None, self.engine.module, "cpu")
         self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, layout)

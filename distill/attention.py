@@ -17,18 +17,17 @@ from transformers.masking_utils import eager_mask
 
 from distill.engine import everywhere
 from distill.linears import in_bfloat16
-from distill.packed import SAME, Layout, differences, sampled_rows
+from distill.packed import SAME, differences
 from distill.recall import dear_call, recalls_next
-from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from distill.step import Student
+    from distill.student import Student
 
 NAME = "listwise_products"
 IN_CACHE = 4 * 2**20  # bytes of scores
 
 
-def choose_attention(student: Student, tokens: TokenFile, layout: Layout) -> None:
+def choose_attention(student: Student, features: dict[str, Any]) -> None:
     """Lets the student attend with plain products, if it is on a CPU and its embeddings stay what they are.
 
     Sets `student.products`. A model whose attention has more to it (soft caps, biases of positions, sinks) is found out
@@ -36,13 +35,11 @@ def choose_attention(student: Student, tokens: TokenFile, layout: Layout) -> Non
 
     Args:
         student: on its device, in its dtype.
-        tokens: of passages.
-        layout: padded.
+        features: of a few sequences, padded, for a trial.
     """
-    rows = sampled_rows(tokens)
-    if not everywhere(student.device == "cpu") or not len(rows):
+    if not everywhere(student.device == "cpu"):
         return
-    features, dtype = layout.features(tokens, rows), student.dtype
+    dtype = student.dtype
     student.dtype = torch.float32  # where only another formula differs
     with torch.no_grad():
         expected = student(**features)

@@ -1,20 +1,22 @@
-"""How a student is computed on the device where it is: what is fastest there, of what gives the same embeddings."""
+"""How an encoder is computed on the device where it is: what is fastest there, of what gives the same embeddings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from distill.attention import choose_attention
 from distill.linears import choose_linears
-from distill.packed import Layout, choose_layout
+from distill.packed import Layout, choose_layout, sampled_rows
 from distill.settings import TrainingSettings
 from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from distill.step import Student
+    from distill.student import Student
 
 
-def choose_computation(student: Student, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
+def choose_for_training(student: Student, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
     """Chooses layout, attention and linear layers; every rank calls it, before DeepSpeed divides the parameters.
 
     Args:
@@ -29,8 +31,24 @@ def choose_computation(student: Student, tokens: TokenFile, pad_id: int, trainin
     Raises:
         ValueError: packed sequences are wanted, and this student cannot.
     """
-    layout = choose_layout(student, tokens, pad_id, training.packed)
-    if not layout.packed:
-        choose_attention(student, tokens, layout)
-    choose_linears(student, tokens, layout, training.zero_stage)
+    layout, rows = choose_layout(student, tokens, pad_id, training.packed), sampled_rows(tokens)
+    if len(rows):
+        features = layout.features(tokens, rows)
+        if not layout.packed:
+            choose_attention(student, features)
+        choose_linears(student, features, training.zero_stage)
     return layout
+
+
+def choose_for_reading(student: Student, features: dict[str, Any]) -> None:
+    """Chooses attention and linear layers of an encoder that has no backward pass.
+
+    In float32 torch's attention is as fast without one.
+
+    Args:
+        student: on its device, in its dtype; what is chosen is set there.
+        features: of a few sequences, padded, for a trial.
+    """
+    if student.dtype == torch.bfloat16:
+        choose_attention(student, features)
+        choose_linears(student, features)

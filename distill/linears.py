@@ -18,17 +18,15 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from distill.engine import everywhere
-from distill.packed import Layout, sampled_rows
 from distill.recall import dear_call
-from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from distill.step import Student
+    from distill.student import Student
 
 Layer = tuple[torch.Tensor, torch.Tensor | None]  # weight (outputs, inputs), and bias (outputs,)
 
 
-def choose_linears(student: Student, tokens: TokenFile, layout: Layout, zero_stage: int) -> None:
+def choose_linears(student: Student, features: dict[str, Any], zero_stage: int = 0) -> None:
     """Joins the student's linear layers that have one input, if it is on a CPU and computes in bfloat16.
 
     Sets `student.linears`. Which layers have one input is looked at in a trial. Every rank calls it, and all decide
@@ -36,16 +34,14 @@ def choose_linears(student: Student, tokens: TokenFile, layout: Layout, zero_sta
 
     Args:
         student: on its device, in its dtype.
-        tokens: of passages.
-        layout: of micro-batches.
+        features: of a few sequences, for a trial.
         zero_stage: of the training.
     """
-    rows = sampled_rows(tokens)
     here = student.device == "cpu" and student.dtype == torch.bfloat16 and in_bfloat16() and zero_stage < 3
-    if not everywhere(here) or not len(rows):
+    if not everywhere(here):
         return
     with torch.no_grad(), _Seen() as seen:
-        student(**layout.features(tokens, rows))
+        student(**features)
     student.linears = Linears(seen.siblings())
 
 

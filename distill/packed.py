@@ -20,7 +20,7 @@ from distill.recall import dear_call
 from distill.tokens import TokenFile, padded_length
 
 if TYPE_CHECKING:
-    from distill.step import Student
+    from distill.student import Student
 
 NAME = "listwise_packed"
 SAME = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding in both layouts
@@ -65,6 +65,13 @@ class Layout:
         }  # fmt: skip
 
 
+def sampled_rows(tokens: TokenFile) -> np.ndarray:
+    """Rows for a trial: the longest, the shortest and two between; none where all are empty."""
+    filled = np.flatnonzero(tokens.lengths)
+    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
+    return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
+
+
 def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
     """Packed, if that is wanted and gives this student the same embeddings as padding; else padded.
 
@@ -96,13 +103,6 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     if wanted:
         raise ValueError(why or "another rank cannot pack")
     return padded
-
-
-def sampled_rows(tokens: TokenFile) -> np.ndarray:
-    """Rows for a trial: the longest, the shortest and two between; none where all are empty."""
-    filled = np.flatnonzero(tokens.lengths)
-    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
-    return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
 
 
 def differences(student: Student, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:

@@ -26,67 +26,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from distill.arena import Arena
-from distill.attention import NAME as PRODUCTS
 from distill.batches import Share, StepPlan
-from distill.encoder import embed
 from distill.gather import gather_ragged, reduce_scatter_ragged
-from distill.linears import Linears
 from distill.losses import LossSettings, loss_and_gradients
 from distill.memory import Costs, Keep, costs_of
-from distill.packed import NAME as PACKED
 from distill.packed import Layout
-from distill.recall import Calls, Keeping
+from distill.recall import Keeping
 from distill.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-
-class Student(nn.Module):
-    """The encoder as DeepSpeed trains it: float32 weights, the transformer under autocast, no dropout.
-
-    Args:
-        model: sentence-transformer with float32 weights.
-        device: "cpu" or "cuda…".
-        dtype: of the transformer's arithmetic.
-
-    `packed` says in which layout its sequences come (`distill/packed.py`), `products` how it attends on a CPU
-    (`distill/attention.py`), `linears` how its layers multiply there (`distill/linears.py`).
-    """
-
-    def __init__(self, model: SentenceTransformer, device: str, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model
-        self.device = device
-        self.dtype = dtype
-        self.packed = self.products = False
-        self.linears: Linears | None = None
-        transformer = model.transformers_model
-        self._loaded = transformer.config._attn_implementation if transformer is not None else None
-
-    def forward(self, calls: Calls | None = None, **features: Any) -> torch.Tensor:
-        """(B, d) float32 embeddings of the B sequences that a `Layout` has laid out; `calls` answers the dear ones."""
-        self._attend_as(PACKED if self.packed else self._attention())
-        here = {
-            name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for name, value in features.items()
-        }
-        with calls or contextlib.nullcontext(), self.linears or contextlib.nullcontext():
-            return embed(self.model, {**here, "modality": "text"}, self.device, self.dtype)
-
-    def _attention(self) -> str | None:
-        """Of padded sequences: what the model came with; on CPUs what has the fastest backward."""
-        if self.device != "cpu":
-            return self._loaded
-        return PRODUCTS if self.products else "eager"
-
-    def _attend_as(self, attention: str | None) -> None:
-        transformer = self.model.transformers_model
-        if transformer is not None and attention and transformer.config._attn_implementation != attention:
-            transformer.set_attn_implementation(attention)
+    pass
 
 
 @dataclass(frozen=True)

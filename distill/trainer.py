@@ -24,7 +24,7 @@ from cluster.storage import Storage
 from cluster.tables import Table
 from distill.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
-from distill.choices import choose_computation
+from distill.choices import choose_for_training
 from distill.dataset import read_lists
 from distill.dev import DevEvaluator
 from distill.encoder import load_model, normalizes, passage_text, resolve_dtype
@@ -44,8 +44,9 @@ from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
 from distill.settings import TrainingSettings
-from distill.step import Prepared, Stepper, Student
+from distill.step import Prepared, Stepper
 from distill.stop import StopRequest, TrainingStopped
+from distill.student import Student
 from distill.tokens import TokenFile, parts, write_tokens
 from distill.trackers import Trackers
 
@@ -134,7 +135,7 @@ class _Rank:
         )
         pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
         try:
-            self.layout = choose_computation(self.student, self.tokens["passages"], pad_id, self.training)
+            self.layout = choose_for_training(self.student, self.tokens["passages"], pad_id, self.training)
         except ValueError as error:
             raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
         self.engine = start_engine(self.student, self.training, world_size)

@@ -71,7 +71,7 @@ def student(request, tiny_encoder, tmp_path):
     import torch
 
     from distill.encoder import load_model
-    from distill.step import Student
+    from distill.student import Student
     from distill.tokens import TokenFile, write_tokens
     from tests.distill.test_step import problem
 

@@ -24,16 +24,17 @@ def test_products_have_the_embeddings_and_gradients_of_the_models_own_attention(
 
     from distill import attention
     from distill.attention import choose_attention
-    from distill.packed import Layout
+    from distill.packed import Layout, sampled_rows
 
     monkeypatch.setattr(attention, "IN_CACHE", in_cache)
     student, tokens, pad_id = student
     layout = Layout(pad_id)
     features, found = layout.features(tokens, np.arange(len(tokens))), {}
+    trial = layout.features(tokens, sampled_rows(tokens))
     for products in (False, True):
         for student.dtype in (torch.float32, torch.bfloat16):
             if products:
-                choose_attention(student, tokens, layout)
+                choose_attention(student, trial)
                 assert student.products
             found[products, student.dtype] = embed_and_push_back(student, features)
 
@@ -51,7 +52,7 @@ def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault
     import torch
 
     from distill import attention
-    from distill.packed import Layout
+    from distill.packed import Layout, sampled_rows
 
     student, tokens, pad_id = student
     layout, own = Layout(pad_id), type(student)._attend_as
@@ -69,7 +70,7 @@ def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault
     monkeypatch.setattr(type(student), "_attend_as", attend)
     AttentionInterface.register(attention.NAME, biased)
     try:
-        attention.choose_attention(student, tokens, layout)
+        attention.choose_attention(student, layout.features(tokens, sampled_rows(tokens)))
     finally:
         AttentionInterface.register(attention.NAME, attention.products_attention)
     assert not student.products

@@ -28,7 +28,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.losses import LossSettings
     from distill.packed import Layout
     from distill.settings import StudentSettings
-    from distill.step import Student
+    from distill.student import Student
     from distill.tokens import TokenFile, write_tokens
 
     join_ranks("cpu")

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import linear
 
 from distill.linears import Linears, choose_linears, in_bfloat16
-from distill.packed import Layout
+from distill.packed import Layout, sampled_rows
 from tests.distill.test_attention import embed_and_push_back
 from tests.distill.test_recall import Made
 
@@ -100,7 +100,7 @@ def test_layers_of_one_input_are_found_and_the_student_stays_what_it_is(student,
     found["expected"] = embed_and_push_back(student, features)
     student.dtype = torch.bfloat16
     found["autocast"] = embed_and_push_back(student, features)
-    choose_linears(student, tokens, layout, zero_stage=2)
+    choose_linears(student, layout.features(tokens, sampled_rows(tokens)), zero_stage=2)
     found["joined"] = embed_and_push_back(student, features)
     sizes = sorted(len(layers) for layers in student.linears.siblings.values())
     depth = student.model.transformers_model.config.num_hidden_layers
@@ -119,5 +119,7 @@ def test_they_are_left_as_they_are(student, reason, monkeypatch):
     student.dtype = torch.float32 if reason == "float32" else torch.bfloat16
     if reason == "a processor without":
         monkeypatch.setattr("distill.linears.in_bfloat16", lambda: False)
-    choose_linears(student, tokens, Layout(pad_id), zero_stage=3 if reason == "ZeRO 3" else 0)
+    choose_linears(
+        student, Layout(pad_id).features(tokens, sampled_rows(tokens)), zero_stage=3 if reason == "ZeRO 3" else 0
+    )
     assert student.linears is None

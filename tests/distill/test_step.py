@@ -115,13 +115,14 @@ def run_cases(rank, world_size, encoder, folder, cases):
 
     from distill.batches import plan_step
     from distill.checkpoints import gathered
-    from distill.choices import choose_computation
+    from distill.choices import choose_for_training
     from distill.encoder import load_model
     from distill.engine import join_ranks, start_engine, step_optimizer
     from distill.linears import in_bfloat16
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
-    from distill.step import Stepper, Student
+    from distill.step import Stepper
+    from distill.student import Student
     from distill.tokens import TokenFile
     from tests.distill.collectives import Collectives
 
@@ -133,7 +134,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
         model = load_model(StudentSettings(model=encoder), "cpu")
         training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage, packed=case.packed)
         student = Student(model, "cpu", getattr(torch, case.dtype))
-        layout = choose_computation(student, tokens[1], model.tokenizer.pad_token_id, training)
+        layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, training)
         assert (layout.packed, student.products) == (case.packed, not case.packed)
         assert bool(student.linears) == (case.dtype == "bfloat16" and case.zero_stage < 3 and in_bfloat16())
         engine = start_engine(student, training, world_size)
@@ -196,7 +197,7 @@ def expected(tiny_encoder, token_folder):
     from distill.encoder import load_model
     from distill.packed import Layout
     from distill.settings import StudentSettings
-    from distill.step import Student
+    from distill.student import Student
     from distill.tokens import TokenFile
 
     _, _, lists, scores = problem()

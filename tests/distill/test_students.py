@@ -80,7 +80,8 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     from distill.losses import LossSettings
     from distill.packed import Layout
     from distill.settings import TrainingSettings
-    from distill.step import Stepper, Student
+    from distill.step import Stepper
+    from distill.student import Student
 
     join_ranks("cpu")
     _, _, lists, scores = problem()
@@ -110,7 +111,7 @@ def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, 
     import torch
 
     from distill.packed import Layout
-    from distill.step import Student
+    from distill.student import Student
 
     model = load(students[name])
     student = Student(model, "cpu", torch.float32)
