@@ -194,14 +194,14 @@ class Encoder:
         import torch
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
         # A tokenizer cuts only after it has read everything: no token is longer than this many characters on average.
         shown = [prompt + text[: 16 * max_tokens] for text in texts]
         # in bytes: a token is about three of them, be they letters or a third of a Chinese character
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in shown]
         order = sorted(range(len(texts)), key=lambda index: -sizes[index])
         self.model.max_seq_length = max_tokens
-        if not texts:
-            return vectors
         reader = self._reader = self._reader or self._made(shown[order[0]])
         start = 0
         while start < len(order):
