@@ -29,7 +29,7 @@ def choose_for_training(student: Student, tokens: TokenFile, pad_id: int, traini
         The layout of micro-batches.
 
     Raises:
-        ValueError: packed sequences are wanted, and this student cannot.
+        PackedError: packed sequences are wanted, and this student cannot.
     """
     layout, rows = choose_layout(student, tokens, pad_id, training.packed), sampled_rows(tokens)
     if len(rows):

@@ -26,6 +26,10 @@ NAME = "listwise_packed"
 SAME = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding in both layouts
 
 
+class PackedError(ValueError):
+    """Packed sequences are wanted of a student that cannot read them."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Padded with `pad_id`; or packed, if `first_position` says where a sequence begins (in RoBERTa not at 0)."""
@@ -86,7 +90,7 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
         wanted: by the recipe; None: on GPUs that have flash attention, in bfloat16.
 
     Raises:
-        ValueError: it is wanted, and this student cannot.
+        PackedError: it is wanted, and this student cannot.
     """
     padded, rows = Layout(pad_id), sampled_rows(tokens)
     if wanted is False or (wanted is None and not everywhere(_has_kernel(student))) or not len(rows):
@@ -101,7 +105,7 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
             return layout
         student.packed, why = False, why or problem
     if wanted:
-        raise ValueError(why or "another rank cannot pack")
+        raise PackedError(why or "another rank cannot pack")
     return padded
 
 

@@ -43,6 +43,7 @@ from distill.job import TrainingJob
 from distill.lora import add_adapters, merge_adapters
 from distill.losses import LossSettings
 from distill.memory import activation_bytes
+from distill.packed import PackedError
 from distill.settings import TrainingSettings
 from distill.step import Prepared, Stepper
 from distill.stop import StopRequest, TrainingStopped
@@ -136,7 +137,7 @@ class _Rank:
         pad_id = model.tokenizer.pad_token_id or 0  # some decoders name none; padding is masked
         try:
             self.layout = choose_for_training(self.student, self.tokens["passages"], pad_id, self.training)
-        except ValueError as error:
+        except PackedError as error:
             raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error
         self.engine = start_engine(self.student, self.training, world_size)
         if newest:
