@@ -170,11 +170,11 @@ def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[n
 
 
 def _like_first(padded: np.ndarray, least: int) -> int:
-    """How many of these items, of descending length, are padded like the first: those after them are spared more.
+    """How many of these items go into one micro-batch: those before the cut that spares most padding, or all.
 
     Args:
-        padded: (n,) tokens of each item when it is padded to itself.
-        least: tokens that it has to spare.
+        padded: (n,) tokens of each item padded by itself, in descending order.
+        least: tokens that a cut has to spare.
     """
     if not len(padded):
         return 0

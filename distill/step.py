@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +35,6 @@ from distill.memory import Costs, Keep, costs_of
 from distill.packed import Layout
 from distill.recall import Keeping
 from distill.tokens import TokenFile
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,11 @@ class Stepper:
         return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
 
     def reserve(self, prepared: Prepared) -> Keep:
-        """Takes the memory for what first runs leave to second ones; what they leave. A step does so itself."""
+        """Takes the memory for what first runs leave to second ones, as a step itself does, and says what they leave.
+
+        Raises:
+            RunError: the system has not so much.
+        """
         work = prepared.work
         self._keep = self._measured(work).keep([micro.computed for micro in work], self.activation_bytes)
         if self._arena:
@@ -234,12 +235,13 @@ class Stepper:
     ) -> tuple[list[_First], torch.Tensor, torch.Tensor]:
         """Embeddings of this rank's share, (queries, d) and (passages, d), and what is kept of each micro-batch."""
         firsts, parts = [], []
+        hold = self._arena.hold if self._arena else torch.Tensor.detach
         for index, micro in enumerate(work):
             if index >= keep.graphs_from:
                 embedding = self.engine(**micro.features)
                 firsts.append(_First(embedding=embedding))
             else:
-                calls = self._keeping(keep)
+                calls = Keeping(keep.numbers, hold) if keep.numbers else None
                 with torch.no_grad():
                     embedding = self.engine(calls=calls, **micro.features)
                 firsts.append(_First(calls=calls))
@@ -250,11 +252,6 @@ class Stepper:
             if micro.weight:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
         return firsts, embeddings[0], embeddings[1]
-
-    def _keeping(self, keep: Keep) -> Keeping | None:
-        if not keep.numbers:
-            return None
-        return Keeping(keep.numbers, self._arena.hold) if self._arena else Keeping(keep.numbers)
 
     def _measured(self, work: list[MicroBatch]) -> Costs:
         """What a token's activations take, looked at in the first step and where sequences become longer."""

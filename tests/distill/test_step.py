@@ -266,12 +266,15 @@ def test_what_does_not_fit_is_recomputed_and_nothing_else(steps):
 
 
 def test_between_steps_stays_the_memory_of_graphs_and_of_one_more(steps):
-    """What is recalled has a place of its own."""
+    """What is recalled has a place of its own; under ZeRO 3 there are no graphs to come back to."""
     world_size, cases = steps
-    for number in range(world_size if world_size in (1, 2) else 0):
-        found = {case.kept: ranks[number]["bytes"] for case, ranks in cases if case == Case(kept=case.kept)}
-        assert found[SOME] == pytest.approx(found[NOTHING], rel=0.01) and found[NOTHING] > 10_000
-        assert found[EVERYTHING] > 2 * found[NOTHING]
+    for case, ranks in cases:
+        assert all((rank["bytes"] > 10_000) == (case.zero_stage < 3) for rank in ranks), case
+    if world_size in (1, 2):  # they have one kind of step with everything, something and nothing kept
+        for number in range(world_size):
+            found = {case.kept: ranks[number]["bytes"] for case, ranks in cases if case == Case(kept=case.kept)}
+            assert found[SOME] == pytest.approx(found[NOTHING], rel=0.01)
+            assert found[EVERYTHING] > 2 * found[NOTHING]
 
 
 def test_what_is_kept_changes_no_bit_of_the_gradient(steps):
