@@ -20,15 +20,15 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 
-from cluster.plan import Shard
 from cluster.run import Run
 from cluster.schemas import TableSchema
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
-from cluster.storage import Storage
+from cluster.tables.plan import Shard
+from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
-from cluster.worker import Output, Task
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("n", pa.int64())]), "benchmarks", "row")
 

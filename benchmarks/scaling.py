@@ -1,4 +1,4 @@
-"""Steps of the trainer on 1, 2 and 4 gloo ranks of this machine, against the model of `distill/scaling.py`.
+"""Steps of the trainer on 1, 2 and 4 gloo ranks of this machine, against the model of `distill/training/step_time.py`.
 
     python -m benchmarks.scaling [--queries 48] [--ranks 1 2 4]
 
@@ -29,7 +29,7 @@ def write_texts(folder: Path, queries: int) -> tuple[np.ndarray, np.ndarray]:
     """Random token files; (N, L) lists and scores."""
     import pyarrow as pa
 
-    from distill.tokens import _SCHEMA
+    from distill.encoders.tokens import _SCHEMA
 
     random = np.random.default_rng(0)
     for name, count, low, high in (("queries", queries, 8, 20), ("passages", CORPUS, 60, 128)):
@@ -48,15 +48,15 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     import torch
     import torch.distributed as dist
 
-    from distill.batches import plan_step
-    from distill.choices import choose_for_training
-    from distill.encoder import load_model, resolve_dtype
-    from distill.engine import join_ranks, start_engine, step_optimizer
+    from distill.encoders.compute.choose import choose_for_training
+    from distill.encoders.encoder import load_model, resolve_dtype
+    from distill.encoders.module import Student
+    from distill.encoders.tokens import TokenFile
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
-    from distill.step import Stepper
-    from distill.student import Student
-    from distill.tokens import TokenFile
+    from distill.training.batches import plan_step
+    from distill.training.deepspeed_engine import join_ranks, start_engine, step_optimizer
+    from distill.training.step import Stepper
 
     torch.set_num_threads(1)
     join_ranks("cpu")
@@ -112,7 +112,7 @@ def measure(ranks: int, queries: int) -> list[tuple[Any, ...]]:
 
 
 def main() -> None:
-    from distill.scaling import Machine, Work, step_time
+    from distill.training.step_time import Machine, Work, step_time
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=48)

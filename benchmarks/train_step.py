@@ -28,18 +28,18 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
-from distill.batches import StepPlan, epoch_order, plan_step
-from distill.bm25 import Bm25Index
-from distill.choices import choose_for_training
-from distill.encoder import embed, load_model, passage_text, resolve_dtype
-from distill.engine import join_ranks, start_engine, step_optimizer
-from distill.heap import release_memory
+from cluster.machines.malloc import release_memory
+from distill.activations.budget import MIB, activation_bytes
+from distill.encoders.compute.choose import choose_for_training
+from distill.encoders.encoder import embed, load_model, passage_text, resolve_dtype
+from distill.encoders.module import Student
+from distill.encoders.tokens import TokenFile, write_tokens
 from distill.losses import LossSettings, loss_and_gradients
-from distill.memory import MIB, activation_bytes
+from distill.retrieval.bm25 import Bm25Index
 from distill.settings import StudentSettings, TrainingSettings
-from distill.step import Prepared, Stepper
-from distill.student import Student
-from distill.tokens import TokenFile, write_tokens
+from distill.training.batches import StepPlan, epoch_order, plan_step
+from distill.training.deepspeed_engine import join_ranks, start_engine, step_optimizer
+from distill.training.step import Prepared, Stepper
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens
 SLOT_MICRO_BATCH = 4096  # tokens, of the step of all slots: it is fastest so

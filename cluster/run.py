@@ -12,22 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.errors import DamagedError, InputError, RunError
-from cluster.fingerprint import check_fingerprint
-from cluster.gc import collect
-from cluster.plan import Plan, Shard
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.split import commit_split
-from cluster.stage import Stage
-from cluster.storage import Storage, check_writable
-from cluster.tables import Table, discard
-from cluster.tasks import Split
-from cluster.watch.aside import Aside
+from cluster.tables.background_writes import Aside
+from cluster.tables.fingerprint import check_fingerprint
+from cluster.tables.gc import collect
+from cluster.tables.plan import Plan, Shard
+from cluster.tables.storage import Storage, check_writable
+from cluster.tables.table import Table, discard
 from cluster.watch.heartbeat import heartbeat_path
-from cluster.watch.log import StageLog
 from cluster.watch.monitor import Monitor
-from cluster.watch.piece import Watch
+from cluster.watch.one_process_stage import Watch
 from cluster.watch.progress import Progress
+from cluster.workers.commit_split import commit_split
+from cluster.workers.stage import Stage
+from cluster.workers.stage_log import StageLog
+from cluster.workers.tasks import Split
 
 
 class Run:
@@ -67,14 +67,14 @@ class Run:
 
     def connect(self) -> None:
         """Starts or joins Ray when it is first needed."""
-        from cluster import session
+        from cluster.machines import session
 
         self._connected = session.connect(self.settings) or self._connected
 
     def close(self) -> None:
         """Ends a Ray session that this run started."""
         if self._connected:
-            from cluster import session
+            from cluster.machines import session
 
             session.disconnect()
             self._connected = False
@@ -85,7 +85,7 @@ class Run:
         Raises:
             InputError: names the stage, what its workers want, and what each node has.
         """
-        from cluster import session
+        from cluster.machines import session
 
         self.connect()
         for stage, pool in pools.items():
@@ -153,8 +153,8 @@ class Run:
     def _pool(self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, aside: Aside) -> None:
         name = stage_of(stage.path)
         self.check({name: stage.pool})  # before Ray is imported, since connecting decides what Ray reads then
-        from cluster.actor import Job
-        from cluster.pool import Pool
+        from cluster.workers.actor import Job
+        from cluster.workers.pool import Pool
 
         job = Job(
             self.storage.url, self.storage.patience_s, stage.path, name, table.plan.id, table.plan.schema,

@@ -1,7 +1,7 @@
 """The data dictionary: every table of a run, its columns, and who writes it.
 
 Read from top to bottom this is the whole way of the data. A table is a set of Parquet shards plus their commit
-records (`cluster/tables.py`); how its rows are made is the business of the module named in `writer`.
+records (`cluster/tables/table.py`); how its rows are made is the business of the module named in `writer`.
 """
 
 from __future__ import annotations
@@ -56,15 +56,17 @@ QUERIES = _table(
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")
 
 PASSAGE_VECTORS = _table(
-    "embeddings/{name}/passages", "passage", "distill.embeddings",
+    "embeddings/{name}/passages", "passage", "distill.retrieval.embeddings",
     ("id", pa.string()),
     ("vector", pa.list_(pa.float32())),
 )  # fmt: skip
 
-QUERY_VECTORS = TableSchema("embeddings/{name}/queries", PASSAGE_VECTORS.schema, "distill.embeddings", "query")
+QUERY_VECTORS = TableSchema(
+    "embeddings/{name}/queries", PASSAGE_VECTORS.schema, "distill.retrieval.embeddings", "query"
+)
 
 CANDIDATES = _table(
-    "candidates", "query", "distill.candidates",
+    "candidates", "query", "distill.retrieval.candidates",
     ("query_id", pa.string()),
     ("source_id", pa.string()),
     ("query_type", pa.string()),
@@ -75,14 +77,14 @@ CANDIDATES = _table(
 )  # fmt: skip
 
 SCORES = _table(
-    "scores/{name}", "query", "distill.scores",
+    "scores/{name}", "query", "distill.teachers.scores",
     ("query_id", pa.string()),
     ("passage_ids", pa.list_(pa.string())),     # in the order of the candidates table
     ("scores", pa.list_(pa.float32())),         # the teacher's raw scores
 )  # fmt: skip
 
 LISTS = _table(
-    "lists", "query", "distill.lists",
+    "lists", "query", "distill.lists.stage",
     ("query_id", pa.string()),
     ("query_type", pa.string()),
     ("text", pa.string()),

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 from cluster.errors import ListwiseError
-from distill.job import TrainingJob
-from distill.trainer import train
+from distill.training.job import TrainingJob
+from distill.training.trainer import train
 
 
 def main(arguments: list[str]) -> int:

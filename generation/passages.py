@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from cluster.plan import plan_shards
 from cluster.schemas import PASSAGES
-from cluster.stage import Stage
-from cluster.storage import Storage
-from cluster.tables import Table
-from cluster.worker import Output, Task
+from cluster.tables.plan import plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:

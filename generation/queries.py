@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import InputError
-from cluster.plan import plan_shards
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
-from cluster.storage import Storage
-from cluster.tables import Table
-from cluster.worker import Output, Task
+from cluster.tables.plan import plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
 from generation.engines.base import Answer, Engine, Request
 from generation.settings import GenerationSettings
 

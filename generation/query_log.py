@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import InputError
-from cluster.plan import Shard
 from cluster.schemas import QUERY_LOG
-from cluster.stage import Stage
-from cluster.tables import Table
+from cluster.tables.plan import Shard
+from cluster.tables.table import Table
 from cluster.unicode import is_whole, whole
-from cluster.worker import Output, Task
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:

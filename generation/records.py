@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cluster.schemas import RECORDS
-from cluster.stage import Stage
-from cluster.tables import Table
+from cluster.tables.table import Table
 from cluster.unicode import whole
-from cluster.worker import Output, Task
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
 from generation.readers import Reader, Record, open_reader
 from generation.settings import CorpusSettings
 

@@ -15,7 +15,7 @@ from launcher.jobs import commands
 from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, WorkdirArgument
 
 if TYPE_CHECKING:
-    from cluster.storage import Storage
+    from cluster.tables.storage import Storage
     from launcher.recipe import Recipe
 
 app = typer.Typer(
@@ -127,7 +127,7 @@ def evaluate(
     dimensions: Annotated[int | None, typer.Option(min=1, help="cut embeddings at this many dimensions")] = None,
 ) -> None:
     """Judge any model on a BEIR data set: metrics.json and run.trec."""
-    from distill.evaluation import evaluate as judge
+    from distill.evaluation.stage import evaluate as judge
     from distill.settings import EncoderSettings
     from launcher.outcome import print_metrics
 
@@ -285,7 +285,7 @@ def doctor(
 @app.command()
 def gc(workdir: WorkdirArgument) -> None:
     """Remove files that no finished table names: what killed workers left behind."""
-    from cluster.gc import collect_all
+    from cluster.tables.gc import collect_all
 
     removed = collect_all(_existing(workdir))
     for table, count in removed.items():
@@ -333,7 +333,7 @@ def kuberay(
 def _existing(workdir: str) -> Storage:
     """Opens a run that is there; looking at one must not create it."""
     from cluster.errors import InputError
-    from cluster.storage import Storage
+    from cluster.tables.storage import Storage
 
     if "://" not in workdir and not Path(workdir).expanduser().is_dir():
         raise InputError(f"there is no folder {workdir}; expected the workdir of a run")

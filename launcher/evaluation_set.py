@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
-from cluster.private import private_folder
-from cluster.storage import Storage
-from distill import judged
+from cluster.machines.private_folder import private_folder
+from cluster.tables.storage import Storage
+from distill.evaluation import judged
 from distill.settings import EvaluationSettings
 
 PYDOCS = "pydocs://"

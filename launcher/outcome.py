@@ -16,13 +16,13 @@ from rich.text import Text
 
 from cluster.disclosure import disclose
 from cluster.schemas import PIECES
-from cluster.watch.piece import pieces
+from cluster.watch.one_process_stage import pieces
+from cluster.watch.phrases import duration, rate
 from cluster.watch.status import status
-from cluster.watch.words import duration, rate
 from launcher.report import METRICS
 
 if TYPE_CHECKING:
-    from cluster.storage import Storage
+    from cluster.tables.storage import Storage
     from launcher.recipe import Recipe
 
 

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.gc import collect_all
 from cluster.run import Run
 from cluster.schemas import STAGES
+from cluster.tables.gc import collect_all
 from cluster.watch.progress import Progress
-from distill import candidates, embeddings, evaluation, lists, scores, training
+from distill.evaluation import stage as evaluation
+from distill.lists import stage as lists
+from distill.retrieval import candidates, embeddings
+from distill.teachers import scores
+from distill.training import stage as training
 from generation import passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions

@@ -79,5 +79,5 @@ def _models(recipe: Recipe) -> dict[str, str]:
 
 
 def _is_path(model: str) -> bool:
-    """As `distill.encoder.resolve_model` tells paths from ids of the hub."""
+    """As `distill.encoders.encoder.resolve_model` tells paths from ids of the hub."""
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()

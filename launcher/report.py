@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
+from cluster.watch.phrases import duration
 from cluster.watch.status import status
-from cluster.watch.words import duration
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from cluster.errors import InputError, ListwiseError
 from cluster.settings import ClusterSettings, Settings
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
 from distill.settings import StudentSettings, TrainingSettings
 from launcher.recipe import validate_options
 
@@ -66,9 +66,9 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     """
     import torch.distributed as dist
 
-    from distill.engine import join_ranks, rank_device
-    from distill.job import TrainingJob
-    from distill.trainer import train
+    from distill.training.deepspeed_engine import join_ranks, rank_device
+    from distill.training.job import TrainingJob
+    from distill.training.trainer import train
 
     rank, _ = join_ranks(rank_device())
     try:
@@ -96,7 +96,7 @@ def train_on_ray(lists: str, output: Path, options: TrainOptions) -> dict[str, A
         ListwiseError: bad lists, or a training that failed.
     """
     from cluster.run import Run
-    from distill.training import build
+    from distill.training.stage import build
 
     tables = Storage(prepare(lists, output, options.dev_fraction))
     with Run(str(output), options.cluster) as run:
@@ -123,7 +123,7 @@ def prepare(lists: str, output: Path, dev_fraction: float) -> str:
                     "(listwise run RECIPE --until lists), or a file of JSON lines."
                 )
         return storage.url
-    from distill.given import write_tables
+    from distill.lists.scored_file import write_tables
 
     storage = Storage(str(output))
     write_tables(Path(lists).expanduser(), storage, dev_fraction)

@@ -48,7 +48,7 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray of two CPUs and two "device"s for the whole session; runs find it started and leave it alone."""
-    from cluster import session
+    from cluster.machines import session
     from cluster.settings import ClusterSettings
 
     os.environ["RAY_OVERRIDE_RESOURCES"] = '{"device": 2}'

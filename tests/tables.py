@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from cluster.plan import Plan, Shard
 from cluster.schemas import TableSchema
-from cluster.storage import Storage
-from cluster.tables import Commit, Table, publish, put_rows
+from cluster.tables.plan import Plan, Shard
+from cluster.tables.storage import Storage
+from cluster.tables.table import Commit, Table, publish, put_rows
 
 
 def write_table(workdir: str, schema: TableSchema, path: str, rows: list[dict], **fingerprint) -> Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from launcher import cli

@@ -17,7 +17,7 @@ import yaml
 
 from cluster.errors import InputError
 from cluster.schemas import STAGES
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from launcher.pipeline import execute
@@ -107,7 +107,7 @@ def test_the_exported_model_loads_and_the_report_holds_its_metrics(finished: Pat
 
 
 def test_no_query_is_written_for_a_passage_that_evaluation_judges(finished: Path, hundred: Path) -> None:
-    from cluster.tables import Table
+    from cluster.tables.table import Table
 
     lines = (hundred / "qrels" / "test.tsv").read_text().splitlines()[1:]
     judged = {line.split("\t")[1] for line in lines}

@@ -11,10 +11,10 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.schemas import QUERIES
-from cluster.storage import Storage
-from distill.encoder import load_model
+from cluster.tables.storage import Storage
+from distill.encoders.encoder import load_model
 from distill.settings import EncoderSettings, StudentSettings, TeacherSettings
-from distill.teachers import load_cross_encoder
+from distill.teachers.base import load_cross_encoder
 from launcher.recipe import load_recipe
 from tests import traps
 from tests.launcher.workdir import commit_table

@@ -21,11 +21,11 @@ from typing import TypeVar
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.plan import Shard
-from cluster.process import identify, lives, machine_id
-from cluster.storage import Storage
-from cluster.tables import Commit
+from cluster.tables.plan import Shard
+from cluster.tables.storage import Storage
+from cluster.tables.table import Commit
 from cluster.watch.estimate import Left
+from cluster.workers.process import identify, lives, machine_id
 
 EVERY_S = 5.0
 SILENT_S = 6 * EVERY_S  # a driver that was not heard of for so long is not called running

@@ -8,8 +8,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cluster.tables import Commit, Table
-from cluster.watch.aside import Aside
+from cluster.tables.background_writes import Aside
+from cluster.tables.table import Commit, Table
 from cluster.watch.estimate import SLOW, Left, slowness, time_left
 from cluster.watch.heartbeat import (
     EVERY_S,
@@ -25,7 +25,7 @@ from cluster.watch.metrics import StageMetrics
 from cluster.watch.progress import TaskHandle
 
 if TYPE_CHECKING:
-    from cluster.pool import Pool
+    from cluster.workers.pool import Pool
 
 LOOK_S = 1.0
 WINDOW_S = 60.0  # over which a stage's rates are taken

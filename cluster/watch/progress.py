@@ -16,7 +16,7 @@ from rich.text import Text
 from cluster.disclosure import disclose
 from cluster.watch.estimate import Left
 from cluster.watch.heartbeat import Heartbeat
-from cluster.watch.words import describe, duration, rate, span
+from cluster.watch.phrases import describe, duration, rate, span
 
 TITLE_WIDTH = 22
 

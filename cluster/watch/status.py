@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.schemas import STAGES, stage_of
-from cluster.storage import Storage
-from cluster.tables import Table, planned
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table, planned
 from cluster.watch.heartbeat import Heartbeat, Totals, last_heartbeat
-from cluster.watch.words import describe
+from cluster.watch.phrases import describe
 
 
 def status(storage: Storage) -> list[dict[str, Any]]:

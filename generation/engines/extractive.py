@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
 from generation.engines.base import Answer, Request
 from generation.settings import GenerationSettings
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cluster.plan import Shard
+from cluster.tables.plan import Shard
 
 
 @dataclass(frozen=True)

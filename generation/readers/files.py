@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import InputError
-from cluster.plan import Shard
+from cluster.tables.plan import Shard
 
 BOM = b"\xef\xbb\xbf"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError
-from cluster.plan import Shard
+from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
 from generation.readers.files import ShardCutter

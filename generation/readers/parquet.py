@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import InputError
-from cluster.plan import Shard
+from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
 from generation.readers.files import ShardCutter, checksums, find_files, open_file, shown_name

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.plan import Shard
+from cluster.tables.plan import Shard
 from generation import pydocs
 from generation.docstrings import SourceFile, file_docstrings, package_version, source_files
 from generation.readers.base import Record

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.memory import memory_here
+from cluster.machines.memory import memory_here
 from launcher.doctor.finding import Finding, Level
 from launcher.doctor.hub import hub
 from launcher.environment import ENGINES, cores, installed_version, known_good

@@ -45,7 +45,7 @@ def examine(address: str, recipe: Recipe | None) -> Iterator[Finding]:
     Raises:
         InputError: no cluster answers there.
     """
-    from cluster import session
+    from cluster.machines import session
 
     settings = recipe.cluster if recipe else ClusterSettings()
     connected = session.connect(settings.model_copy(update={"address": address}))
@@ -207,7 +207,7 @@ def _workdir(url: str, nodes: Mapping[str, Any], ask: Any = None) -> Iterator[Fi
 
 def unplaced(recipe: Recipe) -> Iterator[Finding]:
     """Stages that ask for GPUs or custom resources which no node has."""
-    from cluster import session
+    from cluster.machines import session
     from launcher.placement import demanding_pools
 
     for stage, pool in demanding_pools(recipe).items():

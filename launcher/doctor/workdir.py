@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import ListwiseError
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 
 WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # a network file system may show a new file late
 

@@ -78,7 +78,7 @@ def submit(
 
 def jobs(address: AddressOption) -> None:
     """List the jobs that Listwise submitted to a cluster, and how they ended."""
-    from cluster.watch.words import duration
+    from cluster.watch.phrases import duration
     from launcher.jobs.client import connect
 
     cluster = connect(address)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from cluster.errors import InputError, RunError
-from cluster.watch.words import duration
+from cluster.watch.phrases import duration
 from launcher.jobs.client import Job, Jobs, LostError
 
 PATIENCE_S = 600.0  # without any answer

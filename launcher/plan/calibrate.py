@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from cluster.watch.status import status
-from distill.embeddings import PASSAGES_PER_SHARD
+from distill.retrieval.embeddings import PASSAGES_PER_SHARD
 from launcher.plan.hours import Hours
 from launcher.plan.show import Plan
 from launcher.plan.work import Step

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
-from distill.encoder import passage_text, resolve_model
-from distill.judged import passages_of, read_qrels
+from distill.encoders.encoder import passage_text, resolve_model
+from distill.evaluation.judged import passages_of, read_qrels
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200

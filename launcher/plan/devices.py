@@ -55,8 +55,8 @@ def this_cpu() -> Device:
     """All cores of this machine together, in the dtype that encoders use here."""
     import torch
 
-    from cluster.memory import memory_here
-    from distill.encoder import resolve_dtype
+    from cluster.machines.memory import memory_here
+    from distill.encoders.encoder import resolve_dtype
 
     dtype, (rows, inner, columns) = resolve_dtype("auto", "cpu"), SHAPE
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from distill.scaling import Machine, Work, step_time
+from distill.training.step_time import Machine, Work, step_time
 from launcher.plan.corpus import Sample
 from launcher.plan.devices import GB, Device
 from launcher.plan.memory import VLLM_SHARE

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.memory import memory_here
+from cluster.machines.memory import memory_here
 from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings

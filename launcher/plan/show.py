@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cluster.disclosure import disclose
 from cluster.errors import InputError
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from launcher.placement import demanding_pools
 from launcher.plan.corpus import Sample, look_at

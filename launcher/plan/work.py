@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cluster.settings import PoolSettings
-from distill.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
-from distill.scaling import unique_passages
+from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
+from distill.training.step_time import unique_passages
 from generation.queries import place
 from launcher.environment import cores
 from launcher.plan.corpus import Collection, Sample, token_counter

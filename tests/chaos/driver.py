@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster import split as engine
-from cluster.gc import collect_all
-from cluster.plan import plan_shards
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
+from cluster.tables.gc import collect_all
+from cluster.tables.plan import plan_shards
 from cluster.watch.progress import Progress
+from cluster.workers import commit_split as engine
+from cluster.workers.stage import Stage
 from launcher import cli
 from tests.chaos.workers import NUMBERS, DiesBeforeRecord, Recorded, RecordedAsync, patch_for_death
-from tests.cluster.workers import shards
+from tests.cluster.example_workers import shards
 
 CRASHES = {  # points of the driver's own commits, which end a shard that was cut to find a poison row
     "before the rejects": ("put_rejects", False),

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import psutil
 
-from cluster.gc import collect_all
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.tables.gc import collect_all
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
 from tests.chaos.driver import Spec
 
 ROOT = Path(__file__).parents[2]

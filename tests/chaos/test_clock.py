@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from tests.chaos.driver import Spec
 from tests.chaos.harness import ROOT, Driver, assert_nothing_lost, begun, until
 from tests.chaos.ledger import note
@@ -61,7 +61,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
              for line in Path("/proc/stat").read_text().splitlines()]  # fmt: skip
     moved.write_text("\n".join(lines) + "\n")
     code = (
-        "import psutil; from cluster.process import identify\n"
+        "import psutil; from cluster.workers.process import identify\n"
         f"print(psutil.Process({os.getpid()}).create_time(), *identify(psutil.Process({os.getpid()})))"
     )
     command = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" /proc/stat && exec "$2" -c "$3"', "sh"]
@@ -73,7 +73,7 @@ def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     import psutil
 
-    from cluster.process import identify
+    from cluster.workers.process import identify
 
     created, pid, start = map(float, done.stdout.split())
     assert created == pytest.approx(psutil.Process().create_time() + 3600, abs=1), "the boot time was moved"

@@ -12,10 +12,10 @@ import pytest
 from cluster.errors import RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
+from cluster.workers.stage import Stage
 from tests.chaos.harness import alive, kill
 from tests.chaos.workers import NUMBERS
-from tests.cluster.workers import Count, shards
+from tests.cluster.example_workers import Count, shards
 
 MakeRun = Callable[..., Run]
 POOL = PoolSettings(cpus=0.5, resources={"device": 1})

@@ -14,12 +14,12 @@ import pytest
 from cluster.errors import RunError
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
 from cluster.watch.progress import Progress
+from cluster.workers.stage import Stage
 from tests.chaos.harness import leftovers, until
 from tests.chaos.ledger import note
 from tests.chaos.workers import NUMBERS, Recorded
-from tests.cluster.workers import shards
+from tests.cluster.example_workers import shards
 
 SHARDS = 60
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from tests.chaos.driver import CRASHES, Spec
 from tests.chaos.harness import Driver, assert_nothing_lost, kill, leftovers, until
 from tests.chaos.ledger import note

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from tests.chaos.driver import Spec
 from tests.chaos.harness import (
     Driver,

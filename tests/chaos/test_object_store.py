@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from tests.chaos.driver import Spec
 from tests.chaos.flaky_s3 import FlakyS3
 from tests.chaos.harness import Driver, assert_nothing_lost, until

@@ -16,13 +16,13 @@ import pytest
 from cluster.run import Run
 from cluster.schemas import TableSchema
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
-from cluster.tables import Table
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
 from tests.chaos.driver import Spec
 from tests.chaos.harness import alive, begun, in_work, kill, leftovers, recovered, until
 from tests.chaos.ledger import note
 from tests.chaos.workers import BLOBS, NUMBERS, DiesBeforeRecord, DiesInWrite, Recorded
-from tests.cluster.workers import shards
+from tests.cluster.example_workers import shards
 
 MakeRun = Callable[..., Run]
 POOL = PoolSettings(cpus=0.5)

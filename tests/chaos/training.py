@@ -9,9 +9,9 @@ from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.watch.progress import Progress
 from distill.settings import StudentSettings, TrainingSettings
-from distill.training import build
+from distill.training.stage import build
 from launcher import cli
-from tests.distill.lists import write_run
+from tests.distill.list_tables import write_run
 
 STEPS = 90  # enough that the last one is far when a rank or node is killed
 

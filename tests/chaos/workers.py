@@ -18,11 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster import actor
 from cluster.schemas import TableSchema
-from cluster.tables import Commit
-from cluster.worker import Output, Task
-from tests.cluster.workers import NUMBERS, Count
+from cluster.tables.table import Commit
+from cluster.workers import actor
+from cluster.workers.worker import Output, Task
+from tests.cluster.example_workers import NUMBERS, Count
 
 BLOBS = TableSchema("blobs", pa.schema([("id", pa.string()), ("value", pa.int64()), ("blob", pa.binary())]), "", "row")
 

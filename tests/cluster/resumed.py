@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from cluster.plan import Plan
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
+from cluster.tables.plan import Plan
 from cluster.watch.progress import Progress
-from tests.cluster.workers import NUMBERS, Count, shards
+from cluster.workers.stage import Stage
+from tests.cluster.example_workers import NUMBERS, Count, shards
 
 STRANGER = """
 import ray, sys

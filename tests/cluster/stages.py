@@ -7,9 +7,9 @@ from typing import Any
 
 from cluster.run import Run
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
-from cluster.tables import Table
-from tests.cluster.workers import NUMBERS, Count, shards
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from tests.cluster.example_workers import NUMBERS, Count, shards
 
 MakeRun = Callable[..., Run]
 

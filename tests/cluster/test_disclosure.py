@@ -9,10 +9,10 @@ import pytest
 
 from cluster.disclosure import disclose, is_secret_name, printable, secret_in_url
 from cluster.errors import DamagedError, InputError
-from cluster.failures import describe
-from cluster.storage import Storage
-from cluster.watch.aside import Aside
-from cluster.watch.log import StageLog
+from cluster.tables.background_writes import Aside
+from cluster.tables.storage import Storage
+from cluster.workers.failures import describe
+from cluster.workers.stage_log import StageLog
 
 CLEAR = "\x1b[2J\x1b]0;title\x07"
 

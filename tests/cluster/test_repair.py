@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import DamagedError, RunError
-from cluster.gc import collect_all
-from cluster.plan import plan_shards
 from cluster.run import Run
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
-from cluster.storage import Storage
-from cluster.tables import Table, commit_path, publish, put_rows
+from cluster.tables.gc import collect_all
+from cluster.tables.plan import plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table, commit_path, publish, put_rows
+from cluster.workers.stage import Stage
+from tests.cluster.example_workers import NUMBERS, Count
 from tests.cluster.stages import MakeRun, numbers, values
-from tests.cluster.workers import NUMBERS, Count
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip"])

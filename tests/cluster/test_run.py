@@ -14,17 +14,27 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.actor import Job, check_workdir
 from cluster.errors import InputError, RunError
-from cluster.plan import Plan, plan_shards
 from cluster.run import Run
 from cluster.settings import PoolSettings
-from cluster.stage import Stage
-from cluster.storage import Storage
-from cluster.tables import Commit, Table, publish
+from cluster.tables.plan import Plan, plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Commit, Table, publish
+from cluster.workers.actor import Job, check_workdir
+from cluster.workers.stage import Stage
 from tests.chaos.harness import until
+from tests.cluster.example_workers import (
+    NUMBERS,
+    Closing,
+    Count,
+    CountAsync,
+    Parent,
+    Reading,
+    Slow,
+    WholeIsLong,
+    shards,
+)
 from tests.cluster.stages import MakeRun, numbers, values
-from tests.cluster.workers import NUMBERS, Closing, Count, CountAsync, Parent, Reading, Slow, WholeIsLong, shards
 
 
 def test_a_stage_keeps_plan_order_and_counts_every_unit(run: MakeRun) -> None:
@@ -109,7 +119,9 @@ def test_storage_that_refuses_a_worker_what_it_reads_itself_is_no_fault_of_its_r
     assert values(second) == list(range(40))
     assert second.rejects() == []
     log = one.storage.get("logs/second.log").decode()
-    assert re.search(r"WARNING cluster.storage: the storage .* refuses, and is tried again: .*symbolic links", log)
+    assert re.search(
+        r"WARNING cluster.tables.storage: the storage .* refuses, and is tried again: .*symbolic links", log
+    )
     assert not re.search("died|hung", log)
 
 

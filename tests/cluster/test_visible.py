@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cluster.storage import Storage
-from cluster.tables import Table
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
 from cluster.watch.status import status
 from tests.chaos.harness import Process, kill, until
 

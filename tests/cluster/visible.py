@@ -6,9 +6,9 @@ import sys
 
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.stage import Stage
 from cluster.watch.progress import Progress
-from tests.cluster.workers import NUMBERS, OneSlow, shards
+from cluster.workers.stage import Stage
+from tests.cluster.example_workers import NUMBERS, OneSlow, shards
 
 if __name__ == "__main__":
     workdir, port = sys.argv[1:]

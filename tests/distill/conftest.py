@@ -11,13 +11,13 @@ import pytest
 
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.tables import Table
+from cluster.tables.table import Table
 from cluster.watch.progress import Progress
-from distill import embeddings
-from distill.embeddings import Vectors
+from distill.retrieval import embeddings
+from distill.retrieval.embeddings import Vectors
 from distill.settings import EncoderSettings, StudentSettings
+from tests.distill.run_tables import write_log, write_passages, write_queries
 from tests.distill.students import save_modernbert, save_qwen3, save_roberta
-from tests.distill.tables import write_log, write_passages, write_queries
 
 POOL = PoolSettings(workers=1)  # importing what embeds takes it longer than a hundred passages
 SAVED: dict[str, Callable[[Path], str]] = {"modernbert": save_modernbert, "qwen3": save_qwen3, "roberta": save_roberta}
@@ -70,10 +70,10 @@ def student(request, tiny_encoder, tmp_path):
     """A student, tokens of its passages, its token of padding."""
     import torch
 
-    from distill.encoder import load_model
-    from distill.student import Student
-    from distill.tokens import TokenFile, write_tokens
-    from tests.distill.test_step import problem
+    from distill.encoders.encoder import load_model
+    from distill.encoders.module import Student
+    from distill.encoders.tokens import TokenFile, write_tokens
+    from tests.distill.training.test_step import problem
 
     path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
     model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")

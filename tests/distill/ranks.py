@@ -14,7 +14,13 @@ from unittest import mock
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
 # imported once, in a server that every rank is forked from; no tensor is made there, so no thread of torch's is lost
-PRELOADED = ["torch", "deepspeed", "sentence_transformers", "transformers.models.bert.modeling_bert", "distill.trainer"]
+PRELOADED = [
+    "torch",
+    "deepspeed",
+    "sentence_transformers",
+    "transformers.models.bert.modeling_bert",
+    "distill.training.trainer",
+]
 
 
 def free_port() -> int:

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
-from cluster.plan import plan_shards
 from cluster.schemas import RECORDS
-from cluster.storage import Storage
-from cluster.tables import Table
-from cluster.worker import Output, Task
+from cluster.tables.plan import plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.worker import Output, Task
 from generation.passages import PassageWorker
 from generation.readers import open_reader
 from generation.records import RecordWorker

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.process import machine_id
-from cluster.tables import Table, commit_path
+from cluster.tables.table import Table, commit_path
 from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
+from cluster.workers.process import machine_id
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import LISTWISE, listwise
 

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from cluster.errors import InputError
-from cluster.memory import memory_here
+from cluster.machines.memory import memory_here
 from cluster.settings import PoolSettings
 from distill.settings import EncoderSettings
 from launcher.plan.corpus import Sample, look_at

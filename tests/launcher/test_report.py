@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from launcher.report import build_report
 from tests.launcher.workdir import NASTY, complete_workdir
 

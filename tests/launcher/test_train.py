@@ -14,7 +14,7 @@ import pytest
 
 from launcher import train
 from tests.corpus import ASPECTS, PLACES, QUERIES
-from tests.distill.lists import write_run
+from tests.distill.list_tables import write_run
 from tests.distill.ranks import free_port
 
 SMALL = ["training.queries_per_step=24", "training.epochs=1", "training.list_length=6", "training.trackers=[]",

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.storage import Storage
+from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from launcher.recipe import load_recipe
 from launcher.slurm.job import training_alone, whole_run
 from launcher.slurm.request import Request
-from tests.distill.lists import write_run
+from tests.distill.list_tables import write_run
 from tests.pipeline import LISTWISE, recipe_text
 from tests.slurm.cluster import Slurm, until
 

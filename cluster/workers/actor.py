@@ -1,0 +1,238 @@
+"""The Ray actor around a worker: reads a task's rows, has them done, writes data and commit.
+
+Nothing is raised to the driver: every way a task can end comes back as a `Done` or a `Failure`, and only the death of
+the process arrives as an exception of Ray's. What it has not committed when it dies, nobody misses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import inspect
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import ray
+
+from cluster.disclosure import disclose
+from cluster.errors import InputError, RunError
+from cluster.tables.plan import Shard
+from cluster.tables.shard_reader import ShardReader
+from cluster.tables.storage import Storage, check_writable, riding_out
+from cluster.tables.table import Commit, publish, put_rejects, put_rows
+from cluster.workers.failures import Failure, Kind
+from cluster.workers.process import identify, machine_id
+from cluster.workers.worker import Output, Task
+
+POOL_VARIABLE = "LISTWISE_POOL"
+_shard_name: contextvars.ContextVar[str] = contextvars.ContextVar("shard", default="-")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor runs: node for people, ids to find its process again. A process is what `identify` returns."""
+
+    node: str
+    node_id: str
+    machine: str
+    process: tuple[int, float]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that ended well. `commit` is the record that counts; for a part of a shard it is not published yet."""
+
+    commit: Commit
+    log: list[str] = field(default_factory=list)
+    children: list[tuple[int, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every actor of a pool shares; `mark` tells its processes from strangers. The worker travels apart."""
+
+    storage_url: str
+    patience_s: float
+    table: str
+    stage: str
+    plan_id: str
+    schema: pa.Schema
+    sys_path: list[str]
+    mark: str
+
+
+class _LogKeeper(logging.Handler):
+    """Keeps what the worker logs until the driver takes it with a result."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: dict[str, list[str]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = disclose(f"{record.levelname} {record.name}: {record.getMessage()}")  # its secrets are known only here
+        self.lines.setdefault(_shard_name.get(), []).append(text)
+
+    def take(self, shard: str) -> list[str]:
+        return self.lines.pop("-", []) + self.lines.pop(shard, [])
+
+
+class ShardActor:
+    """One worker of a pool. An async actor, so that one task is read or written while another is being done."""
+
+    def __init__(self, job: Job, name: str, payload: list[Any]) -> None:
+        self.job = job
+        self.name = name
+        self._payload = payload
+        self._worker: Any = None
+        self._processing = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._log = _LogKeeper()
+        self._looked = 0.0
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._node = f"{socket.gethostname()}/{self._node_id[:6]}"
+        os.environ[POOL_VARIABLE] = job.mark  # children inherit it: orphans can be told from strangers
+        logging.getLogger().addHandler(self._log)
+        known = set(sys.path)
+        sys.path.extend(path for path in job.sys_path if path not in known)
+
+    async def place(self) -> Place:
+        """Says where this actor runs, before the slow construction of the worker."""
+        return Place(self._node, self._node_id, machine_id(), identify(psutil.Process()))
+
+    async def start(self) -> Failure | tuple[bool, list[tuple[int, float]]]:
+        """Constructs the worker; returns whether it is asynchronous, and its child processes."""
+        try:
+            # a thread: a constructor may load a model for minutes, and may start an event loop of its own
+            self._worker = await asyncio.to_thread(self._construct)
+        except Exception as error:
+            return Failure.of(error, "start", "", self._log.take("-"))
+        return inspect.iscoroutinefunction(self._worker.process), self._children(now=True)
+
+    def _construct(self) -> Any:
+        self._storage = Storage(self.job.storage_url, self.job.patience_s)
+        self._reader = ShardReader(self._storage)
+        check_workdir(self._storage, self.job, self._node)
+        worker, arguments = ray.get(self._payload[0])
+        return worker(**arguments)
+
+    async def riding_out(self) -> bool:
+        """Whether this process is waiting for a storage that refuses."""
+        return riding_out()
+
+    async def run(self, shard: Shard, start: int, stop: int, attempt: int) -> Done | Failure:
+        """Does rows `start` to `stop` of a shard, and commits it if those are all of its rows."""
+        _shard_name.set(shard.name)
+        where = f"stage {self.job.stage}, shard {shard.name}, rows {start} to {stop}"
+        otherwise: Kind = "run"
+        try:
+            async with self._reading:
+                rows = await asyncio.to_thread(self._reader.rows, shard, start, stop)
+            task, otherwise = Task(shard, start, stop, rows), "row"
+            output, seconds = await self._process(task)
+            otherwise = "run"
+            commit = await asyncio.to_thread(self._write, task, attempt, output, seconds, where)
+        except Exception as error:
+            return Failure.of(error, otherwise, where, self._log.take(shard.name))
+        return Done(commit, self._log.take(shard.name), self._children())
+
+    async def _process(self, task: Task) -> tuple[Output, float]:
+        if inspect.iscoroutinefunction(self._worker.process):
+            begun = time.monotonic()
+            return await self._worker.process(task), time.monotonic() - begun
+        async with self._processing:
+            begun = time.monotonic()
+            return await asyncio.to_thread(self._worker.process, task), time.monotonic() - begun
+
+    def _write(self, task: Task, attempt: int, output: Output, seconds: float, where: str) -> Commit:
+        shard, storage, path = task.shard, self._storage, self.job.table
+        commit = Commit(
+            shard=shard.name,
+            files=(),
+            rows=output.rows.num_rows,
+            units=(task.stop - task.start) * shard.units_per_row,
+            drops={reason: count for reason, count in output.drops.items() if count},
+            rejects=sum(reject.units for reject in output.rejects),
+            tokens=output.tokens,
+            seconds=round(seconds, 3),
+            worker=self.name,
+            node=self._node,
+            stats=output.stats,
+            attempts=attempt,
+        )
+        commit.check(where, commit.units)
+        rejects = [
+            {"stage": self.job.stage, "shard": shard.name, "row": r.row, "error": r.error, "units": r.units,
+             "attempts": attempt}
+            for r in output.rejects
+        ]  # fmt: skip
+        files = put_rows(storage, path, shard.name, _conform(output.rows, self.job.schema, where))
+        commit = replace(commit, files=files, reject_files=put_rejects(storage, path, shard.name, rejects))
+        whole = task.start == 0 and task.stop == shard.rows
+        return publish(storage, path, self.job.plan_id, commit) if whole else commit
+
+    async def stop(self) -> list[tuple[int, float]]:
+        """Closes the worker and returns the child processes that are still there."""
+        if hasattr(self._worker, "close"):
+            closing = await asyncio.to_thread(self._worker.close)
+            if inspect.isawaitable(closing):
+                await closing
+        return self._children(now=True)
+
+    def _children(self, now: bool = False) -> list[tuple[int, float]]:
+        if not now and time.monotonic() - self._looked < 5.0:
+            return []
+        self._looked = time.monotonic()
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
+                found.append(identify(child))
+        return found
+
+
+def check_workdir(storage: Storage, job: Job, node: str, waits_s: Sequence[float] = (0.5, 1, 2, 4, 8, 16)) -> None:
+    """Refuses a workdir that this process does not share with the driver, or cannot write to.
+
+    Args:
+        storage: the workdir as this process sees it.
+        job: names the plan that the driver has written.
+        node: for the message.
+        waits_s: pauses between looks, since a network file system may show a new file late.
+
+    Raises:
+        InputError: the plan is not there.
+        RunError: there is another one, which a newer run has made.
+    """
+    check_writable(storage.url, storage.patience_s)
+    path = f"{job.table}/plan.json"
+    for wait in (*waits_s, None):
+        try:
+            planned = json.loads(storage.get(path))["id"]
+            break
+        except KeyError:
+            if wait is None:
+                raise InputError(
+                    f"workdir {storage.url}: node {node} sees another folder of this name. The driver has written "
+                    f"{path}, and it is not there. Name a workdir that all nodes share: on a network file system, or "
+                    "s3://, gs://, az://."
+                ) from None
+            time.sleep(wait)
+    if planned != job.plan_id:
+        raise RunError(f"{job.table} was planned anew by another run while this one worked on it")
+
+
+def _conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    missing = [name for name in schema.names if name not in rows.column_names]
+    if missing:
+        there = ", ".join(rows.column_names)
+        raise RunError(f"{where}: the rows have no column {', '.join(missing)}; they have {there}")
+    return rows.select(schema.names).cast(schema)

@@ -1,0 +1,253 @@
+"""Candidates: every retriever proposes passages for every query, and their runs are fused into one list per query.
+
+A synthetic query that does not find the passage it was written for among the top ranks is dropped (round-trip
+consistency, as in Promptagator, arXiv 2209.11755). The source itself stays among the candidates; lists decide about it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import InputError
+from cluster.schemas import CANDIDATES
+from cluster.tables.row_reader import Lineage, RowReader, list_column, plan_over, rows_of_vectors, vectors_of
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
+from distill.encoders.encoder import passage_text
+from distill.retrieval.bm25 import Bm25Index
+from distill.retrieval.fusion import reciprocal_rank_fusion
+from distill.retrieval.search import Block, Hits, search
+from distill.settings import RetrievalSettings
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+    from distill.retrieval.embeddings import Vectors
+
+
+def build(
+    run: Run,
+    retrieval: RetrievalSettings,
+    vectors: dict[str, Vectors],
+    passages: Table,
+    query_tables: Sequence[Table],
+) -> Table:
+    """Retrieves, fuses and filters candidates for all queries.
+
+    Args:
+        run: the run.
+        retrieval: retrievers, depth, filters.
+        vectors: by name of each dense retriever, made from the same `query_tables`.
+        passages: PASSAGES.
+        query_tables: QUERIES and QUERY_LOG, those that exist.
+    """
+    retrievers = {
+        name: (vectors[name].passages.path, vectors[name].queries.path) if retriever.kind == "dense" else None
+        for name, retriever in retrieval.retrievers.items()
+    }
+    dense = [vectors[name] for name, paths in retrievers.items() if paths]
+    inputs = [passages, *query_tables, *(table for each in dense for table in (each.passages, each.queries))]
+    settings = retrieval.model_dump(mode="json", include={"depth", "rrf_k", "round_trip_rank", "min_candidates"})
+    stage = Stage(
+        title="candidates",
+        table=CANDIDATES,
+        path=CANDIDATES.path,
+        worker=CandidateWorker,
+        arguments={
+            "storage": run.storage,
+            "passages": passages.path,
+            "retrievers": retrievers,
+            "settings": retrieval,
+        },
+        shards=plan_over(query_tables, retrieval.rows_per_shard),
+        fingerprint={
+            **settings,
+            "retrievers": {name: retriever.kind for name, retriever in retrieval.retrievers.items()},
+            "inputs": [table.fingerprint for table in inputs],
+        },
+        pool=run.settings.io_pool,
+    )
+    table = run.execute(stage)
+    if not table.num_rows:
+        drops = sum((Counter(commit.drops) for commit in table.commits()), Counter())
+        raise InputError(
+            f"no query is left after retrieval: of {sum(drops.values())} queries, "
+            f"round_trip took {drops['round_trip']} (their source is not among the first "
+            f"{retrieval.round_trip_rank} passages; raise retrieval.round_trip_rank) and "
+            f"few_candidates took {drops['few_candidates']} (fewer than {retrieval.min_candidates} passages; "
+            "lower retrieval.min_candidates and lists.length). Then run again with --overwrite candidates."
+        )
+    return table
+
+
+class DenseRun:
+    """One dense retriever: blocks of passage vectors, kept in memory up to a budget, and the vectors of the queries.
+
+    Args:
+        passages, queries: PASSAGE_VECTORS and QUERY_VECTORS of one encoder.
+        passage_ids: of all PASSAGES.
+        index_rows: passages that are searched together, at most.
+        budget_bytes: of blocks that stay for the next search.
+        dimensions: where vectors are cut, then normalised again; whole ones when empty.
+    """
+
+    def __init__(
+        self,
+        passages: Table,
+        queries: Table,
+        passage_ids: pa.ChunkedArray,
+        index_rows: int,
+        budget_bytes: int,
+        dimensions: int | None = None,
+    ) -> None:
+        self._passages = RowReader(passages, ["vector"], budget_bytes=0)
+        self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
+        self._lineage = Lineage(queries)
+        self._rows = rows_of_vectors(passages, passage_ids)
+        self._budget_bytes = budget_bytes
+        self._dimensions = dimensions
+        # Whole files, as many as fit into index_rows.
+        self._groups: list[list[int]] = []
+        rows_in_last = 0
+        for number, (_, rows) in enumerate(self._passages.files):
+            if not self._groups or rows_in_last + rows > index_rows:
+                self._groups.append([])
+                rows_in_last = 0
+            self._groups[-1].append(number)
+            rows_in_last += rows
+        self._blocks: dict[int, Block] = {}
+
+    def search(self, query_ids: list[str], first: int, k: int) -> Hits:
+        """Top k for consecutive queries, the first of which is row `first`; a rejected query has no hits."""
+        hits = Hits.empty(len(query_ids), k)
+        rows = self._queries.range(*self._lineage.outputs(first, first + len(query_ids)))
+        at = {query_id: position for position, query_id in enumerate(rows.column("id").to_pylist())}
+        found = [number for number, query_id in enumerate(query_ids) if query_id in at]
+        if found:
+            queries = self._cut(rows)[[at[query_ids[number]] for number in found]]
+            result = search(queries, self._each_block(), k)
+            hits.rows[found], hits.scores[found] = result.rows, result.scores
+        return hits
+
+    def _each_block(self) -> Iterator[Block]:
+        for number, files in enumerate(self._groups):
+            if number in self._blocks:
+                yield self._blocks[number]
+                continue
+            tables = [self._passages.file(file) for file in files]
+            first, stop = self._passages.starts[[files[0], files[-1] + 1]].tolist()
+            block = Block.of(
+                np.arange(first, stop, dtype=np.int64) if self._rows is None else self._rows[first:stop],
+                np.concatenate([self._cut(table) for table in tables]),
+            )
+            if sum(kept.bytes for kept in self._blocks.values()) + block.bytes <= self._budget_bytes:
+                self._blocks[number] = block
+            yield block
+
+    def _cut(self, rows: pa.Table) -> np.ndarray:
+        """(n, dimensions) float32 vectors of n rows."""
+        vectors = vectors_of(rows.column("vector"))
+        if self._dimensions is None or not len(vectors):
+            return vectors
+        if self._dimensions > vectors.shape[1]:
+            raise InputError(f"vectors of {vectors.shape[1]} dimensions cannot be cut at {self._dimensions}.")
+        cut = vectors[:, : self._dimensions]
+        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+
+
+class CandidateWorker:
+    """Searches, fuses and filters; holds the BM25 index and the passage vectors.
+
+    Args:
+        storage: of the run.
+        passages: path of PASSAGES.
+        retrievers: name → paths of the vectors of passages and queries, or None for BM25.
+        settings: depth, filters, memory.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        passages: str,
+        retrievers: dict[str, tuple[str, str] | None],
+        settings: RetrievalSettings,
+    ) -> None:
+        self.settings = settings
+        table = Table.open(storage, passages)
+        self.passage_ids: pa.ChunkedArray = RowReader(table, ["passage_id"]).range(0, table.num_rows).column(0)
+        self.runs: list[Bm25Index | DenseRun] = []
+        dense = sum(paths is not None for paths in retrievers.values())
+        for paths in retrievers.values():
+            if paths is None:
+                self.runs.append(bm25_index(table))
+                continue
+            budget = settings.index_cache_mib * 2**20 // dense
+            tables = [Table.open(storage, path) for path in paths]
+            self.runs.append(DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget))
+
+    def process(self, task: Task) -> Output:
+        """Rows of QUERIES or QUERY_LOG to CANDIDATES."""
+        assert task.rows is not None, "candidates are planned over tables"
+        queries = task.rows.to_pylist()
+        first = task.shard.params["first"] + task.start
+        found = [self._search(run, queries, first).rows for run in self.runs]
+        drops: Counter[str] = Counter()
+        rows: list[dict[str, Any]] = []
+        for number, query in enumerate(queries):
+            fused, scores = reciprocal_rank_fusion([run[number] for run in found], self.settings.rrf_k)
+            fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
+            ids = self.passage_ids.take(pa.array(fused)).to_pylist()
+            source = query["source_id"]
+            if source is not None and source not in ids[: self.settings.round_trip_rank]:
+                drops["round_trip"] += 1
+            elif len(fused) < self.settings.min_candidates:
+                drops["few_candidates"] += 1
+            else:
+                rows.append(
+                    {
+                        "query_id": query["query_id"],
+                        "source_id": source,
+                        "query_type": query["query_type"],
+                        "text": query["text"],
+                        "passage_ids": ids,
+                        "passage_rows": fused,
+                        "fused": scores,
+                    }
+                )
+        return Output(_table(rows), drops=dict(drops))
+
+    def _search(self, run: Bm25Index | DenseRun, queries: list[dict[str, Any]], first: int) -> Hits:
+        if isinstance(run, Bm25Index):
+            return run.search([query["text"] for query in queries], self.settings.depth)
+        return run.search([query["query_id"] for query in queries], first, self.settings.depth)
+
+
+def bm25_index(passages: Table) -> Bm25Index:
+    """The index over all PASSAGES, that the workers of this machine share."""
+    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
+
+
+def passage_texts(table: Table) -> Iterator[list[str]]:
+    """Batches of "title text" of all passages, in the order of PASSAGES."""
+    for batch in table.batches(["title", "text"]):
+        titles, texts = batch.column("title").to_pylist(), batch.column("text").to_pylist()
+        yield [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    lengths = np.array([len(row["passage_ids"]) for row in rows], dtype=np.int64)
+    columns: list[pa.Array] = []
+    for field in CANDIDATES.schema:
+        values = [row[field.name] for row in rows]
+        if not pa.types.is_list(field.type) or field.name == "passage_ids":
+            columns.append(pa.array(values, type=field.type))
+        else:
+            flat = np.concatenate(values) if values else np.empty(0)
+            columns.append(list_column(flat, lengths, field.type.value_type))
+    return pa.Table.from_arrays(columns, schema=CANDIDATES.schema)

@@ -1,0 +1,132 @@
+"""Embeddings: every passage and every query of the run becomes a vector, one pair of tables per dense retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS
+from cluster.settings import PoolSettings
+from cluster.tables.row_reader import list_column, plan_over
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Reject, Task
+from distill.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from cluster.run import Run
+
+PASSAGES_PER_SHARD = 2_048
+QUERIES_PER_SHARD = 4_096
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What one encoder made of the corpus and of the queries."""
+
+    encoder: EncoderSettings
+    passages: Table
+    queries: Table
+
+
+def build(
+    run: Run, name: str, encoder: EncoderSettings, pool: PoolSettings, passages: Table, query_tables: Sequence[Table]
+) -> Vectors:
+    """Embeds all passages and all queries for the retriever `name`.
+
+    Args:
+        run: the run.
+        name: the retriever's name in the recipe.
+        encoder: its model.
+        pool: workers, and what each of them holds.
+        passages: PASSAGES.
+        query_tables: tables with `query_id` and `text`; their vectors stand one after the other in one table.
+    """
+    return embed(run, f"embeddings/{name}", name, encoder, pool, passages, query_tables)
+
+
+def embed(
+    run: Run,
+    folder: str,
+    name: str,
+    encoder: EncoderSettings,
+    pool: PoolSettings,
+    passages: Table,
+    query_tables: Sequence[Table],
+) -> Vectors:
+    """Like `build`, into the tables `folder`/passages and `folder`/queries."""
+    made = []
+    for side, schema, tables, rows_per_shard in (
+        ("passages", PASSAGE_VECTORS, [passages], PASSAGES_PER_SHARD),
+        ("queries", QUERY_VECTORS, query_tables, QUERIES_PER_SHARD),
+    ):
+        stage = Stage(
+            title=f"embeddings: {name}, {side}",
+            table=schema,
+            path=f"{folder}/{side}",
+            worker=EmbeddingWorker,
+            arguments={"encoder": encoder, "side": side},
+            shards=plan_over(tables, rows_per_shard),
+            fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
+            pool=pool,
+        )
+        made.append(run.execute(stage))
+    return Vectors(encoder, made[0], made[1])
+
+
+def identity(encoder: EncoderSettings) -> dict[str, Any]:
+    """What of an encoder's settings determines its vectors; the size of a batch does not."""
+    return encoder.model_dump(mode="json", exclude={"batch_tokens"})
+
+
+class TokenCounter:
+    """Counts the tokens that go through a transformer, padding left out, without waiting for the device."""
+
+    def __init__(self, transformer: torch.nn.Module) -> None:
+        self._count: Any = 0
+        transformer.register_forward_pre_hook(self._see, with_kwargs=True)
+
+    def _see(self, module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        features = arguments[0] if arguments else named
+        if "attention_mask" in features:
+            self._count = self._count + features["attention_mask"].sum()
+
+    def take(self) -> int:
+        """Tokens since the last call."""
+        count, self._count = int(self._count), 0
+        return count
+
+
+class EmbeddingWorker:
+    """Embeds the rows of a shard; a text whose vector is not finite is a reject."""
+
+    def __init__(self, encoder: EncoderSettings, side: Literal["passages", "queries"]) -> None:
+        from distill.encoders.encoder import Encoder
+
+        self.side = side
+        self.encoder = Encoder(encoder)
+        self.tokens = TokenCounter(self.encoder.model[0])
+
+    def process(self, task: Task) -> Output:
+        """Rows of PASSAGES, or of a table with `query_id` and `text`, to (id, vector)."""
+        assert task.rows is not None, "embeddings are planned over tables"
+        texts = task.rows.column("text").to_pylist()
+        if self.side == "passages":
+            ids = task.rows.column("passage_id").to_pylist()
+            vectors = self.encoder.encode_passages(task.rows.column("title").to_pylist(), texts)
+        else:
+            ids = task.rows.column("query_id").to_pylist()
+            vectors = self.encoder.encode_queries(texts)
+        finite = np.isfinite(vectors).all(axis=1)
+        kept = np.flatnonzero(finite)
+        lengths = np.full(len(kept), vectors.shape[1])
+        column = list_column(vectors[kept].reshape(-1), lengths, pa.float32())
+        rows = pa.Table.from_arrays([pa.array([ids[row] for row in kept], pa.string()), column], ["id", "vector"])
+        rejects = [Reject(ids[row], "the encoder gave a vector that is not finite") for row in np.flatnonzero(~finite)]
+        return Output(rows, rejects=rejects, tokens=self.tokens.take())

@@ -1,0 +1,142 @@
+"""Scores: one teacher judges the candidates of every query; a query without a finite score for each is a reject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.schemas import SCORES
+from cluster.tables.row_reader import RowReader, list_column, plan_over
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Reject, Task
+from distill.retrieval.candidates import bm25_index
+from distill.retrieval.embeddings import Vectors, embed, identity
+from distill.settings import EncoderSettings, TeacherSettings
+from distill.teachers.base import BiEncoderTeacher, Bm25Teacher, CrossEncoderTeacher, Question, Teacher
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+
+def build(
+    run: Run,
+    name: str,
+    teacher: TeacherSettings,
+    student: EncoderSettings,
+    candidates: Table,
+    passages: Table,
+    vectors: Iterable[Vectors] = (),
+) -> Table:
+    """Scores all candidates with one teacher.
+
+    Args:
+        run: the run.
+        name: the teacher's name in the recipe.
+        teacher: its settings.
+        student: the encoder of a bi-encoder teacher that names none.
+        candidates: CANDIDATES.
+        passages: PASSAGES.
+        vectors: what retrievers have embedded already; a bi-encoder teacher with the same encoder uses it, another
+            one embeds passages and queries first, each once, in tables of its own beside the scores.
+    """
+    path = SCORES.path.format(name=name)
+    inputs = [candidates, passages]
+    settings = teacher.model_dump(mode="json", include={"kind"})
+    paths: tuple[str, str] | None = None
+    own = False
+    pool = teacher.pool
+    if teacher.kind == "cross_encoder":
+        settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
+    elif teacher.kind == "bi_encoder":
+        encoder = teacher.encoder or student
+        made = next((each for each in vectors if identity(each.encoder) == identity(encoder)), None)
+        if own := made is None:
+            made = embed(run, f"{path}-vectors", name, encoder, pool, passages, [candidates])
+        settings["encoder"] = identity(encoder)
+        inputs += [made.passages, made.queries]
+        paths = (made.passages.path, made.queries.path)
+        # Only products of vectors are left to do, and no model is loaded.
+        pool = run.settings.io_pool
+    stage = Stage(
+        title=f"scores: {name}",
+        table=SCORES,
+        path=path,
+        worker=ScoreWorker,
+        arguments={
+            "storage": run.storage,
+            "teacher": teacher,
+            "passages": passages.path,
+            "vectors": paths,
+            "candidates": None if own else candidates.path,
+        },
+        shards=plan_over([candidates], teacher.rows_per_shard),
+        fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
+        pool=pool,
+    )
+    return run.execute(stage)
+
+
+class ScoreWorker:
+    """Holds one teacher.
+
+    Args:
+        storage: of the run.
+        teacher: its settings.
+        passages: path of PASSAGES.
+        vectors: for a bi-encoder, paths of the vectors of passages and queries.
+        candidates: path of CANDIDATES, if the queries' vectors were made before the candidates, and not of them.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        teacher: TeacherSettings,
+        passages: str,
+        vectors: tuple[str, str] | None,
+        candidates: str | None,
+    ) -> None:
+        tables = [Table.open(storage, path) for path in vectors or ()]
+        before = Table.open(storage, candidates) if candidates else None
+        self.teacher = _load(teacher, Table.open(storage, passages), tables, before)
+
+    def process(self, task: Task) -> Output:
+        """Rows of CANDIDATES to SCORES."""
+        assert task.rows is not None, "scores are planned over candidates"
+        first = task.shard.params["first"] + task.start
+        questions = [
+            Question(first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], dtype=np.int64))
+            for offset, row in enumerate(task.rows.select(["query_id", "text", "passage_rows"]).to_pylist())
+        ]
+        scores, tokens = self.teacher.score(questions)
+        finite = [bool(np.isfinite(each).all()) for each in scores]
+        kept = [number for number, good in enumerate(finite) if good]
+        lengths = np.array([len(scores[number]) for number in kept], dtype=np.int64)
+        flat = np.concatenate([scores[number] for number in kept]) if kept else np.empty(0, np.float32)
+        taken = task.rows.take(pa.array(kept, pa.int64()))
+        rows = pa.table(
+            {
+                "query_id": taken.column("query_id"),
+                "passage_ids": taken.column("passage_ids"),
+                "scores": list_column(flat, lengths, pa.float32()),
+            }
+        )
+        rejects = [
+            Reject(questions[number].query_id, f"{int((~np.isfinite(scores[number])).sum())} scores are not finite")
+            for number, good in enumerate(finite)
+            if not good
+        ]
+        return Output(rows, rejects=rejects, tokens=tokens, stats={"pairs": int(lengths.sum())})
+
+
+def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:
+    if settings.kind == "cross_encoder":
+        return CrossEncoderTeacher(settings, RowReader(passages, ["title", "text"]))
+    if settings.kind == "bm25":
+        return Bm25Teacher(bm25_index(passages))
+    ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)
+    return BiEncoderTeacher(vectors[0], ids, vectors[1], candidates)

@@ -1,0 +1,51 @@
+"""Temporary files lie where no other user of the machine can enter."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from cluster.machines.private_folder import LONGEST, private_folder, ray_folder
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    return tmp_path
+
+
+def test_the_folder_is_made_for_this_user_alone_and_found_again() -> None:
+    folder = private_folder()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert private_folder() == folder
+
+
+def test_a_folder_that_lets_others_in_is_refused() -> None:
+    private_folder().chmod(0o755)
+    with pytest.raises(InputError, match=r"alone \(mode 700\), found mode 755.*set TMPDIR"):
+        private_folder()
+
+
+def test_a_link_in_its_place_is_refused(temp: Path) -> None:
+    (temp / "elsewhere").mkdir(mode=0o700)
+    folder = private_folder()
+    folder.rmdir()
+    folder.symlink_to(temp / "elsewhere")
+    with pytest.raises(InputError, match="belongs to you alone"):
+        private_folder()
+
+
+def test_a_name_too_long_for_rays_sockets_is_told_before_ray_is_started(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (deep := temp / ("x" * LONGEST)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(InputError, match=f"sockets allow {LONGEST}"):
+        ray_folder()
+    monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
+    assert ray_folder() is None

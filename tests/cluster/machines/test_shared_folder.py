@@ -1,0 +1,145 @@
+"""What the processes of a machine share is made by one of them, whoever dies when."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.machines.shared_folder import COMPLETE, UNUSED_S, made_once
+
+ASKS = """
+import os, sys, time
+from pathlib import Path
+from cluster.machines.shared_folder import made_once
+
+begun, seconds = Path(sys.argv[1]), float(sys.argv[2])
+
+def make(folder):
+    with begun.open("a") as file:
+        file.write(f"{os.getpid()}\\n")
+    (folder / "half").write_text("half")
+    time.sleep(seconds)
+    (folder / "whole").write_text("whole")
+
+print((made_once("thing", make) / "whole").read_text(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+@contextlib.contextmanager
+def asking(begun: Path, seconds: float = 0.0) -> Iterator[subprocess.Popen[str]]:
+    """A process that asks for the thing, says what it found, and lives until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ASKS, str(begun), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def makers(begun: Path) -> list[int]:
+    return [int(line) for line in begun.read_text().split()] if begun.exists() else []
+
+
+def wait_for_maker(begun: Path) -> int:
+    limit = time.monotonic() + 30
+    while not makers(begun):
+        assert time.monotonic() < limit, "nobody began"
+        time.sleep(0.01)
+    return makers(begun)[0]
+
+
+def age(folder: Path) -> None:
+    """As if it had been opened last longer ago than it is kept."""
+    long_ago = time.time() - UNUSED_S - 60
+    os.utime(folder / COMPLETE, (long_ago, long_ago))
+
+
+def test_of_many_processes_one_makes_it_and_all_find_it_whole(temp: Path) -> None:
+    begun = temp / "begun"
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(asking(begun, 0.5)) for _ in range(4)]
+        assert [said(process) for process in processes] == ["whole"] * 4
+    assert len(makers(begun)) == 1
+
+
+def test_when_the_maker_is_killed_the_one_that_waits_begins_anew(temp: Path) -> None:
+    begun = temp / "begun"
+    with asking(begun, 600):
+        maker = wait_for_maker(begun)
+        with asking(begun) as waiting:
+            os.kill(maker, signal.SIGKILL)
+            assert said(waiting) == "whole"
+    assert len(makers(begun)) == 2
+
+
+def test_what_a_maker_raises_is_raised_and_leaves_no_folder(temp: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        made_once("thing", fail)
+    assert not list(temp.rglob("thing"))
+    assert made_once("thing", lambda folder: None).name == "thing"
+
+
+def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        assert not list(temp.rglob(COMPLETE))
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    made_once("thing", lambda folder: (folder / "a").touch())
+    assert synced == ["a", "thing"]
+
+
+def test_what_nobody_reads_is_removed_after_an_hour_and_not_before(temp: Path) -> None:
+    begun = temp / "begun"
+    with asking(begun) as reader:
+        assert said(reader) == "whole"
+        folder = next(temp.rglob("thing"))
+        age(folder)
+        made_once("second", lambda made: None)
+        assert (folder / "whole").exists()  # its reader lives
+    made_once("third", lambda made: None)
+    assert not folder.exists()
+    assert (folder.parent / "second").exists()  # opened just now
+
+
+def test_a_reader_keeps_its_folder_young(temp: Path) -> None:
+    begun = temp / "begun"
+    with asking(begun) as reader:
+        said(reader)
+    folder = next(temp.rglob("thing"))
+    age(folder)
+    with asking(begun) as reader:
+        assert said(reader) == "whole"
+    made_once("second", lambda made: None)
+    assert folder.exists()
+    assert len(makers(begun)) == 1

@@ -1,0 +1,167 @@
+"""The one primitive that decides races holds on a local disk and on an S3 server."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from cluster.errors import InputError
+from cluster.tables.storage import Storage, StorageError, riding_out
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback; the variables are what anybody would set for it."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+    yield "s3://bucket/run"
+    server.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(str(tmp_path / "run"))
+    return Storage(request.getfixturevalue("s3") + f"/{tmp_path.name}")
+
+
+def test_what_was_put_can_be_read_listed_and_deleted(storage: Storage) -> None:
+    storage.put("a/b/one", b"1")
+    storage.put("a/two", b"2")
+    storage.put("ab/three", b"3")
+    assert storage.get("a/b/one") == b"1"
+    assert storage.buffer("a/two").to_pybytes() == b"2"
+    assert storage.list("a") == ["a/b/one", "a/two"]
+    assert storage.folders() == ["a", "ab"]
+    storage.delete("a")
+    assert storage.list("") == ["ab/three"]
+    storage.delete("ab/three")
+    storage.delete("nothing")
+    assert not storage.exists("ab/three")
+
+
+def test_an_absent_object_is_a_key_error(storage: Storage) -> None:
+    with pytest.raises(KeyError):
+        storage.get("nothing")
+    with pytest.raises(KeyError):
+        storage.buffer("nothing")
+    assert not storage.exists("nothing")
+
+
+def test_of_many_creators_exactly_one_wins(storage: Storage) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda n: storage.create("lock", str(n).encode()), range(16)))
+    assert sum(won) == 1
+    assert storage.get("lock") == str(won.index(True)).encode()
+
+
+def test_a_storage_travels_as_its_url_and_its_patience(storage: Storage) -> None:
+    storage.put("x", b"x")
+    again = pickle.loads(pickle.dumps(Storage(storage.url, 7.0)))
+    assert again.get("x") == b"x"
+    assert again.patience_s == 7.0
+
+
+def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="ftp"):
+        Storage("ftp://host/run")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be used as a folder"):
+        Storage(str(tmp_path / "file" / "run"))
+
+
+def refusing(folder: Path, relents_after_s: float | None) -> Path:
+    """A file that cannot be read, since it is a link to itself; it is mended after a while."""
+    path = folder / "file"
+    path.symlink_to(path)
+
+    def relent() -> None:
+        (folder / "new").write_bytes(b"content")
+        (folder / "new").rename(path)
+
+    if relents_after_s is not None:
+        threading.Timer(relents_after_s, relent).start()
+    return path
+
+
+def test_a_storage_that_refuses_is_tried_again_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    refusing(tmp_path, relents_after_s=1.0)
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(Storage(str(tmp_path), patience_s=60.0).get("file")))
+    reader.start()
+    time.sleep(0.5)
+    assert riding_out()
+    reader.join()
+    assert found == [b"content"]
+    assert not riding_out()
+    refuses, answers = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(rf"the storage {tmp_path} refuses, and is tried again: .*symbolic links.*", refuses)
+    assert re.fullmatch(rf"the storage {tmp_path} answers again, after \d\.\d s", answers)
+
+
+def test_patience_with_a_storage_ends_in_one_sentence(tmp_path: Path) -> None:
+    refusing(tmp_path, None)
+    begun = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"has failed for 1 s, last: .*\. What is committed is kept; the same command"
+    ):
+        Storage(str(tmp_path), patience_s=1.0).get("file")
+    assert time.monotonic() - begun >= 1.0
+    with pytest.raises(StorageError, match="has failed for 0 s"):
+        Storage(str(tmp_path)).get("file")
+    assert not riding_out()
+
+
+def test_a_link_to_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
+    """As where the training's folder lies on another disk."""
+    (tmp_path / "scratch" / "inner").mkdir(parents=True)
+    (tmp_path / "scratch" / "inner" / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "training").symlink_to(tmp_path / "scratch")
+    storage = Storage(str(tmp_path / "run"))
+    storage.delete("training")
+    assert storage.list("training") == []
+    storage.put("training/new", b"")
+    assert (tmp_path / "scratch" / "new").exists()
+
+
+def test_a_folder_that_others_empty_too_is_deleted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        (tmp_path / "table" / name).mkdir(parents=True)
+        (tmp_path / "table" / name / "file").touch()
+    real = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda *words, **more: [real(*words, **more), real(*words, **more)])
+    Storage(str(tmp_path)).delete("table")
+    assert not (tmp_path / "table").exists()
+
+
+def test_a_url_that_no_store_can_be_opened_at_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"^s3://: cannot be used as a storage"):
+        Storage("s3://")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
+    with pytest.raises(InputError, match=r"^gs://bucket/run: cannot be used as a storage"):
+        Storage("gs://bucket/run")

@@ -1,0 +1,117 @@
+"""What the monitor makes of a pool that it looks at. The pool is what it looks at, and no more: no Ray."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.tables.background_writes import Aside
+from cluster.tables.plan import Plan
+from cluster.tables.storage import Storage
+from cluster.tables.table import Commit, Table
+from cluster.watch.heartbeat import Heartbeat, last_heartbeat
+from cluster.watch.monitor import Monitor
+from cluster.watch.progress import TaskHandle
+from tests.cluster.example_workers import NUMBERS, shards
+
+
+def member(name: str, seconds: float, in_work: float) -> SimpleNamespace:
+    """A worker that took so long for each shard of ten units, and has one in work."""
+    attempt = SimpleNamespace(name=f"shard of {name}", running_since=time.monotonic() - in_work)
+    return SimpleNamespace(
+        name=name, node=f"node of {name}", ready=True, at_work=[attempt], durations=deque([(10, seconds)] * 8)
+    )
+
+
+def pool(*members: SimpleNamespace) -> Any:
+    tasks = SimpleNamespace(failed=3, failing={"00005"})
+    durations = [each for one in members for each in one.durations]
+    return SimpleNamespace(members=list(members), tasks=tasks, slots=len(members), durations=durations)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    storage = Storage(str(tmp_path))
+    storage.put("numbers/plan.json", Plan.new(NUMBERS, shards(1000, 10), {"v": 1}).to_bytes())
+    return Table.open(storage, "numbers")
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.watch.monitor.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
+
+
+def said(table: Table) -> Heartbeat:
+    beat = last_heartbeat(table.storage, "numbers", table.plan.id)
+    assert beat
+    return beat
+
+
+def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: Table) -> None:
+    aside = Aside(table.storage)
+    with Monitor(table, TaskHandle("numbers", 1000, "number"), aside) as monitor:
+        monitor.look(pool(member("a", 1.0, 0.5), member("b", 1.1, 0.5), member("c", 3.0, 0.5), member("d", 1.0, 9.0)))
+        aside.close()
+        beat = said(table)
+    assert [(one.name, one.node) for one in beat.slow] == [("c", "node of c"), ("d", "node of d")]
+    assert beat.slow[0].times == pytest.approx(3.0)
+    assert (beat.state, beat.running, beat.failing, beat.failures) == ("running", 4, ["00005"], 3)
+    assert beat.left
+    # 100 shards of 1.5 s on four workers
+    assert beat.left.low < 100 * 1.5 / 4 < beat.left.high
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "done"), (RuntimeError("no room\nat all"), "failed"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_the_last_word_says_how_it_ended_and_counts_all(table: Table, error: BaseException | None, state: str) -> None:
+    aside, handle = Aside(table.storage), TaskHandle("numbers", 1000, "number")
+    try:
+        with Monitor(table, handle, aside) as monitor:
+            monitor.look(pool(member("a", 1.0, 0.5)))
+            for name in ("00000", "00001"):
+                commit = Commit(name, (), 10, 10, {}, 0, 50, 1.0, "a", "node of a")
+                table.record(commit)
+                monitor.done(commit)
+            if error:
+                raise error
+    except (RuntimeError, KeyboardInterrupt):
+        pass
+    aside.close()
+    beat = said(table)
+    assert (beat.state, beat.why) == (state, "no room" if state == "failed" else "")
+    assert (beat.totals.shards, beat.totals.rows, beat.totals.tokens) == (2, 20, 100)
+    assert beat.knows(table.plan.shards) == {"00000", "00001"}
+    assert (beat.running, beat.workers, handle.done, handle.tokens) == (0, [], 20, 100)
+
+
+def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts: list[str] = []
+    with Monitor(
+        table, TaskHandle("numbers", 1000, "number"), SimpleNamespace(put=lambda path, _: puts.append(path))
+    ) as monitor:
+        now = time.monotonic()
+        for number in range(1000):
+            monkeypatch.setattr("cluster.watch.monitor.time.monotonic", lambda number=number: now + number / 50)
+            monitor.done(Commit(f"{number:05d}", (), 10, 10, {}, 0, 50, 1.0, "a", "node of a"))
+            monitor.look(pool(member("a", 1.0, 0.5)))
+        monkeypatch.undo()
+        assert 4 <= len(puts) <= 5
+
+
+def test_a_storage_that_refuses_costs_the_heartbeat_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    storage = Storage(str(tmp_path))
+    aside = Aside(storage)
+    aside.put("file/progress.json", b"{}")
+    aside.put("there", b"1")
+    aside.close()
+    assert storage.get("there") == b"1"

@@ -1,0 +1,191 @@
+"""Every kind of student: its micro-batches, gradients and export are what sentence-transformers makes of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.errors import InputError
+from distill.settings import LoraSettings, StudentSettings
+from tests.distill.ranks import on_ranks
+from tests.distill.students import save_modernbert, save_qwen3
+from tests.distill.training.test_step import QUERIES, problem, reference_loss
+
+LORA = LoraSettings(rank=4, alpha=8)
+MODE = {"contrastive_weight": 0.1, "contrastive_temperature": 0.05}
+NAMES = ("bert", "modernbert", "qwen3", "bert with adapters", "qwen3 with adapters")
+
+
+@pytest.fixture(scope="module")
+def students(tiny_encoder, tmp_path_factory) -> dict[str, StudentSettings]:
+    folder = tmp_path_factory.mktemp("students")
+    paths = {"bert": tiny_encoder, "modernbert": save_modernbert(folder / "m"), "qwen3": save_qwen3(folder / "q")}
+    some = LORA.model_copy(update={"target_modules": ["q_proj", "v_proj"]})
+    adapters = {"bert with adapters": LORA, "qwen3 with adapters": some}
+    return {
+        name: StudentSettings(
+            model=paths[name.partition(" ")[0]], lora=adapters.get(name), max_query_tokens=48, max_passage_tokens=48,
+            dtype="float32", query_prompt="find: ",
+        )
+        for name in NAMES
+    }  # fmt: skip
+
+
+def load(settings: StudentSettings):
+    """The student as the trainer loads it; adapters are no longer what they began as."""
+    import torch
+
+    from distill.encoders.encoder import load_model
+    from distill.encoders.lora import add_adapters
+
+    model = load_model(settings, "cpu")
+    if settings.lora:
+        add_adapters(model, settings.lora, seed=1)
+        torch.manual_seed(9)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.1)
+    return model
+
+
+def token_files(folder: Path, settings: StudentSettings, model) -> list:
+    from distill.encoders.tokens import TokenFile, write_tokens
+
+    queries, passages, _, _ = problem()
+    write_tokens(folder / "queries", queries, model.tokenizer, 48, settings.query_prompt or "")
+    write_tokens(folder / "passages", passages, model.tokenizer, 48)
+    return [TokenFile(folder / name) for name in ("queries", "passages")]
+
+
+def library_embeddings(settings: StudentSettings, model) -> list:
+    """Queries and passages by sentence-transformers' own tokenisation, padding and forward, with gradients."""
+    queries, passages, _, _ = problem()
+    found = []
+    for texts, limit in (([f"{settings.query_prompt}{each}" for each in queries], 48), (passages, 48)):
+        model.max_seq_length = limit
+        found.append(model(model.preprocess(texts))["sentence_embedding"])
+    return found
+
+
+def step(rank: int, world_size: int, students: dict[str, StudentSettings], folder: Path) -> dict:
+    """Gradients of one step of each student, with several micro-batches, some of them recomputed."""
+    import torch
+    import torch.distributed as dist
+
+    from distill.encoders.compute.packed_attention import Layout
+    from distill.encoders.module import Student
+    from distill.losses import LossSettings
+    from distill.settings import TrainingSettings
+    from distill.training.batches import plan_step
+    from distill.training.deepspeed_engine import join_ranks, start_engine
+    from distill.training.step import Stepper
+
+    join_ranks("cpu")
+    _, _, lists, scores = problem()
+    found = {}
+    for name, settings in students.items():
+        model = load(settings)
+        (folder / f"{name} {rank}").mkdir()
+        tokens = token_files(folder / f"{name} {rank}", settings, model)
+        engine = start_engine(Student(model, "cpu", torch.float32), TrainingSettings(gradient_clip=1e9), world_size)
+        stepper = Stepper(engine, *tokens, LossSettings(**MODE), 120, Layout(model.tokenizer.pad_token_id))
+        plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
+        result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
+        parameters = engine.module.model.named_parameters()
+        found[name] = (result.loss, {key: each.grad.numpy() for key, each in parameters if each.grad is not None})
+    dist.barrier()
+    dist.destroy_process_group()
+    return found
+
+
+@pytest.fixture(scope="module")
+def stepped(students, tmp_path_factory):
+    return on_ranks(step, 2, students, tmp_path_factory.mktemp("stepped"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, tmp_path):
+    import torch
+
+    from distill.encoders.compute.packed_attention import Layout
+    from distill.encoders.module import Student
+
+    model = load(students[name])
+    student = Student(model, "cpu", torch.float32)
+    queries, passages, _, _ = problem()
+    files = token_files(tmp_path, students[name], model)
+    shown = ([f"find: {each}" for each in queries], passages)
+    for texts, file, limit in zip(shown, files, (48, 48), strict=True):
+        order = np.argsort(-file.lengths)
+        with torch.no_grad():
+            parts = [
+                student(**Layout(model.tokenizer.pad_token_id).features(file, part))
+                for part in np.array_split(order, 4)
+            ]
+        model.max_seq_length = limit
+        expected = model.encode([texts[row] for row in order], batch_size=5)
+        np.testing.assert_allclose(torch.cat(parts).numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_of_two_ranks_equals_one_process_with_the_librarys_padding(name, students, stepped):
+    """The decoder is padded on the left by its tokenizer, on the right by us: it must not matter."""
+    _, _, lists, scores = problem()
+    model = load(students[name])
+    loss = reference_loss(*(each.double() for each in library_embeddings(students[name], model)), lists, scores, MODE)
+    loss.backward()
+    expected = {key: each.grad.numpy() for key, each in model.named_parameters() if each.grad is not None}
+    scale = max(np.abs(each).max() for each in expected.values())
+    trained = {key for key, each in model.named_parameters() if each.requires_grad}
+    assert all("lora_" in key for key in trained) == ("adapters" in name)
+    for found_loss, gradients in (rank[name] for rank in stepped):
+        assert found_loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert expected.keys() <= gradients.keys() | {key for key, each in expected.items() if not each.any()}
+        for key, gradient in gradients.items():
+            wanted = expected.get(key, np.zeros_like(gradient))
+            assert np.abs(gradient - wanted).max() <= 1e-5 * scale, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_student_embeds_as_the_trained_one_and_knows_of_no_adapters(name, students, tmp_path):
+    from safetensors import safe_open
+    from sentence_transformers import SentenceTransformer
+
+    from distill.encoders.encoder import Encoder
+    from distill.encoders.export import save
+    from distill.encoders.lora import merge_adapters
+
+    queries, passages, _, _ = problem()
+    model = load(students[name])
+    encoder = Encoder(students[name], "cpu", model)
+    expected = encoder.encode_queries(queries), encoder.encode_passages([""] * len(passages), passages)
+    if students[name].lora:
+        merge_adapters(model)
+    save(model, tmp_path / "model", students[name], {})
+    loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    np.testing.assert_allclose(loaded.encode_query(queries), expected[0], atol=2e-6)
+    np.testing.assert_allclose(loaded.encode_document(passages), expected[1], atol=2e-6)
+    with safe_open(next((tmp_path / "model").rglob("*.safetensors")), "pt") as weights:
+        assert not [key for key in weights.keys() if "lora" in key or "base_layer" in key]  # noqa: SIM118
+
+    short = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=8)
+    cut = Encoder(students[name].model_copy(update={"lora": None}), "cpu", loaded, dimensions=8)
+    np.testing.assert_allclose(
+        short.encode_document(passages, normalize_embeddings=True),
+        cut.encode_passages([""] * len(passages), passages), atol=2e-6,
+    )  # fmt: skip
+
+
+def test_adapters_begin_as_nothing_and_name_the_layers_when_there_is_none(students):
+    from distill.encoders.encoder import load_model
+    from distill.encoders.lora import add_adapters
+
+    queries = problem()[0]
+    plain, adapted = (load_model(students["qwen3"], "cpu") for _ in range(2))
+    add_adapters(adapted, LORA, seed=0)
+    np.testing.assert_allclose(adapted.encode(queries), plain.encode(queries), atol=1e-6)
+    with pytest.raises(InputError, match="no linear layer called query; it has down_proj, gate_proj"):
+        add_adapters(load_model(students["qwen3"], "cpu"), LoraSettings(target_modules=["query", "q_proj"]), seed=0)

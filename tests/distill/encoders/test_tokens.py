@@ -1,0 +1,80 @@
+"""Token files give back what the tokenizer gave, row by row, across record batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from distill.encoders import tokens
+from distill.encoders.encoder import load_model
+from distill.encoders.tokens import TokenFile, write_tokens
+from distill.settings import EncoderSettings
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_encoder):
+    return load_model(EncoderSettings(model=tiny_encoder), "cpu").tokenizer
+
+
+def test_rows_are_what_the_tokenizer_gives(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "BATCH_ROWS", 7)
+    texts = [f"the harbour of town {number} " * (number % 9 + 1) for number in range(31)] + [""]
+    write_tokens(tmp_path / "a", texts, tokenizer, 24, prompt="query: ")
+    file = TokenFile(tmp_path / "a")
+    expected = tokenizer([f"query: {text}" for text in texts], truncation=True, max_length=24)["input_ids"]
+    assert [list(file[row]) for row in range(len(file))] == expected
+    assert list(file.lengths) == [len(ids) for ids in expected]
+
+
+@pytest.mark.parametrize(("longest", "width"), [(3, 16), (23, 24)])
+def test_padding_matches_the_library(tokenizer, tmp_path, longest, width):
+    """To a multiple of 16, but not beyond the longest row of the file, where the model may end."""
+    texts = ["a mill", "the stone bridge " * (longest // 3), "paper", "harbour " * 100]
+    write_tokens(tmp_path / "a", texts, tokenizer, 24)
+    ids, mask = TokenFile(tmp_path / "a").padded(np.array([2, 1]), tokenizer.pad_token_id)
+    wanted = tokenizer(
+        [texts[2], texts[1]], padding="max_length", max_length=width, truncation=True, return_tensors="pt"
+    )
+    assert ids.equal(wanted["input_ids"])
+    assert mask.equal(wanted["attention_mask"])
+
+
+def test_text_of_a_million_characters_is_cut_before_it_is_tokenised(tokenizer, tmp_path):
+    write_tokens(tmp_path / "a", ["harbour " * 125_000], tokenizer, 32)
+    assert TokenFile(tmp_path / "a").lengths[0] == 32
+
+
+def test_interrupted_writing_leaves_no_file(tokenizer, tmp_path):
+    def texts():
+        yield "the first"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tokens(tmp_path / "a", texts(), tokenizer, 32)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4096, 4097, 1_000_003, 10_000_000])
+def test_parts_cover_all_rows_in_whole_batches(rows):
+    from distill.encoders.tokens import BATCH_ROWS, PARTS, parts
+
+    found = parts(rows)
+    assert [row for part in found for row in part] == sorted(row for part in found for row in part)
+    assert sum(stop - start for start, stop in found) == rows
+    assert all(start == before for (start, _), (_, before) in zip(found[1:], found, strict=False))
+    assert all((stop - start) % BATCH_ROWS == 0 for start, stop in found[:-1])
+    assert len(found) <= PARTS
+
+
+def test_files_of_parts_are_read_as_one(tokenizer, tmp_path):
+    from distill.encoders.tokens import BATCH_ROWS, TokenFile, write_tokens
+
+    texts = [f"harbour {'town ' * (row % 7)}{row % 10}" for row in range(2 * BATCH_ROWS + 5)]
+    write_tokens(tmp_path / "one", texts, tokenizer, 16)
+    write_tokens(tmp_path / "first", texts[:BATCH_ROWS], tokenizer, 16)
+    write_tokens(tmp_path / "second", texts[BATCH_ROWS:], tokenizer, 16)
+    one, many = TokenFile(tmp_path / "one"), TokenFile(tmp_path / "first", tmp_path / "second")
+    np.testing.assert_array_equal(one.lengths, many.lengths)
+    for row in (0, BATCH_ROWS - 1, BATCH_ROWS, 2 * BATCH_ROWS + 4):
+        np.testing.assert_array_equal(one[row], many[row])
+    assert len(TokenFile()) == 0

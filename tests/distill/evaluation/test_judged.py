@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import InputError
+from distill.evaluation.judged import judged_passages, read
+
+
+@pytest.fixture
+def folder(hundred: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(hundred, tmp_path / "judged"))
+
+
+def test_a_beir_folder_is_read_whole_and_only_judged_queries_are_kept(folder: Path):
+    with (folder / "queries.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "unjudged", "text": ""}) + "\n")
+    collection = read(folder)
+    assert len(collection.passage_ids) == len(collection.titles) == len(collection.texts) == 100
+    assert len(collection.query_ids) == 20
+    assert "unjudged" not in collection.query_ids
+    assert collection.qrels["q03"] == {"p033": 1}
+    assert judged_passages(folder) == {passage for grades in collection.qrels.values() for passage in grades}
+
+
+def test_a_sample_of_queries_is_the_same_every_time_and_keeps_every_passage(folder: Path):
+    first, second = read(folder, max_queries=7, seed=3), read(folder, max_queries=7, seed=3)
+    assert first.query_ids == second.query_ids
+    assert len(first.query_ids) == len(first.queries) == len(first.qrels) == 7
+    assert first.query_ids != read(folder, max_queries=7, seed=4).query_ids
+    assert len(first.passage_ids) == 100
+    assert len(read(folder, max_queries=1000).query_ids) == 20
+
+
+def test_empty_texts_of_passages_and_odd_line_separators_survive(folder: Path):
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": 7, "title": null, "text": ""}\n\n{"_id": "u", "text": "one\u2028two"}\r\n')
+    collection = read(folder)
+    assert collection.passage_ids[-2:] == ["7", "u"]
+    assert collection.texts[-2:] == ["", "one\u2028two"]
+    assert collection.titles[-2:] == ["", ""]
+
+
+def test_half_of_a_surrogate_pair_is_replaced_before_a_tokenizer_meets_it(folder: Path):
+    """JSON can spell it, as what is left of an emoji that was cut."""
+    with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write(r'{"_id": "cut", "title": "\ud83d", "text": "ships \ud83d\udea2 and \ud83d"}' + "\n")
+    collection = read(folder)
+    assert (collection.titles[-1], collection.texts[-1]) == ("?", "ships 🚢 and ?")
+
+
+def append(name: str, content: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).open("ab").write(content)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            append("qrels/test.tsv", b"q01\tnowhere\t1\nq02\tneither\t0\n"),
+            ["2 passages", "neither, nowhere", "test.tsv"],
+        ),
+        (append("qrels/test.tsv", b"nobody\tp000\t1\n"), ["1 queries", "nobody", "queries.jsonl"]),
+        (append("qrels/test.tsv", b"q01 p000 1\n"), ["test.tsv, line 22", "tabs"]),
+        (append("qrels/test.tsv", b"q01\tp000\tyes\n"), ["test.tsv, line 22", "whole number"]),
+        (
+            append("corpus.jsonl", b'{"_id": "p000", "text": "again"}\n'),
+            ["corpus.jsonl, line 101", "'p000' stands twice"],
+        ),
+        (
+            append("queries.jsonl", b'{"_id": "q00", "text": "again"}\n'),
+            ["queries.jsonl, line 21", "'q00' stands twice"],
+        ),
+        (append("corpus.jsonl", b'{"_id": "x", "text": \n'), ["corpus.jsonl, line 101", "not JSON"]),
+        (append("corpus.jsonl", b'["x"]\n'), ["corpus.jsonl, line 101", "expected an object"]),
+        (append("corpus.jsonl", b'{"_id": "x"}\n'), ["corpus.jsonl, line 101", "'text'", "nothing"]),
+        (append("corpus.jsonl", b'{"_id": "x", "text": 5}\n'), ["corpus.jsonl, line 101", "'text'", "int"]),
+        (append("corpus.jsonl", b'{"text": "no id"}\n'), ["corpus.jsonl, line 101", "'_id'"]),
+        (
+            append("corpus.jsonl", b'{"_id": "x\\ud83d", "text": ""}\n'),
+            ["corpus.jsonl, line 101", "half of a character"],
+        ),
+        (append("corpus.jsonl", b'{"_id": "x", "text": "caf\xe9"}\n'), ["corpus.jsonl, line 101", "not UTF-8"]),
+        (lambda folder: (folder / "corpus.jsonl").unlink(), ["corpus.jsonl", "no such file"]),
+        (lambda folder: (folder / "queries.jsonl").unlink(), ["queries.jsonl", "no such file"]),
+        (lambda folder: (folder / "corpus.jsonl").write_text(""), ["corpus.jsonl", "no passage"]),
+        (lambda folder: (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n"), ["no judgment"]),
+        (shutil.rmtree, ["Expected a BEIR folder"]),
+    ],
+)
+def test_bad_input_is_refused_with_file_line_and_cause(folder: Path, spoil: Callable[[Path], object], words: list[str]):
+    spoil(folder)
+    with pytest.raises(InputError) as caught:
+        read(folder)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_split_names_those_that_are_there(folder: Path):
+    with pytest.raises(InputError, match=r"train\.tsv.*splits test"):
+        read(folder, "train")
+
+
+def test_a_judged_query_without_text_is_refused(folder: Path):
+    lines = (folder / "queries.jsonl").read_text().splitlines()
+    lines[4] = json.dumps({"_id": "q04", "text": "  "})
+    (folder / "queries.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="1 judged queries have no text: q04"):
+        read(folder)

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import Stemmer
+
+from distill.retrieval.bm25 import K1, B, Bm25Index
+from tests.corpus import ASPECTS, PLACES, QUERIES
+
+TEXTS = [template.format(*place) for place in PLACES for template in ASPECTS]
+
+
+def textbook(texts: list[str], query: str) -> np.ndarray:
+    """Lucene's BM25 straight from its formula, without stop words."""
+    stem = Stemmer.Stemmer("english").stemWord
+
+    def tokens(text: str) -> list[str]:
+        return [stem(word) for word in re.findall(r"\b\w\w+\b", text.lower())]
+
+    passages = [tokens(text) for text in texts]
+    mean = sum(map(len, passages)) / len(passages)
+    scores = np.zeros(len(texts))
+    for term in tokens(query):
+        holding = sum(term in passage for passage in passages)
+        weight = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+        for number, passage in enumerate(passages):
+            count = passage.count(term)
+            scores[number] += weight * count / (count + K1 * (1 - B + B * len(passage) / mean))
+    return scores
+
+
+@pytest.fixture(scope="module")
+def index() -> Bm25Index:
+    return Bm25Index([TEXTS[:30], TEXTS[30:]], stop_words=False)
+
+
+def test_scores_equal_the_textbook_formula(index: Bm25Index):
+    for place in PLACES[:4]:
+        for template in QUERIES:
+            query = template.format(*place)
+            expected = textbook(TEXTS, query)
+            np.testing.assert_allclose(index.score(query, np.arange(len(TEXTS))), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index):
+    query = QUERIES[0].format(*PLACES[3])
+    scores = index.score(query, np.arange(len(TEXTS)))
+    hits = index.search([query], 15)
+    expected = np.lexsort((np.arange(len(TEXTS)), -scores))[:15]
+    np.testing.assert_array_equal(hits.rows[0], expected)
+    np.testing.assert_array_equal(hits.scores[0], scores[expected])
+
+
+def test_a_word_that_no_passage_holds_is_no_hit(index: Bm25Index):
+    hits = index.search(["zyzzyva", "", "?!"], 5)
+    assert (hits.rows == -1).all()
+    assert index.score("zyzzyva", np.arange(3)).tolist() == [0, 0, 0]
+
+
+def test_words_are_stemmed_and_a_repeated_word_counts_twice(index: Bm25Index):
+    rows = np.arange(len(TEXTS))
+    np.testing.assert_array_equal(index.score("traders", rows), index.score("trader", rows))
+    np.testing.assert_allclose(index.score("harbour harbour", rows), 2 * index.score("harbour", rows), rtol=1e-6)
+
+
+def test_stop_words_score_nothing_when_left_out():
+    index = Bm25Index([["the cat of the house", "a dog in the house"]])
+    assert index.score("the of in", np.arange(2)).tolist() == [0, 0]
+    assert index.search(["the dog"], 2).rows.tolist() == [[1, -1]]
+
+
+@pytest.mark.parametrize("texts", [[], [[]], [["", "?"]], [["", "one word"]]])
+def test_empty_passages_and_an_empty_corpus_can_be_searched(texts: list[list[str]]):
+    hits = Bm25Index(texts).search(["word"], 2)
+    assert hits.rows[0].tolist() in ([-1, -1], [1, -1])
+
+
+QUESTIONS = [template.format(*place) for place in PLACES[:6] for template in QUERIES] + [
+    "zyzzyva",
+    "",
+    "traders harbour",
+]
+
+
+@pytest.mark.parametrize("texts", [[TEXTS], [[]], [["", "?"]], [["", "one trader"]]])
+def test_a_saved_index_finds_what_the_built_one_finds(texts: list[list[str]], tmp_path: Path):
+    built = Bm25Index(texts)
+    built.save(tmp_path)
+    for found, expected in zip(
+        vars(Bm25Index.load(tmp_path).search(QUESTIONS, 9)).values(),
+        vars(built.search(QUESTIONS, 9)).values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_an_index_is_built_once_and_where_nothing_can_be_written_by_everyone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read = []
+
+    def texts() -> list[list[str]]:
+        read.append(1)
+        return [TEXTS]
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(3)]
+    assert len(read) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    found += [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(2)]
+    assert len(read) == 3
+    for each in found[1:]:
+        np.testing.assert_array_equal(each, found[0])

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from cluster.errors import InputError
+from cluster.run import Run
+from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
+from cluster.tables.plan import Shard
+from cluster.tables.row_reader import vectors_of
+from cluster.tables.table import Table
+from cluster.workers.worker import Task
+from distill.encoders.encoder import Encoder
+from distill.retrieval import candidates, embeddings
+from distill.retrieval.bm25 import Bm25Index
+from distill.retrieval.candidates import CandidateWorker, passage_texts
+from distill.retrieval.embeddings import EmbeddingWorker, Vectors
+from distill.retrieval.fusion import reciprocal_rank_fusion
+from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
+from tests.distill.conftest import POOL, Retrieved
+from tests.distill.run_tables import write_queries, write_table
+
+
+def settings(**more) -> RetrievalSettings:
+    retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
+    return RetrievalSettings(retrievers=retrievers, rows_per_shard=30, **({"depth": 40} | more))
+
+
+def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder: EncoderSettings) -> Vectors:
+    """Vectors far enough apart that rounding cannot swap two ranks, as those of a tiny random model are not."""
+    generator = np.random.default_rng(11)
+
+    def table(side: str, schema: TableSchema, ids: list[str]) -> Table:
+        vectors = generator.normal(size=(len(ids), 16)).astype(np.float32)
+        rows = [{"id": key, "vector": vector} for key, vector in zip(ids, vectors.tolist(), strict=True)]
+        return write_table(run, schema, rows, path=f"embeddings/random/{side}")
+
+    asked = [query for table_ in query_tables for query in table_.read(["query_id"]).column(0).to_pylist()]
+    return Vectors(
+        encoder,
+        table("passages", PASSAGE_VECTORS, passages.read(["passage_id"]).column(0).to_pylist()),
+        table("queries", QUERY_VECTORS, asked),
+    )
+
+
+def by_hand(passages: Table, query_tables: list[Table], vectors: Vectors, depth: int) -> dict[str, np.ndarray]:
+    """Fused rows by query id, from whole matrices in memory."""
+    texts = [text for batch in passage_texts(passages) for text in batch]
+    rows = [row for table in query_tables for row in table.read().to_pylist()]
+    queries, documents = (vectors_of(table.read().column("vector")) for table in (vectors.queries, vectors.passages))
+    dense = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :depth]
+    sparse = Bm25Index([texts]).search([row["text"] for row in rows], depth).rows
+    fused = {}
+    for number, row in enumerate(rows):
+        fused[row["query_id"]] = reciprocal_rank_fusion([dense[number], sparse[number]])[0][:depth]
+    return fused
+
+
+def test_embeddings_hold_the_encoders_vectors_of_every_text_in_order(retrieved: Retrieved):
+    opened, passages, queries, vectors, encoder = retrieved
+    model = Encoder(encoder)
+    rows = passages.read()
+    made = vectors.passages.read()
+    assert made.column("id").to_pylist() == rows.column("passage_id").to_pylist()
+    expected = model.encode_passages(rows.column("title").to_pylist(), rows.column("text").to_pylist())
+    np.testing.assert_allclose(vectors_of(made.column("vector")), expected, atol=1e-5)
+    made = vectors.queries.read()
+    assert made.column("id").to_pylist() == [row["query_id"] for t in queries for row in t.read().to_pylist()]
+    assert sum(commit.tokens for commit in vectors.passages.commits()) > 100 * 20
+    again = embeddings.build(opened, "tiny", encoder.model_copy(update={"batch_tokens": 512}), POOL, passages, queries)
+    assert again.passages.fingerprint == vectors.passages.fingerprint, (
+        "the batch size changes nothing, so nothing is done"
+    )
+    with pytest.raises(InputError, match="overwrite embeddings"):
+        embeddings.build(opened, "tiny", encoder.model_copy(update={"query_prompt": "x"}), POOL, passages, queries)
+
+
+def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved):
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
+    opened.storage.delete("candidates")
+    table = candidates.build(opened, settings(round_trip_rank=40), {"tiny": vectors}, passages, queries)
+    fused = by_hand(passages, queries, vectors, 40)
+    ids = passages.read(["passage_id"]).column(0).to_pylist()
+    found = {row["query_id"]: row for row in table.read().to_pylist()}
+    for query, expected in fused.items():
+        synthetic = not query.startswith("log")
+        if synthetic and f"p{query[1:]}" not in [ids[row] for row in expected]:
+            assert query not in found
+            continue
+        assert found[query]["passage_rows"] == expected.tolist()
+        assert found[query]["passage_ids"] == [ids[row] for row in expected]
+        assert found[query]["fused"] == sorted(found[query]["fused"], reverse=True)
+        assert (found[query]["source_id"] is None) == (not synthetic)
+
+
+def test_the_filters_account_for_every_query_and_spare_logs_the_round_trip(retrieved: Retrieved):
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
+    opened.storage.delete("candidates")
+    table = candidates.build(opened, settings(round_trip_rank=3), {"tiny": vectors}, passages, queries)
+    drops = sum(commit.drops.get("round_trip", 0) for commit in table.commits())
+    assert 0 < drops < 100
+    assert table.num_rows + drops == 103
+    ids = passages.read(["passage_id"]).column(0).to_pylist()
+    fused = by_hand(passages, queries, vectors, 40)
+    lost = sum(f"p{query[1:]}" not in [ids[r] for r in rows[:3]] for query, rows in fused.items() if query[0] == "q")
+    assert drops == lost
+    assert {"log0", "log1", "log2"} <= set(table.read(["query_id"]).column(0).to_pylist())
+
+
+def test_no_candidates_at_all_is_bad_input_that_names_both_filters(retrieved: Retrieved):
+    opened, passages, queries, vectors, _ = retrieved
+    opened.storage.delete("candidates")
+    with pytest.raises(InputError, match=r"of 103 queries.*round_trip took.*few_candidates took"):
+        candidates.build(opened, settings(min_candidates=90), {"tiny": vectors}, passages, queries)
+
+
+@pytest.mark.parametrize(("index_rows", "index_cache_mib"), [(1, 0), (50, 0), (1000, 64)])
+def test_block_size_and_memory_do_not_change_the_candidates(
+    retrieved: Retrieved, index_rows: int, index_cache_mib: int
+):
+    opened, _, queries, vectors, _ = retrieved
+    paths = {"tiny": (vectors.passages.path, vectors.queries.path), "bm25": None}
+    task = Task(Shard("00000", 100, params={"first": 0}), 20, 60, queries[0].read().slice(20, 40))
+    reference = CandidateWorker(opened.storage, "passages", paths, settings()).process(task)
+    chosen = settings(index_rows=index_rows, index_cache_mib=index_cache_mib)
+    worker = CandidateWorker(opened.storage, "passages", paths, chosen)
+    for _ in range(2):
+        assert worker.process(task).rows.equals(reference.rows)
+
+
+def test_passages_and_queries_without_a_vector_leave_the_other_rows_where_they_are(retrieved: Retrieved):
+    opened, _, queries, vectors, _ = retrieved
+    for side, table, missing in (("passages", vectors.passages, "p071"), ("queries", vectors.queries, "q050")):
+        rows = [row for row in table.read().to_pylist() if row["id"] != missing]
+        # One file, one shard of all rows: as a table in which one row was rejected.
+        schema = PASSAGE_VECTORS if side == "passages" else QUERY_VECTORS
+        write_table(opened, schema, rows, path=f"embeddings/gap/{side}", files=1, rejects=1)
+    paths: dict = {"gap": ("embeddings/gap/passages", "embeddings/gap/queries")}
+    worker = CandidateWorker(
+        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=99, depth=99)
+    )
+    output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read()))
+    found = {row["query_id"]: row for row in output.rows.to_pylist()}
+    assert output.drops == {"round_trip": 2}, "q050 found nothing, and nobody can find p071"
+    paths = {"whole": ("embeddings/tiny/passages", "embeddings/tiny/queries")}
+    whole = CandidateWorker(
+        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=100, depth=100)
+    )
+    for row in whole.process(
+        Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read())
+    ).rows.to_pylist():
+        if row["query_id"] in found:
+            expected = [passage for passage in row["passage_ids"] if passage != "p071"]
+            assert found[row["query_id"]]["passage_ids"] == expected
+
+
+def test_a_text_whose_vector_is_not_finite_is_a_reject(tiny_encoder: str, run: Callable):
+    import torch
+
+    queries = write_queries(run()).read()
+    worker = EmbeddingWorker(EncoderSettings(model=tiny_encoder, dtype="float32"), "queries")
+    with torch.no_grad():
+        # A word that only some queries hold makes their vectors infinite.
+        embedding = worker.encoder.model[0].model.embeddings.word_embeddings
+        embedding.weight[worker.encoder.model.tokenizer.convert_tokens_to_ids("lessons")] = torch.inf
+    output = worker.process(Task(Shard("00000", 100), 0, 100, queries))
+    rejected = [text for text in queries.column("text").to_pylist() if "lessons" in text]
+    assert len(output.rejects) == len(rejected) == 20
+    assert output.rows.num_rows == 80

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cluster.errors import InputError
+from cluster.tables.plan import Shard
+from cluster.tables.row_reader import RowReader
+from cluster.tables.table import Table
+from cluster.workers.worker import Task
+from distill.encoders.encoder import Encoder
+from distill.lists import stage as lists
+from distill.lists.build import ensemble, scale_of, scale_scores, split_of
+from distill.lists.stage import Ensemble, ListWorker
+from distill.retrieval import candidates
+from distill.retrieval.bm25 import Bm25Index
+from distill.retrieval.candidates import passage_texts
+from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
+from distill.teachers import scores
+from distill.teachers.base import CrossEncoderTeacher, Question
+from distill.teachers.scores import ScoreWorker
+from tests.distill.conftest import POOL, Retrieved
+
+BM25 = TeacherSettings(kind="bm25", rows_per_shard=40, weight=0.02, pool=POOL)
+
+
+@pytest.fixture(scope="module")
+def proposed(retrieved: Retrieved) -> Table:
+    retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
+    settings = RetrievalSettings(retrievers=retrievers, depth=40, round_trip_rank=20, rows_per_shard=30)
+    return candidates.build(retrieved.run, settings, {"tiny": retrieved.vectors}, retrieved.passages, retrieved.queries)
+
+
+@pytest.fixture(scope="module")
+def reranker(tiny_reranker: str) -> TeacherSettings:
+    return TeacherSettings(
+        kind="cross_encoder", model=tiny_reranker, max_tokens=64, dtype="float32", rows_per_shard=30, pool=POOL
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(retrieved: Retrieved, proposed: Table, reranker: TeacherSettings) -> dict[str, Table]:
+    run, passages, _, vectors, encoder = retrieved
+    teachers = {
+        "bm25": BM25,
+        "reranker": reranker,
+        "dense": TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL),
+    }
+    return {
+        name: scores.build(run, name, teacher, encoder, proposed, passages, [vectors])
+        for name, teacher in teachers.items()
+    }
+
+
+def reference_scores(retrieved: Retrieved, name: str, reranker: TeacherSettings, rows: list[dict]) -> list[np.ndarray]:
+    """Scores query by query, from whole matrices or by transformers alone."""
+    texts = [text for batch in passage_texts(retrieved.passages) for text in batch]
+    if name == "bm25":
+        index = Bm25Index([texts])
+        return [index.score(row["text"], np.array(row["passage_rows"])) for row in rows]
+    if name == "dense":
+        model = Encoder(retrieved.encoder)
+        passages = model.encode_passages([""] * len(texts), texts)
+        queries = model.encode_queries([row["text"] for row in rows])
+        return [passages[row["passage_rows"]] @ query for row, query in zip(rows, queries, strict=True)]
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reranker.model)
+    model = AutoModelForSequenceClassification.from_pretrained(reranker.model).eval()
+    made = []
+    for row in rows:
+        shown = [texts[number] for number in row["passage_rows"]]
+        features = tokenizer(
+            [row["text"]] * len(shown), shown, padding=True, truncation=True, max_length=64, return_tensors="pt"
+        )
+        with torch.no_grad():
+            made.append(model(**features).logits[:, 0].numpy())
+    return made
+
+
+@pytest.mark.parametrize("name", ["bm25", "reranker", "dense"])
+def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, name: str
+):
+    rows = proposed.read().to_pylist()
+    made = scored[name].read().to_pylist()
+    assert [row["query_id"] for row in made] == [row["query_id"] for row in rows]
+    assert [row["passage_ids"] for row in made] == [row["passage_ids"] for row in rows]
+    for row, expected in list(zip(made, reference_scores(retrieved, name, reranker, rows), strict=True))[::5]:
+        np.testing.assert_allclose(row["scores"], expected, rtol=1e-3, atol=1e-5)
+    pairs = sum(commit.stats["pairs"] for commit in scored[name].commits())
+    assert pairs == sum(len(row["passage_ids"]) for row in rows)
+    tokens = sum(commit.tokens for commit in scored[name].commits())
+    assert tokens > pairs * 20 if name == "reranker" else tokens == 0
+
+
+@pytest.mark.cluster
+def test_an_encoder_that_no_retriever_has_embeds_every_text_once_and_scores_alike(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    teacher = TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL)
+    table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages)
+    assert retrieved.run.table("scores/own-vectors/passages").num_rows == 100
+    for mine, theirs in zip(table.read().to_pylist(), scored["dense"].read().to_pylist(), strict=True):
+        np.testing.assert_allclose(mine["scores"], theirs["scores"], atol=1e-5)
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
+    retrieved: Retrieved, reranker: TeacherSettings, monkeypatch: pytest.MonkeyPatch
+):
+    texts = RowReader(retrieved.passages, ["title", "text"])
+    questions = [Question(0, "q", "old maps", np.arange(100)), Question(1, "r", "silver ore", np.arange(7))]
+    expected, tokens = CrossEncoderTeacher(reranker, texts).score(questions)
+    assert [len(each) for each in expected] == [100, 7]
+
+    teacher = CrossEncoderTeacher(reranker.model_copy(update={"batch_size": 40}), texts)
+    preprocess = teacher.model.preprocess
+    tried = []
+
+    def small_memory(batch: list, **more):
+        tried.append(len(batch))
+        if len(batch) > 12:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
+        return preprocess(batch, **more)
+
+    monkeypatch.setattr(teacher.model, "preprocess", small_memory)
+    halved, tokens_halved = teacher.score(questions)
+    assert tried[:3] == [40, 20, 10]
+    assert teacher.batch_size == 10
+    assert tokens_halved == tokens
+    for mine, theirs in zip(halved, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    tried.clear()
+    teacher.score(questions)
+    assert max(tried) == 10
+
+    def no_memory(batch: list, **more):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(teacher.model, "preprocess", no_memory)
+    with pytest.raises(RuntimeError, match="No executable batch size"):
+        teacher.score(questions)
+    assert teacher.batch_size == 10, "what fits is not forgotten over a query that does not"
+
+
+def test_a_query_with_a_score_that_is_no_number_is_a_reject_and_all_others_are_scored(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, tmp_path
+):
+    """A cross-encoder whose embedding of unknown words is NaN; one logged query holds such a word."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(reranker.model)
+    model = AutoModelForSequenceClassification.from_pretrained(reranker.model)
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[tokenizer.unk_token_id] = torch.nan
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    broken = reranker.model_copy(update={"model": str(tmp_path)})
+    table = scores.build(retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages)
+    (reject,) = table.rejects()
+    assert (reject["stage"], reject["row"], reject["units"], reject["attempts"]) == ("scores", "log2", 1, 1)
+    assert "scores are not finite" in reject["error"]
+    expected = {row["query_id"]: row["scores"] for row in scored["reranker"].read().to_pylist()}
+    del expected["log2"]
+    made = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
+    assert made.keys() == expected.keys()
+    for query, values in made.items():
+        np.testing.assert_allclose(values, expected[query], rtol=1e-3, atol=1e-5)
+
+
+def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused(
+    retrieved: Retrieved, reranker: TeacherSettings, tmp_path
+):
+    import torch
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    texts = RowReader(retrieved.passages, ["title", "text"])
+    question = Question(0, "q", "old maps", np.arange(5))
+    for labels in (2, 3):
+        folder = tmp_path / str(labels)
+        model = BertForSequenceClassification.from_pretrained(
+            reranker.model, num_labels=labels, ignore_mismatched_sizes=True
+        )
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(reranker.model).save_pretrained(folder)
+    teacher = CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "2")}), texts)
+    pairs = [("old maps", text) for text in next(passage_texts(retrieved.passages))[:5]]
+    logits = teacher.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    np.testing.assert_allclose(teacher.score([question])[0][0], logits[:, 1] - logits[:, 0], atol=1e-5)
+    with pytest.raises(InputError, match="3 labels"):
+        CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "3")}), texts)
+
+
+def test_bfloat16_scores_do_not_fall_onto_a_coarse_grid(retrieved: Retrieved, reranker: TeacherSettings):
+    texts = RowReader(retrieved.passages, ["title", "text"])
+    questions = [Question(0, "q", "old maps of the harbour", np.arange(100))]
+    exact = CrossEncoderTeacher(reranker, texts).score(questions)[0][0]
+    coarse = CrossEncoderTeacher(reranker.model_copy(update={"dtype": "bfloat16"}), texts).score(questions)[0][0]
+    assert len(np.unique(coarse)) > 90
+    assert np.abs(coarse - exact).max() < 0.02
+
+
+@pytest.mark.parametrize("model", ["/nowhere/reranker", "tiny"])
+def test_a_teacher_model_that_does_not_exist_is_bad_input(retrieved: Retrieved, model: str):
+    teacher = TeacherSettings(kind="cross_encoder", model=model)
+    with pytest.raises(InputError, match=f"'{model}'"):
+        ScoreWorker(retrieved.run.storage, teacher, "passages", None, None)
+
+
+TEACHERS = {"bm25": BM25, "dense": TeacherSettings(kind="bi_encoder", weight=1.0)}
+LISTS = ListSettings(length=10, best_percentile=10, rows_per_shard=40)
+
+
+def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: Table, scored: dict[str, Table]):
+    retrieved.run.storage.delete("lists")
+    table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, True)
+    made = {row["query_id"]: row for row in table.read().to_pylist()}
+    rows = proposed.read().to_pylist()
+    raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
+    totals = [ensemble([np.array(raw["bm25"][n]), np.array(raw["dense"][n])], [0.02, 1.0]) for n in range(len(rows))]
+    scale = scale_of(totals, LISTS)
+    drops = {"source_not_first": 0, "low_score": 0}
+    for row, total in zip(rows, totals, strict=True):
+        source = row["source_id"]
+        ranking = [row["passage_ids"][place] for place in np.argsort(-total, kind="stable")]
+        if source is not None and ranking[0] != source:
+            drops["source_not_first"] += 1
+        elif total.max() < scale.best:
+            drops["low_score"] += 1
+        else:
+            mine = made.pop(row["query_id"])
+            order = [p for p in np.argsort(-total, kind="stable") if row["passage_ids"][p] != source][:10]
+            assert mine["passage_rows"] == [row["passage_rows"][place] for place in order]
+            np.testing.assert_allclose(mine["scores"], scale_scores(total[order], scale), atol=1e-6)
+            key = f"passage {source}" if source else f"log {row['text'].casefold()}"
+            assert mine["split"] == split_of(key, 0.1, 0)
+    assert not made, "nothing else is in the table"
+    counted = {reason: sum(commit.drops.get(reason, 0) for commit in table.commits()) for reason in drops}
+    assert counted == drops
+    assert table.num_rows + sum(drops.values()) == len(rows)
+    assert drops["low_score"] > 0
+
+
+def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    run = retrieved.run
+    sources = dict(
+        zip(*(proposed.read([name]).column(0).to_pylist() for name in ("query_id", "source_id")), strict=True)
+    )
+    ids = retrieved.passages.read(["passage_id"]).column(0).to_pylist()
+
+    def holding(extractive: bool, **settings) -> set[bool]:
+        run.storage.delete("lists")
+        table = lists.build(run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, extractive)
+        return {
+            sources[row["query_id"]] in [ids[number] for number in row["passage_rows"]]
+            for row in table.read().to_pylist()
+            if sources[row["query_id"]]
+        }
+
+    assert holding(True) == {False}
+    assert holding(False) == {True}
+    assert holding(True, leave_out_source=False) == {True}
+    assert holding(False, leave_out_source=True) == {False}
+
+
+def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_right(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    from cluster.schemas import SCORES
+    from tests.distill.run_tables import write_table
+
+    rows = scored["dense"].read().to_pylist()
+    missing = rows.pop(17)["query_id"]
+    gap = write_table(retrieved.run, SCORES, rows, path="scores/gap", files=1, rejects=1)
+    whole = Ensemble([scored["bm25"], scored["dense"]], [1.0, 1.0])
+    both = Ensemble([scored["bm25"], gap], [1.0, 1.0])
+    expected, found = whole.read(10, 30), both.read(10, 30)
+    assert missing in expected
+    for query in set(expected) - {missing}:
+        np.testing.assert_array_equal(found[query], expected[query])
+    worker = ListWorker(
+        retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], proposed.num_rows, LISTS, False
+    )
+    task = Task(Shard("00000", proposed.num_rows, params={"first": 0}), 10, 30, proposed.read().slice(10, 20))
+    output = worker.process(task)
+    assert output.drops["no_score"] == 1
+    assert output.rows.num_rows + sum(output.drops.values()) == 20
+
+
+def test_no_query_left_is_bad_input_that_says_which_filter_took_how_many(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    retrieved.run.storage.delete("lists")
+    with pytest.raises(InputError, match=rf"of {proposed.num_rows} scored queries.*few_candidates took \d+") as caught:
+        lists.build(retrieved.run, LISTS.model_copy(update={"length": 90}), TEACHERS, scored, proposed, True)
+    assert "lists.length=90" in str(caught.value)
