@@ -49,13 +49,15 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     import torch.distributed as dist
 
     from distill.encoders.compute.choose import choose_for_training
-    from distill.encoders.encoder import load_model, resolve_dtype
+    from distill.encoders.device import resolve_dtype
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
     from distill.encoders.tokens import TokenFile
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
     from distill.training.batches import plan_step
-    from distill.training.deepspeed_engine import join_ranks, start_engine, step_optimizer
+    from distill.training.deepspeed_engine import start_engine, step_optimizer
+    from distill.training.process_group import join_ranks
     from distill.training.step import Stepper
 
     torch.set_num_threads(1)

@@ -31,14 +31,17 @@ from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
 from cluster.machines.malloc import release_memory
 from distill.activations.budget import MIB, activation_bytes
 from distill.encoders.compute.choose import choose_for_training
-from distill.encoders.encoder import embed, load_model, passage_text, resolve_dtype
-from distill.encoders.module import Student
+from distill.encoders.device import resolve_dtype
+from distill.encoders.loading import load_model
+from distill.encoders.module import Student, embed
+from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, write_tokens
 from distill.losses import LossSettings, loss_and_gradients
 from distill.retrieval.bm25 import Bm25Index
 from distill.settings import StudentSettings, TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
-from distill.training.deepspeed_engine import join_ranks, start_engine, step_optimizer
+from distill.training.deepspeed_engine import start_engine, step_optimizer
+from distill.training.process_group import join_ranks
 from distill.training.step import Prepared, Stepper
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.schemas import PASSAGES
-from cluster.tables.plan import plan_shards
+from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage

@@ -15,7 +15,7 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
-from cluster.tables.plan import plan_shards
+from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage

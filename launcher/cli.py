@@ -127,7 +127,7 @@ def evaluate(
     dimensions: Annotated[int | None, typer.Option(min=1, help="cut embeddings at this many dimensions")] = None,
 ) -> None:
     """Judge any model on a BEIR data set: metrics.json and run.trec."""
-    from distill.evaluation.stage import evaluate as judge
+    from distill.evaluation.evaluate import evaluate as judge
     from distill.settings import EncoderSettings
     from launcher.outcome import print_metrics
 

@@ -128,7 +128,7 @@ class Recipe(Settings):
             InputError: a model folder is not there or holds no weights that are safe to read; or the query log, or the
                 evaluation's folder or split is not there.
         """
-        from distill.encoders.encoder import resolve_model
+        from distill.encoders.loading import resolve_model
         from generation import query_log
         from launcher.evaluation_set import check
 

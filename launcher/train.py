@@ -66,8 +66,8 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     """
     import torch.distributed as dist
 
-    from distill.training.deepspeed_engine import join_ranks, rank_device
     from distill.training.job import TrainingJob
+    from distill.training.process_group import join_ranks, rank_device
     from distill.training.trainer import train
 
     rank, _ = join_ranks(rank_device())

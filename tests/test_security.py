@@ -12,9 +12,9 @@ import pytest
 from cluster.errors import InputError
 from cluster.schemas import QUERIES
 from cluster.tables.storage import Storage
-from distill.encoders.encoder import load_model
+from distill.encoders.loading import load_model
 from distill.settings import EncoderSettings, StudentSettings, TeacherSettings
-from distill.teachers.base import load_cross_encoder
+from distill.teachers.cross_encoder import load_cross_encoder
 from launcher.recipe import load_recipe
 from tests import traps
 from tests.launcher.workdir import commit_table

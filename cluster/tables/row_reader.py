@@ -6,14 +6,9 @@ commit records of a table say where the results of given input rows lie, and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cluster.tables.plan import Shard, plan_shards
 from cluster.tables.table import Table
 
 
@@ -78,69 +73,3 @@ class RowReader:
         if not parts:
             return pa.table({name: pa.array([], type=pa.null()) for name in self.columns})
         return pa.concat_tables(parts).take(pa.array(where))
-
-
-class Lineage:
-    """Which output rows of a complete table come from which input rows.
-
-    Args:
-        table: a complete table whose shards are consecutive input rows, one unit each.
-    """
-
-    def __init__(self, table: Table) -> None:
-        commits = table.whole()
-        self._inputs = np.concatenate([[0], np.cumsum([commit.units for commit in commits])]).astype(np.int64)
-        self._outputs = np.concatenate([[0], np.cumsum([commit.rows for commit in commits])]).astype(np.int64)
-
-    def outputs(self, start: int, stop: int) -> tuple[int, int]:
-        """A range of output rows that holds everything made of input rows `start` to `stop`, and whole shards."""
-        return self._range(self._inputs, self._outputs, start, stop)
-
-    def inputs(self, start: int, stop: int) -> tuple[int, int]:
-        """A range of input rows that output rows `start` to `stop` were made of, whole shards."""
-        return self._range(self._outputs, self._inputs, start, stop)
-
-    @staticmethod
-    def _range(known: np.ndarray, other: np.ndarray, start: int, stop: int) -> tuple[int, int]:
-        if stop <= start:
-            return 0, 0
-        first = int(np.searchsorted(known, start, side="right")) - 1
-        last = int(np.searchsorted(known, stop, side="left"))
-        return int(other[first]), int(other[last])
-
-
-def plan_over(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
-    """Cuts several tables, one after the other, into shards; `params["first"]` is the number of a shard's first row."""
-    shards: list[Shard] = []
-    first = 0
-    for table in tables:
-        for shard in plan_shards(table, rows_per_shard):
-            shards.append(replace(shard, name=f"{len(shards):05d}", params={"first": first}))
-            first += shard.rows
-    return shards
-
-
-def rows_of_vectors(vectors: Table, passage_ids: pa.ChunkedArray) -> np.ndarray | None:
-    """Row in PASSAGES of every vector, ascending; None where each passage has one, so that rows are the same.
-
-    Args:
-        vectors: PASSAGE_VECTORS; passages that were rejected there are left out.
-        passage_ids: of all PASSAGES.
-    """
-    if vectors.num_rows == len(passage_ids):
-        return None
-    made = RowReader(vectors, ["id"]).range(0, vectors.num_rows).column(0)
-    return pc.index_in(made, value_set=passage_ids).to_numpy().astype(np.int64)
-
-
-def vectors_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """(n, d) float32 of a column of n equally long lists."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in chunks if len(chunk)]
-    return np.concatenate(parts).astype(np.float32, copy=False) if parts else np.empty((0, 0), np.float32)
-
-
-def list_column(values: np.ndarray, lengths: np.ndarray, kind: pa.DataType) -> pa.ListArray:
-    """A list column from all values in one `(sum of lengths,)` array."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, type=kind))

@@ -12,9 +12,9 @@ from distill.activations.recompute import Calls
 from distill.encoders.compute.cpu_attention import NAME as PRODUCTS
 from distill.encoders.compute.cpu_linears import Linears
 from distill.encoders.compute.packed_attention import NAME as PACKED
-from distill.encoders.encoder import embed
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 
@@ -66,3 +66,17 @@ class Student(nn.Module):
         transformer = self.model.transformers_model
         if transformer is not None and attention and transformer.config._attn_implementation != attention:
             transformer.set_attn_implementation(attention)
+
+
+def embed(model: SentenceTransformer, features: dict[str, Any], device: str, dtype: torch.dtype) -> torch.Tensor:
+    """(B, d) float32 sentence embeddings: the transformer under autocast to `dtype`, every later module in float32."""
+    import torch
+
+    modules = list(model)
+    lower = dtype != torch.float32
+    with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=lower):
+        features = modules[0](dict(features))
+    features["token_embeddings"] = features["token_embeddings"].float()
+    for module in modules[1:]:
+        features = module(features)
+    return features["sentence_embedding"].float()

@@ -16,7 +16,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_whole
 from distill.evaluation.judged import Judged
-from distill.retrieval.candidates import DenseRun
+from distill.retrieval.dense import DenseRun
 from distill.retrieval.embeddings import embed
 from distill.retrieval.search import Hits
 from distill.settings import EncoderSettings

@@ -14,7 +14,10 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import LISTS
-from cluster.tables.row_reader import Lineage, RowReader, list_column, plan_over
+from cluster.tables.columns import list_column
+from cluster.tables.lineage import Lineage
+from cluster.tables.plan_shards import plan_over
+from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage

@@ -6,13 +6,15 @@ The workers of a machine share one: the first of them builds it, all of them map
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.machines.shared_folder import made_once
+from cluster.tables.table import Table
+from distill.encoders.texts import passage_text
 from distill.retrieval.search import Hits
 
 if TYPE_CHECKING:
@@ -132,3 +134,15 @@ def _tokenizer(stop_words: bool) -> Tokenizer:
     from bm25s.tokenization import Tokenizer
 
     return Tokenizer(stemmer=Stemmer.Stemmer("english"), stopwords="english" if stop_words else None)
+
+
+def bm25_index(passages: Table) -> Bm25Index:
+    """The index over all PASSAGES, that the workers of this machine share."""
+    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
+
+
+def passage_texts(table: Table) -> Iterator[list[str]]:
+    """Batches of "title text" of all passages, in the order of PASSAGES."""
+    for batch in table.batches(["title", "text"]):
+        titles, texts = batch.column("title").to_pylist(), batch.column("text").to_pylist()
+        yield [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]

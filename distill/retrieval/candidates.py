@@ -7,7 +7,7 @@ consistency, as in Promptagator, arXiv 2209.11755). The source itself stays amon
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +15,17 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
-from cluster.tables.row_reader import Lineage, RowReader, list_column, plan_over, rows_of_vectors, vectors_of
+from cluster.tables.columns import list_column
+from cluster.tables.plan_shards import plan_over
+from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.encoders.encoder import passage_text
-from distill.retrieval.bm25 import Bm25Index
+from distill.retrieval.bm25 import Bm25Index, bm25_index
+from distill.retrieval.dense import DenseRun
 from distill.retrieval.fusion import reciprocal_rank_fusion
-from distill.retrieval.search import Block, Hits, search
+from distill.retrieval.search import Hits
 from distill.settings import RetrievalSettings
 
 if TYPE_CHECKING:
@@ -84,81 +86,6 @@ def build(
             "lower retrieval.min_candidates and lists.length). Then run again with --overwrite candidates."
         )
     return table
-
-
-class DenseRun:
-    """One dense retriever: blocks of passage vectors, kept in memory up to a budget, and the vectors of the queries.
-
-    Args:
-        passages, queries: PASSAGE_VECTORS and QUERY_VECTORS of one encoder.
-        passage_ids: of all PASSAGES.
-        index_rows: passages that are searched together, at most.
-        budget_bytes: of blocks that stay for the next search.
-        dimensions: where vectors are cut, then normalised again; whole ones when empty.
-    """
-
-    def __init__(
-        self,
-        passages: Table,
-        queries: Table,
-        passage_ids: pa.ChunkedArray,
-        index_rows: int,
-        budget_bytes: int,
-        dimensions: int | None = None,
-    ) -> None:
-        self._passages = RowReader(passages, ["vector"], budget_bytes=0)
-        self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
-        self._lineage = Lineage(queries)
-        self._rows = rows_of_vectors(passages, passage_ids)
-        self._budget_bytes = budget_bytes
-        self._dimensions = dimensions
-        # Whole files, as many as fit into index_rows.
-        self._groups: list[list[int]] = []
-        rows_in_last = 0
-        for number, (_, rows) in enumerate(self._passages.files):
-            if not self._groups or rows_in_last + rows > index_rows:
-                self._groups.append([])
-                rows_in_last = 0
-            self._groups[-1].append(number)
-            rows_in_last += rows
-        self._blocks: dict[int, Block] = {}
-
-    def search(self, query_ids: list[str], first: int, k: int) -> Hits:
-        """Top k for consecutive queries, the first of which is row `first`; a rejected query has no hits."""
-        hits = Hits.empty(len(query_ids), k)
-        rows = self._queries.range(*self._lineage.outputs(first, first + len(query_ids)))
-        at = {query_id: position for position, query_id in enumerate(rows.column("id").to_pylist())}
-        found = [number for number, query_id in enumerate(query_ids) if query_id in at]
-        if found:
-            queries = self._cut(rows)[[at[query_ids[number]] for number in found]]
-            result = search(queries, self._each_block(), k)
-            hits.rows[found], hits.scores[found] = result.rows, result.scores
-        return hits
-
-    def _each_block(self) -> Iterator[Block]:
-        for number, files in enumerate(self._groups):
-            if number in self._blocks:
-                yield self._blocks[number]
-                continue
-            tables = [self._passages.file(file) for file in files]
-            first, stop = self._passages.starts[[files[0], files[-1] + 1]].tolist()
-            block = Block.of(
-                np.arange(first, stop, dtype=np.int64) if self._rows is None else self._rows[first:stop],
-                np.concatenate([self._cut(table) for table in tables]),
-            )
-            if sum(kept.bytes for kept in self._blocks.values()) + block.bytes <= self._budget_bytes:
-                self._blocks[number] = block
-            yield block
-
-    def _cut(self, rows: pa.Table) -> np.ndarray:
-        """(n, dimensions) float32 vectors of n rows."""
-        vectors = vectors_of(rows.column("vector"))
-        if self._dimensions is None or not len(vectors):
-            return vectors
-        if self._dimensions > vectors.shape[1]:
-            raise InputError(f"vectors of {vectors.shape[1]} dimensions cannot be cut at {self._dimensions}.")
-        cut = vectors[:, : self._dimensions]
-        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
 
 
 class CandidateWorker:
@@ -226,18 +153,6 @@ class CandidateWorker:
         if isinstance(run, Bm25Index):
             return run.search([query["text"] for query in queries], self.settings.depth)
         return run.search([query["query_id"] for query in queries], first, self.settings.depth)
-
-
-def bm25_index(passages: Table) -> Bm25Index:
-    """The index over all PASSAGES, that the workers of this machine share."""
-    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
-
-
-def passage_texts(table: Table) -> Iterator[list[str]]:
-    """Batches of "title text" of all passages, in the order of PASSAGES."""
-    for batch in table.batches(["title", "text"]):
-        titles, texts = batch.column("title").to_pylist(), batch.column("text").to_pylist()
-        yield [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

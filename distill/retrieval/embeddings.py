@@ -11,15 +11,15 @@ import pyarrow as pa
 
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS
 from cluster.settings import PoolSettings
-from cluster.tables.row_reader import list_column, plan_over
+from cluster.tables.columns import list_column
+from cluster.tables.plan_shards import plan_over
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
+from distill.encoders.token_counter import TokenCounter
 from distill.settings import EncoderSettings
 
 if TYPE_CHECKING:
-    import torch
-
     from cluster.run import Run
 
 PASSAGES_PER_SHARD = 2_048
@@ -83,24 +83,6 @@ def embed(
 def identity(encoder: EncoderSettings) -> dict[str, Any]:
     """What of an encoder's settings determines its vectors; the size of a batch does not."""
     return encoder.model_dump(mode="json", exclude={"batch_tokens"})
-
-
-class TokenCounter:
-    """Counts the tokens that go through a transformer, padding left out, without waiting for the device."""
-
-    def __init__(self, transformer: torch.nn.Module) -> None:
-        self._count: Any = 0
-        transformer.register_forward_pre_hook(self._see, with_kwargs=True)
-
-    def _see(self, module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        features = arguments[0] if arguments else named
-        if "attention_mask" in features:
-            self._count = self._count + features["attention_mask"].sum()
-
-    def take(self) -> int:
-        """Tokens since the last call."""
-        count, self._count = int(self._count), 0
-        return count
 
 
 class EmbeddingWorker:

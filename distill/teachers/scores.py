@@ -9,15 +9,20 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.schemas import SCORES
-from cluster.tables.row_reader import RowReader, list_column, plan_over
+from cluster.tables.columns import list_column
+from cluster.tables.plan_shards import plan_over
+from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
-from distill.retrieval.candidates import bm25_index
+from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
 from distill.settings import EncoderSettings, TeacherSettings
-from distill.teachers.base import BiEncoderTeacher, Bm25Teacher, CrossEncoderTeacher, Question, Teacher
+from distill.teachers.base import Question, Teacher
+from distill.teachers.bi_encoder import BiEncoderTeacher
+from distill.teachers.bm25 import Bm25Teacher
+from distill.teachers.cross_encoder import CrossEncoderTeacher
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from distill.encoders.compute.packed_attention import Layout
+from distill.encoders.layout import Layout
 from distill.encoders.module import Student
 from distill.encoders.tokens import TokenFile
 from distill.losses import LossSettings, list_loss

@@ -30,7 +30,7 @@ import torch.distributed as dist
 from distill.activations.arena import Arena
 from distill.activations.budget import Costs, Keep, costs_of
 from distill.activations.recompute import Keeping
-from distill.encoders.compute.packed_attention import Layout
+from distill.encoders.layout import Layout
 from distill.encoders.tokens import TokenFile
 from distill.losses import LossSettings, loss_and_gradients
 from distill.training.batches import Share, StepPlan

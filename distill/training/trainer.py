@@ -24,29 +24,25 @@ from cluster.machines.malloc import release_memory
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.activations.budget import activation_bytes
+from distill.collectives import from_first, ranks_here, same_everywhere
 from distill.encoders.compute.choose import choose_for_training
-from distill.encoders.compute.packed_attention import PackedError
-from distill.encoders.encoder import load_model, normalizes, passage_text, resolve_dtype
+from distill.encoders.device import resolve_dtype
 from distill.encoders.export import save as save_model
+from distill.encoders.layout import PackedError
+from distill.encoders.loading import load_model, normalizes
 from distill.encoders.lora import add_adapters, merge_adapters
 from distill.encoders.module import Student
+from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, parts, write_tokens
 from distill.losses import LossSettings
 from distill.settings import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.training.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
-from distill.training.deepspeed_engine import (
-    from_first,
-    join_ranks,
-    rank_device,
-    ranks_here,
-    same_everywhere,
-    start_engine,
-    step_optimizer,
-)
+from distill.training.deepspeed_engine import start_engine, step_optimizer
 from distill.training.dev_evaluation import DevEvaluator
 from distill.training.job import TrainingJob
 from distill.training.list_arrays import read_lists
+from distill.training.process_group import join_ranks, rank_device
 from distill.training.step import Prepared, Stepper
 from distill.training.stop import StopRequest, TrainingStopped
 from distill.training.trackers import Trackers

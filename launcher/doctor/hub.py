@@ -69,7 +69,7 @@ def models(named: Mapping[str, str]) -> Iterator[Finding]:
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
-    from distill.encoders.encoder import resolve_model
+    from distill.encoders.loading import resolve_model
 
     for field, model in named.items():
         try:

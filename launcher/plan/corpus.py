@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
-from distill.encoders.encoder import passage_text, resolve_model
+from distill.encoders.loading import resolve_model
+from distill.encoders.texts import passage_text
 from distill.evaluation.judged import passages_of, read_qrels
 from launcher.recipe import Recipe
 

@@ -56,7 +56,7 @@ def this_cpu() -> Device:
     import torch
 
     from cluster.machines.memory import memory_here
-    from distill.encoders.encoder import resolve_dtype
+    from distill.encoders.device import resolve_dtype
 
     dtype, (rows, inner, columns) = resolve_dtype("auto", "cpu"), SHAPE
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)

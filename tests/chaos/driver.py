@@ -13,7 +13,7 @@ from typing import Any
 from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.gc import collect_all
-from cluster.tables.plan import plan_shards
+from cluster.tables.plan_shards import plan_shards
 from cluster.watch.progress import Progress
 from cluster.workers import commit_split as engine
 from cluster.workers.stage import Stage

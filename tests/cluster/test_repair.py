@@ -13,7 +13,7 @@ from cluster.errors import DamagedError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.tables.gc import collect_all
-from cluster.tables.plan import plan_shards
+from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, commit_path, publish, put_rows
 from cluster.workers.stage import Stage

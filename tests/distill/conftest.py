@@ -70,7 +70,7 @@ def student(request, tiny_encoder, tmp_path):
     """A student, tokens of its passages, its token of padding."""
     import torch
 
-    from distill.encoders.encoder import load_model
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
     from distill.encoders.tokens import TokenFile, write_tokens
     from tests.distill.training.test_step import problem

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.schemas import RECORDS
-from cluster.tables.plan import plan_shards
+from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task

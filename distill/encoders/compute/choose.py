@@ -8,7 +8,9 @@ import torch
 
 from distill.encoders.compute.cpu_attention import choose_attention
 from distill.encoders.compute.cpu_linears import choose_linears
-from distill.encoders.compute.packed_attention import Layout, choose_layout, sampled_rows
+from distill.encoders.compute.packed_attention import choose_layout
+from distill.encoders.compute.trial import sampled_rows
+from distill.encoders.layout import Layout
 from distill.encoders.tokens import TokenFile
 from distill.settings import TrainingSettings
 

@@ -16,9 +16,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from distill.activations.recompute import dear_call, recalls_next
-from distill.encoders.compute.cpu_linears import in_bfloat16
-from distill.encoders.compute.packed_attention import SAME, differences
-from distill.training.deepspeed_engine import everywhere
+from distill.collectives import everywhere
+from distill.encoders.compute.trial import SAME, differences
+from distill.encoders.device import in_bfloat16
 
 if TYPE_CHECKING:
     from distill.encoders.module import Student

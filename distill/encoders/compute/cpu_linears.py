@@ -8,7 +8,6 @@ its gradient is rounded once. What that is worth is in `docs/decisions.md`; it i
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,8 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from distill.activations.recompute import dear_call
-from distill.training.deepspeed_engine import everywhere
+from distill.collectives import everywhere
+from distill.encoders.device import in_bfloat16
 
 if TYPE_CHECKING:
     from distill.encoders.module import Student
@@ -43,16 +43,6 @@ def choose_linears(student: Student, features: dict[str, Any], zero_stage: int =
     with torch.no_grad(), _Seen() as seen:
         student(**features)
     student.linears = Linears(seen.siblings())
-
-
-@cache
-def in_bfloat16() -> bool:
-    """Whether oneDNN computes in bfloat16 on this processor, and torch has its linear layer."""
-    return (
-        torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
 
 
 class _Seen(TorchFunctionMode):

@@ -8,72 +8,21 @@ the tests, and never chosen by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import AttentionInterface
 
 from distill.activations.recompute import dear_call
-from distill.encoders.tokens import TokenFile, padded_length
-from distill.training.deepspeed_engine import everywhere
+from distill.collectives import everywhere
+from distill.encoders.compute.trial import SAME, differences, sampled_rows
+from distill.encoders.layout import Layout, PackedError
+from distill.encoders.tokens import TokenFile
 
 if TYPE_CHECKING:
     from distill.encoders.module import Student
 
 NAME = "listwise_packed"
-SAME = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding in both layouts
-
-
-class PackedError(ValueError):
-    """Packed sequences are wanted of a student that cannot read them."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Padded with `pad_id`; or packed, if `first_position` says where a sequence begins (in RoBERTa not at 0)."""
-
-    pad_id: int
-    first_position: int | None = None
-
-    @property
-    def packed(self) -> bool:
-        """Whether there is no padding."""
-        return self.first_position is not None
-
-    def size(self, lengths: np.ndarray) -> int:
-        """Tokens that a forward pass over sequences of these lengths computes."""
-        return int(lengths.sum()) if self.packed else padded_length(int(lengths.max())) * len(lengths)
-
-    def features(self, tokens: TokenFile, rows: np.ndarray) -> dict[str, Any]:
-        """What a sentence-transformer's modules take for these rows, on the CPU.
-
-        Padded: `input_ids` and `attention_mask` (B, T). Packed: `input_ids` and `position_ids` (1, sum of lengths),
-        the boundaries `cu_seq_lens_q` = `cu_seq_lens_k` (B + 1,) int32, each token's sequence
-        `seq_idx`, and the longest length.
-        """
-        if self.first_position is None:
-            ids, mask = tokens.padded(rows, self.pad_id)
-            return {"input_ids": ids, "attention_mask": mask}
-        lengths = tokens.lengths[rows].astype(np.int64)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + self.first_position
-        ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows]).astype(np.int64))
-        boundaries, longest = torch.from_numpy(starts.astype(np.int32)), int(lengths.max())
-        # sequence of each token: to count them, pooling would wait for the GPU
-        owners = torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.int32), lengths))
-        return {
-            "input_ids": ids[None], "position_ids": torch.from_numpy(positions)[None], "seq_idx": owners[None],
-            "cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest, "max_length_k": longest,
-        }  # fmt: skip
-
-
-def sampled_rows(tokens: TokenFile) -> np.ndarray:
-    """Rows for a trial: the longest, the shortest and two between; none where all are empty."""
-    filled = np.flatnonzero(tokens.lengths)
-    order = filled[np.argsort(tokens.lengths[filled], kind="stable")]
-    return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
 
 
 def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
@@ -107,27 +56,6 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     if wanted:
         raise PackedError(why or "another rank cannot pack")
     return padded
-
-
-def differences(student: Student, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:
-    """Why these features do not give the expected embeddings, or no gradient; empty if they do.
-
-    Args:
-        student: as it is to be tried.
-        features: of a `Layout`.
-        expected: (B, d) embeddings.
-        most: largest relative difference.
-    """
-    weights = [each for each in student.parameters() if each.requires_grad]
-    try:
-        found = student(**features)
-        torch.autograd.grad(found.sum(), weights[:1], allow_unused=True)  # a kernel may know only one direction
-    except Exception as error:  # of any model's code
-        return f"{type(error).__name__}: {error}"
-    if found.shape != expected.shape:
-        return f"{tuple(found.shape)} embeddings instead of {tuple(expected.shape)}"
-    difference = float(((found.detach() - expected).norm(dim=1) / expected.norm(dim=1)).max())
-    return "" if difference <= most else f"other embeddings, {difference:.2g} off"
 
 
 def _differs(student: Student, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.machines.garbage_collector import collector_at_rest
-from distill.encoders.encoder import load_model
+from distill.encoders.loading import load_model
 from distill.settings import EncoderSettings
 
 

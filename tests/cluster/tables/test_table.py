@@ -14,7 +14,8 @@ from cluster.errors import DamagedError, InputError
 from cluster.schemas import TableSchema
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
-from cluster.tables.plan import Plan, Shard, plan_shards
+from cluster.tables.plan import Plan, Shard
+from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Commit, Table, publish, put_rows
 from cluster.watch.status import status

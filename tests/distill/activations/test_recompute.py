@@ -49,8 +49,11 @@ def twice(student, features, numbers):
 @pytest.mark.parametrize("attention", ["products", "its own", "packed"])
 def test_embeddings_and_gradients_are_those_of_one_run_to_the_bit(student, dtype, attention):
     from distill.encoders.compute.cpu_attention import choose_attention
-    from distill.encoders.compute.cpu_linears import choose_linears, in_bfloat16
-    from distill.encoders.compute.packed_attention import Layout, choose_layout, sampled_rows
+    from distill.encoders.compute.cpu_linears import choose_linears
+    from distill.encoders.compute.packed_attention import choose_layout
+    from distill.encoders.compute.trial import sampled_rows
+    from distill.encoders.device import in_bfloat16
+    from distill.encoders.layout import Layout
 
     student, tokens, pad_id = student
     student.dtype = dtype
@@ -81,7 +84,7 @@ def test_embeddings_and_gradients_are_those_of_one_run_to_the_bit(student, dtype
 
 def test_outputs_of_a_bert_have_the_sizes_of_its_formula(tiny_encoder):
     """Three products, attention, three products a layer, and the pooler; float32."""
-    from distill.encoders.encoder import load_model
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
     from distill.settings import StudentSettings
 

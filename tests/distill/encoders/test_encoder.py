@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.encoders.compute.cpu_linears import in_bfloat16
+from distill.encoders.device import in_bfloat16
 from distill.encoders.encoder import Encoder
 from distill.settings import EncoderSettings
 from tests.distill.training.test_step import problem

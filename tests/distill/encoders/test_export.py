@@ -8,8 +8,9 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from distill.encoders.encoder import Encoder, load_model
+from distill.encoders.encoder import Encoder
 from distill.encoders.export import save
+from distill.encoders.loading import load_model
 from distill.settings import EncoderSettings, StudentSettings
 from tests.corpus import ASPECTS, PLACES, QUERIES
 

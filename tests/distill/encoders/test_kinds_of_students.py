@@ -37,7 +37,7 @@ def load(settings: StudentSettings):
     """The student as the trainer loads it; adapters are no longer what they began as."""
     import torch
 
-    from distill.encoders.encoder import load_model
+    from distill.encoders.loading import load_model
     from distill.encoders.lora import add_adapters
 
     model = load_model(settings, "cpu")
@@ -75,12 +75,13 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     import torch
     import torch.distributed as dist
 
-    from distill.encoders.compute.packed_attention import Layout
+    from distill.encoders.layout import Layout
     from distill.encoders.module import Student
     from distill.losses import LossSettings
     from distill.settings import TrainingSettings
     from distill.training.batches import plan_step
-    from distill.training.deepspeed_engine import join_ranks, start_engine
+    from distill.training.deepspeed_engine import start_engine
+    from distill.training.process_group import join_ranks
     from distill.training.step import Stepper
 
     join_ranks("cpu")
@@ -110,7 +111,7 @@ def stepped(students, tmp_path_factory):
 def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, tmp_path):
     import torch
 
-    from distill.encoders.compute.packed_attention import Layout
+    from distill.encoders.layout import Layout
     from distill.encoders.module import Student
 
     model = load(students[name])
@@ -180,7 +181,7 @@ def test_an_exported_student_embeds_as_the_trained_one_and_knows_of_no_adapters(
 
 
 def test_adapters_begin_as_nothing_and_name_the_layers_when_there_is_none(students):
-    from distill.encoders.encoder import load_model
+    from distill.encoders.loading import load_model
     from distill.encoders.lora import add_adapters
 
     queries = problem()[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distill.encoders import tokens
-from distill.encoders.encoder import load_model
+from distill.encoders.loading import load_model
 from distill.encoders.tokens import TokenFile, write_tokens
 from distill.settings import EncoderSettings
 

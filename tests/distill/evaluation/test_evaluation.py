@@ -13,9 +13,11 @@ from cluster.errors import InputError
 from cluster.settings import PoolSettings
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
-from distill.encoders.encoder import resolve_model
+from distill.encoders.loading import resolve_model
+from distill.evaluation.evaluate import evaluate
 from distill.evaluation.judged import Judged, read
-from distill.evaluation.stage import build, evaluate, examples, measure, trec_run
+from distill.evaluation.metrics import measure, trec_run
+from distill.evaluation.stage import build, examples
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
 
 SCIFACT = Path(__file__).parents[3] / "shared" / "data" / "scifact"
@@ -164,7 +166,7 @@ def test_workers_of_a_pool_find_what_one_process_finds(run: Callable, hundred: P
 
 
 def test_examples_show_the_largest_changes_first_with_the_passages_of_both(tiny_encoder: str, hundred: Path):
-    from distill.evaluation.stage import evaluate_on
+    from distill.evaluation.evaluate import evaluate_on
 
     collection: Judged = read(hundred)
     result = evaluate_on(EncoderSettings(model=tiny_encoder), collection, depth=100, title="", progress=QUIET)

@@ -9,15 +9,15 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables.plan import Shard
-from cluster.tables.row_reader import vectors_of
 from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.retrieval import candidates, embeddings
-from distill.retrieval.bm25 import Bm25Index
-from distill.retrieval.candidates import CandidateWorker, passage_texts
+from distill.retrieval.bm25 import Bm25Index, passage_texts
+from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
+from distill.retrieval.vectors import vectors_of
 from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table

@@ -13,11 +13,11 @@ from distill.lists import stage as lists
 from distill.lists.build import ensemble, scale_of, scale_scores, split_of
 from distill.lists.stage import Ensemble, ListWorker
 from distill.retrieval import candidates
-from distill.retrieval.bm25 import Bm25Index
-from distill.retrieval.candidates import passage_texts
+from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
-from distill.teachers.base import CrossEncoderTeacher, Question
+from distill.teachers.base import Question
+from distill.teachers.cross_encoder import CrossEncoderTeacher
 from distill.teachers.scores import ScoreWorker
 from tests.distill.conftest import POOL, Retrieved
 

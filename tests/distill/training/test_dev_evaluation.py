@@ -21,15 +21,16 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     import torch
     import torch.distributed as dist
 
-    from distill.encoders.compute.packed_attention import Layout
-    from distill.encoders.encoder import load_model, passage_text
+    from distill.encoders.layout import Layout
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
+    from distill.encoders.texts import passage_text
     from distill.encoders.tokens import TokenFile, write_tokens
     from distill.losses import LossSettings
     from distill.settings import StudentSettings
-    from distill.training.deepspeed_engine import join_ranks
     from distill.training.dev_evaluation import DevEvaluator
     from distill.training.list_arrays import read_lists
+    from distill.training.process_group import join_ranks
 
     join_ranks("cpu")
     storage = Storage(workdir)

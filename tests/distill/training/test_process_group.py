@@ -10,7 +10,8 @@ import torch.distributed as dist
 from pydantic import ValidationError
 
 from distill.settings import TrainingSettings
-from distill.training.deepspeed_engine import deepspeed_settings, own_gpu, rank_device
+from distill.training.deepspeed_engine import deepspeed_settings
+from distill.training.process_group import own_gpu, rank_device
 
 
 @pytest.mark.parametrize(

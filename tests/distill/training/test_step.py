@@ -114,15 +114,16 @@ def run_cases(rank, world_size, encoder, folder, cases):
     import torch.distributed as dist
 
     from distill.encoders.compute.choose import choose_for_training
-    from distill.encoders.compute.cpu_linears import in_bfloat16
-    from distill.encoders.encoder import load_model
+    from distill.encoders.device import in_bfloat16
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
     from distill.encoders.tokens import TokenFile
     from distill.losses import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.checkpoints import gathered
-    from distill.training.deepspeed_engine import join_ranks, start_engine, step_optimizer
+    from distill.training.deepspeed_engine import start_engine, step_optimizer
+    from distill.training.process_group import join_ranks
     from distill.training.step import Stepper
     from tests.distill.collectives import Collectives
 
@@ -177,7 +178,7 @@ def _embeddings(student, tokens, plan, layout):
 
 @pytest.fixture(scope="module")
 def token_folder(tiny_encoder, tmp_path_factory):
-    from distill.encoders.encoder import load_model
+    from distill.encoders.loading import load_model
     from distill.encoders.tokens import write_tokens
     from distill.settings import StudentSettings
 
@@ -194,8 +195,8 @@ def expected(tiny_encoder, token_folder):
     """Loss and gradients of one process, without deduplication, micro-batches, ranks or DeepSpeed."""
     import torch
 
-    from distill.encoders.compute.packed_attention import Layout
-    from distill.encoders.encoder import load_model
+    from distill.encoders.layout import Layout
+    from distill.encoders.loading import load_model
     from distill.encoders.module import Student
     from distill.encoders.tokens import TokenFile
     from distill.settings import StudentSettings

@@ -54,8 +54,8 @@ def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Pa
     """Runs trainings one after the other, each from a checkpoint of the one before."""
     import torch.distributed as dist
 
-    from distill.training.deepspeed_engine import join_ranks
     from distill.training.job import TrainingJob
+    from distill.training.process_group import join_ranks
     from distill.training.trainer import train
 
     join_ranks("cpu")
@@ -72,8 +72,8 @@ def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
     """Trains until asked by a signal, again until asked by the file, then to the end; what was said on the way."""
     import torch.distributed as dist
 
-    from distill.training.deepspeed_engine import join_ranks
     from distill.training.job import TrainingJob
+    from distill.training.process_group import join_ranks
     from distill.training.stop import TrainingStopped, stop_file
     from distill.training.trainer import train
 

@@ -24,7 +24,8 @@ def test_products_have_the_embeddings_and_gradients_of_the_models_own_attention(
 
     from distill.encoders.compute import cpu_attention as attention
     from distill.encoders.compute.cpu_attention import choose_attention
-    from distill.encoders.compute.packed_attention import Layout, sampled_rows
+    from distill.encoders.compute.trial import sampled_rows
+    from distill.encoders.layout import Layout
 
     monkeypatch.setattr(attention, "IN_CACHE", in_cache)
     student, tokens, pad_id = student
@@ -52,7 +53,8 @@ def test_a_student_that_attends_otherwise_keeps_its_own_attention(student, fault
     import torch
 
     from distill.encoders.compute import cpu_attention as attention
-    from distill.encoders.compute.packed_attention import Layout, sampled_rows
+    from distill.encoders.compute.trial import sampled_rows
+    from distill.encoders.layout import Layout
 
     student, tokens, pad_id = student
     layout, own = Layout(pad_id), type(student)._attend_as

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from distill.encoders.compute.cpu_linears import Linears, choose_linears, in_bfloat16
-from distill.encoders.compute.packed_attention import Layout, sampled_rows
+from distill.encoders.compute.cpu_linears import Linears, choose_linears
+from distill.encoders.compute.trial import sampled_rows
+from distill.encoders.device import in_bfloat16
+from distill.encoders.layout import Layout
 from tests.distill.activations.test_recompute import Made
 from tests.distill.encoders.compute.test_cpu_attention import embed_and_push_back
 
@@ -118,7 +120,7 @@ def test_they_are_left_as_they_are(student, reason, monkeypatch):
     student, tokens, pad_id = student
     student.dtype = torch.float32 if reason == "float32" else torch.bfloat16
     if reason == "a processor without":
-        monkeypatch.setattr("distill.encoders.compute.cpu_linears.in_bfloat16", lambda: False)
+        monkeypatch.setattr("distill.encoders.device.in_bfloat16", lambda: False)
     choose_linears(
         student, Layout(pad_id).features(tokens, sampled_rows(tokens)), zero_stage=3 if reason == "ZeRO 3" else 0
     )

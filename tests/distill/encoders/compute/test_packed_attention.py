@@ -9,7 +9,8 @@ import pytest
 def test_packed_sequences_have_the_embeddings_and_gradients_of_padded_ones(student):
     import torch
 
-    from distill.encoders.compute.packed_attention import Layout, choose_layout
+    from distill.encoders.compute.packed_attention import choose_layout
+    from distill.encoders.layout import Layout
 
     student, tokens, pad_id = student
     packed, rows = choose_layout(student, tokens, pad_id, wanted=True), np.arange(len(tokens))

@@ -1,0 +1,56 @@
+"""Cuts committed tables into shards: the work of a stage, planned over the rows of the tables it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cluster.tables.plan import Shard, Slice
+from cluster.tables.table import Table
+
+if TYPE_CHECKING:
+    from cluster.tables.table import Table
+
+
+def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int = 1) -> list[Shard]:
+    """Cuts the committed rows of a table into shards "00000", "00001", ….
+
+    Args:
+        table: a complete table.
+        rows_per_shard: most rows of a shard.
+        where: boolean column; only rows where it is true are planned.
+        units_per_row: units each row must account for.
+    """
+    pieces: list[list[Slice]] = [[]]
+    counts = [0]
+    files = table.files()
+    masks = (batch.column(where).to_numpy() for batch in table.batches([where])) if where else None
+    for file, rows in files:
+        kept = next(masks).nonzero()[0] if masks is not None else range(rows)
+        done = 0
+        while done < len(kept):
+            if counts[-1] == rows_per_shard:
+                pieces.append([])
+                counts.append(0)
+            take = min(rows_per_shard - counts[-1], len(kept) - done)
+            start, stop = int(kept[done]), int(kept[done + take - 1]) + 1
+            pieces[-1].append(Slice(file, start, stop, where))
+            counts[-1] += take
+            done += take
+    return [
+        Shard(f"{number:05d}", count, units_per_row, tuple(slices))
+        for number, (count, slices) in enumerate(zip(counts, pieces, strict=True))
+        if count
+    ]
+
+
+def plan_over(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
+    """Cuts several tables, one after the other, into shards; `params["first"]` is the number of a shard's first row."""
+    shards: list[Shard] = []
+    first = 0
+    for table in tables:
+        for shard in plan_shards(table, rows_per_shard):
+            shards.append(replace(shard, name=f"{len(shards):05d}", params={"first": first}))
+            first += shard.rows
+    return shards

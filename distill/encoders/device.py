@@ -1,0 +1,41 @@
+"""What the device of this process can do: whether it is a GPU, and which dtype it multiplies fastest."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    import torch
+
+
+def resolve_dtype(name: str, device: str) -> torch.dtype:
+    """Torch dtype of a recipe's `dtype`; "auto" is bfloat16 where the device multiplies it faster than float32."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    gains = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return torch.bfloat16 if gains else torch.float32
+
+
+def default_device() -> str:
+    """ "cuda" where a GPU is visible to this process, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@cache
+def in_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this processor, and torch has its linear layer."""
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )

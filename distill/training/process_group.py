@@ -1,0 +1,53 @@
+"""The process group of a training: which rank this process is, and on which device it computes."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+
+def rank_device() -> str:
+    """Where this rank computes: its own GPU, "cuda:1", or "cpu" where it sees none or was put into a group of gloo.
+
+    A rank that sees all GPUs of its node takes the one of its local rank; one that was given a single GPU takes that,
+    whatever its local rank is. The GPU becomes this process's current one, and LOCAL_RANK its number, as DeepSpeed
+    expects.
+    """
+    _names_of_slurm()
+    if not torch.cuda.is_available() or (dist.is_initialized() and dist.get_backend() == "gloo"):
+        return "cpu"
+    number = own_gpu(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count())
+    os.environ["LOCAL_RANK"] = str(number)
+    torch.cuda.set_device(number)
+    return f"cuda:{number}"
+
+
+def own_gpu(local_rank: int, visible: int) -> int:
+    """Number of this rank's GPU among those that it sees."""
+    return local_rank % visible
+
+
+def _names_of_slurm() -> None:
+    """Under `srun`, lets SLURM's variables stand for those of torchrun."""
+    for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
+        if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
+            os.environ[name] = os.environ[slurm]
+
+
+def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
+    """(rank, world size) of this process; joins the group that torchrun, srun or Ray Train describe, if any.
+
+    The group is what RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say; SLURM's variables stand in under `srun`.
+    Without any, this process is alone. NCCL on GPUs, gloo on CPUs.
+    """
+    _names_of_slurm()
+    if not dist.is_initialized():
+        backend, limit = "nccl" if device.startswith("cuda") else "gloo", timedelta(seconds=timeout_s)
+        if "RANK" in os.environ:
+            dist.init_process_group(backend, timeout=limit)
+        else:
+            dist.init_process_group(backend, timeout=limit, store=dist.HashStore(), rank=0, world_size=1)
+    return dist.get_rank(), dist.get_world_size()
