@@ -51,9 +51,9 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     from distill.encoders.compute.choose import choose_for_training
     from distill.encoders.device import resolve_dtype
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
-    from distill.losses import LossSettings
+    from distill.losses.batch import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.deepspeed_engine import start_engine, step_optimizer
@@ -65,7 +65,7 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     model = load_model(StudentSettings(model=MODEL), "cpu")
     lists, scores = write_texts(folder / str(number), queries)
     tokens = [TokenFile(folder / str(number) / name) for name in ("queries", "passages")]
-    student = Student(model, "cpu", resolve_dtype("auto", "cpu"))
+    student = EncoderModule(model, "cpu", resolve_dtype("auto", "cpu"))
     layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, TrainingSettings())
     engine = start_engine(student, TrainingSettings(), ranks)
     stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)

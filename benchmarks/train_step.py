@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
-from cluster.machines.malloc import release_memory
+from cluster.machines.malloc import trim_freed_memory
 from distill.activations.budget import MIB, activation_bytes
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
 from distill.encoders.loading import load_model
-from distill.encoders.module import Student, embed
+from distill.encoders.module import EncoderModule, embed
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, write_tokens
-from distill.losses import LossSettings, loss_and_gradients
+from distill.losses.batch import LossSettings, loss_and_gradients
 from distill.retrieval.bm25 import Bm25Index
 from distill.settings import StudentSettings, TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
@@ -84,7 +84,7 @@ class Bench:
             write_tokens(folder / name, texts, loaded.tokenizer, limit)
         self.tokens = [TokenFile(folder / name) for name in ("queries", "passages")]
         training = TrainingSettings(learning_rate=1e-5)
-        student = Student(loaded, "cpu", self.dtype)
+        student = EncoderModule(loaded, "cpu", self.dtype)
         layout = choose_for_training(student, self.tokens[1], self.pad_id, training)
         self.engine = start_engine(student, training, 1)
         self.budget = activation_bytes(None, self.engine.module, "cpu")
@@ -262,15 +262,15 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iter
     after = bench.every_slot(sliced)
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
         bench.stepper.release()
-        release_memory()  # of whoever came before
+        trim_freed_memory()  # of whoever came before
         before, found = after, []
         with Peak() as memory:
             bench.reserve(count, order, kept)
             for _ in range(REPEATS if count < SHORT else 1):
                 found.append(bench.ours(min(count, len(bench.order)), order, kept))
-                release_memory(needed=bench.stepper.step_bytes)  # as the trainer
+                trim_freed_memory(needed=bench.stepper.step_bytes)  # as the trainer
         bench.stepper.release()
-        release_memory()
+        trim_freed_memory()
         after = bench.every_slot(sliced)
         middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
         yield Row(count, order, middle, memory.gib, before["seconds"] / sliced, after["seconds"] / sliced)

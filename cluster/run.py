@@ -14,7 +14,7 @@ from typing import Any
 from cluster.errors import DamagedError, InputError, RunError
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
-from cluster.tables.background_writes import Aside
+from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
@@ -136,21 +136,25 @@ class Run:
     def _work(self, stage: Stage, table: Table) -> None:
         if table.complete:
             return
-        aside = Aside(Storage(self.storage.url))  # without patience: what is worth showing is not worth a wait
+        writes = BackgroundWrites(
+            Storage(self.storage.url)
+        )  # without patience: what is worth showing is not worth a wait
         try:
             with (
                 self.progress.task(stage.title, table.plan.units, stage.table.unit) as handle,
-                Monitor(table, handle, aside) as monitor,
+                Monitor(table, handle, writes) as monitor,
             ):
                 while missing := [shard for shard in table.plan.shards if shard.name not in table.committed()]:
                     try:
-                        self._pool(stage, table, missing, monitor, aside)
+                        self._pool(stage, table, missing, monitor, writes)
                     except DamagedError as damaged:
                         self._repair(damaged)
         finally:
-            aside.close()
+            writes.close()
 
-    def _pool(self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, aside: Aside) -> None:
+    def _pool(
+        self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, writes: BackgroundWrites
+    ) -> None:
         name = stage_of(stage.path)
         self.check({name: stage.pool})  # before Ray is imported, since connecting decides what Ray reads then
         from cluster.workers.actor import Job
@@ -160,7 +164,7 @@ class Run:
             self.storage.url, self.storage.patience_s, stage.path, name, table.plan.id, table.plan.schema,
             list(sys.path), uuid.uuid4().hex,
         )  # fmt: skip
-        log = StageLog(self.storage, stage.path, aside)
+        log = StageLog(self.storage, stage.path, writes)
         limit = self.settings.max_reject_fraction * table.plan.units
         rejects = sum(commit.rejects for commit in table.commits())
         try:

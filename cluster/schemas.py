@@ -106,7 +106,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "judged"),
 }
 
-PIECES = ("training", "evaluation")  # stages that are done in one piece; the others are tables over shards
+ONE_PROCESS_STAGES = ("training", "evaluation")  # stages that are done in one piece; the others are tables over shards
 
 
 def stage_of(path: str) -> str:

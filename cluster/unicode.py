@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def whole(text: str) -> str:
+def valid_utf8(text: str) -> str:
     """The text with a question mark for every half of a surrogate pair."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def is_whole(text: str) -> bool:
+def is_valid_utf8(text: str) -> bool:
     """Whether UTF-8 can hold it as it is."""
-    return whole(text) == text
+    return valid_utf8(text) == text

@@ -20,7 +20,7 @@ from cluster.errors import InputError
 from cluster.schemas import QUERY_LOG
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
-from cluster.unicode import is_whole, whole
+from cluster.unicode import is_valid_utf8, valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.settings import CorpusSettings
@@ -135,9 +135,9 @@ def parse(line: bytes, path: str, number: int) -> tuple[str, str] | None:
         raise InputError(f"{path}, line {number}: field _id is {_kind(identity)}. {expected}")
     if not isinstance(text, str):
         raise InputError(f"{path}, line {number}: field text is {_kind(text)}. {expected}")
-    if not is_whole(str(identity)):
+    if not is_valid_utf8(str(identity)):
         raise InputError(f"{path}, line {number}: field _id {identity!r} holds half of a surrogate pair. {expected}")
-    return str(identity), " ".join(unicodedata.normalize("NFKC", whole(text)).split())
+    return str(identity), " ".join(unicodedata.normalize("NFKC", valid_utf8(text)).split())
 
 
 class QueryLogWorker:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cluster.schemas import RECORDS
 from cluster.tables.table import Table
-from cluster.unicode import whole
+from cluster.unicode import valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.readers import Reader, Record, open_reader
@@ -77,7 +77,7 @@ class RecordWorker:
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
 
     def _normalise(self, text: str) -> str:
-        shown = whole(text[: 2 * self.corpus.max_characters])
+        shown = valid_utf8(text[: 2 * self.corpus.max_characters])
         return unicodedata.normalize("NFKC", shown).strip()[: self.corpus.max_characters]
 
     def _row(self, records: list[Record], texts: list[str], place: int) -> dict[str, object]:

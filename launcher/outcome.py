@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.disclosure import disclose
-from cluster.schemas import PIECES
-from cluster.watch.one_process_stage import pieces
+from cluster.schemas import ONE_PROCESS_STAGES
+from cluster.watch.one_process_stage import one_process_stages
 from cluster.watch.phrases import duration, rate
 from cluster.watch.status import status
 from launcher.report import METRICS
@@ -63,7 +63,7 @@ def print_status(storage: Storage, console: Console | None = None, as_json: bool
     console = console or Console(highlight=False)
     stages = status(storage)
     if as_json:
-        console.print(json.dumps(stages + pieces(storage), indent=2), soft_wrap=True, markup=False)
+        console.print(json.dumps(stages + one_process_stages(storage), indent=2), soft_wrap=True, markup=False)
     else:
         console.print(_status_page(storage, stages))
 
@@ -97,8 +97,8 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
         )
     lines: list[RenderableType] = [table]
     lines += [line for one in stages if one["state"] != "done" for line in _in_work(one)]
-    begun = {one["stage"]: one for one in pieces(storage)}
-    for name in PIECES:
+    begun = {one["stage"]: one for one in one_process_stages(storage)}
+    for name in ONE_PROCESS_STAGES:
         piece = begun.get(name, {"state": "not begun"})
         calm = piece["state"] in ("done", "not begun")
         lines += [_shown(f"{name}: {piece['state']}")] if calm else _in_work(piece)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def collector_at_rest() -> Iterator[None]:
+def garbage_collection_off() -> Iterator[None]:
     """No garbage is collected while libraries are imported and models built; a context or a decorator.
 
     The collector runs after every few hundred objects that were made, and an import makes little but objects that

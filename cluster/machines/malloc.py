@@ -19,8 +19,8 @@ class Mallinfo2(ctypes.Structure):
     ]  # fmt: skip
 
 
-def keep_memory() -> None:
-    """Lets glibc keep what is freed for the next micro-batch, until `release_memory`.
+def keep_freed_memory() -> None:
+    """Lets glibc keep what is freed for the next micro-batch, until `trim_freed_memory`.
 
     By itself it maps every large tensor anew and gives it back at once, so that the kernel zeroes all activations again
     and again: a step of 64 queries took 21.7 s with two million page faults, and 14.8 s with a third of them. Encoding
@@ -32,7 +32,7 @@ def keep_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def release_memory(needed: int = 0) -> None:
+def trim_freed_memory(needed: int = 0) -> None:
     """Gives memory that is free inside glibc back to the system: micro-batches of many shapes fragment its heap.
 
     Sixty micro-batches of 4,096 tokens through a MiniLM grow a process to 3.2 GiB, of which 2.0 GiB are free.
@@ -41,11 +41,11 @@ def release_memory(needed: int = 0) -> None:
         needed: bytes that the next step takes again; as many may stay, and as many for fragments.
     """
     trim = _function("malloc_trim")
-    if trim is not None and free_memory() > needed * 2:
+    if trim is not None and freed_bytes() > needed * 2:
         trim(0)
 
 
-def free_memory() -> int:
+def freed_bytes() -> int:
     """Bytes that glibc holds and nobody uses; older ones, which do not tell, hold all there could be."""
     info = _function("mallinfo2")
     if info is None:

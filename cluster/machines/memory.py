@@ -24,7 +24,7 @@ class Memory:
     available: int
 
 
-def memory_here(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> Memory:
+def machine_memory(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> Memory:
     """Of this process: the machine's, or less if one of its control groups is limited to less.
 
     Args:

@@ -23,7 +23,7 @@ COMPLETE = "complete"  # an empty file; its time is when the folder was last ope
 _locks: list[int] = []  # descriptors of the folders that this process reads
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
+def shared_folder(name: str, make: Callable[[Path], None]) -> Path:
     """The folder `name` of this machine; the first process that asks for it fills it, the others wait meanwhile.
 
     It stays as long as a process lives that has asked for it. After that, and when it was not opened for an hour, the

@@ -11,7 +11,7 @@ import threading
 from cluster.tables.storage import Storage, StorageError
 
 
-class Aside:
+class BackgroundWrites:
     """One thread that puts what it was last given for each path."""
 
     def __init__(self, storage: Storage) -> None:

@@ -15,7 +15,7 @@ class Lineage:
     """
 
     def __init__(self, table: Table) -> None:
-        commits = table.whole()
+        commits = table.all_commits()
         self._inputs = np.concatenate([[0], np.cumsum([commit.units for commit in commits])]).astype(np.int64)
         self._outputs = np.concatenate([[0], np.cumsum([commit.rows for commit in commits])]).astype(np.int64)
 

@@ -45,7 +45,7 @@ def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, 
     ]
 
 
-def plan_over(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
+def plan_over_tables(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
     """Cuts several tables, one after the other, into shards; `params["first"]` is the number of a shard's first row."""
     shards: list[Shard] = []
     first = 0

@@ -154,7 +154,7 @@ class Table:
         files = [path for commit in self.commits() for path in commit.reject_files]
         return [record for path in files for record in json.loads(self.storage.get(path))]
 
-    def whole(self) -> list[Commit]:
+    def all_commits(self) -> list[Commit]:
         """Commit records of all shards, in the order of the plan.
 
         Raises:
@@ -169,7 +169,7 @@ class Table:
 
     def files(self) -> list[tuple[str, int]]:
         """Data files (path in the workdir, rows) of a complete table, in the order of the plan."""
-        return [file for commit in self.whole() for file in commit.files]
+        return [file for commit in self.all_commits() for file in commit.files]
 
     def read_file(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """Rows of one data file.

@@ -17,7 +17,7 @@ from cluster.tables.table import Commit, publish, put_rows
 ROWS_PER_FILE = 50_000
 
 
-def write_whole(
+def write_table(
     storage: Storage, path: str, schema: TableSchema, rows: Iterable[dict[str, Any]], fingerprint: dict[str, Any]
 ) -> None:
     """Commits a table in files of `ROWS_PER_FILE`; the plan comes last, so the table is there whole or not at all."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cluster.tables.background_writes import Aside
+from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.table import Commit, Table
 from cluster.watch.estimate import SLOW, Left, slowness, time_left
 from cluster.watch.heartbeat import (
@@ -35,10 +35,10 @@ WINDOW_SHARDS = 20  # but at least so many
 class Monitor:
     """Fed by the run: `done` for every commit, `look` as often as you like. A context: leaving it says how it ended."""
 
-    def __init__(self, table: Table, handle: TaskHandle, aside: Aside) -> None:
+    def __init__(self, table: Table, handle: TaskHandle, writes: BackgroundWrites) -> None:
         self.table = table
         self.handle = handle
-        self.aside = aside
+        self.writes = writes
         self.totals = Totals.of(table.commits())
         self._driver = this_driver()
         self._begun = time.monotonic()
@@ -87,7 +87,7 @@ class Monitor:
 
     def _say(self, beat: Heartbeat) -> None:
         done = bits(self.table.plan.shards, self.table.committed())
-        self.aside.put(heartbeat_path(self.table.path), replace(beat, done=done).to_bytes())
+        self.writes.put(heartbeat_path(self.table.path), replace(beat, done=done).to_bytes())
         self.handle.show(beat)
         if self._metrics is None and self._looked > 0:  # a pool was seen, so Ray is connected
             self._metrics = StageMetrics(self.table.path)

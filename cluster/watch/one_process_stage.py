@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from cluster.schemas import PIECES
+from cluster.schemas import ONE_PROCESS_STAGES
 from cluster.tables.storage import Storage, StorageError
 from cluster.watch.estimate import Left, time_left
 from cluster.watch.heartbeat import EVERY_S, Word, heartbeat_path, how_it_ended, last_word, this_driver
@@ -110,14 +110,14 @@ class Watch:
         return time_left(self._advances, units, math.ceil(units / mean), 1, [time.monotonic() - self._last[1]])
 
 
-def pieces(storage: Storage) -> list[dict[str, Any]]:
+def one_process_stages(storage: Storage) -> list[dict[str, Any]]:
     """One record for each stage in one piece that was begun, done or not.
 
     Keys: stage, table (the same), state (as in `cluster.watch.status`), unit, units, units_done, units_per_s,
     tokens_per_s, left_s (low, middle, high), heard_s, why (it failed), now (all that in words).
     """
     found = []
-    for name in PIECES:
+    for name in ONE_PROCESS_STAGES:
         done = storage.exists(f"{name}/record.json")
         if not done and not storage.exists(f"{name}/plan.json"):
             continue

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from cluster.disclosure import disclose
 from cluster.schemas import stage_of
-from cluster.tables.background_writes import Aside
+from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.storage import Storage
 
 EVERY_S = 30.0  # on an object store, where nothing can be appended
@@ -21,10 +21,10 @@ class StageLog:
     every `EVERY_S` seconds and at the end.
     """
 
-    def __init__(self, storage: Storage, table: str, aside: Aside) -> None:
+    def __init__(self, storage: Storage, table: str, writes: BackgroundWrites) -> None:
         self.table = table
         self.path = f"logs/{stage_of(table)}.log"
-        self._aside = aside
+        self._aside = writes
         self._begun = self._written = time.monotonic()  # beside the wall clock, which may jump
         self._parts: list[bytes] = []
         self._local = storage.local_path

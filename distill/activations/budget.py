@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from cluster.machines.memory import memory_here
+from cluster.machines.memory import machine_memory
 from distill.activations.recompute import Listing, Output, dearest
 
 MIB = 2**20
@@ -22,7 +22,7 @@ OF_FREE = 0.6  # of a GPU's free memory; the rest is for the loss, for one more 
 BYTES_PER_WEIGHT = 16  # float32: gradient, two moments, and the buffer in which gradients are reduced
 
 
-class Held:
+class GraphBytes:
     """Bytes that a graph holds: every storage once, however many tensors are views of it."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -104,18 +104,20 @@ def costs_of(module: torch.nn.Module, features: dict[str, Any], tokens: int, gra
     """Encodes a micro-batch to see what it takes.
 
     Args:
-        module: a `Student`.
+        module: a `EncoderModule`.
         features: of a `Layout`, of so many tokens.
         tokens: that it computes.
         graph: whether graphs can be kept.
     """
-    held, listing = Held(module), Listing()
+    held, listing = GraphBytes(module), Listing()
     with held.counting() if graph else torch.no_grad():
         module(calls=listing, **features)
     return Costs(tokens, held.bytes if graph else None, listing.outputs())
 
 
-def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str, ranks_here: int = 1) -> int:
+def activation_bytes(
+    wanted_mib: int | None, module: torch.nn.Module, device: str, ranks_on_this_machine: int = 1
+) -> int:
     """Bytes of activations that a rank may keep. They change what a step takes, and nothing of what it learns.
 
     Args:
@@ -129,6 +131,6 @@ def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: st
         return wanted_mib * MIB
     weights = BYTES_PER_WEIGHT * sum(each.numel() for each in module.parameters() if each.requires_grad)
     if not device.startswith("cuda"):
-        return max(0, int(OF_AVAILABLE * memory_here().available / ranks_here - weights))
+        return max(0, int(OF_AVAILABLE * machine_memory().available / ranks_on_this_machine - weights))
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(0, int(OF_FREE * (free - weights)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.machines.malloc import keep_memory
+from cluster.machines.malloc import keep_freed_memory
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_model
 from distill.encoders.texts import passage_text
@@ -21,7 +21,7 @@ from distill.settings import EncoderSettings
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 
 class Encoder:
@@ -48,7 +48,7 @@ class Encoder:
         self.settings = settings
         self.device = device or default_device()
         if self.device == "cpu":
-            keep_memory()
+            keep_freed_memory()
         self.dtype = resolve_dtype(settings.dtype, self.device)
         self.model = model or load_model(settings, self.device)
         dimension = self.model.get_embedding_dimension()
@@ -56,7 +56,7 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
-        self._reader: Student | None = None
+        self._reader: EncoderModule | None = None
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
@@ -94,11 +94,11 @@ class Encoder:
                 vectors[batch] = embeddings.cpu().numpy()
         return vectors
 
-    def _made(self, text: str) -> Student:
+    def _made(self, text: str) -> EncoderModule:
         """The model as texts are read with it, tried on one and on the beginnings of it."""
         from distill.encoders.compute.choose import choose_for_reading
-        from distill.encoders.module import Student
+        from distill.encoders.module import EncoderModule
 
-        reader = Student(self.model, self.device, self.dtype, trained=False)
+        reader = EncoderModule(self.model, self.device, self.dtype, trained=False)
         choose_for_reading(reader, self.model.preprocess([text, text[: len(text) // 2], text[:40]]))
         return reader

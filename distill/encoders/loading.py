@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError
-from cluster.machines.garbage_collector import collector_at_rest
+from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
 from distill.encoders.texts import passage_prompt, query_prompt
@@ -39,7 +39,7 @@ def resolve_model(name: str) -> str:
     return name
 
 
-@collector_at_rest()
+@garbage_collection_off()
 def load_model(settings: EncoderSettings, device: str | None = None) -> SentenceTransformer:
     """Loads an encoder in float32, with the prompts, pooling and lengths that `settings` ask for.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-class Student(nn.Module):
+class EncoderModule(nn.Module):
     """An encoder as DeepSpeed trains it: float32 weights, the transformer under autocast, no dropout.
 
     Args:

@@ -14,7 +14,7 @@ from cluster.schemas import PASSAGES, QUERY_LOG
 from cluster.settings import PoolSettings
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
-from cluster.tables.write_table import write_whole
+from cluster.tables.write_table import write_table
 from distill.evaluation.judged import Judged
 from distill.retrieval.dense import DenseRun
 from distill.retrieval.embeddings import embed
@@ -39,7 +39,7 @@ def write_collection(storage: Storage, collection: Judged, fingerprint: dict[str
     ):
         if not _is_there(storage, path, fingerprint):
             discard(storage, path)
-            write_whole(storage, path, schema, rows, fingerprint)
+            write_table(storage, path, schema, rows, fingerprint)
     return Table.open(storage, passages), Table.open(storage, queries)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.unicode import is_whole, whole
+from cluster.unicode import is_valid_utf8, valid_utf8
 
 Qrels = dict[str, dict[str, int]]
 
@@ -160,9 +160,9 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
     value = record.get(field)
     if isinstance(value, str):
-        if field == "_id" and not is_whole(value):
+        if field == "_id" and not is_valid_utf8(value):
             raise InputError(f"{path}, line {number}: the _id {value!r} holds half of a character; write it as UTF-8.")
-        value = whole(value)
+        value = valid_utf8(value)
     if field == "_id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or (field == "_id" and not value):

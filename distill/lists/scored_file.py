@@ -21,14 +21,14 @@ from cluster.errors import InputError
 from cluster.schemas import LISTS, PASSAGES
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
-from cluster.tables.write_table import write_whole
+from cluster.tables.write_table import write_table
 from distill.lists.build import scale_of, scale_scores, split_of
 from distill.settings import ListSettings
 
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
 
 
-class GivenPassage(BaseModel):
+class ScoredPassage(BaseModel):
     """One scored passage of a line."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -38,17 +38,17 @@ class GivenPassage(BaseModel):
     score: FiniteFloat
 
 
-class GivenList(BaseModel):
+class ScoredLine(BaseModel):
     """One line."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
     query: Annotated[str, Field(min_length=1)]
-    passages: Annotated[list[GivenPassage], Field(min_length=1)]
+    passages: Annotated[list[ScoredPassage], Field(min_length=1)]
     query_id: str | None = None
 
 
 @dataclass
-class Given:
+class ScoredLists:
     """All lists of a file: passages by id with their row, and for every list its query, rows and raw scores."""
 
     passages: dict[str, tuple[int, str, str]]  # id → row, title, text
@@ -94,7 +94,7 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
         {"passage_id": passage, "title": title, "text": text, "is_source": False}
         for passage, (_, title, text) in given.passages.items()
     )
-    write_whole(storage, PASSAGES.path, PASSAGES, passages, fingerprint)
+    write_table(storage, PASSAGES.path, PASSAGES, passages, fingerprint)
 
     def lists() -> Iterator[dict[str, Any]]:
         for (query, text), rows, scores in zip(given.queries, given.rows, given.scores, strict=True):
@@ -105,21 +105,21 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
                 "split": split_of(f"given {text.casefold()}", dev_fraction, seed),
             }  # fmt: skip
 
-    write_whole(storage, LISTS.path, LISTS, lists(), fingerprint)
+    write_table(storage, LISTS.path, LISTS, lists(), fingerprint)
 
 
-def read(file: Path) -> Given:
+def read(file: Path) -> ScoredLists:
     """Reads and checks every line.
 
     Raises:
         InputError: the file cannot be read, a line is no list or contradicts an earlier one, or there is no line.
     """
-    given = Given({}, [], [], [])
+    given = ScoredLists({}, [], [], [])
     seen: set[str] = set()
     for number, line in _lines(file):
         where = f"{file}, line {number}"
         try:
-            record = GivenList.model_validate_json(line)
+            record = ScoredLine.model_validate_json(line)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -141,7 +141,7 @@ def read(file: Path) -> Given:
     return given
 
 
-def _row(given: Given, passage: GivenPassage, where: str) -> int:
+def _row(given: ScoredLists, passage: ScoredPassage, where: str) -> int:
     """The row of a passage; the first line that names it gives its text."""
     known = given.passages.get(passage.docid)
     if known is None:

@@ -16,7 +16,7 @@ from cluster.errors import InputError
 from cluster.schemas import LISTS
 from cluster.tables.columns import list_column
 from cluster.tables.lineage import Lineage
-from cluster.tables.plan_shards import plan_over
+from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
@@ -69,7 +69,7 @@ def build(
             "settings": lists,
             "leave_out_source": leave_out,
         },
-        shards=plan_over([candidates], lists.rows_per_shard),
+        shards=plan_over_tables([candidates], lists.rows_per_shard),
         fingerprint={
             "lists": lists.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"}),
             "leave_out_source": leave_out,

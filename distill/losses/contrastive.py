@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def no_negatives(teacher_BL: torch.Tensor, filled_BL: torch.Tensor, margin: float) -> torch.Tensor:
+def not_negative_mask(teacher_BL: torch.Tensor, filled_BL: torch.Tensor, margin: float) -> torch.Tensor:
     """(B, L) bool: listed passages that the teacher scores above `margin` × the list's best, the best included."""
     scores = teacher_BL.masked_fill(~filled_BL, -torch.inf)
     best = scores.max(dim=1, keepdim=True).values
@@ -40,7 +40,7 @@ def info_nce(
     place = teacher_BL.masked_fill(~filled_BL, -torch.inf).argmax(dim=1, keepdim=True)
     positive = logits_BU.gather(1, slots_BL.gather(1, place))
     excluded = torch.zeros_like(logits_BU, dtype=torch.int8)
-    kept_out = no_negatives(teacher_BL, filled_BL, margin)
+    kept_out = not_negative_mask(teacher_BL, filled_BL, margin)
     excluded.scatter_reduce_(1, slots_BL, kept_out.to(torch.int8), reduce="amax")
     weighted = logits_BU if log_count_U is None else logits_BU + log_count_U
     negatives = weighted.masked_fill(excluded.bool(), -torch.inf)

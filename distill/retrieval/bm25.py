@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.machines.shared_folder import made_once
+from cluster.machines.shared_folder import shared_folder
 from cluster.tables.table import Table
 from distill.encoders.texts import passage_text
 from distill.retrieval.search import Hits
@@ -73,7 +73,7 @@ class Bm25Index:
             built[0].save(folder)
 
         try:
-            return cls.load(made_once(f"bm25-{name}", build))
+            return cls.load(shared_folder(f"bm25-{name}", build))
         except OSError:
             return built[0] if built else cls(texts())
 

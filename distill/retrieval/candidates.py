@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
 from cluster.tables.columns import list_column
-from cluster.tables.plan_shards import plan_over
+from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
@@ -67,7 +67,7 @@ def build(
             "retrievers": retrievers,
             "settings": retrieval,
         },
-        shards=plan_over(query_tables, retrieval.rows_per_shard),
+        shards=plan_over_tables(query_tables, retrieval.rows_per_shard),
         fingerprint={
             **settings,
             "retrievers": {name: retriever.kind for name, retriever in retrieval.retrievers.items()},

@@ -12,7 +12,7 @@ import pyarrow as pa
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS
 from cluster.settings import PoolSettings
 from cluster.tables.columns import list_column
-from cluster.tables.plan_shards import plan_over
+from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
@@ -72,7 +72,7 @@ def embed(
             path=f"{folder}/{side}",
             worker=EmbeddingWorker,
             arguments={"encoder": encoder, "side": side},
-            shards=plan_over(tables, rows_per_shard),
+            shards=plan_over_tables(tables, rows_per_shard),
             fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
             pool=pool,
         )

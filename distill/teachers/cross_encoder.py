@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.machines.garbage_collector import collector_at_rest
+from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.tables.row_reader import RowReader
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import advice_on_code, resolve_model
@@ -84,7 +84,7 @@ class CrossEncoderTeacher:
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 
-@collector_at_rest()
+@garbage_collection_off()
 def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     """Loads a reranker in its dtype, its last layer computing in float32 so that bfloat16 makes no ties.
 

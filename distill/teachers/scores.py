@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cluster.schemas import SCORES
 from cluster.tables.columns import list_column
-from cluster.tables.plan_shards import plan_over
+from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
@@ -79,7 +79,7 @@ def build(
             "vectors": paths,
             "candidates": None if own else candidates.path,
         },
-        shards=plan_over([candidates], teacher.rows_per_shard),
+        shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
     )

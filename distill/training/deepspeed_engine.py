@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cluster.machines.garbage_collector import collector_at_rest
-from cluster.machines.malloc import keep_memory
+from cluster.machines.garbage_collector import garbage_collection_off
+from cluster.machines.malloc import keep_freed_memory
 from distill.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 
-def start_engine(student: Student, training: TrainingSettings, world_size: int) -> Any:
+def start_engine(student: EncoderModule, training: TrainingSettings, world_size: int) -> Any:
     """DeepSpeed engine with AdamW, gradient clipping and the recipe's ZeRO stage. Weights and reduction are float32."""
     if student.device == "cpu":
-        keep_memory()
+        keep_freed_memory()
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if student.device.startswith("cuda") else "cpu")
     os.environ.setdefault("LOCAL_RANK", "0")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    with collector_at_rest():
+    with garbage_collection_off():
         import deepspeed
 
     if student.device == "cpu":

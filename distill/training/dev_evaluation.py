@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 
 from distill.encoders.layout import Layout
-from distill.encoders.module import Student
+from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
-from distill.losses import LossSettings, list_loss
+from distill.losses.batch import LossSettings, list_loss
 from distill.training.batches import Share, deal
 from distill.training.gather import gather_ragged
-from distill.training.list_arrays import ListData
+from distill.training.list_arrays import ListArrays
 
 DEPTH = 10
 _SEARCH_ELEMENTS = 1 << 26
@@ -60,7 +60,7 @@ class DevEvaluator:
 
     def __init__(
         self,
-        lists: ListData,
+        lists: ListArrays,
         query_tokens: TokenFile,
         passage_tokens: TokenFile,
         settings: LossSettings,
@@ -78,7 +78,7 @@ class DevEvaluator:
         relevant = (lists.rows >= 0) & ((lists.scores > settings.contrastive_margin * best) | (lists.scores == best))
         self.gains = np.where(relevant, lists.scores, 0.0)
 
-    def __call__(self, student: Student, rank: int, world_size: int) -> DevResult:
+    def __call__(self, student: EncoderModule, rank: int, world_size: int) -> DevResult:
         """The same result on every rank."""
         passages, order, share = self._encode(student, self.passage_tokens, rank, world_size)
         own, query_order, query_share = self._encode(student, self.query_tokens, rank, world_size)
@@ -132,7 +132,7 @@ class DevEvaluator:
         return torch.cat(values), torch.cat(found), torch.cat(listed)
 
     def _encode(
-        self, student: Student, tokens: TokenFile, rank: int, world_size: int
+        self, student: EncoderModule, tokens: TokenFile, rank: int, world_size: int
     ) -> tuple[torch.Tensor, np.ndarray, tuple[Share, ...]]:
         """This rank's share of a token file: (n, d) float32, with the order of all rows and everyone's shares."""
         if id(tokens) not in self._dealt:  # the same in every evaluation

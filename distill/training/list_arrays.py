@@ -18,7 +18,7 @@ _REMEDY = "Lists and passages must come from the same run: make the lists anew w
 
 
 @dataclass(frozen=True)
-class ListData:
+class ListArrays:
     """Lists of one split.
 
     Attributes:
@@ -38,18 +38,18 @@ class ListData:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def spread(self, count: int | None) -> ListData:
+    def spread(self, count: int | None) -> ListArrays:
         """`count` lists at equal distances, or all. Neighbours are of neighbouring passages, and a log's come last."""
         if count is None or count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
-        return ListData(
+        return ListArrays(
             self.query_ids.take(chosen), self.texts.take(chosen), self.rows[chosen], self.scores[chosen],
             self.left_out[chosen],
         )  # fmt: skip
 
 
-def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListData:
+def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListArrays:
     """Lists of one split of the lists table, cut to the `length` best-scored passages.
 
     Args:
@@ -81,7 +81,7 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListD
             more = f" ({int(wrong.any(axis=1).sum())} lists do)"
             raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
     left_out = pc.fill_null(chosen["left_out_row"], MASKED).to_numpy()
-    return ListData(chosen["query_id"], chosen["text"], rows, scores, left_out)
+    return ListArrays(chosen["query_id"], chosen["text"], rows, scores, left_out)
 
 
 def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Relay:
+class Mailbox:
     """Carries metrics from rank 0 to the driver, and how training ended on any rank."""
 
     def __init__(self) -> None:

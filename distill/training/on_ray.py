@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.machines.garbage_collector import collector_at_rest
+from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from distill.training.job import TrainingJob
-from distill.training.mailbox import Relay
+from distill.training.mailbox import Mailbox
 from distill.training.stop import stop_file
 
 ALONE_S = 10.0  # that ranks may lie apart with the same error
@@ -35,7 +35,7 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # beside the driver, so that no node's death can take it along and leave the driver alive
-    actor: Any = ray.remote(num_cpus=0)(Relay)
+    actor: Any = ray.remote(num_cpus=0)(Mailbox)
     relay = actor.options(scheduling_strategy=here).remote()
     trainer = _trainer_class()(
         _rank_loop,
@@ -125,7 +125,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
 
     from cluster.errors import ListwiseError
 
-    with collector_at_rest():
+    with garbage_collection_off():
         from distill.training.trainer import train
 
     relay, job = config["relay"], TrainingJob.from_json(config["job"])

@@ -32,7 +32,7 @@ from distill.activations.budget import Costs, Keep, costs_of
 from distill.activations.recompute import Keeping
 from distill.encoders.layout import Layout
 from distill.encoders.tokens import TokenFile
-from distill.losses import LossSettings, loss_and_gradients
+from distill.losses.batch import LossSettings, loss_and_gradients
 from distill.training.batches import Share, StepPlan
 from distill.training.gather import gather_ragged, reduce_scatter_ragged
 
@@ -96,7 +96,7 @@ class StepResult:
 
 
 class Stepper:
-    """Runs steps on a DeepSpeed engine whose module is a `Student`.
+    """Runs steps on a DeepSpeed engine whose module is a `EncoderModule`.
 
     Args:
         engine: the DeepSpeed engine; its accumulation boundary is set here.

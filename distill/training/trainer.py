@@ -20,21 +20,21 @@ import torch
 import torch.distributed as dist
 
 from cluster.errors import InputError, RunError
-from cluster.machines.malloc import release_memory
+from cluster.machines.malloc import trim_freed_memory
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.activations.budget import activation_bytes
-from distill.collectives import from_first, ranks_here, same_everywhere
+from distill.collectives import broadcast_object, ranks_on_this_machine, run_on_rank_0
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
 from distill.encoders.export import save as save_model
 from distill.encoders.layout import PackedError
 from distill.encoders.loading import load_model, normalizes
 from distill.encoders.lora import add_adapters, merge_adapters
-from distill.encoders.module import Student
+from distill.encoders.module import EncoderModule
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, parts, write_tokens
-from distill.losses import LossSettings
+from distill.losses.batch import LossSettings
 from distill.settings import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step, steps_per_epoch
 from distill.training.checkpoints import CheckpointWriter, load_moments, load_weights, newest_checkpoint, read_state
@@ -117,15 +117,15 @@ class _Rank:
         model = self._load_student(device)
         self.tokens = self._tokenise(passages, model.tokenizer, model.prompts)
         dtype = resolve_dtype(self.training.dtype, device)
-        self.student = Student(model, device, dtype)
+        self.student = EncoderModule(model, device, dtype)
         self.checkpoints = self.output / "checkpoints"
-        newest = same_everywhere(newest_checkpoint(self.checkpoints))
+        newest = broadcast_object(newest_checkpoint(self.checkpoints))
         self.state: dict[str, Any] = {
             "step": 0, "identity": self.identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
             "stale": 0, "base_dev": None, "dev": None,
         }  # fmt: skip
         if newest:
-            self.state = from_first(lambda: read_state(newest, self.identity))
+            self.state = run_on_rank_0(lambda: read_state(newest, self.identity))
             load_weights(newest, self.student)
         self.loss_settings = LossSettings(
             **{name: getattr(self.training, name) for name in LossSettings.__dataclass_fields__}
@@ -140,7 +140,7 @@ class _Rank:
             load_moments(newest, self.engine)
         self.stepper = Stepper(
             self.engine, self.tokens["train"], self.tokens["passages"], self.loss_settings,
-            activation_bytes(self.training.activation_mib, self.student, device, ranks_here()), self.layout,
+            activation_bytes(self.training.activation_mib, self.student, device, ranks_on_this_machine()), self.layout,
         )  # fmt: skip
         self.evaluator = (
             DevEvaluator(
@@ -182,7 +182,7 @@ class _Rank:
             name: [folder / f"{name}-{number:02d}.arrow" for number in range(len(parts(count)))]
             for name, (count, _, _) in sources.items()
         }
-        missing = from_first(
+        missing = run_on_rank_0(
             lambda: [(n, i) for n, paths in files.items() for i, path in enumerate(paths) if not path.exists()]
         )
         for name, number in missing[self.rank :: self.world_size]:
@@ -261,7 +261,7 @@ class _Rank:
             self._refuse(plan, f"the gradient of step {step + 1} is {norm}")
         listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
         # activations that are held here: the next step needs as much again, and the kernel would zero it again
-        release_memory(needed=self.stepper.step_bytes if self.student.device == "cpu" else 0)
+        trim_freed_memory(needed=self.stepper.step_bytes if self.student.device == "cpu" else 0)
         seconds = time.monotonic() - begun
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.per_epoch, 4), "loss": result.loss,
@@ -288,7 +288,7 @@ class _Rank:
         assert self.evaluator is not None
         self.stepper.release()
         result = self.evaluator(self.student, self.rank, self.world_size)
-        release_memory()
+        trim_freed_memory()
         dev = {"dev_ndcg@10": result.ndcg, "dev_loss": result.loss}
         self._record({"step": step, "epoch": round(step / self.per_epoch, 4), **dev})
         return dev
@@ -324,7 +324,7 @@ class _Rank:
         }  # fmt: skip
         if self.rank == 0:
             model = self._load_student("cpu")
-            load_weights(self.checkpoints / f"step-{best:08d}", Student(model, "cpu", torch.float32))
+            load_weights(self.checkpoints / f"step-{best:08d}", EncoderModule(model, "cpu", torch.float32))
             if self.job.student.lora:
                 merge_adapters(model)
             save_model(model, self.job.model, self.job.student, record)

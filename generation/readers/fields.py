@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.unicode import is_whole
+from cluster.unicode import is_valid_utf8
 from generation.readers.base import Record
 from generation.settings import CorpusSettings
 
@@ -67,7 +67,7 @@ class Fields:
                 f"{place}: field '{id_field}' is {_shown(passage_id)}. Expected the passage's id, a non-empty string "
                 f"or whole number. Give the record an id, or name another field with corpus.id_field."
             )
-        if not is_whole(passage_id):
+        if not is_valid_utf8(passage_id):
             raise InputError(
                 f"{place}: field '{id_field}' is {_shown(passage_id)}, with half of a surrogate pair. "
                 f"Write the character in full, as UTF-8."

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from cluster.machines.memory import memory_here
+from cluster.machines.memory import machine_memory
 from launcher.doctor.finding import Finding, Level
 from launcher.doctor.hub import hub
 from launcher.environment import ENGINES, cores, installed_version, known_good
@@ -129,7 +129,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _memory() -> Finding:
-    memory = memory_here()
+    memory = machine_memory()
     found = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f} GiB"
     if memory.available >= 6 * GIB:
         return Finding("ok", "memory", found)

@@ -55,7 +55,7 @@ def this_cpu() -> Device:
     """All cores of this machine together, in the dtype that encoders use here."""
     import torch
 
-    from cluster.machines.memory import memory_here
+    from cluster.machines.memory import machine_memory
     from distill.encoders.device import resolve_dtype
 
     dtype, (rows, inner, columns) = resolve_dtype("auto", "cpu"), SHAPE
@@ -72,5 +72,5 @@ def this_cpu() -> Device:
         copied = min(copied, time.perf_counter() - begun)
     cores = torch.get_num_threads()
     name = f"this CPU, {cores} {'core' if cores == 1 else 'cores'}"
-    speed, memory = 2 * rows * inner * columns / fastest, float(memory_here().total)
+    speed, memory = 2 * rows * inner * columns / fastest, float(machine_memory().total)
     return Device(name, speed, memory, 8 * len(large) / copied, is_gpu=False)

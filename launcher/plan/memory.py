@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.machines.memory import memory_here
+from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
@@ -153,7 +153,7 @@ def _need(
     else:
         room = max(1, int(cores() / pool.cpus)) if pool.cpus else pool.workers or 1
         at_once = min(pool.workers or room, room)  # the others are on other nodes
-        limit = memory_here().total / at_once
+        limit = machine_memory().total / at_once
     return Need(stage, name, parts, limit, unknown=unknown)
 
 

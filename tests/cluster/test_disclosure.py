@@ -9,7 +9,7 @@ import pytest
 
 from cluster.disclosure import disclose, is_secret_name, printable, secret_in_url
 from cluster.errors import DamagedError, InputError
-from cluster.tables.background_writes import Aside
+from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.storage import Storage
 from cluster.workers.failures import describe
 from cluster.workers.stage_log import StageLog
@@ -61,7 +61,7 @@ def test_every_way_out_of_the_program_discloses(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("SOME_API_KEY", "marker-0123456789")
     said = f"passage {CLEAR} with marker-0123456789"
     words = [str(InputError(said)), str(DamagedError("x", said)), describe(ValueError(said))]
-    log = StageLog(storage := Storage(str(tmp_path)), "queries", Aside(storage))
+    log = StageLog(storage := Storage(str(tmp_path)), "queries", BackgroundWrites(storage))
     log.add(said, "w0", "node", "00000")
     log.close()
     words.append((tmp_path / "logs" / "queries.log").read_text())

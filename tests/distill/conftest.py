@@ -71,11 +71,11 @@ def student(request, tiny_encoder, tmp_path):
     import torch
 
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile, write_tokens
     from tests.distill.training.test_step import problem
 
     path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
     model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")
     write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
-    return Student(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id
+    return EncoderModule(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from cluster.errors import InputError
-from cluster.machines.memory import memory_here
+from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
 from distill.settings import EncoderSettings
 from launcher.plan.corpus import Sample, look_at
@@ -227,7 +227,7 @@ def test_hours_on_gpus_are_not_added_to_those_on_cpus_and_what_is_unknown_is_nam
 def test_ranks_of_a_whole_cluster_do_not_share_the_memory_of_the_machine_that_plans(recipe: Recipe) -> None:
     many = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 4000})})
     need = needs(many, look_at(many), CPU)[-1]
-    assert need.limit > memory_here().total / (psutil.cpu_count() or 1) / 4
+    assert need.limit > machine_memory().total / (psutil.cpu_count() or 1) / 4
 
 
 def test_reality_is_measured_in_the_devices_that_were_planned() -> None:

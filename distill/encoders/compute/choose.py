@@ -15,10 +15,10 @@ from distill.encoders.tokens import TokenFile
 from distill.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 
-def choose_for_training(student: Student, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
+def choose_for_training(student: EncoderModule, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
     """Chooses layout, attention and linear layers; every rank calls it, before DeepSpeed divides the parameters.
 
     Args:
@@ -42,7 +42,7 @@ def choose_for_training(student: Student, tokens: TokenFile, pad_id: int, traini
     return layout
 
 
-def choose_for_reading(student: Student, features: dict[str, Any]) -> None:
+def choose_for_reading(student: EncoderModule, features: dict[str, Any]) -> None:
     """Chooses attention and linear layers of an encoder that has no backward pass.
 
     In float32 torch's attention is as fast without one.

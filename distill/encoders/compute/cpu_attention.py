@@ -16,18 +16,18 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from distill.activations.recompute import dear_call, recalls_next
-from distill.collectives import everywhere
+from distill.collectives import all_ranks
 from distill.encoders.compute.trial import SAME, differences
 from distill.encoders.device import in_bfloat16
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 NAME = "listwise_products"
 IN_CACHE = 4 * 2**20  # bytes of scores
 
 
-def choose_attention(student: Student, features: dict[str, Any]) -> None:
+def choose_attention(student: EncoderModule, features: dict[str, Any]) -> None:
     """Lets the student attend with plain products, if it is on a CPU and its embeddings stay what they are.
 
     Sets `student.products`. A model whose attention has more to it (soft caps, biases of positions, sinks) is found out
@@ -37,14 +37,14 @@ def choose_attention(student: Student, features: dict[str, Any]) -> None:
         student: on its device, in its dtype.
         features: of a few sequences, padded, for a trial.
     """
-    if not everywhere(student.device == "cpu"):
+    if not all_ranks(student.device == "cpu"):
         return
     dtype = student.dtype
     student.dtype = torch.float32  # where only another formula differs
     with torch.no_grad():
         expected = student(**features)
     student.products = True
-    student.products = everywhere(differences(student, features, expected, SAME[student.dtype]) == "")
+    student.products = all_ranks(differences(student, features, expected, SAME[student.dtype]) == "")
     student.dtype = dtype
 
 

@@ -17,16 +17,16 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from distill.activations.recompute import dear_call
-from distill.collectives import everywhere
+from distill.collectives import all_ranks
 from distill.encoders.device import in_bfloat16
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 Layer = tuple[torch.Tensor, torch.Tensor | None]  # weight (outputs, inputs), and bias (outputs,)
 
 
-def choose_linears(student: Student, features: dict[str, Any], zero_stage: int = 0) -> None:
+def choose_linears(student: EncoderModule, features: dict[str, Any], zero_stage: int = 0) -> None:
     """Joins the student's linear layers that have one input, if it is on a CPU and computes in bfloat16.
 
     Sets `student.linears`. Which layers have one input is looked at in a trial. Every rank calls it, and all decide
@@ -38,7 +38,7 @@ def choose_linears(student: Student, features: dict[str, Any], zero_stage: int =
         zero_stage: of the training.
     """
     here = student.device == "cpu" and student.dtype == torch.bfloat16 and in_bfloat16() and zero_stage < 3
-    if not everywhere(here):
+    if not all_ranks(here):
         return
     with torch.no_grad(), _Seen() as seen:
         student(**features)

@@ -14,18 +14,18 @@ import torch
 from transformers import AttentionInterface
 
 from distill.activations.recompute import dear_call
-from distill.collectives import everywhere
+from distill.collectives import all_ranks
 from distill.encoders.compute.trial import SAME, differences, sampled_rows
 from distill.encoders.layout import Layout, PackedError
 from distill.encoders.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 NAME = "listwise_packed"
 
 
-def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
+def choose_layout(student: EncoderModule, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
     """Packed, if that is wanted and gives this student the same embeddings as padding; else padded.
 
     Sets `student.packed` accordingly. Sequences that are compared: the longest, the shortest and two between. A model
@@ -42,7 +42,7 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
         PackedError: it is wanted, and this student cannot.
     """
     padded, rows = Layout(pad_id), sampled_rows(tokens)
-    if wanted is False or (wanted is None and not everywhere(_has_kernel(student))) or not len(rows):
+    if wanted is False or (wanted is None and not all_ranks(_has_kernel(student))) or not len(rows):
         return padded
     with torch.no_grad():
         expected = student(**padded.features(tokens, rows))
@@ -50,7 +50,7 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     for first in (0, pad_id + 1):
         layout, student.packed = Layout(pad_id, first), True
         problem = _differs(student, layout.features(tokens, rows), first, expected)
-        if everywhere(not problem):
+        if all_ranks(not problem):
             return layout
         student.packed, why = False, why or problem
     if wanted:
@@ -58,7 +58,7 @@ def choose_layout(student: Student, tokens: TokenFile, pad_id: int, wanted: bool
     return padded
 
 
-def _differs(student: Student, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
+def _differs(student: EncoderModule, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
     """Why these packed sequences are not encoded as the padded ones were; empty if they are."""
     transformer = student.model.transformers_model
     room = getattr(getattr(transformer, "config", None), "max_position_embeddings", None) or 1 << 30
@@ -68,7 +68,7 @@ def _differs(student: Student, features: dict[str, Any], first: int, expected: t
     return f"packed sequences give {why}" if why.startswith("other embeddings") else why
 
 
-def _has_kernel(student: Student) -> bool:
+def _has_kernel(student: EncoderModule) -> bool:
     return (
         student.device.startswith("cuda")
         and student.dtype == torch.bfloat16

@@ -10,7 +10,7 @@ import torch
 from distill.encoders.tokens import TokenFile
 
 if TYPE_CHECKING:
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
 
 SAME = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding in both layouts
@@ -23,7 +23,7 @@ def sampled_rows(tokens: TokenFile) -> np.ndarray:
     return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
 
 
-def differences(student: Student, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:
+def differences(student: EncoderModule, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:
     """Why these features do not give the expected embeddings, or no gradient; empty if they do.
 
     Args:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from cluster.errors import InputError
-from cluster.machines.garbage_collector import collector_at_rest
+from cluster.machines.garbage_collector import garbage_collection_off
 from distill.encoders.loading import load_model
 from distill.settings import EncoderSettings
 
 
 def test_it_rests_inside_and_works_afterwards_even_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), collector_at_rest(), collector_at_rest():
+    with pytest.raises(ZeroDivisionError), garbage_collection_off(), garbage_collection_off():
         assert not gc.isenabled()
         print(1 / 0)
     assert gc.isenabled()
@@ -23,7 +23,7 @@ def test_it_rests_inside_and_works_afterwards_even_after_an_error() -> None:
 def test_who_has_switched_it_off_finds_it_off() -> None:
     gc.disable()
     try:
-        with collector_at_rest():
+        with garbage_collection_off():
             assert not gc.isenabled()
         assert not gc.isenabled()
     finally:

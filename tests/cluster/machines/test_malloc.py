@@ -10,19 +10,19 @@ import pytest
 MIB = 2**20
 WITHIN = f"""
 import psutil, torch
-from cluster.machines.malloc import free_memory, keep_memory, release_memory
+from cluster.machines.malloc import freed_bytes, keep_freed_memory, trim_freed_memory
 
 def resident():
     return psutil.Process().memory_info().rss // {MIB}
 
-keep_memory()
+keep_freed_memory()
 tensors = [torch.ones({MIB}) for _ in range(200)]
 full = resident()
 del tensors
-print(full - resident(), free_memory() // {MIB})
-release_memory(needed=1400 * {MIB})
-print(full - resident(), free_memory() // {MIB})
-release_memory(needed=260 * {MIB})
+print(full - resident(), freed_bytes() // {MIB})
+trim_freed_memory(needed=1400 * {MIB})
+print(full - resident(), freed_bytes() // {MIB})
+trim_freed_memory(needed=260 * {MIB})
 print(full - resident())
 """
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machines.shared_folder import COMPLETE, UNUSED_S, made_once
+from cluster.machines.shared_folder import COMPLETE, UNUSED_S, shared_folder
 
 ASKS = """
 import os, sys, time
 from pathlib import Path
-from cluster.machines.shared_folder import made_once
+from cluster.machines.shared_folder import shared_folder
 
 begun, seconds = Path(sys.argv[1]), float(sys.argv[2])
 
@@ -30,7 +30,7 @@ def make(folder):
     time.sleep(seconds)
     (folder / "whole").write_text("whole")
 
-print((made_once("thing", make) / "whole").read_text(), flush=True)
+print((shared_folder("thing", make) / "whole").read_text(), flush=True)
 sys.stdin.read()
 """
 
@@ -102,9 +102,9 @@ def test_what_a_maker_raises_is_raised_and_leaves_no_folder(temp: Path) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        made_once("thing", fail)
+        shared_folder("thing", fail)
     assert not list(temp.rglob("thing"))
-    assert made_once("thing", lambda folder: None).name == "thing"
+    assert shared_folder("thing", lambda folder: None).name == "thing"
 
 
 def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, m
         synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
     monkeypatch.setattr(os, "fsync", sync)
-    made_once("thing", lambda folder: (folder / "a").touch())
+    shared_folder("thing", lambda folder: (folder / "a").touch())
     assert synced == ["a", "thing"]
 
 
@@ -125,9 +125,9 @@ def test_what_nobody_reads_is_removed_after_an_hour_and_not_before(temp: Path) -
         assert said(reader) == "whole"
         folder = next(temp.rglob("thing"))
         age(folder)
-        made_once("second", lambda made: None)
+        shared_folder("second", lambda made: None)
         assert (folder / "whole").exists()  # its reader lives
-    made_once("third", lambda made: None)
+    shared_folder("third", lambda made: None)
     assert not folder.exists()
     assert (folder.parent / "second").exists()  # opened just now
 
@@ -140,6 +140,6 @@ def test_a_reader_keeps_its_folder_young(temp: Path) -> None:
     age(folder)
     with asking(begun) as reader:
         assert said(reader) == "whole"
-    made_once("second", lambda made: None)
+    shared_folder("second", lambda made: None)
     assert folder.exists()
     assert len(makers(begun)) == 1

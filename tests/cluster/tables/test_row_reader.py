@@ -12,7 +12,7 @@ from cluster.errors import DamagedError
 from cluster.schemas import PASSAGE_VECTORS, PASSAGES
 from cluster.tables.columns import list_column
 from cluster.tables.lineage import Lineage
-from cluster.tables.plan_shards import plan_over, plan_shards
+from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Commit
 from distill.retrieval.vectors import rows_of_vectors, vectors_of
@@ -85,7 +85,7 @@ class Committed:
     def __init__(self, counts: list[tuple[int, int]]) -> None:
         self.counts = counts
 
-    def whole(self) -> list[Commit]:
+    def all_commits(self) -> list[Commit]:
         return [Commit(str(n), (), rows, units, {}, 0, 0, 0.0, "", "") for n, (units, rows) in enumerate(self.counts)]
 
 
@@ -115,7 +115,7 @@ def test_several_tables_are_planned_one_after_the_other(run: Callable):
     opened = run()
     passages = write_passages(opened)
     other = write_table(opened, PASSAGES, passages.read().to_pylist()[:10], path="other")
-    shards = plan_over([passages, other], 40)
+    shards = plan_over_tables([passages, other], 40)
     assert [shard.name for shard in shards] == ["00000", "00001", "00002", "00003"]
     assert [(shard.params["first"], shard.rows) for shard in shards] == [(0, 40), (40, 40), (80, 20), (100, 10)]
     assert [shard.slices for shard in shards[:3]] == [shard.slices for shard in plan_shards(passages, 40)]

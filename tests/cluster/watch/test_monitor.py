@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.tables.background_writes import Aside
+from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
 from cluster.tables.table import Commit, Table
@@ -53,10 +53,10 @@ def said(table: Table) -> Heartbeat:
 
 
 def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: Table) -> None:
-    aside = Aside(table.storage)
-    with Monitor(table, TaskHandle("numbers", 1000, "number"), aside) as monitor:
+    writes = BackgroundWrites(table.storage)
+    with Monitor(table, TaskHandle("numbers", 1000, "number"), writes) as monitor:
         monitor.look(pool(member("a", 1.0, 0.5), member("b", 1.1, 0.5), member("c", 3.0, 0.5), member("d", 1.0, 9.0)))
-        aside.close()
+        writes.close()
         beat = said(table)
     assert [(one.name, one.node) for one in beat.slow] == [("c", "node of c"), ("d", "node of d")]
     assert beat.slow[0].times == pytest.approx(3.0)
@@ -71,9 +71,9 @@ def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: 
     [(None, "done"), (RuntimeError("no room\nat all"), "failed"), (KeyboardInterrupt(), "interrupted")],
 )
 def test_the_last_word_says_how_it_ended_and_counts_all(table: Table, error: BaseException | None, state: str) -> None:
-    aside, handle = Aside(table.storage), TaskHandle("numbers", 1000, "number")
+    writes, handle = BackgroundWrites(table.storage), TaskHandle("numbers", 1000, "number")
     try:
-        with Monitor(table, handle, aside) as monitor:
+        with Monitor(table, handle, writes) as monitor:
             monitor.look(pool(member("a", 1.0, 0.5)))
             for name in ("00000", "00001"):
                 commit = Commit(name, (), 10, 10, {}, 0, 50, 1.0, "a", "node of a")
@@ -83,7 +83,7 @@ def test_the_last_word_says_how_it_ended_and_counts_all(table: Table, error: Bas
                 raise error
     except (RuntimeError, KeyboardInterrupt):
         pass
-    aside.close()
+    writes.close()
     beat = said(table)
     assert (beat.state, beat.why) == (state, "no room" if state == "failed" else "")
     assert (beat.totals.shards, beat.totals.rows, beat.totals.tokens) == (2, 20, 100)
@@ -110,8 +110,8 @@ def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
 def test_a_storage_that_refuses_costs_the_heartbeat_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     storage = Storage(str(tmp_path))
-    aside = Aside(storage)
-    aside.put("file/progress.json", b"{}")
-    aside.put("there", b"1")
-    aside.close()
+    writes = BackgroundWrites(storage)
+    writes.put("file/progress.json", b"{}")
+    writes.put("there", b"1")
+    writes.close()
     assert storage.get("there") == b"1"

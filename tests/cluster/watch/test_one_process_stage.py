@@ -12,13 +12,13 @@ from cluster.errors import RunError
 from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.tables.storage import Storage
-from cluster.watch.one_process_stage import Watch, pieces
+from cluster.watch.one_process_stage import Watch, one_process_stages
 from cluster.watch.progress import Progress
 from tests.chaos.harness import until
 
 
 def only(storage: Storage) -> dict[str, Any]:
-    (one,) = pieces(storage)
+    (one,) = one_process_stages(storage)
     return one
 
 
@@ -53,7 +53,7 @@ def test_failed_and_done_are_called_so(tmp_path: Path) -> None:
         raise RunError("the loss of step 3 is nan\nand more")
 
     with Run(str(tmp_path / "run"), ClusterSettings(), progress=Progress(quiet=True)) as run:
-        assert pieces(run.storage) == []
+        assert one_process_stages(run.storage) == []
         with pytest.raises(RunError):
             run.once("training", {}, fail, title="training")
         assert (only(run.storage)["state"], only(run.storage)["why"]) == ("failed", "the loss of step 3 is nan")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.machines.memory import Memory
-from distill.activations.budget import MIB, Costs, Held, Keep, activation_bytes
+from distill.activations.budget import MIB, Costs, GraphBytes, Keep, activation_bytes
 from distill.activations.recompute import Output
 
 B, D, H = 5, 8, 24
@@ -17,7 +17,7 @@ B, D, H = 5, 8, 24
 def test_bytes_of_a_perceptron_are_those_of_its_formula() -> None:
     """Backward of a linear layer needs its input, that of GELU needs its input too: B·D and B·H twice, float32."""
     module = torch.nn.Sequential(torch.nn.Linear(D, H), torch.nn.GELU(), torch.nn.Linear(H, D))
-    held = Held(module)
+    held = GraphBytes(module)
     for times in (1, 2):
         with held.counting():
             output = module(torch.randn(B, D))
@@ -27,7 +27,7 @@ def test_bytes_of_a_perceptron_are_those_of_its_formula() -> None:
 
 def test_views_of_one_storage_count_once_and_weights_do_not() -> None:
     module = torch.nn.Linear(D, D, bias=False)
-    held, given = Held(module), torch.randn(B, D, requires_grad=True)
+    held, given = GraphBytes(module), torch.randn(B, D, requires_grad=True)
     with held.counting():
         product = (given.view(B, D) * given) @ module.weight.T
     assert product.requires_grad
@@ -41,7 +41,7 @@ def test_budget_is_the_recipes_or_the_ranks_part_of_a_third_of_what_is_available
     module = torch.nn.Linear(D, D)
     weights = 16 * (D * D + D)
     available = expected if wanted is not None else 3 * (expected + weights) * ranks
-    monkeypatch.setattr("distill.activations.budget.memory_here", lambda: Memory(10 * available, available))
+    monkeypatch.setattr("distill.activations.budget.machine_memory", lambda: Memory(10 * available, available))
     assert activation_bytes(wanted, module, "cpu", ranks) == expected
 
 

@@ -85,13 +85,13 @@ def test_embeddings_and_gradients_are_those_of_one_run_to_the_bit(student, dtype
 def test_outputs_of_a_bert_have_the_sizes_of_its_formula(tiny_encoder):
     """Three products, attention, three products a layer, and the pooler; float32."""
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.settings import StudentSettings
 
     model = load_model(StudentSettings(model=tiny_encoder), "cpu")
     config = model.transformers_model.config
     sequences, length, hidden, inner = 3, 10, config.hidden_size, config.intermediate_size
-    student, listing = Student(model, "cpu", torch.float32), Listing()
+    student, listing = EncoderModule(model, "cpu", torch.float32), Listing()
     student.products = True
     ids = torch.randint(10, 40, (sequences, length))
     student(calls=listing, input_ids=ids, attention_mask=torch.ones_like(ids))

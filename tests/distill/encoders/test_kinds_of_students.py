@@ -76,8 +76,8 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     import torch.distributed as dist
 
     from distill.encoders.layout import Layout
-    from distill.encoders.module import Student
-    from distill.losses import LossSettings
+    from distill.encoders.module import EncoderModule
+    from distill.losses.batch import LossSettings
     from distill.settings import TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.deepspeed_engine import start_engine
@@ -91,7 +91,9 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
         model = load(settings)
         (folder / f"{name} {rank}").mkdir()
         tokens = token_files(folder / f"{name} {rank}", settings, model)
-        engine = start_engine(Student(model, "cpu", torch.float32), TrainingSettings(gradient_clip=1e9), world_size)
+        engine = start_engine(
+            EncoderModule(model, "cpu", torch.float32), TrainingSettings(gradient_clip=1e9), world_size
+        )
         stepper = Stepper(engine, *tokens, LossSettings(**MODE), 120, Layout(model.tokenizer.pad_token_id))
         plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
         result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
@@ -112,10 +114,10 @@ def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, 
     import torch
 
     from distill.encoders.layout import Layout
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
 
     model = load(students[name])
-    student = Student(model, "cpu", torch.float32)
+    student = EncoderModule(model, "cpu", torch.float32)
     queries, passages, _, _ = problem()
     files = token_files(tmp_path, students[name], model)
     shown = ([f"find: {each}" for each in queries], passages)

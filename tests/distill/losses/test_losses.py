@@ -11,16 +11,10 @@ import torch
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
-from distill.losses import (
-    LIST_LOSSES,
-    LossSettings,
-    info_nce,
-    lambda_loss,
-    list_loss,
-    loss_and_gradients,
-    margin_mse,
-    ranknet,
-)
+from distill.losses.batch import LIST_LOSSES, LossSettings, list_loss, loss_and_gradients
+from distill.losses.contrastive import info_nce
+from distill.losses.listwise import lambda_loss
+from distill.losses.pairwise import margin_mse, ranknet
 
 QUERIES, LENGTH, PASSAGES, DIMENSION = 9, 6, 40, 16
 
@@ -228,7 +222,7 @@ def test_similarities_of_many_queries_and_80000_passages_never_stand_in_memory_a
     """One matrix of 1,024 × 80,000 is 312 MiB, and autograd over InfoNCE holds five; chunks take the same for 4,096."""
     code = """
 import resource, torch
-from distill.losses import LossSettings, loss_and_gradients
+from distill.losses.batch import LossSettings, loss_and_gradients
 torch.manual_seed(0)
 query, passage = (torch.nn.functional.normalize(torch.randn(count, 16)) for count in (1024, 80_000))
 slots = torch.randint(80_000, (1024, 20))

@@ -23,10 +23,10 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
 
     from distill.encoders.layout import Layout
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.encoders.texts import passage_text
     from distill.encoders.tokens import TokenFile, write_tokens
-    from distill.losses import LossSettings
+    from distill.losses.batch import LossSettings
     from distill.settings import StudentSettings
     from distill.training.dev_evaluation import DevEvaluator
     from distill.training.list_arrays import read_lists
@@ -47,7 +47,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
         files.append(TokenFile(path))
     settings = LossSettings(contrastive_margin=MARGIN)
     evaluator = DevEvaluator(lists, *files, settings, 512, Layout(model.tokenizer.pad_token_id))
-    result = evaluator(Student(model, "cpu", torch.float32), rank, world_size)
+    result = evaluator(EncoderModule(model, "cpu", torch.float32), rank, world_size)
     dist.barrier()
     dist.destroy_process_group()
     return result.ndcg, result.loss

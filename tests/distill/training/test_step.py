@@ -116,9 +116,9 @@ def run_cases(rank, world_size, encoder, folder, cases):
     from distill.encoders.compute.choose import choose_for_training
     from distill.encoders.device import in_bfloat16
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
-    from distill.losses import LossSettings
+    from distill.losses.batch import LossSettings
     from distill.settings import StudentSettings, TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.checkpoints import gathered
@@ -134,7 +134,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
     for case, limit in cases:
         model = load_model(StudentSettings(model=encoder), "cpu")
         training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage, packed=case.packed)
-        student = Student(model, "cpu", getattr(torch, case.dtype))
+        student = EncoderModule(model, "cpu", getattr(torch, case.dtype))
         layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, training)
         assert (layout.packed, student.products) == (case.packed, not case.packed)
         assert bool(student.linears) == (case.dtype == "bfloat16" and case.zero_stage < 3 and in_bfloat16())
@@ -197,7 +197,7 @@ def expected(tiny_encoder, token_folder):
 
     from distill.encoders.layout import Layout
     from distill.encoders.loading import load_model
-    from distill.encoders.module import Student
+    from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
     from distill.settings import StudentSettings
 
@@ -205,7 +205,7 @@ def expected(tiny_encoder, token_folder):
     found = {}
     for name, mode in MODES.items():
         model = load_model(StudentSettings(model=tiny_encoder), "cpu")
-        student = Student(model, "cpu", torch.float32)
+        student = EncoderModule(model, "cpu", torch.float32)
         layout = Layout(model.tokenizer.pad_token_id)
         queries, passages = (
             student(**layout.features(TokenFile(token_folder / name), np.arange(count)))
