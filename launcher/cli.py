@@ -274,7 +274,7 @@ def doctor(
 
     Each finding comes with its remedy; exit code 1 if a run would fail.
     """
-    from launcher.doctor import report as examine
+    from launcher.doctor.run_checks import report as examine
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or []) if recipe else None
