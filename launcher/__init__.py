@@ -1,1 +1,6 @@
-"""The front door: recipe, command line, the stages in order, and the report."""
+"""The command line, the recipe, and the order of the stages; this package uses all others and none uses it.
+
+Read in this order: pipeline (the stages, one call each), recipe (what a run is told), cli (the commands), report. The
+folders plan, doctor, slurm and jobs hold one command or group of commands each; train, kuberay and remote are commands
+or their parts in one file.
+"""

@@ -1,5 +1,5 @@
-"""`listwise slurm`: a recipe as a job of SLURM.
+"""`listwise slurm` writes a recipe as a SLURM job: one of the two `.sbatch` scripts here, with its settings filled in.
 
-The two scripts in this folder are the jobs, to be read, edited and sent as they are. The command fills in the settings
-at their top (`script`) from what is asked of SLURM (`request`) and from a recipe (`job`), and hands them in (`submit`).
+A person can also edit and submit these scripts as they are. Read in this order: run.sbatch and train.sbatch (the jobs),
+script (fills in settings), request (what is asked of SLURM), job (what a recipe needs), submit (calls sbatch).
 """
