@@ -274,11 +274,11 @@ def doctor(
 
     Each finding comes with its remedy; exit code 1 if a run would fail.
     """
-    from launcher.doctor.run_checks import report as examine
+    from launcher.doctor.run_checks import report_checks
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or []) if recipe else None
-    if not examine(resolved, address, as_json=as_json):
+    if not report_checks(resolved, address, as_json=as_json):
         raise typer.Exit(1)
 
 

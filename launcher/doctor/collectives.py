@@ -1,7 +1,7 @@
-"""Do the nodes reach each other as ranks of a training will? A group over one process a node, and its all-reduce timed.
+"""The check of the network between nodes: one process on each node joins a process group and times its all-reduce.
 
-Ranks meet at a store on the first node, as Ray Train's and torchrun's do, and then speak to each other directly: over
-NCCL where every node has a GPU, else over gloo.
+The ranks find each other through a store on the first node, as those of Ray Train and torchrun do. Then they send to
+each other directly: over NCCL if every node has a GPU, otherwise over gloo.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 
 MIB = 2**20
-SIZES = {"nccl": 64 * MIB, "gloo": 8 * MIB}
+SIZES = {"nccl": 64 * MIB, "gloo": 8 * MIB}  # bytes of the timed all-reduce
 REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Where the ranks of a group meet."""
+class Rendezvous:
+    """The store through which the ranks of a process group find each other, and the group's size and backend."""
 
     host: str
     port: int
@@ -33,8 +33,8 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one rank saw: seconds of an all-reduce of `size` bytes, and of one of four bytes; or what went wrong."""
+class AllReduceTimes:
+    """The times of one rank: seconds of an all-reduce of `size` bytes, and of one of four bytes; or its error."""
 
     interface: str
     size: int = 0
@@ -44,62 +44,63 @@ class Measured:
 
     @property
     def bytes_per_s(self) -> float:
-        """Size over time: what a training step waits for."""
+        """Bytes of the tensor over seconds: the rate at which a training step gets its gradients reduced."""
         return self.size / self.seconds
 
 
-def open_meeting(host: str) -> tuple[Any, int]:
-    """Opens the store that ranks meet at, on a free port; returns it, to be kept, and the port."""
+def open_store(host: str) -> tuple[Any, int]:
+    """Opens the store of a rendezvous on a free port. Returns the store, which the caller must keep, and the port."""
     from torch.distributed import TCPStore
 
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
     return store, store.port
 
 
-def measure(meeting: Meeting, rank: int) -> Measured:
-    """Joins the group as one rank and times its all-reduce. Never raises: what went wrong is told."""
+def time_all_reduce(rendezvous: Rendezvous, rank: int) -> AllReduceTimes:
+    """Joins the process group as one rank and times its all-reduce. It never raises: an error is part of the result."""
     interface = "?"
     try:
         import torch
         import torch.distributed as dist
 
-        limit = timedelta(seconds=meeting.limit_s)
-        store = dist.TCPStore(meeting.host, meeting.port, is_master=False, timeout=limit)
-        interface = interface_to(meeting.host, meeting.port, meeting.backend)
-        device = torch.device("cuda:0" if meeting.backend == "nccl" else "cpu")
-        dist.init_process_group(meeting.backend, store=store, rank=rank, world_size=meeting.ranks, timeout=limit)
+        host, port, backend = rendezvous.host, rendezvous.port, rendezvous.backend
+        limit = timedelta(seconds=rendezvous.limit_s)
+        store = dist.TCPStore(host, port, is_master=False, timeout=limit)
+        interface = interface_to(host, port, backend)
+        device = torch.device("cuda:0" if backend == "nccl" else "cpu")
+        dist.init_process_group(backend, store=store, rank=rank, world_size=rendezvous.ranks, timeout=limit)
         try:
-            size = SIZES[meeting.backend]
-            seconds = _all_reduce(torch.ones(size // 4, device=device), device)
-            latency = _all_reduce(torch.ones(1, device=device), device)
-            return Measured(interface, size, seconds, latency)
+            size = SIZES[backend]
+            seconds = _median_seconds(torch.ones(size // 4, device=device), device)
+            latency = _median_seconds(torch.ones(1, device=device), device)
+            return AllReduceTimes(interface, size, seconds, latency)
         finally:
             dist.destroy_process_group()
     except (RuntimeError, ValueError, OSError, ImportError) as error:
-        return Measured(interface, error=" ".join(str(error).split())[:200])
+        return AllReduceTimes(interface, error=" ".join(str(error).split())[:200])
 
 
-def _all_reduce(tensor: Any, device: Any) -> float:
-    """Median seconds of an all-reduce, after one that opens the connections."""
+def _median_seconds(tensor: Any, device: Any) -> float:
+    """Median seconds of an all-reduce; a first one, which opens the connections, does not count."""
     import torch
     import torch.distributed as dist
 
-    taken = []
+    seconds = []
     for _ in range(REPEATS + 1):
         dist.barrier()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         dist.all_reduce(tensor)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - begun)
-    return statistics.median(taken[1:])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
 
 
 def interface_to(host: str, port: int, backend: str) -> str:
-    """The network interface towards other nodes, as the backend will choose it."""
+    """The network interface that the backend will choose for other nodes, with its address."""
     if chosen := os.environ.get(f"{backend.upper()}_SOCKET_IFNAME"):
         return f"{chosen} ({backend.upper()}_SOCKET_IFNAME)"
-    if backend == "gloo":  # takes what the host's name resolves to, else loopback
+    if backend == "gloo":  # gloo takes the address that the host's name resolves to, or loopback
         try:
             own = socket.gethostbyname(socket.gethostname())
         except OSError:

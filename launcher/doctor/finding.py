@@ -1,4 +1,4 @@
-"""A finding: one thing that was looked at, where, and what to do if it is wrong. A table, or JSON for machines."""
+"""A finding is the result of one check: what was checked, on which node, and what to do if it is wrong."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", 
 
 @dataclass(frozen=True)
 class Finding:
-    """One checked thing. A failure means that runs cannot work there; only those end the command with 1.
+    """The result of one check.
 
     Attributes:
-        level: ok, warning or failure.
-        what: the thing, in a word or two.
-        found: what is there.
-        remedy: what to do; empty if it is well.
-        node: where.
+        level: ok, warning or failure. A failure means that a run cannot work on the node, and the command exits with 1.
+        what: the thing that was checked, in one or two words.
+        found: what the check found.
+        remedy: what to do about it; empty if the level is ok.
+        node: the node that was checked.
     """
 
     level: Level
@@ -39,36 +39,35 @@ class Finding:
 
 
 def is_sound(findings: Sequence[Finding]) -> bool:
-    """Whether nothing fails."""
+    """Whether no finding is a failure."""
     return all(finding.level != "failure" for finding in findings)
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Everything, for machines."""
+    """All findings as JSON, for programs."""
     plain = [{key: disclose(text) for key, text in asdict(finding).items()} for finding in findings]
     return json.dumps({"sound": is_sound(findings), "findings": plain}, indent=1)
 
 
-def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings that read the same on several nodes as one, so that a thousand nodes in order are a few lines."""
-    nodes: dict[Finding, list[str]] = {}
+def merge_equal(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that are equal on several nodes become one, so that a thousand sound nodes take a few lines."""
+    nodes_by_finding: dict[Finding, list[str]] = {}
     for finding in findings:
-        nodes.setdefault(replace(finding, node=""), []).append(finding.node)
+        nodes_by_finding.setdefault(replace(finding, node=""), []).append(finding.node)
     return [
-        replace(finding, node=where[0] if len(where) == 1 else f"{len(where)} nodes")
-        for finding, where in nodes.items()
+        replace(finding, node=nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes")
+        for finding, nodes in nodes_by_finding.items()
     ]
 
 
 def print_table(findings: Sequence[Finding], console: Console) -> None:
-    """A line a finding, the remedy under it; folds at the width of the terminal."""
-    shown = merged(findings)
+    """Prints one row for each finding, with its remedy on a second line; long texts wrap at the terminal's width."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(width=1)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold", max_width=22)
     table.add_column(overflow="fold", ratio=1)
-    for finding in shown:
+    for finding in merge_equal(findings):
         sign, style = SIGNS[finding.level]
         cell = Text(disclose(finding.found))
         if finding.remedy:

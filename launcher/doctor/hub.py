@@ -1,4 +1,4 @@
-"""The model hub and its cache: can this machine load the models that a recipe names, and from where?"""
+"""Checks of the model hub and its cache: can this machine load the models that a recipe names, and from where?"""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from launcher.doctor.finding import Finding
 LIMIT_S = 2.0
 
 
-def hub() -> Finding:
-    """Whether the hub answers, or what its cache holds where it does not."""
+def check_hub() -> Finding:
+    """Checks whether the hub answers, and counts the models in its cache."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
-    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
-    kept = f"{models} {'model' if models == 1 else 'models'} in the cache {cache}"
+    count = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    cached = f"{count} {'model' if count == 1 else 'models'} in the cache {cache}"
     if constants.is_offline_mode():
-        return Finding("ok", "model hub", f"offline (HF_HUB_OFFLINE); {kept}")
-    why = refusal()
-    if not why:
-        return Finding("ok", "model hub", f"{constants.ENDPOINT} answers; {kept}")
+        return Finding("ok", "model hub", f"offline (HF_HUB_OFFLINE); {cached}")
+    problem = hub_problem()
+    if not problem:
+        return Finding("ok", "model hub", f"{constants.ENDPOINT} answers; {cached}")
     return Finding(
         "warning",
         "model hub",
-        f"{constants.ENDPOINT} {why}; {kept}",
-        "name models by folder, or fill the cache elsewhere, copy it here (HF_HOME) and set HF_HUB_OFFLINE=1",
+        f"{constants.ENDPOINT} {problem}; {cached}",
+        "name folders as models; or fill the cache on another machine, copy it here (HF_HOME) and set HF_HUB_OFFLINE=1",
     )
 
 
 @lru_cache(maxsize=1)
-def refusal() -> str:
-    """Why the hub cannot be used from here, in words; empty if it can. Takes no longer than `LIMIT_S`."""
+def hub_problem() -> str:
+    """The reason why this machine cannot use the hub; empty if it can. Takes at most `LIMIT_S` seconds."""
     from huggingface_hub import constants
 
     outcome = [f"does not answer within {LIMIT_S:g} s"]
 
-    def ask() -> None:
+    def send_request() -> None:
         try:
             with urllib.request.urlopen(
                 urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=LIMIT_S
@@ -54,38 +54,38 @@ def refusal() -> str:
         except (OSError, ValueError) as error:
             outcome[0] = f"does not answer ({getattr(error, 'reason', None) or error})"
 
-    # a thread, since looking up a name knows no time limit
-    asking = threading.Thread(target=ask, name="hub", daemon=True)
-    asking.start()
-    asking.join(LIMIT_S)
+    # The request runs in a thread because the DNS look-up has no time limit of its own.
+    request = threading.Thread(target=send_request, name="hub", daemon=True)
+    request.start()
+    request.join(LIMIT_S)
     return outcome[0]
 
 
-def models(named: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether each model can be loaded here.
+def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
+    """Checks for each model whether this machine can load it.
 
     Args:
-        named: field of the recipe → folder, packaged name or hub id.
+        models: field of the recipe → folder, packaged name or hub id.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
     from distill.encoders.loading import resolve_model
 
-    for field, model in named.items():
+    for field, model in models.items():
         try:
-            place = resolve_model(model)
+            source = resolve_model(model)
         except InputError as error:
             yield Finding("failure", "model", f"{field}: {error}", "copy it to the same path on every node")
             continue
-        if Path(place).is_dir():
-            yield Finding("ok", "model", f"{field}: {place}")
-        elif isinstance(try_to_load_from_cache(place, "config.json"), str):
-            yield Finding("ok", "model", f"{field}: {place}, in the cache")
+        if Path(source).is_dir():
+            yield Finding("ok", "model", f"{field}: {source}")
+        elif isinstance(try_to_load_from_cache(source, "config.json"), str):
+            yield Finding("ok", "model", f"{field}: {source}, in the cache")
         elif constants.is_offline_mode():
-            remedy = "fetch it where there is a network (hf download), and copy HF_HOME here"
-            yield Finding("failure", "model", f"{field}: {place} is not in the cache, and the hub is off", remedy)
-        elif why := refusal():
-            remedy = "name a folder that is here, or copy a cache that has it (HF_HOME)"
-            yield Finding("failure", "model", f"{field}: {place} is not in the cache, and the hub {why}", remedy)
+            remedy = "download it on a machine that has a network (hf download), and copy HF_HOME here"
+            yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub is off", remedy)
+        elif problem := hub_problem():
+            remedy = "name a folder of this machine, or copy a cache that holds the model (HF_HOME)"
+            yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub {problem}", remedy)
         else:
-            yield Finding("ok", "model", f"{field}: {place}, from the hub")
+            yield Finding("ok", "model", f"{field}: {source}, from the hub")

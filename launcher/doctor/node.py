@@ -1,6 +1,6 @@
-"""What is looked at on every node, by an actor that is pinned there.
+"""The checks that run on every node, in an actor that is pinned to the node.
 
-Ray does not send this module along: it is the node's own, so a node without listwise is found out too.
+Ray does not send this module to the node; the node imports its own. So a node without listwise is noticed too.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from launcher.doctor import hub, machine, workdir
-from launcher.doctor.collectives import Measured, Meeting, measure, open_meeting
+from launcher.doctor.collectives import AllReduceTimes, Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding
 from launcher.environment import ENGINES, installed_version
 
-COMPARED = ("torch", "ray", "deepspeed", "transformers", "sentence-transformers", *ENGINES)
+COMPARED_PACKAGES = ("torch", "ray", "deepspeed", "transformers", "sentence-transformers", *ENGINES)
 PACKAGES = ("launcher", "cluster", "generation", "distill")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a recipe needs on a node.
+class RecipeNeeds:
+    """The models, files and trackers that a recipe needs on a node.
 
     Attributes:
-        models: field → model that is loaded there.
-        files: field → file or folder that is read there.
-        trackers: that write there.
+        models: field of the recipe → model that a stage loads.
+        files: field of the recipe → file or folder that a stage reads.
+        trackers: names of the trackers that training writes to.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -40,73 +39,75 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a node is: versions to compare with other nodes', and findings of its own."""
+class NodeReport:
+    """The result of one node: versions to compare with those of other nodes, and findings."""
 
     versions: dict[str, str]
     findings: list[Finding]
 
 
 class Node:
-    """Answers for the machine that it runs on. No Ray in here: the driver's own is looked at by the same calls."""
+    """The actor that answers questions about its machine. It uses no Ray, so the driver calls it directly as well."""
 
-    def __init__(self, temp: str | None = None) -> None:
-        self._temp = temp
+    def __init__(self, ray_temp: str | None = None) -> None:
+        self._ray_temp = ray_temp
         if not os.environ.get("CUDA_VISIBLE_DEVICES", "all"):
-            # Ray hides GPUs from an actor that asks for none; to look at them takes none, and must not wait for one
+            # Ray hides the GPUs from an actor that requests none. This actor only lists them: it needs none of its own
+            # and must not wait for one.
             del os.environ["CUDA_VISIBLE_DEVICES"]
 
     def clock(self) -> float:
-        """Its time of day."""
+        """The time of day on this node, in seconds since 1970."""
         return time.time()
 
-    def look(self, wanted: Wanted, *, whole: bool = True) -> Look:
-        """Examines the machine (if `whole`), and whether it has what a recipe needs."""
-        findings = list(machine.examine(self._temp)) if whole else []
-        return Look(versions(), [*findings, *needs(wanted)])
+    def examine(self, needs: RecipeNeeds, *, with_machine: bool = True) -> NodeReport:
+        """Runs the checks of the machine (if `with_machine`), and checks what a recipe needs."""
+        findings = list(machine.check_machine(self._ray_temp)) if with_machine else []
+        return NodeReport(versions(), [*findings, *check_needs(needs)])
 
-    def answer(self, url: str, name: str, own: str) -> str:
-        """See `workdir.answer`."""
-        return workdir.answer(url, name, own)
+    def answer_probe(self, url: str, probe_name: str, answer_name: str) -> str:
+        """See `workdir.answer_probe`."""
+        return workdir.answer_probe(url, probe_name, answer_name)
 
-    def open_meeting(self, host: str) -> int:
-        """See `collectives.open_meeting`."""
-        self._meeting, port = open_meeting(host)
+    def open_store(self, host: str) -> int:
+        """See `collectives.open_store`; the actor keeps the store and returns its port."""
+        self._store, port = open_store(host)
         return port
 
-    def measure(self, meeting: Meeting, rank: int) -> Measured:
-        """See `collectives.measure`."""
-        return measure(meeting, rank)
+    def time_all_reduce(self, rendezvous: Rendezvous, rank: int) -> AllReduceTimes:
+        """See `collectives.time_all_reduce`."""
+        return time_all_reduce(rendezvous, rank)
 
 
-def needs(wanted: Wanted) -> list[Finding]:
-    """Whether this machine has a recipe's models, files and trackers."""
-    findings = list(hub.models(wanted.models))
-    for name, place in wanted.files.items():
-        if Path(place).expanduser().exists():
-            findings.append(Finding("ok", "file", f"{name}: {place}"))
+def check_needs(needs: RecipeNeeds) -> list[Finding]:
+    """Checks whether this machine has the models, files and trackers of a recipe."""
+    findings = list(hub.check_models(needs.models))
+    for field_name, path in needs.files.items():
+        if Path(path).expanduser().exists():
+            findings.append(Finding("ok", "file", f"{field_name}: {path}"))
         else:
-            remedy = "keep it where every node sees it: stages that read it run anywhere"
-            findings.append(Finding("failure", "file", f"{name}: there is no {place}", remedy))
-    if lacking := [name for name in wanted.trackers if not installed_version(name)]:
-        remedy = f"pip install {' '.join(lacking)}, or take it out of training.trackers"
-        findings.append(Finding("failure", "trackers", f"training.trackers names {', '.join(lacking)}", remedy))
+            remedy = "put it where every node sees it: the stages that read it run on any node"
+            findings.append(Finding("failure", "file", f"{field_name}: there is no {path}", remedy))
+    if missing := [name for name in needs.trackers if not installed_version(name)]:
+        remedy = f"pip install {' '.join(missing)}, or remove the name from training.trackers"
+        text = f"training.trackers names {', '.join(missing)}, which is not installed"
+        findings.append(Finding("failure", "trackers", text, remedy))
     return findings
 
 
 def versions() -> dict[str, str]:
-    """What must be alike on all nodes. Of listwise itself the code counts, not the number."""
-    found: dict[str, Any] = {"listwise": f"{installed_version('listwise') or '?'}+{code_digest()}"}
-    found["python"] = platform.python_version()
-    return found | {name: installed_version(name) or "none" for name in COMPARED}
+    """Versions that must be equal on all nodes; that of listwise holds a digest of its code as well."""
+    code = f"{installed_version('listwise') or '?'}+{code_digest()}"
+    packages = {name: installed_version(name) or "none" for name in COMPARED_PACKAGES}
+    return {"listwise": code, "python": platform.python_version(), **packages}
 
 
 def code_digest() -> str:
-    """Eight characters that change with any module of the four packages, as they are imported here."""
-    total = hashlib.sha256()
+    """Eight hex digits that change with every change of a module in the four packages of this node."""
+    digest = hashlib.sha256()
     for name in PACKAGES:
         __import__(name)
         root = Path(str(sys.modules[name].__file__)).parent
         for path in sorted(root.rglob("*.py")):
-            total.update(f"{name}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-    return total.hexdigest()[:8]
+            digest.update(f"{name}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -1,12 +1,4 @@
-"""`listwise doctor`: is this machine, or a whole cluster, fit to be trusted with a run? Every finding has a remedy.
-
-finding       what a finding is, and how it is shown
-machine, hub  one machine by itself
-workdir       is the workdir the same place everywhere
-collectives   do ranks on different nodes reach each other, and how fast
-node          all of these as seen from one node
-nodes         asks every node of a cluster, and compares
-"""
+"""The command `listwise doctor`: runs all checks on this machine and on the cluster, and prints their findings."""
 
 from __future__ import annotations
 
@@ -20,32 +12,32 @@ if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
 
-def examine(recipe: Recipe | None = None, address: str | None = None) -> list[Finding]:
-    """Everything that can be known before a run.
+def run_checks(recipe: Recipe | None = None, address: str | None = None) -> list[Finding]:
+    """The findings of all checks that are possible before a run.
 
     Args:
-        recipe: whose workdir, models, files and pools are tried.
-        address: of the cluster; empty: the recipe's, and if it has none, this machine alone.
+        recipe: its workdir, models, files and pools are checked as well.
+        address: address of the Ray cluster. None means the recipe's cluster; without one, only this machine is checked.
 
     Raises:
         InputError: no cluster answers at the address.
     """
     from launcher.doctor import machine, nodes
 
-    findings = list(machine.examine())
+    findings = list(machine.check_machine())
     address = address or (recipe.cluster.address if recipe else None)
     if address:
-        return findings + list(nodes.examine(address, recipe))
-    return findings + (list(nodes.examine_here(recipe)) if recipe else [])
+        return findings + list(nodes.check_cluster(address, recipe))
+    return findings + (list(nodes.check_recipe_here(recipe)) if recipe else [])
 
 
-def report(
+def report_checks(
     recipe: Recipe | None = None, address: str | None = None, *, as_json: bool = False, console: Console | None = None
 ) -> bool:
-    """Examines and prints; False if something fails."""
+    """Runs all checks and prints their findings; returns False if one of them is a failure."""
     from rich.console import Console as Terminal
 
-    findings = examine(recipe, address)
+    findings = run_checks(recipe, address)
     if as_json:
         print(to_json(findings))
     else:

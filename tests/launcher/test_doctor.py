@@ -1,4 +1,4 @@
-"""What is wrong with a node is found before a run is, and told with what to do. The faults are real ones."""
+"""Doctor finds the faults of a node before a run and names a remedy for each. The faults are real ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import pytest
 from rich.console import Console
 
 from launcher.doctor import hub, workdir
-from launcher.doctor.collectives import Meeting, measure, open_meeting
-from launcher.doctor.finding import Finding, merged, print_table
+from launcher.doctor.collectives import Rendezvous, open_store, time_all_reduce
+from launcher.doctor.finding import Finding, merge_equal, print_table
 from launcher.doctor.node import PACKAGES, versions
-from launcher.doctor.nodes import clock_finding, compare, examine_here, judge
+from launcher.doctor.nodes import check_recipe_here, clock_finding, collectives_findings, compare_versions
 from launcher.recipe import load_recipe
 from tests.chaos.harness import ROOT
 from tests.chaos.test_clock import set_clock
@@ -33,14 +33,15 @@ FILES = 2000
 
 
 def may_mount() -> bool:
+    """Whether this process may mount file systems."""
     code = "from tests.launcher.faulty import cover; import tempfile; cover(tempfile.mkdtemp())"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encoder: str) -> Iterator[list[Finding]]:
-    """What doctor says of a cluster whose second node has other code, a clock that is ahead, few open files, and
-    another folder where the workdir and a teacher are."""
+def findings(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encoder: str) -> Iterator[list[Finding]]:
+    """Doctor's findings about a cluster whose second node has other code, a clock that is ahead, a low limit of open
+    files, and an empty folder in place of the one that holds the workdir and a teacher."""
     if not may_mount():
         pytest.skip("NOT TRIED: a node that sees another workdir needs the right to mount (root)")
     if not (compiler := shutil.which("cc")):
@@ -51,7 +52,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encoder:
     set_clock(folder / "clock", AHEAD_S)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / "other" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "other/distill/fusion.py").open("a") as module:
+    with (folder / "other/distill/settings.py").open("a") as module:
         module.write("# another commit\n")
     shared = folder / "shared"
     shutil.copytree(tiny_encoder, shared / "teacher")
@@ -68,87 +69,93 @@ def found(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encoder:
         done = listwise(*words, cwd=folder)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    said = json.loads(done.stdout)
-    assert said["sound"] is False
-    assert sorted(path.name for path in shared.iterdir()) == ["teacher"], "nothing is left behind"
-    yield [Finding(**each) for each in said["findings"]]
+    output = json.loads(done.stdout)
+    assert output["sound"] is False
+    assert sorted(path.name for path in shared.iterdir()) == ["teacher"], "doctor leaves nothing behind"
+    yield [Finding(**fields) for fields in output["findings"]]
 
 
-def the(found: list[Finding], what: str, level: str) -> Finding:
-    """The only finding of a thing at a level."""
-    (one,) = [each for each in found if each.what == what and each.level == level]
-    return one
+def only(findings: list[Finding], what: str, level: str) -> Finding:
+    """The only finding about a thing at a level."""
+    (finding,) = [finding for finding in findings if finding.what == what and finding.level == level]
+    return finding
 
 
 @pytest.fixture(scope="module")
-def second(found: list[Finding]) -> str:
+def second(findings: list[Finding]) -> str:
     """Name of the node with the faults."""
-    return the(found, "open files", "warning").node
+    return only(findings, "open files", "warning").node
 
 
 @pytest.mark.cluster
-def test_every_node_is_examined_and_two_that_share_an_address_are_told_apart(found: list[Finding]) -> None:
-    nodes = {each.node for each in found if each.what == "memory"}
+def test_every_node_is_examined_and_two_that_share_an_address_are_told_apart(findings: list[Finding]) -> None:
+    nodes = {finding.node for finding in findings if finding.what == "memory"}
     assert len(nodes) == 3
     assert sum(bool(re.fullmatch(r"[\d.]+/[0-9a-f]{6}", node)) for node in nodes) == 2
-    assert [each for each in found if each.what == "node"] == [], "each has answered"
+    assert [finding for finding in findings if finding.what == "node"] == [], "every node has answered"
 
 
 @pytest.mark.cluster
-def test_a_low_limit_of_open_files_is_told_of_its_node(found: list[Finding], second: str) -> None:
-    assert the(found, "open files", "warning").found == f"{FILES} at once"
-    assert {each.node for each in found if each.what == "open files" and each.level == "ok"} != {second}
+def test_a_low_limit_of_open_files_is_a_finding_about_its_node(findings: list[Finding], second: str) -> None:
+    assert only(findings, "open files", "warning").found == f"{FILES} at once"
+    assert {finding.node for finding in findings if finding.what == "open files" and finding.level == "ok"} != {second}
 
 
 @pytest.mark.cluster
-def test_other_code_on_a_node_is_found_though_the_version_is_the_same(found: list[Finding], second: str) -> None:
-    one = the(found, "versions", "failure")
-    assert one.node == second
+def test_other_code_on_a_node_is_found_though_the_version_is_the_same(findings: list[Finding], second: str) -> None:
+    finding = only(findings, "versions", "failure")
+    assert finding.node == second
     own = versions()["listwise"]
-    assert own in one.remedy
-    assert re.fullmatch(r"other code: listwise (\S+)\+\w{8}, not \1\+\w{8}", one.found), one.found
+    assert own in finding.remedy
+    assert re.fullmatch(r"other code: listwise (\S+)\+\w{8}, not \1\+\w{8}", finding.found), finding.found
 
 
 @pytest.mark.cluster
-def test_a_clock_that_is_ahead_is_measured_through_round_trips(found: list[Finding], second: str) -> None:
-    one = the(found, "clock", "warning")
-    assert one.node == second
-    ahead, uncertain = map(float, re.findall(r"[+-]?\d+\.\d+", one.found))
+def test_a_clock_that_is_ahead_is_measured_over_round_trips(findings: list[Finding], second: str) -> None:
+    finding = only(findings, "clock", "warning")
+    assert finding.node == second
+    ahead, uncertain = map(float, re.findall(r"[+-]?\d+\.\d+", finding.found))
     assert abs(ahead - AHEAD_S) <= uncertain + 0.01
     assert uncertain < 0.5
-    assert "NTP" in one.remedy
+    assert "NTP" in finding.remedy
 
 
 @pytest.mark.cluster
-def test_a_node_that_sees_another_workdir_is_named(found: list[Finding], second: str) -> None:
-    one = the(found, "workdir", "failure")
-    assert one.node == second
-    assert "there is no folder" in one.found
-    assert "all nodes share" in one.remedy
-    (good,) = [each for each in found if each.what == "workdir" and "what this machine does" in each.found]
+def test_a_node_that_sees_another_workdir_is_named(findings: list[Finding], second: str) -> None:
+    finding = only(findings, "workdir", "failure")
+    assert finding.node == second
+    assert "there is no folder" in finding.found
+    assert "all nodes share" in finding.remedy
+    (good,) = [
+        finding
+        for finding in findings
+        if finding.what == "workdir" and "the same folder as this machine" in finding.found
+    ]
     assert good.node not in (second, "this machine")
 
 
 @pytest.mark.cluster
-def test_a_model_that_one_node_lacks_is_named_with_its_field(found: list[Finding], second: str) -> None:
-    one = the(found, "model", "failure")
-    assert one.node == second
-    assert one.found.startswith("teachers.second.model: ")
+def test_a_model_that_one_node_lacks_is_named_with_its_field(findings: list[Finding], second: str) -> None:
+    finding = only(findings, "model", "failure")
+    assert finding.node == second
+    assert finding.found.startswith("teachers.second.model: ")
 
 
 @pytest.mark.cluster
-def test_the_all_reduce_between_nodes_is_measured_in_its_unit(found: list[Finding]) -> None:
-    one = the(found, "collectives", "ok")
-    measured = re.search(r"8 MiB over 2 nodes: (\S+) GiB/s; of 4 bytes: (\S+) ms \(gloo, rank 0 at \S+:\d+", one.found)
-    assert measured, one.found
+def test_the_all_reduce_between_nodes_is_measured_in_its_unit(findings: list[Finding]) -> None:
+    finding = only(findings, "collectives", "ok")
+    measured = re.search(
+        r"8 MiB over 2 nodes: (\S+) GiB/s; of 4 bytes: (\S+) ms \(gloo, rank 0 at \S+:\d+", finding.found
+    )
+    assert measured, finding.found
     assert 0.001 < float(measured[1]) < 100
     assert 0.001 < float(measured[2]) < 1000
 
 
 @pytest.mark.cluster
-def test_the_table_can_be_read_on_80_columns(found: list[Finding]) -> None:
+def test_the_table_can_be_read_on_80_columns(findings: list[Finding]) -> None:
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    print_table([*found, Finding("ok", "name", "[bold]\x1b[2J" + "x" * 100)], console)
+    print_table([*findings, Finding("ok", "name", "[bold]\x1b[2J" + "x" * 100)], console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 80
     assert "[bold]\\x1b[2J" in text
@@ -158,34 +165,34 @@ def test_the_table_can_be_read_on_80_columns(found: list[Finding]) -> None:
 
 
 def test_findings_that_read_the_same_are_one_line() -> None:
-    one = Finding("ok", "python", "3.11.9", node="a")
-    shown = merged([one, replace(one, node="b"), replace(one, found="3.12.1", node="c")])
-    assert [(each.found, each.node) for each in shown] == [("3.11.9", "2 nodes"), ("3.12.1", "c")]
+    finding = Finding("ok", "python", "3.11.9", node="a")
+    merged = merge_equal([finding, replace(finding, node="b"), replace(finding, found="3.12.1", node="c")])
+    assert [(finding.found, finding.node) for finding in merged] == [("3.11.9", "2 nodes"), ("3.12.1", "c")]
 
 
-def test_versions_that_differ_are_told_of_the_minority() -> None:
+def test_a_version_that_differs_is_a_finding_about_the_minority() -> None:
     usual = versions()
     nodes = {"a": usual, "b": usual, "c": usual | {"torch": "2.0.0", "vllm": "0.1"}}
-    levels = {each.found.split()[2]: (each.level, each.node) for each in compare(nodes)}
+    levels = {finding.found.split()[2]: (finding.level, finding.node) for finding in compare_versions(nodes)}
     assert levels == {"torch": ("failure", "c"), "vllm": ("warning", "c")}
-    assert [each.level for each in compare({"a": usual, "b": usual})] == ["ok"]
+    assert [finding.level for finding in compare_versions({"a": usual, "b": usual})] == ["ok"]
 
 
-def test_the_level_of_a_clock_counts_what_the_way_leaves_unknown() -> None:
+def test_the_level_of_a_clock_finding_allows_for_the_uncertainty_of_the_measurement() -> None:
     assert clock_finding(1.4, "a", 0.5).level == "ok"
     assert clock_finding(-1.4, "a", 0.1).level == "warning"
     assert clock_finding(-31.0, "a", 0.1).level == "failure"
 
 
-def test_a_rank_that_nobody_meets_ends_in_time_and_both_are_named() -> None:
-    store, port = open_meeting("127.0.0.1")
-    meeting = Meeting("127.0.0.1", port, 2, "gloo", 2.0)
-    begun = time.monotonic()
-    alone = measure(meeting, 0)
-    assert time.monotonic() - begun < 20
-    assert alone.error
+def test_a_rank_that_no_other_rank_joins_ends_in_time_and_both_nodes_are_named() -> None:
+    store, port = open_store("127.0.0.1")
+    rendezvous = Rendezvous("127.0.0.1", port, 2, "gloo", 2.0)
+    start = time.monotonic()
+    times = time_all_reduce(rendezvous, 0)
+    assert time.monotonic() - start < 20
+    assert times.error
     del store
-    first, other = judge(meeting, ["a", "b"], {"a": alone})
+    first, other = collectives_findings(rendezvous, ["a", "b"], {"a": times})
     assert (first.level, first.node, other.node) == ("failure", "a", "b")
     assert re.search(rf"127\.0\.0\.1:{port}, interface \w+ [\d.]+: ", first.found), first.found
     assert "did not answer" in other.found
@@ -196,21 +203,23 @@ def test_a_hub_that_does_not_answer_costs_two_seconds(monkeypatch: pytest.Monkey
     with socket.create_server(("127.0.0.1", 0)) as mute:
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-        begun = time.monotonic()
-        assert "does not answer" in hub.refusal.__wrapped__()
-        assert time.monotonic() - begun < 4
+        start = time.monotonic()
+        assert "does not answer" in hub.hub_problem.__wrapped__()
+        assert time.monotonic() - start < 4
 
 
-def test_a_recipe_without_a_cluster_is_tried_on_this_machine(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
+def test_a_recipe_without_a_cluster_is_checked_on_this_machine(
+    tmp_path: Path, hundred: Path, tiny_encoder: str
+) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, tmp_path / "new" / "run"))
     source = str(tmp_path / "recipe.yaml")
-    good = list(examine_here(load_recipe(source)))
-    assert {each.level for each in good} == {"ok"}, good
-    assert "nothing to measure" in the(good, "collectives", "ok").found
-    assert not (tmp_path / "new").exists(), "a workdir that is only tried does not come into being"
+    good = list(check_recipe_here(load_recipe(source)))
+    assert {finding.level for finding in good} == {"ok"}, good
+    assert "nothing to measure" in only(good, "collectives", "ok").found
+    assert not (tmp_path / "new").exists(), "a workdir that is only checked is not created"
     changes = ["corpus.path=/no/corpus", "teachers.x={kind: cross_encoder, model: no-one/has-this}",
                f"workdir={source}/run", "training.trackers=[mlflow]", "evaluation.split=train"]  # fmt: skip
-    bad = list(examine_here(load_recipe(source, changes)))
+    bad = list(check_recipe_here(load_recipe(source, changes)))
     for what, words in (
         ("file", "corpus.path: there is no /no/corpus"),
         ("model", "no-one/has-this is not in the cache, and the hub is off"),
@@ -218,19 +227,19 @@ def test_a_recipe_without_a_cluster_is_tried_on_this_machine(tmp_path: Path, hun
         ("trackers", "training.trackers names mlflow"),
         ("judged queries", "There are the splits test"),
     ):
-        one = the(bad, what, "failure")
-        assert words in one.found
-        assert one.remedy
+        finding = only(bad, what, "failure")
+        assert words in finding.found
+        assert finding.remedy
 
 
-def test_another_folder_of_the_same_name_gets_no_answer_written_into_it(tmp_path: Path) -> None:
+def test_no_answer_is_written_into_another_folder_of_the_same_name(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    with workdir.probe(str(tmp_path / "run")) as made:
-        wrong = workdir.answer(str(tmp_path / "other"), made.name, made.next_answer(), waits_s=(0.01,))
-        assert "sees another folder of this name" in wrong
-        own = made.next_answer()
-        assert workdir.answer(str(tmp_path / "run"), made.name, own, waits_s=()) == ""
-        assert workdir.arrived(made.storage, own, waits_s=())
+    with workdir.open_probe(str(tmp_path / "run")) as probe:
+        problem = workdir.answer_probe(str(tmp_path / "other"), probe.name, probe.next_answer_name(), waits_s=(0.01,))
+        assert "sees another folder of this name" in problem
+        answer = probe.next_answer_name()
+        assert workdir.answer_probe(str(tmp_path / "run"), probe.name, answer, waits_s=()) == ""
+        assert workdir.has_answer(probe.storage, answer, waits_s=())
     assert list((tmp_path / "other").iterdir()) == []
     assert not (tmp_path / "run").exists()
 
