@@ -26,7 +26,7 @@ from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
-from launcher.plan.reality import PLANNED, Planning
+from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
 from launcher.report import build_report
 
@@ -104,12 +104,12 @@ def execute(
         done: dict[str, Any] = {}
         try:
             refuse_what_no_node_holds(run, recipe)
-            with Planning(run, recipe) as planning:
+            with BackgroundPlan(run, recipe) as plan:
                 for name, made in stages(run, recipe):
                     done[name] = made
                     interrupts.check()
                     if name == "training":
-                        planning.keep()
+                        plan.save()
                     if name == last:
                         break
         except InputError:

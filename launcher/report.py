@@ -17,7 +17,7 @@ from cluster.watch.phrases import duration
 from cluster.watch.status import status
 from launcher import charts
 from launcher.environment import installed_version
-from launcher.plan.reality import PLANNED, compare
+from launcher.plan.reality import PLANNED, compare_with_plan
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
 SHOWN_QUERIES = 8  # wins and losses listed, each
@@ -47,7 +47,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
         "training": training,
-        "plan": compare(_json(storage, PLANNED), stages, done, training.get("world_size", 1), evaluation),
+        "plan": compare_with_plan(_json(storage, PLANNED), stages, done, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:

@@ -1,8 +1,7 @@
-"""Hours from a shard of every stage that was really run: a small copy of the recipe, in a workdir of its own.
+"""Measured hours for a plan: a small copy of the recipe really runs one shard of each stage, in a workdir of its own.
 
-Evaluation has none, and keeps its estimate.
-
-What is measured is the work of one worker on one shard, without loading; the plan's units are multiplied by it.
+The time of one worker on that shard, without loading, is scaled to the plan's units. Evaluation is not run, and keeps
+its estimate.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD
-from launcher.plan.hours import Hours
+from launcher.plan.hours import HoursRange
 from launcher.plan.show import Plan
-from launcher.plan.work import Step
+from launcher.plan.work import PlanStep
 from launcher.recipe import Recipe
 
-STEPS = 3  # of training; the first warms up
+STEPS = 3  # training steps; the first one is a warm-up
 
 
 def calibrate(recipe: Recipe, plan: Plan) -> Plan:
-    """Runs one shard of each stage on the recipe's cluster; the same plan, with measured hours where there are some.
+    """Runs one shard of each stage on the recipe's cluster; returns the plan with the measured hours that there are.
 
     Raises:
         InputError: the workdir is on an object store, or a stage refuses its input.
@@ -43,32 +42,34 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
             f"--calibrate: training from '{recipe.workdir}' needs a folder that every node can write to; name one with "
             "--set workdir=…"
         )
-    beside = Path(recipe.workdir).expanduser().absolute()  # so that every node sees it
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{beside.name}-calibration-", dir=beside.parent))
-    small = excerpt(recipe, str(folder))
+    workdir = Path(recipe.workdir).expanduser().absolute()
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    # The folder lies beside the workdir, so that every node sees it.
+    folder = Path(tempfile.mkdtemp(prefix=f"{workdir.name}-calibration-", dir=workdir.parent))
+    small = small_copy(recipe, str(folder))
     try:
-        with suppress(InputError):  # so few queries that the filters leave none: the stages before are measured
+        with suppress(InputError):  # the filters may drop all of so few queries; the stages before count nevertheless
             pipeline.execute(small, "training")
         tables = status(Storage(small.workdir))
-        per_query, ranks = _training_seconds(folder)
+        query_seconds, ranks = _training_seconds(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    found = [
-        _trained(step, per_query, ranks) if step.stage == "training" else _worked(step, tables) for step in plan.steps
+    measured = [
+        _training_hours(step, query_seconds, ranks) if step.stage == "training" else _table_hours(step, tables)
+        for step in plan.steps
     ]
-    known = [new or old for new, old in zip(found, plan.hours, strict=True)]
-    return replace(plan, hours=known)
+    hours = [new or estimated for new, estimated in zip(measured, plan.hours, strict=True)]
+    return replace(plan, hours=hours)
 
 
-def excerpt(recipe: Recipe, workdir: str) -> Recipe:
-    """The recipe for one shard of each stage, in a workdir of its own."""
+def small_copy(recipe: Recipe, workdir: str) -> Recipe:
+    """A copy of the recipe that makes one shard of each table, in another workdir."""
     rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
-    each = len(recipe.generation.query_types) * recipe.generation.samples
-    most = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
+    queries_per_source = len(recipe.generation.query_types) * recipe.generation.samples
+    passages = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
     corpus = {
-        "max_passages": min(recipe.corpus.max_passages or most, most),
-        "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / each)),
+        "max_passages": min(recipe.corpus.max_passages or passages, passages),
+        "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / queries_per_source)),
         "query_log": None,
     }
     return recipe.model_copy(
@@ -82,29 +83,33 @@ def excerpt(recipe: Recipe, workdir: str) -> Recipe:
 
 
 def _training_seconds(folder: Path) -> tuple[float | None, int]:
-    """Seconds of one query of a step, and how many ranks it took them."""
+    """Seconds of a training step for each of its queries (None if there was no step), and the number of ranks."""
     try:
         lines = (folder / "training" / "metrics.jsonl").read_text().splitlines()
         ranks = json.loads((folder / "training" / "record.json").read_text())["world_size"]
     except OSError:
         return None, 1
-    rates = [one["queries_per_s"] for line in lines if "queries_per_s" in (one := json.loads(line))]
+    rates = [record["queries_per_s"] for line in lines if "queries_per_s" in (record := json.loads(line))]
     return (1 / statistics.median(rates[1:] or rates) if rates else None), ranks
 
 
-def _trained(step: Step, per_query: float | None, ranks: int) -> Hours | None:
-    if per_query is None:
+def _training_hours(step: PlanStep, query_seconds: float | None, ranks: int) -> HoursRange | None:
+    if query_seconds is None:
         return None
-    taken = step.units * per_query * step.devices * (ranks if step.on_gpu else 1) / 3600
-    return Hours(taken, taken)
+    hours = step.units * query_seconds * step.devices * (ranks if step.on_gpu else 1) / 3600
+    return HoursRange(hours, hours)
 
 
-def _worked(step: Step, tables: list[dict[str, Any]]) -> Hours | None:
-    """By tokens where encoders and rerankers counted them; a generator's hold what its cache saved, so by units."""
-    made = [one for one in tables if one["table"] == step.table or one["table"].startswith(f"{step.table}/")]
-    seconds, units, tokens = (sum(one[key] for one in made) for key in ("seconds", "units_done", "tokens"))
+def _table_hours(step: PlanStep, tables: list[dict[str, Any]]) -> HoursRange | None:
+    """Hours of a step, scaled from its tables in the small run; None if they are empty.
+
+    Encoders and rerankers count the tokens that they compute, so their time is scaled by tokens. A generator also
+    counts tokens that its cache saves, so its time is scaled by units.
+    """
+    own = [table for table in tables if table["table"] == step.table or table["table"].startswith(f"{step.table}/")]
+    seconds, units, tokens = (sum(table[key] for table in own) for key in ("seconds", "units_done", "tokens"))
     if not units:
         return None
     by_token = step.stage != "queries" and step.tokens and tokens
-    taken = seconds * step.devices * (step.tokens / tokens if by_token else step.units / units) / 3600
-    return Hours(taken, taken)
+    hours = seconds * step.devices * (step.tokens / tokens if by_token else step.units / units) / 3600
+    return HoursRange(hours, hours)

@@ -1,4 +1,4 @@
-"""A look at the corpus and at the judged queries: how many records, and how long by the student's own tokenizer."""
+"""Sizes of a plan's inputs: how many records, and how many tokens each has by the student's tokenizer, on a sample."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from distill.evaluation.judged import passages_of, read_qrels
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200
-CHARACTERS_PER_TOKEN = 4.0  # of English prose, where no tokenizer is at hand
+CHARACTERS_PER_TOKEN = 4.0  # of English prose; used if this machine does not have the tokenizer
 
 
 @dataclass(frozen=True)
-class Collection:
-    """What base and student would be judged on: queries, passages, and mean tokens of one of those."""
+class JudgedCollection:
+    """The judged collection: the numbers of its queries and passages, and the mean tokens of a passage."""
 
     queries: int
     passages: int
@@ -27,17 +27,17 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What a look at the corpus tells.
+class CorpusSample:
+    """The sizes of a corpus, measured on some of its records.
 
     Attributes:
-        records: of the whole corpus.
-        tokens: mean of a passage, cut as the student cuts it.
-        characters: mean of title and text.
-        with_tokenizer: whether the student's own tokenizer counted.
+        records: number of records of the whole corpus.
+        tokens: mean tokens of a passage, truncated to the student's limit.
+        characters: mean characters of title and text.
+        with_tokenizer: whether the student's own tokenizer counted the tokens.
         texts: (title, text) of the sampled passages.
-        logged: lines of the query log.
-        judged: the judged collection; None where the recipe names none.
+        logged_queries: number of lines of the query log.
+        judged: sizes of the judged collection; None if the recipe names none.
     """
 
     records: int
@@ -45,36 +45,36 @@ class Sample:
     characters: float
     with_tokenizer: bool
     texts: tuple[tuple[str, str], ...] = ()
-    logged: int = 0
-    judged: Collection | None = None
+    logged_queries: int = 0
+    judged: JudgedCollection | None = None
 
 
-def look_at(recipe: Recipe) -> Sample:
-    """Counts the records of the corpus and measures the first ones of some shards; the judged collection likewise.
+def sample_corpus(recipe: Recipe) -> CorpusSample:
+    """Counts the records of the corpus and measures the first records of some shards; likewise the judged collection.
 
     Raises:
-        InputError: the corpus or the judged collection is not there, cannot be read, or is empty.
+        InputError: the corpus or the judged collection does not exist, cannot be read, or is empty.
     """
     from generation.readers import open_reader
 
     reader = open_reader(recipe.corpus)
     shards = reader.plan(recipe.corpus.rows_per_shard, recipe.corpus.max_passages)
     texts: list[tuple[str, str]] = []
-    chosen = shards[:: max(1, len(shards) // 4)]
-    for shard in chosen:
-        take = min(shard.rows, SAMPLE_RECORDS // len(chosen) + 1)
-        texts += [(record.title, record.text) for record in reader.read(shard, 0, take)]
+    sampled_shards = shards[:: max(1, len(shards) // 4)]
+    for shard in sampled_shards:
+        rows = min(shard.rows, SAMPLE_RECORDS // len(sampled_shards) + 1)
+        texts += [(record.title, record.text) for record in reader.read(shard, 0, rows)]
     if not texts:
         raise InputError(f"corpus.path: {recipe.corpus.path} holds no record")
-    joined = [f"{title} {text}".strip() for title, text in texts]
-    tokens, with_tokenizer = _mean_tokens(recipe, joined)
-    characters = sum(map(len, joined)) / len(joined)
+    passages = [f"{title} {text}".strip() for title, text in texts]
+    tokens, with_tokenizer = _mean_tokens(recipe, passages)
+    characters = sum(map(len, passages)) / len(passages)
     records = sum(shard.rows for shard in shards)
-    logged = _lines(Path(recipe.corpus.query_log)) if recipe.corpus.query_log else 0
-    return Sample(records, tokens, characters, with_tokenizer, tuple(texts), logged, _look_at_judged(recipe))
+    logged = _count_lines(Path(recipe.corpus.query_log)) if recipe.corpus.query_log else 0
+    return CorpusSample(records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe))
 
 
-def _look_at_judged(recipe: Recipe) -> Collection | None:
+def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
     from generation import pydocs
 
     settings = recipe.evaluation
@@ -82,30 +82,30 @@ def _look_at_judged(recipe: Recipe) -> Collection | None:
         return None
     if settings.dataset.startswith(pydocs.PREFIX):
         packages = pydocs.parse_packages(settings.dataset)
-        found = [doc.body for _, docs in pydocs.collect(packages) for doc in docs]
-        queries, passages, texts = len(pydocs.judged(packages)), len(found), found[:: max(1, len(found) // 200)]
+        bodies = [doc.body for _, docs in pydocs.collect(packages) for doc in docs]
+        queries, passages, texts = len(pydocs.judged(packages)), len(bodies), bodies[:: max(1, len(bodies) // 200)]
     else:
         folder = Path(settings.dataset).expanduser()
         queries = len(read_qrels(folder, settings.split))
         texts = [passage_text(title, text) for _, _, title, text in islice(passages_of(folder), SAMPLE_RECORDS)]
-        passages = _lines(folder / "corpus.jsonl")
-    return Collection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
+        passages = _count_lines(folder / "corpus.jsonl")
+    return JudgedCollection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
 
 def _mean_tokens(recipe: Recipe, texts: list[str]) -> tuple[float, bool]:
-    """Tokens of a passage as the student cuts it, and whether its own tokenizer counted."""
+    """Mean tokens of a passage, truncated to the student's limit, and whether its own tokenizer counted them."""
     count, with_tokenizer = token_counter(recipe.student.model)
-    most = recipe.student.max_passage_tokens
-    return sum(min(most, count(text[: 16 * most])) for text in texts) / max(1, len(texts)), with_tokenizer
+    limit = recipe.student.max_passage_tokens
+    return sum(min(limit, count(text[: 16 * limit])) for text in texts) / max(1, len(texts)), with_tokenizer
 
 
-def _lines(path: Path) -> int:
+def _count_lines(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for _ in file)
 
 
 def token_counter(model: str | None) -> tuple[Callable[[str], float], bool]:
-    """Tokens of a text by a model's tokenizer; an estimate where that is not on this machine, and which of the two."""
+    """A function that counts the tokens of a text, and whether it uses the model's tokenizer; if not, it estimates."""
     file = tokenizer_file(model) if model else None
     if file is None:
         return lambda text: len(text) / CHARACTERS_PER_TOKEN + 2, False
@@ -118,12 +118,12 @@ def token_counter(model: str | None) -> tuple[Callable[[str], float], bool]:
 
 
 def tokenizer_file(model: str) -> Path | None:
-    """`tokenizer.json` of a local folder, of a packaged model, or of the hub's cache on this machine."""
+    """The path of `tokenizer.json` in a local folder, a packaged model, or the hub's cache on this machine."""
     return model_file(model, "tokenizer.json")
 
 
 def model_file(model: str, name: str) -> Path | None:
-    """A file of a model as this machine has it, without asking the network."""
+    """The path of a model's file on this machine; None if it is not here. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
     path = Path(resolve_model(model))
@@ -133,7 +133,7 @@ def model_file(model: str, name: str) -> Path | None:
                 return folder / name
         return None
     try:
-        found = try_to_load_from_cache(str(path), name)
-    except ValueError:  # no name of the hub
+        cached = try_to_load_from_cache(str(path), name)
+    except ValueError:  # the hub has no such names
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(cached) if isinstance(cached, str) else None

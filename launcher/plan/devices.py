@@ -1,4 +1,4 @@
-"""What a device can do, from its maker's data sheet; what this machine's CPU does is measured, in some seconds."""
+"""Speed and memory of devices: GPUs by their data sheets; the CPU of this machine by a measurement of some seconds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 GB = 1e9
 GIB = 2**30
-SHAPE = (4096, 384, 1536)  # of the product that a CPU is timed with: a small encoder's largest
-TRIALS, PAUSE_S = 40, 0.05  # of it, spread over seconds: others may be at work, a run's first stages among them
+SHAPE = (4096, 384, 1536)  # of the timed matrix product: the largest of a small encoder
+# The trials are spread over seconds, because other processes may use the CPU, such as the first stages of the run.
+TRIALS, PAUSE_S = 40, 0.05
 
 
 @dataclass(frozen=True)
 class Device:
-    """Peak of dense bfloat16 matrix products (FLOP/s), memory (bytes), and how fast that is read (bytes/s)."""
+    """A device: its peak of dense bfloat16 matrix products (FLOP/s), memory (bytes), memory bandwidth (bytes/s)."""
 
     name: str
     flops: float
@@ -22,10 +23,10 @@ class Device:
     is_gpu: bool = True
 
 
-# nvidia.com, data sheets of each product; dense figures, which are half of those "with sparsity".
+# Source: the data sheets on nvidia.com. Figures are for dense products, which are half of those "with sparsity".
 GPUS = {
-    each.name: each
-    for each in (
+    device.name: device
+    for device in (
         Device("a10", 125e12, 24 * GB, 600 * GB),
         Device("l4", 121e12, 24 * GB, 300 * GB),
         Device("l40s", 362e12, 48 * GB, 864 * GB),
@@ -39,20 +40,20 @@ GPUS = {
 
 
 def visible_gpu() -> Device | None:
-    """The GPU of this machine, if it has one: its data sheet's speed, its own memory."""
+    """The GPU of this machine, or None. Its speed comes from the data sheet, its memory from the driver."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    found = torch.cuda.get_device_properties(0)
-    words = found.name.lower().replace("-", " ").split()
-    known = next((each for name, each in GPUS.items() if name.split("-")[0] in words), None)
+    properties = torch.cuda.get_device_properties(0)
+    words = properties.name.lower().replace("-", " ").split()
+    known = next((device for name, device in GPUS.items() if name.split("-")[0] in words), None)
     speed = (known.flops, known.bandwidth) if known else (100e12, 500 * GB)
-    return Device(found.name, speed[0], float(found.total_memory), speed[1])
+    return Device(properties.name, speed[0], float(properties.total_memory), speed[1])
 
 
 def this_cpu() -> Device:
-    """All cores of this machine together, in the dtype that encoders use here."""
+    """All cores of this machine as one device, measured in the dtype that encoders use here."""
     import torch
 
     from cluster.machines.memory import machine_memory
@@ -60,17 +61,17 @@ def this_cpu() -> Device:
 
     dtype, (rows, inner, columns) = resolve_dtype("auto", "cpu"), SHAPE
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
-    fastest, copied = float("inf"), float("inf")
+    product_s, copy_s = float("inf"), float("inf")  # of the fastest trial
     large = torch.ones(1 << 24)
     for _ in range(TRIALS):
         time.sleep(PAUSE_S)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         left @ right
-        fastest = min(fastest, time.perf_counter() - begun)
-        begun = time.perf_counter()
+        product_s = min(product_s, time.perf_counter() - start)
+        start = time.perf_counter()
         large.clone()
-        copied = min(copied, time.perf_counter() - begun)
+        copy_s = min(copy_s, time.perf_counter() - start)
     cores = torch.get_num_threads()
     name = f"this CPU, {cores} {'core' if cores == 1 else 'cores'}"
-    speed, memory = 2 * rows * inner * columns / fastest, float(machine_memory().total)
-    return Device(name, speed, memory, 8 * len(large) / copied, is_gpu=False)
+    speed, memory = 2 * rows * inner * columns / product_s, float(machine_memory().total)
+    return Device(name, speed, memory, 8 * len(large) / copy_s, is_gpu=False)

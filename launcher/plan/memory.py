@@ -1,7 +1,7 @@
-"""What each worker needs of its device's memory; where that is too much, the smallest change of the recipe that fits.
+"""Memory that each worker needs; if its device has too little, the smallest change of the recipe that makes it fit.
 
-Weights, gradients and moments are exact. Activations follow Korthikanti et al. (arXiv 2205.05198, eq. 2): 34 bytes a
-token, layer and dimension in 16 bits, where attention keeps no scores.
+The sizes of weights, gradients and moments are exact. Activations follow Korthikanti et al. (arXiv 2205.05198, eq. 2):
+34 bytes for each token, layer and dimension in 16 bits, without attention scores, which attention does not store.
 """
 
 from __future__ import annotations
@@ -15,33 +15,34 @@ from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
 from launcher.environment import cores
-from launcher.plan.corpus import CHARACTERS_PER_TOKEN, Sample
+from launcher.plan.corpus import CHARACTERS_PER_TOKEN, CorpusSample
 from launcher.plan.devices import GIB, Device
-from launcher.plan.models import Model, model
+from launcher.plan.models import ModelSize, model_size
 from launcher.plan.work import global_batch, own_encoder
 from launcher.recipe import Recipe
 
-KEPT = 34  # bytes a token and dimension that each layer keeps for backward
-PASSING = 24  # bytes a token and dimension of one layer that is passed through
-RUNTIME = 1.0 * GIB  # CUDA's own, and fragments
-CHUNK_COPIES = 6  # of a chunk of the loss's similarities, with its gradient
-BUCKET = 500e6  # elements of gradients that are reduced at once, at most
-VLLM_SHARE = 0.9  # of a GPU, unless engine_args.gpu_memory_utilization says otherwise
-EXAMPLES = 400  # tokens of a prompt before the passage, at most
-SPACE_FOR = 16  # prompts that the cache should hold at once
+BACKWARD_BYTES = 34  # for each token and dimension, that each layer stores for the backward pass
+FORWARD_BYTES = 24  # for each token and dimension, that one layer needs during a forward pass
+RUNTIME_BYTES = 1.0 * GIB  # of CUDA itself, and of fragmentation
+CHUNK_COPIES = 6  # tensors of the size of one chunk of the loss's similarities, gradient included
+BUCKET_ELEMENTS = 500e6  # most gradient elements that are reduced at once
+VLLM_SHARE = 0.9  # of a GPU's memory; engine_args.gpu_memory_utilization overrides it
+EXAMPLE_TOKENS = 400  # most tokens of a prompt before the passage
+CACHED_PROMPTS = 16  # that the cache should hold at once
 
 
 @dataclass(frozen=True)
-class Need:
-    """Memory of one worker of a stage, in bytes.
+class MemoryNeed:
+    """Memory that one worker of a stage needs, in bytes.
 
     Attributes:
-        stage: with the name of the retriever or teacher.
-        model: whose.
-        parts: what it consists of.
-        limit: of the device, for this worker.
-        change: the smallest change that fits, as `section.field=value`; empty where it fits or where none was found.
-        unknown: why it cannot be told, if so.
+        stage: the stage, with the name of the retriever or teacher.
+        model: the model that the worker loads.
+        parts: name of a part → its bytes; empty if the model's size is unknown.
+        limit: memory that the device has for this worker.
+        change: smallest change that makes the worker fit, as `section.field=value`; empty if it fits, or if no change
+            was found.
+        unknown: what is not known about the model; empty if everything is known.
     """
 
     stage: str
@@ -53,127 +54,127 @@ class Need:
 
     @property
     def bytes(self) -> float:
-        """Of all parts."""
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
-        """Whether the device has it."""
+        """Whether the device has enough memory."""
         return self.bytes <= self.limit
 
 
-def needs(recipe: Recipe, sample: Sample, device: Device) -> list[Need]:
-    """Of every stage that loads a model, in order."""
-    return [
-        _with_change(need, number, recipe, sample, device) for number, need in enumerate(_needs(recipe, sample, device))
-    ]
+def memory_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> list[MemoryNeed]:
+    """The memory need of every stage that loads a model, in the order of the stages."""
+    needs = _all_needs(recipe, sample, device)
+    return [_with_change(need, number, recipe, sample, device) for number, need in enumerate(needs)]
 
 
-def _needs(recipe: Recipe, sample: Sample, device: Device) -> Iterator[Need]:
+def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator[MemoryNeed]:
     generation = recipe.generation
     if generation.engine == "vllm":
         name, pool = str(generation.model), queries.place(generation)
         share = float(generation.engine_args.get("gpu_memory_utilization", VLLM_SHARE))
-        found = model(name)
+        size = model_size(name)
         parts: dict[str, float] = {}
-        if found:
+        if size:
             length = generation.max_model_len or 4096
             parts = {
-                "weights": 2 * found.parameters / generation.tensor_parallel,
-                f"cache of {SPACE_FOR} prompts": SPACE_FOR * found.cache_bytes(length) / generation.tensor_parallel,
-                "activations": 8192 * found.hidden * PASSING / generation.tensor_parallel,
+                "weights": 2 * size.parameters / generation.tensor_parallel,
+                f"cache of {CACHED_PROMPTS} prompts": CACHED_PROMPTS
+                * size.cache_bytes(length)
+                / generation.tensor_parallel,
+                "activations": 8192 * size.hidden * FORWARD_BYTES / generation.tensor_parallel,
             }
-        one_gpu = replace(device, memory=device.memory * share) if device.is_gpu else device
-        each = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
-        yield _need("queries", name, found, parts, one_gpu, each)
+        vllm_device = replace(device, memory=device.memory * share) if device.is_gpu else device
+        one_gpu_pool = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
+        yield _need("queries", name, size, parts, vllm_device, one_gpu_pool)
     for name, encoder in recipe.dense_retrievers().items():
-        found = model(encoder.model)
-        yield _need(
-            f"embeddings ({name})", encoder.model, found, _encoder(found, encoder), device,
-            recipe.retrieval.retrievers[name].pool,
-        )  # fmt: skip
+        size, pool = model_size(encoder.model), recipe.retrieval.retrievers[name].pool
+        yield _need(f"embeddings ({name})", encoder.model, size, _encoder_parts(size, encoder), device, pool)
     for name, teacher in recipe.teachers.items():
         if teacher.kind == "cross_encoder":
-            found = model(str(teacher.model))
-            parts = _cross_encoder(found, teacher)
-            yield _need(f"scores ({name})", str(teacher.model), found, parts, device, teacher.pool)
+            size = model_size(str(teacher.model))
+            parts = _cross_encoder_parts(size, teacher)
+            yield _need(f"scores ({name})", str(teacher.model), size, parts, device, teacher.pool)
         elif own := own_encoder(recipe, teacher):
-            found = model(own.model)
-            yield _need(f"scores ({name})", own.model, found, _encoder(found, own), device, teacher.pool)
-    found = model(recipe.student.model)
-    parts = _training(recipe, sample, found)
-    yield _need("training", recipe.student.model, found, parts, device, recipe.training.pool)
+            size = model_size(own.model)
+            yield _need(f"scores ({name})", own.model, size, _encoder_parts(size, own), device, teacher.pool)
+    size = model_size(recipe.student.model)
+    parts = _training_parts(recipe, sample, size)
+    yield _need("training", recipe.student.model, size, parts, device, recipe.training.pool)
     if sample.judged and recipe.evaluation.pool:
-        parts = _encoder(found, recipe.student)
-        yield _need("evaluation", recipe.student.model, found, parts, device, recipe.evaluation.pool)
+        parts = _encoder_parts(size, recipe.student)
+        yield _need("evaluation", recipe.student.model, size, parts, device, recipe.evaluation.pool)
 
 
-def _encoder(found: Model | None, encoder: EncoderSettings) -> dict[str, float]:
-    if not found:
+def _encoder_parts(size: ModelSize | None, encoder: EncoderSettings) -> dict[str, float]:
+    if not size:
         return {}
-    return {"weights": 4 * found.parameters, "activations": encoder.batch_tokens * found.hidden * PASSING}
+    return {"weights": 4 * size.parameters, "activations": encoder.batch_tokens * size.hidden * FORWARD_BYTES}
 
 
-def _cross_encoder(found: Model | None, teacher: TeacherSettings) -> dict[str, float]:
-    if not found:
+def _cross_encoder_parts(size: ModelSize | None, teacher: TeacherSettings) -> dict[str, float]:
+    if not size:
         return {}
-    size = 4 if teacher.dtype == "float32" else 2
+    bytes_per_weight = 4 if teacher.dtype == "float32" else 2
     tokens = teacher.batch_size * teacher.max_tokens
-    return {"weights": size * found.parameters, "activations": tokens * found.hidden * PASSING}
+    return {"weights": bytes_per_weight * size.parameters, "activations": tokens * size.hidden * FORWARD_BYTES}
 
 
-def _training(recipe: Recipe, sample: Sample, found: Model | None) -> dict[str, float]:
-    """Of one rank, every activation beyond one micro-batch recomputed."""
-    if not found:
+def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None) -> dict[str, float]:
+    """Memory of one rank, if it stores the activations of one micro-batch and recomputes those of the others."""
+    if not size:
         return {}
     training, lora = recipe.training, recipe.student.lora
     ranks, stage = training.ranks or 1, training.zero_stage
-    trained = 4.0 * found.layers * found.hidden * 2 * lora.rank if lora else found.parameters
+    trained = 4.0 * size.layers * size.hidden * 2 * lora.rank if lora else size.parameters
     batch = global_batch(recipe, sample)
     return {
-        "weights": 4 * found.parameters / (ranks if stage == 3 else 1),
-        "gradients": 4 * trained / (ranks if stage >= 2 else 1) + 4 * min(trained, BUCKET),
+        "weights": 4 * size.parameters / (ranks if stage == 3 else 1),
+        "gradients": 4 * trained / (ranks if stage >= 2 else 1) + 4 * min(trained, BUCKET_ELEMENTS),
         "moments": 8 * trained / (ranks if stage >= 1 else 1),
-        "one micro-batch": training.micro_batch_tokens * found.layers * found.hidden * KEPT,
-        "embeddings and loss": 3 * 4 * batch.passages * found.hidden
+        "one micro-batch": training.micro_batch_tokens * size.layers * size.hidden * BACKWARD_BYTES,
+        "embeddings and loss": 3 * 4 * batch.passages * size.hidden
         + CHUNK_COPIES * 4 * min(CHUNK_ELEMENTS, batch.queries * batch.passages),
     }
 
 
 def _need(
-    stage: str, name: str, found: Model | None, parts: dict[str, float], device: Device, pool: PoolSettings
-) -> Need:
-    unknown = "" if found and found.layers else "its configuration is not on this machine"
-    if not found:
-        return Need(stage, name, {}, 0.0, unknown=f"{unknown}, and its name tells no size")
+    stage: str, name: str, size: ModelSize | None, parts: dict[str, float], device: Device, pool: PoolSettings
+) -> MemoryNeed:
+    """A stage's memory need, with the limit of its device; a CPU's memory is shared by the workers that fit on it."""
+    unknown = "" if size and size.layers else "its configuration is not on this machine"
+    if not size:
+        return MemoryNeed(stage, name, {}, 0.0, unknown=f"{unknown}, and its name does not tell its size")
     on_gpu = pool.gpus > 0
     if on_gpu:
-        parts = {**parts, "runtime": RUNTIME}
+        parts = {**parts, "runtime": RUNTIME_BYTES}
         limit = device.memory * min(1.0, pool.gpus) if device.is_gpu else 0.0
     else:
-        room = max(1, int(cores() / pool.cpus)) if pool.cpus else pool.workers or 1
-        at_once = min(pool.workers or room, room)  # the others are on other nodes
-        limit = machine_memory().total / at_once
-    return Need(stage, name, parts, limit, unknown=unknown)
+        places = max(1, int(cores() / pool.cpus)) if pool.cpus else pool.workers or 1
+        workers_here = min(pool.workers or places, places)  # the other workers run on other nodes
+        limit = machine_memory().total / workers_here
+    return MemoryNeed(stage, name, parts, limit, unknown=unknown)
 
 
-def _with_change(need: Need, number: int, recipe: Recipe, sample: Sample, device: Device) -> Need:
+def _with_change(need: MemoryNeed, number: int, recipe: Recipe, sample: CorpusSample, device: Device) -> MemoryNeed:
+    """The need with the first change under which it fits; `number` is its position among all needs."""
     if need.fits:
         return need
     for change, changed in _changes(need.stage, recipe):
-        if list(_needs(changed, sample, device))[number].fits:
+        if list(_all_needs(changed, sample, device))[number].fits:
             return replace(need, change=change)
     return need
 
 
 def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """Changes of one field each, the smallest first."""
+    """Changes of the recipe that save memory in a stage, the smallest first; most of them change one field."""
     name = stage.partition("(")[2].rstrip(")")
     if stage == "queries":
         generation = recipe.generation
         length = generation.max_model_len or 4096
-        longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLES + generation.max_tokens
-        for shorter in (each for each in (length // 2, length // 4) if each >= longest):
+        longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
+        for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
             yield _changed(recipe, "generation", {"max_model_len": shorter})
         for width in (2, 4, 8):
             yield _changed(recipe, "generation", {"tensor_parallel": width})
@@ -181,8 +182,8 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         retriever = recipe.retrieval.retrievers[name]
         encoder = retriever.encoder or recipe.student_encoder()
         for smaller in _smaller_batches(encoder):
-            changed = {**recipe.retrieval.retrievers, name: retriever.model_copy(update={"encoder": smaller})}
-            retrieval = recipe.retrieval.model_copy(update={"retrievers": changed})
+            retrievers = {**recipe.retrieval.retrievers, name: retriever.model_copy(update={"encoder": smaller})}
+            retrieval = recipe.retrieval.model_copy(update={"retrievers": retrievers})
             field = f"retrieval.retrievers.{name}.encoder" if retriever.encoder else "student"
             change = f"{field}.batch_tokens={smaller.batch_tokens}"
             yield change, recipe.model_copy(update={"retrieval": retrieval})
@@ -191,13 +192,13 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         if own := own_encoder(recipe, teacher):
             field = f"teachers.{name}.encoder" if teacher.encoder else "student"
             for smaller in _smaller_batches(own):
-                fewer = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
-                yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": fewer})
+                teachers = {**recipe.teachers, name: teacher.model_copy(update={"encoder": smaller})}
+                yield f"{field}.batch_tokens={smaller.batch_tokens}", recipe.model_copy(update={"teachers": teachers})
             return
         size = teacher.batch_size // 2
         while size:
-            fewer = {**recipe.teachers, name: teacher.model_copy(update={"batch_size": size})}
-            yield f"teachers.{name}.batch_size={size}", recipe.model_copy(update={"teachers": fewer})
+            teachers = {**recipe.teachers, name: teacher.model_copy(update={"batch_size": size})}
+            yield f"teachers.{name}.batch_size={size}", recipe.model_copy(update={"teachers": teachers})
             size //= 2
     elif stage == "evaluation":
         for smaller in _smaller_batches(recipe.student):
@@ -222,12 +223,15 @@ def _training_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
         yield _changed(recipe, "training", {**smallest, "zero_stage": stage})
     if not recipe.student.lora:
         yield _changed(recipe, "student", {"lora": LoraSettings()})
-        both = recipe.model_copy(update={"training": training.model_copy(update={**smallest, "zero_stage": 3})})
-        change, changed = _changed(both, "student", {"lora": LoraSettings()})
+        least_memory = training.model_copy(update={**smallest, "zero_stage": 3})
+        change, changed = _changed(
+            recipe.model_copy(update={"training": least_memory}), "student", {"lora": LoraSettings()}
+        )
         yield f"training.micro_batch_tokens={smallest['micro_batch_tokens']}, training.zero_stage=3, {change}", changed
 
 
 def _changed(recipe: Recipe, section: str, fields: dict[str, object]) -> tuple[str, Recipe]:
+    """A change of some fields of a section: as `--set` takes it, and the changed recipe."""
     words = [
         f"{section}.{key}={value.model_dump(exclude_defaults=True) if isinstance(value, LoraSettings) else value}"
         for key, value in fields.items()

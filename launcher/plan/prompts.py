@@ -1,7 +1,7 @@
-"""Tokens of the prompts that a generator would read, and how many of them are left when shared prefixes are kept.
+"""Tokens of the generator's prompts, and how many of them must be computed when prompts share a prefix.
 
-vLLM keeps the keys and values of whole blocks of 16 tokens and finds them again for every prompt that begins alike. A
-prompt begins with its type's instruction and examples; what it has for itself is the passage and what follows.
+vLLM caches the keys and values of whole blocks of 16 tokens, and reuses them for every prompt with the same beginning.
+A prompt begins with the instruction and the examples of its query type; then comes the passage, which is its own.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from math import comb
 from generation.engines.base import Request
 from generation.prompting import Prompter
 from generation.settings import GenerationSettings
-from launcher.plan.corpus import Sample, token_counter
+from launcher.plan.corpus import CorpusSample, token_counter
 
 BLOCK = 16  # tokens of a block of vLLM's cache
-PASSAGES = 12  # of the sample, each with a prompt of every type
+PASSAGES = 12  # passages of the sample that are measured, each with one prompt of every query type
 
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """Of one prompt, on average.
+    """Mean tokens of one prompt.
 
     Attributes:
         whole: tokens of the prompt.
-        computed: tokens that are left when everything before the passage is in the cache.
-        prefixes: how many different beginnings there are, each computed once by every engine.
-        with_tokenizer: whether the generator's own tokenizer counted.
+        computed: tokens to compute when everything before the passage is in the cache.
+        prefixes: number of different prefixes; every engine computes each of them once.
+        with_tokenizer: whether the generator's own tokenizer counted the tokens.
     """
 
     whole: float
@@ -36,27 +36,28 @@ class PromptTokens:
     with_tokenizer: bool
 
 
-def prompt_tokens(generation: GenerationSettings, sample: Sample) -> PromptTokens:
-    """Measures prompts of some sampled passages; those of a chat are counted without the template around them."""
-    # what a server calls its model is no name of the hub
+def prompt_tokens(generation: GenerationSettings, sample: CorpusSample) -> PromptTokens:
+    """Measures the prompts of some sampled passages; the template that a chat adds to a prompt is not counted."""
+    # A server may give its model any name, so that name finds no tokenizer.
     count, with_tokenizer = token_counter(generation.model if generation.engine == "vllm" else None)
     prompter = Prompter(generation)
     whole, computed = [], []
     for number, (title, text) in enumerate(sample.texts[:PASSAGES]):
         for kind in generation.query_types:
             unit = f"{number}:{kind}:0"
-            prompt, before = (
-                prompter.completion(Request(unit, str(number), *shown, kind, 0)) for shown in ((title, text), ("", ""))
+            prompt, empty_prompt = (
+                prompter.completion(Request(unit, str(number), *passage, kind, 0))
+                for passage in ((title, text), ("", ""))
             )
-            shared = 0
-            while shared < min(len(prompt), len(before)) and prompt[shared] == before[shared]:
+            shared = 0  # characters of the common prefix
+            while shared < min(len(prompt), len(empty_prompt)) and prompt[shared] == empty_prompt[shared]:
                 shared += 1
             tokens = count(prompt)
             whole.append(tokens)
             computed.append(tokens - count(prompt[:shared]) // BLOCK * BLOCK)
-    pool = len(prompter.pool)
+    example_count = len(prompter.pool)
     prefixes = sum(
-        comb(pool, min(generation.examples, pool)) if prompter.types[kind].examples else 1
+        comb(example_count, min(generation.examples, example_count)) if prompter.types[kind].examples else 1
         for kind in generation.query_types
     )
     return PromptTokens(statistics.mean(whole), statistics.mean(computed), prefixes, with_tokenizer)

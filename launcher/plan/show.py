@@ -1,4 +1,4 @@
-"""The plan on a terminal, and as one record for machines and for the report."""
+"""The plan of a recipe: how it is made, and how it is shown on a terminal and as a record for programs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from launcher.placement import demanding_pools
-from launcher.plan.corpus import Sample, look_at
+from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device, this_cpu, visible_gpu
-from launcher.plan.hours import Hours, hours
-from launcher.plan.memory import Need, needs
-from launcher.plan.work import Step, estimate
+from launcher.plan.hours import HoursRange, estimate_hours
+from launcher.plan.memory import MemoryNeed, memory_needs
+from launcher.plan.work import PlanStep, estimate_work
 from launcher.recipe import Recipe
 
 ASSUMED_GPU = "h100"
@@ -28,20 +28,20 @@ ASSUMED_GPU = "h100"
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe's dry run: what was looked at, and what follows from it."""
+    """The plan of a run: the sizes of its inputs, and the estimates that follow from them."""
 
-    sample: Sample
-    steps: list[Step]
-    needs: list[Need]
-    hours: list[Hours | None]
+    sample: CorpusSample
+    steps: list[PlanStep]
+    needs: list[MemoryNeed]
+    hours: list[HoursRange | None]
     gpu: Device | None
     cpu: Device
 
     def record(self) -> dict[str, Any]:
-        """For machines: all figures, without the sampled texts."""
+        """All figures as JSON data, without the sampled texts."""
         rows = [
-            {**asdict(step), "hours": [each.low, each.high] if each else None}
-            for step, each in zip(self.steps, self.hours, strict=True)
+            {**asdict(step), "hours": [hours.low, hours.high] if hours else None}
+            for step, hours in zip(self.steps, self.hours, strict=True)
         ]
         memory = [{**asdict(need), "bytes": need.bytes, "fits": need.fits} for need in self.needs]
         return {
@@ -51,24 +51,26 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, gpu: str | None = None) -> Plan:
-    """Plans a recipe.
+    """Makes the plan of a recipe.
 
     Args:
         recipe: of the run.
-        gpu: kind of GPU, a name in `GPUS`; None: the one of this machine, else an H100.
+        gpu: kind of GPU, a name in `GPUS`; None: the GPU of this machine, or an H100 if it has none.
 
     Raises:
-        InputError: a model folder, the corpus or the judged queries are not there; no such GPU is known.
+        InputError: a model folder, the corpus or the judged queries do not exist; or the kind of GPU is unknown.
     """
     if gpu and gpu.lower() not in GPUS:
         raise InputError(f"--gpu {gpu}: no such GPU is known; there are {', '.join(GPUS)}")
     recipe.check_inputs()
-    wants_gpu = any(pool.gpus for pool in demanding_pools(recipe).values())
-    device = (GPUS[gpu.lower()] if gpu else visible_gpu() or GPUS[ASSUMED_GPU]) if wants_gpu else None
-    sample, cpu = look_at(recipe), this_cpu()
-    steps = estimate(recipe, sample)
-    where = device or cpu
-    return Plan(sample, steps, needs(recipe, sample, where), hours(recipe, sample, steps, where, cpu), device, cpu)
+    needs_gpu = any(pool.gpus for pool in demanding_pools(recipe).values())
+    gpu_device = (GPUS[gpu.lower()] if gpu else visible_gpu() or GPUS[ASSUMED_GPU]) if needs_gpu else None
+    sample, cpu = sample_corpus(recipe), this_cpu()
+    steps = estimate_work(recipe, sample)
+    device = gpu_device or cpu
+    needs = memory_needs(recipe, sample, device)
+    hours = estimate_hours(recipe, sample, steps, device, cpu)
+    return Plan(sample, steps, needs, hours, gpu_device, cpu)
 
 
 def print_plan(
@@ -77,7 +79,7 @@ def print_plan(
     """Prints a plan.
 
     Raises:
-        InputError: a worker does not fit its device; names the smallest change that does.
+        InputError: a worker does not fit its device; the message names the smallest change that makes it fit.
     """
     console = console or Console(highlight=False, soft_wrap=True)
     sample = plan.sample
@@ -89,17 +91,16 @@ def print_plan(
     _print_work(plan, console)
     _print_memory(plan, console)
     _print_cost(plan, gpus, price, console)
-    done = finished(recipe)
-    if done:
-        console.print(_plain(f"Done already in {recipe.workdir}: {', '.join(done)}"))
+    if tables := finished_tables(recipe):
+        console.print(_plain(f"Already done in {recipe.workdir}: {', '.join(tables)}"))
     refuse_what_does_not_fit(plan)
 
 
 def refuse_what_does_not_fit(plan: Plan) -> None:
-    """Looks at every worker's memory.
+    """Checks the memory of every worker.
 
     Raises:
-        InputError: one needs more than its device has.
+        InputError: a worker needs more memory than its device has.
     """
     problems = [
         f"  {need.stage}: a worker with {need.model} needs {_gb(need.bytes)}, and has {_gb(need.limit)}. "
@@ -123,7 +124,7 @@ def _print_work(plan: Plan, console: Console) -> None:
         for note in step.notes:
             console.print(_plain(f"{step.table}: {note}"))
     total = sum(step.megabytes for step in plan.steps)
-    console.print(f"At most; filters remove queries on the way. Disk in all: {total:,.0f} MB")
+    console.print(f"These are upper bounds, because filters remove queries. Disk in all: {total:,.0f} MB")
 
 
 def _print_memory(plan: Plan, console: Console) -> None:
@@ -142,19 +143,19 @@ def _print_memory(plan: Plan, console: Console) -> None:
 
 def _print_cost(plan: Plan, gpus: int, price: float | None, console: Console) -> None:
     grid = _grid("time", right=("at best", "at worst"))
-    for step, each in zip(plan.steps, plan.hours, strict=True):
+    for step, hours in zip(plan.steps, plan.hours, strict=True):
         name = _plain(f"{step.stage} ({step.work})")
-        if each is None:
+        if hours is None:
             grid.add_row(name, "?", "?")
-        elif each.high:
-            grid.add_row(name, _time(each.low), _time(each.high))
+        elif hours.high:
+            grid.add_row(name, _time(hours.low), _time(hours.high))
     console.print()
     console.print(grid)
     on_gpu, on_cpu = total_hours(plan)
-    timed = any(each and each.high and not step.model for step, each in zip(plan.steps, plan.hours, strict=True))
-    apart = "loading apart" if timed else "loading and the stages without models apart"
+    measured = any(hours and hours.high and not step.model for step, hours in zip(plan.steps, plan.hours, strict=True))
+    left_out = "without loading" if measured else "without loading and the stages without models"
     if plan.gpu:
-        console.print(f"In all {_time(on_gpu.low)} to {_time(on_gpu.high)} of one {plan.gpu.name}; {apart}.")
+        console.print(f"In all {_time(on_gpu.low)} to {_time(on_gpu.high)} of one {plan.gpu.name}, {left_out}.")
         if gpus > 1:
             console.print(f"On {gpus} of them: {_time(on_gpu.low / gpus)} to {_time(on_gpu.high / gpus)}.")
         if price is not None:
@@ -162,21 +163,21 @@ def _print_cost(plan: Plan, gpus: int, price: float | None, console: Console) ->
         if on_cpu.high:
             console.print(f"Beside that, {_time(on_cpu.low)} to {_time(on_cpu.high)} on {plan.cpu.name}.")
     else:
-        console.print(f"In all {_time(on_cpu.low)} to {_time(on_cpu.high)} on {plan.cpu.name}; {apart}.")
-    if unknown := [step.table for step, each in zip(plan.steps, plan.hours, strict=True) if each is None]:
-        console.print(_plain(f"Not counted, since nothing here tells how large the model is: {', '.join(unknown)}."))
+        console.print(f"In all {_time(on_cpu.low)} to {_time(on_cpu.high)} on {plan.cpu.name}, {left_out}.")
+    if unknown := [step.table for step, hours in zip(plan.steps, plan.hours, strict=True) if hours is None]:
+        console.print(_plain(f"Not counted, because the size of the model is not known: {', '.join(unknown)}."))
 
 
-def total_hours(plan: Plan) -> tuple[Hours, Hours]:
-    """Of all steps that are known: those on GPUs, and those on CPUs."""
-    sums = {True: Hours(0.0, 0.0), False: Hours(0.0, 0.0)}
-    for step, each in zip(plan.steps, plan.hours, strict=True):
-        sums[step.on_gpu] += each or Hours(0.0, 0.0)
+def total_hours(plan: Plan) -> tuple[HoursRange, HoursRange]:
+    """Sums of the hours of all steps with known hours: of the steps on GPUs, and of those on CPUs."""
+    sums = {True: HoursRange(0.0, 0.0), False: HoursRange(0.0, 0.0)}
+    for step, hours in zip(plan.steps, plan.hours, strict=True):
+        sums[step.on_gpu] += hours or HoursRange(0.0, 0.0)
     return sums[True], sums[False]
 
 
 def _plain(text: str) -> Text:
-    """A recipe's own words: square brackets are no markup, and control characters are written out."""
+    """A text of the recipe, safe to print: square brackets are no markup, and control characters are escaped."""
     return Text(disclose(text))
 
 
@@ -191,15 +192,16 @@ def _grid(*left: str, right: Iterable[str] = (), last: str = "") -> Grid:
     return grid
 
 
-def finished(recipe: Recipe) -> list[str]:
-    """Tables of the workdir that are complete; looking does not create it."""
+def finished_tables(recipe: Recipe) -> list[str]:
+    """Names of the complete tables in the workdir; a workdir that does not exist is not created."""
     if "://" not in recipe.workdir and not Path(recipe.workdir).expanduser().is_dir():
         return []
-    return [one["table"] for one in status(Storage(recipe.workdir)) if one["shards"] == one["shards_done"]]
+    tables = status(Storage(recipe.workdir))
+    return [table["table"] for table in tables if table["shards"] == table["shards_done"]]
 
 
 def _short(number: float) -> str:
-    """1,234,567 as 1.2 M; an empty text for nothing."""
+    """A number with one decimal and a unit prefix: 1,234,567 as 1.2 M; an empty text for zero."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:,.1f} {unit}"
@@ -211,7 +213,7 @@ def _gb(size: float) -> str:
 
 
 def _time(number: float) -> str:
-    """Hours in the unit that is read most easily."""
+    """A number of hours in hours, minutes or seconds."""
     if number >= 1:
         return f"{number:,.1f} h"
     return f"{number * 60:,.1f} min" if number * 60 >= 1 else f"{number * 3600:,.0f} s"

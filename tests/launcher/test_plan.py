@@ -1,4 +1,4 @@
-"""A plan's figures against what can be counted by hand, by another library, or by really running."""
+"""The figures of a plan against those of a calculation by hand, of another library, or of a real run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cluster.errors import InputError
 from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
 from distill.settings import EncoderSettings
-from launcher.plan.corpus import Sample, look_at
+from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device
-from launcher.plan.hours import Hours, hours
-from launcher.plan.memory import needs
-from launcher.plan.models import model
+from launcher.plan.hours import HoursRange, estimate_hours
+from launcher.plan.memory import memory_needs
+from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
-from launcher.plan.reality import compare
+from launcher.plan.reality import compare_with_plan
 from launcher.plan.show import Plan, make_plan, print_plan, refuse_what_does_not_fit, total_hours
-from launcher.plan.work import Step, estimate
+from launcher.plan.work import PlanStep, estimate_work
 from launcher.recipe import Recipe, load_recipe
 from tests.pipeline import listwise, recipe_text
 
@@ -32,7 +32,7 @@ CPU = Device("a CPU", 1e11, 1e11, 1e10, is_gpu=False)
 
 
 def save_llama(folder: Path, **config: int) -> str:
-    """A configuration without weights, as large as it says."""
+    """Saves the configuration of a model without its weights."""
     from transformers import LlamaConfig
 
     LlamaConfig(architectures=["LlamaForCausalLM"], **config).save_pretrained(folder)
@@ -41,7 +41,7 @@ def save_llama(folder: Path, **config: int) -> str:
 
 @pytest.fixture(scope="session")
 def eight_billion(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Llama-3.1-8B by its published shape (arXiv 2407.21783, table 3): 8.03 G parameters."""
+    """The folder of Llama-3.1-8B's configuration (arXiv 2407.21783, table 3): 8.03 G parameters."""
     return save_llama(
         tmp_path_factory.mktemp("llama"), hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
         num_attention_heads=32, num_key_value_heads=8, vocab_size=128256, tie_word_embeddings=False,
@@ -63,30 +63,30 @@ def with_gpus(recipe: Recipe, llama: str, **generation: object) -> Recipe:
 
 
 def test_size_of_a_language_model_is_the_published_one(eight_billion: str) -> None:
-    found = model(eight_billion)
-    assert found is not None
-    assert found.parameters == pytest.approx(8.03e9, rel=1e-3)
-    assert found.matrices == pytest.approx(8.03e9 - 128256 * 4096, rel=1e-3)
-    assert found.cache_bytes(1) == 131072  # 128 KiB a token: 2 × 32 layers × 8 heads × 128 × 2 bytes
+    size = model_size(eight_billion)
+    assert size is not None
+    assert size.parameters == pytest.approx(8.03e9, rel=1e-3)
+    assert size.matrices == pytest.approx(8.03e9 - 128256 * 4096, rel=1e-3)
+    assert size.cache_bytes(1) == 131072  # 128 KiB a token: 2 × 32 layers × 8 heads × 128 × 2 bytes
 
 
 def test_size_of_an_encoder_is_that_of_its_weights(tiny_encoder: str) -> None:
     from safetensors.numpy import load_file
 
-    found = model(tiny_encoder)
+    size = model_size(tiny_encoder)
     weights = load_file(next(Path(tiny_encoder).rglob("model.safetensors")))
-    assert found is not None
-    assert found.parameters == sum(each.size for each in weights.values())
-    assert found.parameters - found.matrices == sum(v.size for k, v in weights.items() if "embeddings.weight" in k)
+    assert size is not None
+    assert size.parameters == sum(tensor.size for tensor in weights.values())
+    assert size.parameters - size.matrices == sum(v.size for k, v in weights.items() if "embeddings.weight" in k)
 
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [("meta-llama/Llama-3.1-8B-Instruct", 8e9), ("Qwen/Qwen3-0.6B", 0.6e9), ("BAAI/bge-base-en-v1.5", None)],
 )
-def test_size_of_a_model_that_is_not_here_is_what_its_name_says(name: str, parameters: float | None) -> None:
-    found = model(name)
-    assert (found.parameters if found else None) == parameters
+def test_size_of_a_model_without_files_is_what_its_name_says(name: str, parameters: float | None) -> None:
+    size = model_size(name)
+    assert (size.parameters if size else None) == parameters
 
 
 def test_prefix_reuse_leaves_the_passage_and_less_than_a_block_before_it(tiny_llama: str, recipe: Recipe) -> None:
@@ -97,41 +97,43 @@ def test_prefix_reuse_leaves_the_passage_and_less_than_a_block_before_it(tiny_ll
 
     generation = with_gpus(recipe, tiny_llama).generation.model_copy(update={"query_types": ["question"]})
     text = "A slate quarry stands above the harbour and its bridge."
-    found = prompt_tokens(generation, Sample(1, 1, 1, True, (("Ardell", text),)))
+    tokens = prompt_tokens(generation, CorpusSample(1, 1, 1, True, (("Ardell", text),)))
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     prompt = Prompter(generation).completion(Request("0:question:0", "0", "Ardell", text, "question", 0))
-    assert found.with_tokenizer
-    assert found.whole == len(tokenizer.encode(prompt))
+    assert tokens.with_tokenizer
+    assert tokens.whole == len(tokenizer.encode(prompt))
     passage = prompt[prompt.rindex("Ardell") :]
-    left = len(tokenizer.encode(passage, add_special_tokens=False))
-    assert left - 1 <= found.computed < left + 16 + 1
-    assert found.prefixes == math.comb(10, 3)
+    new = len(tokenizer.encode(passage, add_special_tokens=False))
+    assert new - 1 <= tokens.computed < new + 16 + 1
+    assert tokens.prefixes == math.comb(10, 3)
 
 
 def test_memory_of_training_is_sixteen_bytes_a_parameter_shared_by_zero(recipe: Recipe) -> None:
-    """Rajbhandari et al., arXiv 1910.02054, section 3.1, with float32 weights; and the bucket of what is reduced."""
-    sample = look_at(recipe)
-    parameters = model(recipe.student.model).parameters
+    """Rajbhandari et al., arXiv 1910.02054, section 3.1, with float32 weights, plus the bucket of reduced gradients."""
+    sample = sample_corpus(recipe)
+    parameters = model_size(recipe.student.model).parameters
     for stage, expected in ((0, 20), (1, 20 - 8 / 2), (2, 20 - 12 / 2), (3, 20 - 16 / 2)):
         training = recipe.training.model_copy(update={"zero_stage": stage, "ranks": 2})
-        need = needs(recipe.model_copy(update={"training": training}), sample, GPUS["h100"])[-1]
-        held = sum(need.parts[name] for name in ("weights", "gradients", "moments"))
-        assert held == pytest.approx(expected * parameters)
+        need = memory_needs(recipe.model_copy(update={"training": training}), sample, GPUS["h100"])[-1]
+        exact = sum(need.parts[name] for name in ("weights", "gradients", "moments"))
+        assert exact == pytest.approx(expected * parameters)
 
 
-def test_what_does_not_fit_is_refused_with_the_smallest_change_that_fits(recipe: Recipe, eight_billion: str) -> None:
-    sample = look_at(recipe)
+def test_a_worker_that_does_not_fit_gets_the_smallest_change_that_fits(recipe: Recipe, eight_billion: str) -> None:
+    sample = sample_corpus(recipe)
     shorter, wider = "generation.max_model_len=1024", "generation.tensor_parallel=2"
     for gpu, characters, change in (("h100", 2048, ""), ("l4", 2048, shorter), ("l4", 8192, wider)):
-        asked = with_gpus(recipe, eight_billion, prompt_characters=characters)
-        need = needs(asked, sample, GPUS[gpu])[0]
-        assert (need.fits, need.change) == (not change, change), "a context is cut where prompts still fit"
+        changed = with_gpus(recipe, eight_billion, prompt_characters=characters)
+        need = memory_needs(changed, sample, GPUS[gpu])[0]
+        assert (need.fits, need.change) == (not change, change), (
+            "a shorter context is offered only if prompts still fit into it"
+        )
     large = recipe.student.model_copy(update={"model": eight_billion})
     training = recipe.training.model_copy(update={"gpus_per_rank": 1.0, "ranks": 8, "micro_batch_tokens": 4096})
-    need = needs(recipe.model_copy(update={"student": large, "training": training}), sample, GPUS["h100"])[-1]
+    need = memory_needs(recipe.model_copy(update={"student": large, "training": training}), sample, GPUS["h100"])[-1]
     assert need.change == "training.zero_stage=2"
-    changed = training.model_copy(update={"zero_stage": 2})
-    assert needs(recipe.model_copy(update={"student": large, "training": changed}), sample, GPUS["h100"])[-1].fits
+    changed = recipe.model_copy(update={"student": large, "training": training.model_copy(update={"zero_stage": 2})})
+    assert memory_needs(changed, sample, GPUS["h100"])[-1].fits
 
 
 def test_a_plan_that_does_not_fit_exits_2_and_says_what_to_set(
@@ -149,42 +151,42 @@ def test_a_plan_that_does_not_fit_exits_2_and_says_what_to_set(
     assert not (tmp_path / "run").exists()
 
 
-def test_hours_of_writing_are_bound_by_reading_the_weights(recipe: Recipe, eight_billion: str) -> None:
+def test_reading_the_weights_limits_the_speed_of_generation(recipe: Recipe, eight_billion: str) -> None:
     """600 queries of 14 to 50 tokens, 256 at once: each step of the batch reads 16 GB at 40 to 80 % of 3.35 TB/s.
 
-    Beside that the prompts are read, two operations a weight, at 15 to 50 % of 989 TFLOP/s.
+    The prompts are read as well, with two operations for each weight, at 15 to 50 % of 989 TFLOP/s.
     """
     planned, gpu = with_gpus(recipe, eight_billion), GPUS["h100"]
-    sample = look_at(planned)
-    steps = estimate(planned, sample)
-    found = hours(planned, sample, steps, gpu, gpu)[1]
+    sample = sample_corpus(planned)
+    steps = estimate_work(planned, sample)
+    hours = estimate_hours(planned, sample, steps, gpu, gpu)[1]
     weights = 2 * 8.03e9
-    assert found is not None
-    for seconds, written, bandwidth, utilisation in ((found.low, 14, 0.8, 0.5), (found.high, 50, 0.4, 0.15)):
+    assert hours is not None
+    for estimated, written, bandwidth, utilisation in ((hours.low, 14, 0.8, 0.5), (hours.high, 50, 0.4, 0.15)):
         reading = (steps[1].tokens - 600 * (50 - written)) * 2 * 7.5e9 / (989e12 * utilisation)
         writing = 600 * written / 256 * weights / (3.35e12 * bandwidth)
-        assert reading + writing < seconds * 3600 < 1.3 * (reading + writing)
+        assert reading + writing < estimated * 3600 < 1.3 * (reading + writing)
 
 
-def steps_of(recipe: Recipe) -> dict[str, Step]:
-    return {step.table: step for step in estimate(recipe, look_at(recipe))}
+def steps_of(recipe: Recipe) -> dict[str, PlanStep]:
+    return {step.table: step for step in estimate_work(recipe, sample_corpus(recipe))}
 
 
 def test_a_teacher_with_an_encoder_of_its_own_embeds_all_texts_again(recipe: Recipe, tiny_encoder: str) -> None:
     before = steps_of(recipe)
-    assert "scores/encoder-vectors" not in before, "the student's vectors are there"
+    assert "scores/encoder-vectors" not in before, "the teacher reads the student's vectors"
     own = EncoderSettings(model=tiny_encoder, max_passage_tokens=64)
     teacher = recipe.teachers["encoder"].model_copy(update={"encoder": own, "pool": PoolSettings(gpus=1)})
     changed = recipe.model_copy(update={"teachers": recipe.teachers | {"encoder": teacher}})
-    step, like = steps_of(changed)["scores/encoder-vectors"], before["embeddings/student"]
-    assert (step.units, step.tokens, step.model) == (like.units, like.tokens, tiny_encoder)
-    assert (step.on_gpu, step.devices, like.on_gpu) == (True, 1.0, False)
-    assert [need.stage for need in needs(changed, look_at(changed), GPUS["h100"])] == [
+    step, student = steps_of(changed)["scores/encoder-vectors"], before["embeddings/student"]
+    assert (step.units, step.tokens, step.model) == (student.units, student.tokens, tiny_encoder)
+    assert (step.on_gpu, step.devices, student.on_gpu) == (True, 1.0, False)
+    assert [need.stage for need in memory_needs(changed, sample_corpus(changed), GPUS["h100"])] == [
         "embeddings (student)", "scores (encoder)", "training",
     ]  # fmt: skip
 
 
-def test_queries_of_the_log_are_counted_wherever_they_cost(recipe: Recipe, tmp_path: Path) -> None:
+def test_queries_of_the_log_are_counted_in_every_stage_that_works_on_them(recipe: Recipe, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps({"_id": str(number), "text": "herring"}) + "\n" for number in range(30)))
     corpus = recipe.corpus.model_copy(update={"query_log": str(log)})
@@ -195,51 +197,54 @@ def test_queries_of_the_log_are_counted_wherever_they_cost(recipe: Recipe, tmp_p
         assert after[table].units == before[table].units + 30, table
 
 
-def test_what_a_server_writes_takes_no_time_here_and_its_models_name_is_no_folder(recipe: Recipe) -> None:
+def test_generation_by_a_server_takes_no_time_here_and_its_models_name_is_no_folder(recipe: Recipe) -> None:
     generation = recipe.generation.model_copy(update={"engine": "openai", "model": "accounts/some/models/llama-8b"})
     planned = recipe.model_copy(update={"generation": generation})
-    sample = look_at(planned)
-    steps = estimate(planned, sample)
-    found = dict(zip((step.table for step in steps), hours(planned, sample, steps, GPUS["h100"], CPU), strict=True))
-    assert found["queries"] == Hours(0.0, 0.0)
+    sample = sample_corpus(planned)
+    steps = estimate_work(planned, sample)
+    estimates = estimate_hours(planned, sample, steps, GPUS["h100"], CPU)
+    hours = dict(zip((step.table for step in steps), estimates, strict=True))
+    assert hours["queries"] == HoursRange(0.0, 0.0)
     assert steps_of(planned)["queries"].tokens > 0
-    assert found["training"].low > 0
+    assert hours["training"].low > 0
 
 
-def test_hours_on_gpus_are_not_added_to_those_on_cpus_and_what_is_unknown_is_named(recipe: Recipe) -> None:
+def test_hours_on_gpus_are_not_added_to_those_on_cpus_and_unknown_ones_are_named(recipe: Recipe) -> None:
     steps = [
-        Step("queries", "queries", "a", 1, 1, 0.0, "a", 1.0, on_gpu=True),
-        Step("embeddings", "embeddings/b", "[b]: b", 1, 1, 0.0, "b", 1.0, on_gpu=True),
-        Step("training", "training", "c", 1, 0, 0.0, "c", 1.0),
+        PlanStep("queries", "queries", "a", 1, 1, 0.0, "a", 1.0, on_gpu=True),
+        PlanStep("embeddings", "embeddings/b", "[b]: b", 1, 1, 0.0, "b", 1.0, on_gpu=True),
+        PlanStep("training", "training", "c", 1, 0, 0.0, "c", 1.0),
     ]
-    plan = Plan(look_at(recipe), steps, [], [Hours(2.0, 4.0), None, Hours(100.0, 200.0)], GPUS["h100"], CPU)
-    assert total_hours(plan) == (Hours(2.0, 4.0), Hours(100.0, 200.0))
+    hours = [HoursRange(2.0, 4.0), None, HoursRange(100.0, 200.0)]
+    plan = Plan(sample_corpus(recipe), steps, [], hours, GPUS["h100"], CPU)
+    assert total_hours(plan) == (HoursRange(2.0, 4.0), HoursRange(100.0, 200.0))
     console = Console(record=True, width=200, file=io.StringIO())
     print_plan(recipe, plan, 2, 3.0, console)
-    said = console.export_text()
+    output = console.export_text()
     for words in (
         "In all 2.0 h to 4.0 h of one h100", "On 2 of them: 1.0 h to 2.0 h.", "At 3 an hour: 6.00 to 12.00.",
         "Beside that, 100.0 h to 200.0 h on a CPU.", "Not counted", "embeddings/b.", "embeddings ([b]: b)",
     ):  # fmt: skip
-        assert words in said
+        assert words in output
 
 
 def test_ranks_of_a_whole_cluster_do_not_share_the_memory_of_the_machine_that_plans(recipe: Recipe) -> None:
     many = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 4000})})
-    need = needs(many, look_at(many), CPU)[-1]
+    need = memory_needs(many, sample_corpus(many), CPU)[-1]
     assert need.limit > machine_memory().total / (psutil.cpu_count() or 1) / 4
 
 
-def test_reality_is_measured_in_the_devices_that_were_planned() -> None:
-    """A worker of two GPUs for 3600 s are two hours of a GPU; four ranks for an hour are four."""
+def test_real_hours_are_counted_in_the_devices_of_the_plan() -> None:
+    """One worker with two GPUs works 3600 s: two hours of a GPU. Four ranks work for an hour: four hours."""
     tables = [{"table": "queries", "units_done": 5, "tokens": 7, "seconds": 3600.0}]
     lines = [{"step": 1, "queries": 3600, "queries_per_s": 1.0, "tokens_per_s": 2.0}]
     planned = [
-        Step("queries", "queries", "a", 10, 1, 0.0, "a", 9.0, on_gpu=True, devices=2.0),
-        Step("training", "training", "b", 10, 0, 0.0, "b", 9.0, on_gpu=True),
+        PlanStep("queries", "queries", "a", 10, 1, 0.0, "a", 9.0, on_gpu=True, devices=2.0),
+        PlanStep("training", "training", "b", 10, 0, 0.0, "b", 9.0, on_gpu=True),
     ]
-    found = compare({"steps": [{**asdict(step), "hours": [1.0, 2.0]} for step in planned]}, tables, lines, 4, {})
-    assert [one["hours"] for one in found] == [([1.0, 2.0], 2.0), ([1.0, 2.0], 4.0)]
+    plan = {"steps": [{**asdict(step), "hours": [1.0, 2.0]} for step in planned]}
+    rows = compare_with_plan(plan, tables, lines, 4, {})
+    assert [row["hours"] for row in rows] == [([1.0, 2.0], 2.0), ([1.0, 2.0], 4.0)]
 
 
 def test_judged_queries_and_passages_are_planned_once_for_the_base_and_once_for_the_student(
@@ -249,39 +254,39 @@ def test_judged_queries_and_passages_are_planned_once_for_the_base_and_once_for_
     folder = tmp_path / "judged"
     (folder / "qrels").mkdir(parents=True)
     corpus = [{"_id": str(row), "text": text} for row, text in enumerate(texts)]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in corpus))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in corpus))
     (folder / "queries.jsonl").write_text('{"_id": "q", "text": "which?"}\n{"_id": "r", "text": "why?"}\n')
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t0\t1\nr\t1\t1\n")
     judged = recipe.evaluation.model_copy(update={"dataset": str(folder)})
-    asked = recipe.model_copy(update={"evaluation": judged})
-    step = make_plan(asked).steps[-1]
+    changed = recipe.model_copy(update={"evaluation": judged})
+    step = make_plan(changed).steps[-1]
     assert (step.stage, step.units, step.on_gpu, step.devices) == ("evaluation", 2 * (2 + 3), False, 1.0)
     assert "2 judged queries" in step.work
-    length = look_at(asked).judged
-    assert length and length.tokens == recipe.student.max_passage_tokens, "texts of 50 words, cut"
-    assert step.tokens == pytest.approx(2 * (3 * length.tokens + 2 * 14))
+    collection = sample_corpus(changed).judged
+    assert collection and collection.tokens == recipe.student.max_passage_tokens, "texts of 50 words are truncated"
+    assert step.tokens == pytest.approx(2 * (3 * collection.tokens + 2 * 14))
     (folder / "corpus.jsonl").write_text('{"_id": "0", "text": "a"}\n{"_id": "1", "text": 7}\n')
     with pytest.raises(InputError, match=r"corpus.jsonl, line 2: expected text in the field 'text', found int"):
-        look_at(asked)
+        sample_corpus(changed)
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(InputError, match=r"corpus.jsonl: there is no such file"):
-        look_at(asked)
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in corpus))
+        sample_corpus(changed)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in corpus))
     pooled = judged.model_copy(update={"pool": PoolSettings(gpus=1.0)})
-    step = estimate(recipe.model_copy(update={"evaluation": pooled}), look_at(asked))[-1]
+    step = estimate_work(recipe.model_copy(update={"evaluation": pooled}), sample_corpus(changed))[-1]
     assert (step.on_gpu, step.devices) == (True, 1.0)
 
     planned = {"steps": [{**asdict(step), "hours": [1.0, 2.0]}]}
     record = {"queries": 2, "passages": 3, "seconds": 1800.0}
-    (found,) = compare(planned, [], [], 1, record)
-    assert (found["units"], found["hours"]) == ((10, 10), ([1.0, 2.0], 0.5))
+    (row,) = compare_with_plan(planned, [], [], 1, record)
+    assert (row["units"], row["hours"]) == ((10, 10), ([1.0, 2.0], 0.5))
     tables = [{"table": "judged/base/passages", "units_done": 3, "tokens": 170, "seconds": 3600.0}]
-    (found,) = compare(planned, tables, [], 1, record)
-    assert (found["units"], found["tokens"][1], found["hours"][1]) == ((10, 10), 170, 1.0)
-    assert not compare(planned, [], [], 1, {})
+    (row,) = compare_with_plan(planned, tables, [], 1, record)
+    assert (row["units"], row["tokens"][1], row["hours"][1]) == ((10, 10), 170, 1.0)
+    assert not compare_with_plan(planned, [], [], 1, {})
 
 
-def test_an_unknown_gpu_is_refused_with_those_that_are_known(recipe: Recipe) -> None:
+def test_an_unknown_gpu_is_refused_and_the_known_ones_are_named(recipe: Recipe) -> None:
     with pytest.raises(InputError, match="--gpu h1000: no such GPU is known; there are a10, l4"):
         make_plan(recipe, "h1000")
 
@@ -300,23 +305,22 @@ def test_a_plan_fits_this_machine_and_its_record_holds_every_stage(recipe: Recip
 @pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recipe: Recipe, tmp_path: Path) -> None:
-    from launcher.plan.calibrate import calibrate, excerpt
+    from launcher.plan.calibrate import calibrate, small_copy
 
-    mine = tmp_path / "run-calibration"
-    mine.mkdir()
-    (mine / "notes.txt").write_text("mine")
+    own_folder = tmp_path / "run-calibration"  # of the user
+    own_folder.mkdir()
+    (own_folder / "notes.txt").write_text("mine")
     quick = recipe.model_copy(update={"training": recipe.training.model_copy(update={"ranks": 1})})
     before = make_plan(quick)
     after = calibrate(quick, before)
-    found = {step.table: each for step, each in zip(after.steps, after.hours, strict=True)}
-    judging = found.pop("evaluation")
-    assert all(each and each.low == each.high > 0 for each in found.values()), found
-    assert judging and judging == before.hours[-1], "no shard of it is run: a small run has no judged queries"
+    hours = {step.table: hours for step, hours in zip(after.steps, after.hours, strict=True)}
+    evaluation = hours.pop("evaluation")
+    assert all(measured and measured.low == measured.high > 0 for measured in hours.values()), hours
+    assert evaluation and evaluation == before.hours[-1], "it keeps its estimate: the small run has no judged queries"
     assert [step.units for step in after.steps] == [step.units for step in before.steps], (
         "the plan stays the whole run's"
     )
-    assert excerpt(quick, "elsewhere").corpus.max_sources * 6 >= max(
-        each.rows_per_shard for each in quick.teachers.values()
-    )
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["recipe.yaml", "run-calibration"], "it is a person's"
-    assert (mine / "notes.txt").read_text() == "mine"
+    rows = max(teacher.rows_per_shard for teacher in quick.teachers.values())
+    assert small_copy(quick, "elsewhere").corpus.max_sources * 6 >= rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "run-calibration"]
+    assert (own_folder / "notes.txt").read_text() == "mine"
