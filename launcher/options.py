@@ -1,4 +1,4 @@
-"""Arguments that several commands share. Importing this costs nothing but typer."""
+"""Arguments and options that several commands share. This module imports nothing but typer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ SetOption = Annotated[
 UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="stop after this stage")]
 OverwriteOption = Annotated[
     list[str] | None,
-    typer.Option("--overwrite", metavar="STAGE", help="do this stage and all after it again; may be repeated"),
+    typer.Option("--overwrite", metavar="STAGE", help="do this stage and all later ones again; may be repeated"),
 ]
 WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]

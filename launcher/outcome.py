@@ -1,4 +1,4 @@
-"""What a command prints when it is done: base against student, the state of a run, the metrics of a model."""
+"""The terminal output of commands: base and student compared, the state of a run, the metrics of a model."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 
 def print_outcome(recipe: Recipe, record: Mapping[str, Any] | None, console: Console | None = None) -> None:
-    """Base against student, the verdict in plain words, and where model and report lie."""
+    """Prints base and student side by side, the verdict in words, and the paths of model and report."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print()
     if record:
         _print_comparison(record, console)
     else:
-        console.print("The student is trained, not judged: the recipe names no judged queries.", style="bold")
+        console.print("The student is trained, but not judged: the recipe names no judged queries.", style="bold")
     console.print()
     workdir = recipe.workdir.rstrip("/")
     if record and record["recommended"] == "base":
-        console.print(_shown(f"use      {recipe.student.model}, the base"))
-    console.print(_shown(f"model    {workdir}/model"))
-    console.print(_shown(f"report   {workdir}/report.html"))
+        console.print(_plain(f"use      {recipe.student.model}, the base"))
+    console.print(_plain(f"model    {workdir}/model"))
+    console.print(_plain(f"report   {workdir}/report.html"))
 
 
 def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
@@ -55,11 +55,11 @@ def _print_comparison(record: Mapping[str, Any], console: Console) -> None:
             table.add_row(name, f"{base[key]:.4f}", f"{student[key]:.4f}", Text(f"{change:+.4f}", style))
     console.print(table)
     console.print()
-    console.print(_shown(record["verdict"], "bold"))
+    console.print(_plain(record["verdict"], "bold"))
 
 
 def print_status(storage: Storage, console: Console | None = None, as_json: bool = False) -> None:
-    """One line a table: shards, rows, drops, rejects and throughput; under them what is in work, or why it is not."""
+    """Prints one line for each table: shards, rows, drops, rejects, throughput; then the state of unfinished tables."""
     console = console or Console(highlight=False)
     stages = status(storage)
     if as_json:
@@ -69,7 +69,7 @@ def print_status(storage: Storage, console: Console | None = None, as_json: bool
 
 
 def watch_status(storage: Storage, console: Console | None = None, every_s: float = 2.0) -> None:
-    """Shows the status again and again, until Ctrl-C."""
+    """Shows the status again every `every_s` seconds, until Ctrl-C."""
     console = console or Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live, suppress(KeyboardInterrupt):
         while True:
@@ -84,57 +84,57 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
     table.add_column("table")
     for name in ("shards", "rows", "dropped", "rejected", "rows/s", "tokens/s"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in stages:
-        done, planned = one["shards_done"], one["shards"]
+    for stage in stages:
+        done, planned = stage["shards_done"], stage["shards"]
         table.add_row(
-            _shown(one["table"]),
+            _plain(stage["table"]),
             Text(f"{done}/{planned}", "green" if done == planned else "yellow"),
-            f"{one['rows']:,}",
-            f"{sum(one['drops'].values()):,}",
-            Text(f"{one['rejects']:,}", "red" if one["rejects"] else ""),
-            rate(one["all_rows_per_s"]) if one["all_rows_per_s"] else "",
-            rate(one["all_tokens_per_s"]) if one["all_tokens_per_s"] else "",
+            f"{stage['rows']:,}",
+            f"{sum(stage['drops'].values()):,}",
+            Text(f"{stage['rejects']:,}", "red" if stage["rejects"] else ""),
+            rate(stage["all_rows_per_s"]) if stage["all_rows_per_s"] else "",
+            rate(stage["all_tokens_per_s"]) if stage["all_tokens_per_s"] else "",
         )
     lines: list[RenderableType] = [table]
-    lines += [line for one in stages if one["state"] != "done" for line in _in_work(one)]
-    begun = {one["stage"]: one for one in one_process_stages(storage)}
+    lines += [line for stage in stages if stage["state"] != "done" for line in _unfinished(stage)]
+    begun = {stage["stage"]: stage for stage in one_process_stages(storage)}
     for name in ONE_PROCESS_STAGES:
-        piece = begun.get(name, {"state": "not begun"})
-        calm = piece["state"] in ("done", "not begun")
-        lines += [_shown(f"{name}: {piece['state']}")] if calm else _in_work(piece)
-    for one in stages:
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in one["drops"].items() if count)
+        stage = begun.get(name, {"state": "not begun"})
+        needs_no_detail = stage["state"] in ("done", "not begun")
+        lines += [_plain(f"{name}: {stage['state']}")] if needs_no_detail else _unfinished(stage)
+    for stage in stages:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in stage["drops"].items() if count)
         if reasons:
-            lines.append(_shown(f"{one['table']} dropped: {reasons}"))
+            lines.append(_plain(f"{stage['table']} dropped: {reasons}"))
     return Group(*lines)
 
 
-def _in_work(one: Mapping[str, Any]) -> list[Text]:
-    """What goes on in a table that is not done, or what stopped it."""
-    heard = duration(one["heard_s"]) if one["heard_s"] is not None else ""
+def _unfinished(stage: Mapping[str, Any]) -> list[Text]:
+    """Lines about a table that is not done: what runs, or what stopped it."""
+    age = duration(stage["heard_s"]) if stage["heard_s"] is not None else ""  # of the last heartbeat
     text, style = {
-        "running": (f"running, heard of {heard} ago", "green"),
-        "failed": (f"failed {heard} ago: {one['why']}", "red"),
-        "interrupted": (f"interrupted {heard} ago; listwise run continues it", "yellow"),
-        "gone": (f"its driver is gone, last heard of {heard} ago; listwise run continues it", "red"),
-        "silent": (f"its driver was last heard of {heard} ago, on another machine", "red"),
+        "running": (f"running, last heartbeat {age} ago", "green"),
+        "failed": (f"failed {age} ago: {stage['why']}", "red"),
+        "interrupted": (f"interrupted {age} ago; listwise run continues it", "yellow"),
+        "gone": (f"its driver is gone, last heartbeat {age} ago; listwise run continues it", "red"),
+        "silent": (f"its driver runs on another machine and is silent, last heartbeat {age} ago", "red"),
         "stopped": ("not done, and no driver is known; listwise run continues it", "yellow"),
-    }[one["state"]]
-    now = one["now"] if one["state"] == "running" else []
-    slow = [_shown(f"  {line}", "yellow" if line.startswith("slow: ") else "") for line in now]
-    return [_shown(f"{one['table']}: {text}", style), *slow]
+    }[stage["state"]]
+    now = stage["now"] if stage["state"] == "running" else []
+    details = [_plain(f"  {line}", "yellow" if line.startswith("slow: ") else "") for line in now]
+    return [_plain(f"{stage['table']}: {text}", style), *details]
 
 
 def print_metrics(metrics: Mapping[str, Any], output: Path, console: Console | None = None) -> None:
-    """The metrics of one model, and where the files lie."""
+    """Prints the metrics of one model, and the folder of its files."""
     console = console or Console(highlight=False, soft_wrap=True)
     for key in METRICS:
         console.print(f"{METRICS[key]:<12}{metrics[key]:.4f}", markup=False)
     for key in ("queries", "passages"):
         console.print(f"{key:<12}{metrics[key]:,}", markup=False)
-    console.print(_shown(f"written to {output}"))
+    console.print(_plain(f"written to {output}"))
 
 
-def _shown(words: str, style: str = "") -> Text:
-    """Words from files as words: no markup, no terminal control, no secret."""
-    return Text(disclose(words), style)
+def _plain(text: str, style: str = "") -> Text:
+    """A text from files, safe to print: without markup, terminal control characters and secrets."""
+    return Text(disclose(text), style)

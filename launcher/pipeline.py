@@ -1,6 +1,6 @@
-"""What the program does: eight stages, one call each, every one reading what the ones before it committed.
+"""The eight stages of a run, one call each. Each stage reads the tables that the stages before it have committed.
 
-A stage that is finished does no work when it is called again, so running again is resuming.
+A finished stage does no work when it is called again. So a run is resumed by starting it again.
 """
 
 from __future__ import annotations
@@ -30,50 +30,51 @@ from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
 from launcher.report import build_report
 
-MARKER = "versions.json"  # the first file of a run
+MARKER = "versions.json"  # the first file of a run; a workdir with this file belongs to a run
 
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Runs stage after stage; yields each one's name and what it made. Stop iterating to stop after a stage."""
+    """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
 
-    read = records.build(run, recipe.corpus)
-    corpus = passages.build(run, recipe.corpus, read, judged.judged if judged else frozenset())
+    record_table = records.build(run, recipe.corpus)
+    corpus = passages.build(run, recipe.corpus, record_table, judged.passage_ids if judged else frozenset())
     yield "corpus", corpus
 
-    logged = query_log.build(run, recipe.corpus)  # first: a mistake in the log must not cost an hour of generation
-    written = queries.build(run, recipe.generation, corpus)
-    queries.refuse_none(written, logged, recipe.generation)
-    asked = [written, logged] if logged else [written]
-    yield "queries", asked
+    logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
+    synthetic = queries.build(run, recipe.generation, corpus)
+    queries.refuse_none(synthetic, logged, recipe.generation)
+    all_queries = [synthetic, logged] if logged else [synthetic]
+    yield "queries", all_queries
 
     vectors = {
-        name: embeddings.build(run, name, encoder, recipe.retrieval.retrievers[name].pool, corpus, asked)
+        name: embeddings.build(run, name, encoder, recipe.retrieval.retrievers[name].pool, corpus, all_queries)
         for name, encoder in recipe.dense_retrievers().items()
     }
     yield "embeddings", vectors
 
-    proposed = candidates.build(run, recipe.retrieval, vectors, corpus, asked)
-    yield "candidates", proposed
+    candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries)
+    yield "candidates", candidate_table
 
-    scored = {
-        name: scores.build(run, name, teacher, recipe.student_encoder(), proposed, corpus, vectors.values())
+    student_encoder = recipe.student_encoder()
+    score_tables = {
+        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, vectors.values())
         for name, teacher in recipe.teachers.items()
     }
-    yield "scores", scored
+    yield "scores", score_tables
 
     extractive = recipe.generation.engine == "extractive"
-    listed = lists.build(run, recipe.lists, recipe.teachers, scored, proposed, extractive)
-    yield "lists", listed
+    list_table = lists.build(run, recipe.lists, recipe.teachers, score_tables, candidate_table, extractive)
+    yield "lists", list_table
 
-    student = training.build(run, recipe.training, recipe.student, listed, corpus)
-    yield "training", student
+    training_record = training.build(run, recipe.training, recipe.student, list_table, corpus)
+    yield "training", training_record
 
-    model = student["model"]
-    yield (
-        "evaluation",
-        evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model) if judged else None,
-    )
+    record = None
+    if judged:
+        model = training_record["model"]
+        record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model)
+    yield "evaluation", record
 
 
 def execute(
@@ -85,13 +86,13 @@ def execute(
     """Runs the stages up to and including `last`, then writes the report.
 
     Returns:
-        The evaluation's record; None if the run stopped before or the recipe names no judged queries.
+        The evaluation's record; None if the run stopped before it, or if the recipe names no judged queries.
 
     Raises:
-        InputError: a mistake in the recipe's inputs; a workdir that did not exist before does not exist afterwards.
+        InputError: the recipe's inputs have a mistake. If this call created the workdir, it has removed it again.
     """
-    for option, named in (("--until", {last}), ("--overwrite", overwrite)):
-        if unknown := named - STAGES.keys():
+    for option, names in (("--until", {last}), ("--overwrite", overwrite)):
+        if unknown := names - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     refuse_training_in_a_bucket(recipe, last)
     recipe.check_inputs()
@@ -100,29 +101,29 @@ def execute(
         run.storage.put(MARKER, json.dumps(versions(), indent=1).encode())
         is_new = run.storage.create("recipe.yaml", recipe.to_yaml().encode())
         if not is_new:
-            collect_all(run.storage)  # what workers or drivers left that were killed
-        done: dict[str, Any] = {}
+            collect_all(run.storage)  # files that killed workers or drivers have left
+        results: dict[str, Any] = {}
         try:
             refuse_what_no_node_holds(run, recipe)
             with BackgroundPlan(run, recipe) as plan:
-                for name, made in stages(run, recipe):
-                    done[name] = made
+                for name, result in stages(run, recipe):
+                    results[name] = result
                     interrupts.check()
                     if name == "training":
                         plan.save()
                     if name == last:
                         break
         except InputError:
-            if is_new and not done:
+            if is_new and not results:
                 _remove_unread_run(run)
             raise
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
         build_report(run.storage)
-        return done.get("evaluation")
+        return results.get("evaluation")
 
 
 def _refuse_foreign_files(workdir: str) -> None:
-    """A run replaces and removes files of certain names; here they must be its own."""
+    """Refuses a workdir that holds other files under names that a run replaces or removes."""
     if "://" in workdir:
         return
     folder = Path(workdir).expanduser()
@@ -134,17 +135,17 @@ def _refuse_foreign_files(workdir: str) -> None:
         "report.html",
         "report.json",
         "logs",
-        *(name for made in STAGES.values() for name in made),
+        *(path for paths in STAGES.values() for path in paths),
     ]
-    if there := [name for name in names if (folder / name).exists()]:
+    if foreign := [name for name in names if (folder / name).exists()]:
         raise InputError(
-            f"workdir '{workdir}' holds {', '.join(there)}, which no run has made. Name a new folder, so that nothing "
-            "of yours is replaced."
+            f"workdir '{workdir}' holds {', '.join(foreign)}, which no run has made. Name a new folder, so that "
+            "none of your files is replaced."
         )
 
 
 def _remove_unread_run(run: Run) -> None:
-    """The corpus was not read to its end, so nothing of the run is left."""
+    """Removes all files of a run whose corpus could not be read to its end."""
     for path in ("recipe.yaml", MARKER, PLANNED, "evaluation", *STAGES["corpus"], "logs"):
         run.storage.delete(path)
     folder = run.storage.local_path

@@ -1,4 +1,4 @@
-"""What a recipe's stages ask of the cluster and of the workdir, looked at before the first of them starts."""
+"""Checks, before the first stage starts, that the cluster and the workdir can hold all stages of a recipe."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from cluster.settings import PoolSettings
 from generation import queries
 from launcher.recipe import Recipe
 
-TRAINING = ("training", "evaluation")  # a run that ends with one of these trains
+TRAINING = ("training", "evaluation")  # a run whose last stage is one of these trains a student
 
 
 def pools(recipe: Recipe) -> dict[str, PoolSettings]:
-    """Every pool of a run, by stage."""
-    judging = recipe.evaluation.pool
+    """Every worker pool of a run, by stage."""
+    evaluation_pool = recipe.evaluation.pool
     return {
         "corpus, candidates and lists": recipe.cluster.io_pool,
         "queries": queries.place(recipe.generation),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
         "training": recipe.training.pool,
-        **({"evaluation": judging} if judging and recipe.evaluation.dataset else {}),
+        **({"evaluation": evaluation_pool} if evaluation_pool and recipe.evaluation.dataset else {}),
     }
 
 
 def demanding_pools(recipe: Recipe) -> dict[str, PoolSettings]:
-    """Pools whose workers want GPUs or custom resources, by stage."""
+    """Pools whose workers need GPUs or custom resources, by stage."""
     return {stage: pool for stage, pool in pools(recipe).items() if pool.gpus or pool.resources}
 
 
 def refuse_what_no_node_holds(run: Run, recipe: Recipe) -> None:
-    """A stage that nothing can place would otherwise be found after hours of the stages before it.
+    """Refuses a stage that no node can run; otherwise the error would come after hours of the stages before it.
 
     Raises:
-        InputError: no node can hold one worker of a stage; names what it wants and what each node has.
+        InputError: no node can hold a worker of a stage; the message names what it needs and what each node has.
     """
     demanding = demanding_pools(recipe)
     if demanding and not run.storage.exists("training/record.json"):
@@ -41,13 +41,13 @@ def refuse_what_no_node_holds(run: Run, recipe: Recipe) -> None:
 
 
 def refuse_training_in_a_bucket(recipe: Recipe, last: str) -> None:
-    """Ranks read and write checkpoints as files, and would find that out after all the stages before them.
+    """Refuses to train in an object store, because training ranks read and write checkpoints as files.
 
     Raises:
-        InputError: the workdir is on an object store, and the run's `last` stage trains or comes after it.
+        InputError: the workdir is on an object store, and `last`, the run's last stage, is training or evaluation.
     """
     if last in TRAINING and "://" in recipe.workdir and not recipe.workdir.startswith("file://"):
         raise InputError(
             f"workdir '{recipe.workdir}': training needs a folder that every node can write to, and this is an object "
-            "store. Name a folder of a shared file system (--set workdir=…), or stop before: --until lists"
+            "store. Name a folder of a shared file system (--set workdir=…), or stop before training: --until lists"
         )

@@ -1,7 +1,7 @@
-"""The recipe: one YAML file, validated as a whole, that says everything a run does.
+"""The recipe: one YAML file that describes everything a run does.
 
-Every mistake is reported at once, each with its file and line (or the `--set` it came from), the field, the value, and
-for an unknown key the nearest one that exists.
+It is validated as a whole, and all mistakes are reported together. Each one is shown with its file and line (or its
+`--set`), the field and the value; for an unknown key, with the most similar key that exists.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from generation.settings import CorpusSettings, GenerationSettings
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
-Place = tuple[str, ...]  # the way to a field: ("teachers", "bm25", "weight")
+FieldPath = tuple[str, ...]  # the keys that lead to a field: ("teachers", "bm25", "weight")
 S = TypeVar("S", bound=Settings)
 
 
 class Recipe(Settings):
-    """All sections of a run. Paths are relative to the directory that `listwise` is called from."""
+    """All sections of a recipe. Paths are relative to the directory in which `listwise` is called."""
 
-    name: str = Field(min_length=1, description="what the run is called in its report")
+    name: str = Field(min_length=1, description="name of the run in its report")
     workdir: str = Field(
         min_length=1,
-        description="folder that holds everything the run makes; s3://, gs:// or az:// for the stages before training",
+        description="folder for everything the run makes; s3://, gs:// or az:// only for the stages before training",
     )
     corpus: CorpusSettings
     generation: GenerationSettings = GenerationSettings()
@@ -68,11 +68,13 @@ class Recipe(Settings):
     @model_validator(mode="before")
     @classmethod
     def _holds_no_secret(cls, data: Any) -> Any:
-        """A recipe is written into the workdir and shown in reports. Said before anything else is, since mistakes
-        are shown with their values."""
+        """Refuses a recipe with a secret, because recipes are written into workdirs and reports.
+
+        It runs before all other validation, because other messages show the value of a field.
+        """
         if secrets := [f"`{field}` holds a secret ({what})" for field, what in _secrets(data, "")]:
             raise ValueError(
-                f"{'; '.join(secrets)}. A recipe is copied into the workdir and into reports. Take it out, and set it "
+                f"{'; '.join(secrets)}. A recipe is copied into the workdir and into reports. Remove it, and set it "
                 "in the environment of driver and workers, such as OPENAI_API_KEY, HF_TOKEN or AWS_SECRET_ACCESS_KEY"
             )
         return data
@@ -85,7 +87,7 @@ class Recipe(Settings):
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
                 f"{self.lists.length} passages; lower the first or raise the second"
             )
-        # A list that leaves its source out needs one candidate more.
+        # A list without the source passage needs one more candidate.
         needed = self.lists.length + int(self._leaves_out_source())
         if needed > self.retrieval.depth:
             problems.append(
@@ -97,36 +99,36 @@ class Recipe(Settings):
         return self
 
     def _leaves_out_source(self) -> bool:
-        chosen = self.lists.leave_out_source
-        return self.generation.engine == "extractive" if chosen is None else chosen
+        setting = self.lists.leave_out_source
+        return self.generation.engine == "extractive" if setting is None else setting
 
     def dense_retrievers(self) -> dict[str, EncoderSettings]:
-        """Encoder of every dense retriever; one that names none uses the student's base model."""
-        dense = {name: one for name, one in self.retrieval.retrievers.items() if one.kind == "dense"}
-        return {name: one.encoder or self.student_encoder() for name, one in dense.items()}
+        """The encoder of every dense retriever; a retriever that names none uses the student's base model."""
+        retrievers = self.retrieval.retrievers.items()
+        return {name: dense.encoder or self.student_encoder() for name, dense in retrievers if dense.kind == "dense"}
 
     def student_encoder(self) -> EncoderSettings:
-        """The student's base model as a plain encoder: what retrievers and teachers need to know of it."""
+        """The settings of the student's base model as an encoder, for retrievers and teachers."""
         return EncoderSettings(**self.student.model_dump(include=set(EncoderSettings.model_fields)))
 
     def models(self) -> dict[str, str]:
-        """Every model that this program loads itself, by the field that names it; a server's models are its own."""
-        named: dict[str, str | None] = {"student.model": self.student.model}
+        """Every model that this program loads, by the field that names it; the model of a server is not one of them."""
+        names: dict[str, str | None] = {"student.model": self.student.model}
         if self.generation.engine == "vllm":
-            named["generation.model"] = self.generation.model
+            names["generation.model"] = self.generation.model
         for name, retriever in self.retrieval.retrievers.items():
-            named[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
+            names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
         for name, teacher in self.teachers.items():
-            named[f"teachers.{name}.model"] = teacher.model
-            named[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
-        return {field: model for field, model in named.items() if model}
+            names[f"teachers.{name}.model"] = teacher.model
+            names[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
+        return {field: model for field, model in names.items() if model}
 
     def check_inputs(self) -> None:
-        """Looks for what the recipe names on this machine, before anything is started or written.
+        """Checks on this machine that the inputs of the recipe exist, before anything is started or written.
 
         Raises:
-            InputError: a model folder is not there or holds no weights that are safe to read; or the query log, or the
-                evaluation's folder or split is not there.
+            InputError: the query log, the evaluation's folder or split, or a model folder does not exist; or a model folder
+                holds no weights that are safe to read.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
@@ -138,71 +140,81 @@ class Recipe(Settings):
             except InputError as error:
                 raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
-            query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
+            query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
         check(self.evaluation)
 
     def to_yaml(self) -> str:
-        """The resolved recipe, every default written out."""
+        """The resolved recipe as YAML, with every default."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _secrets(data: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Fields that hold a secret, and how that is known; the secret itself is not told."""
+def _secrets(data: Any, parent: str) -> Iterator[tuple[str, str]]:
+    """Fields that hold a secret, each with the sign of it; the secret itself is not shown."""
     if isinstance(data, dict):
         for key, value in data.items():
-            field = f"{place}.{key}" if place else str(key)
+            field = f"{parent}.{key}" if parent else str(key)
             if isinstance(value, str) and value and is_secret_name(str(key)):
                 yield field, "as its name says"
             else:
                 yield from _secrets(value, field)
     elif isinstance(data, list):
         for value in data:
-            yield from _secrets(value, place)
+            yield from _secrets(value, parent)
     elif isinstance(data, str) and (what := secret_in_url(data)):
-        yield place, f"{what} in the url"
+        yield parent, f"{what} in the url"
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with listwise."""
+    """Names of the recipes that are part of listwise."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file (or a shipped recipe by its name), apply `--set` overrides and validate everything.
+    """Reads a recipe file (or a shipped recipe by its name), applies `--set` overrides and validates everything.
 
     Args:
         source: path of a YAML file, or the name of a shipped recipe.
-        overrides: `section.field=value` each, values read as YAML.
+        overrides: texts of the form `section.field=value`; the value is YAML.
 
     Raises:
-        InputError: naming every problem with its place, value and remedy.
+        InputError: the recipe has mistakes; the message names each one with its line, value and remedy.
     """
     path = _locate(source)
-    data, places = _read(path)
-    return _validate(Recipe, data, places, overrides, f"the recipe {path}", str(path))
+    data, origins = _read(path)
+    return _validate(Recipe, data, origins, overrides, f"the recipe {path}", str(path))
 
 
 def validate_options(model: type[S], data: dict[str, Any], overrides: Sequence[str]) -> S:
     """Settings of a command that has no recipe, from its options and `--set`.
 
     Raises:
-        InputError: naming every problem with its place, value and remedy.
+        InputError: the settings have mistakes; the message names each one with its option, value and remedy.
     """
     return _validate(model, data, {}, overrides, "the command", "options")
 
 
 def _validate(
-    model: type[S], data: dict[str, Any], places: dict[Place, str], overrides: Sequence[str], what: str, file: str
+    model: type[S], data: dict[str, Any], origins: dict[FieldPath, str], overrides: Sequence[str], what: str, file: str
 ) -> S:
+    """The validated settings.
+
+    Args:
+        model: class of the settings.
+        data: nested values; the overrides are added to it.
+        origins: for each field, the line of a file or the option that it comes from.
+        overrides: as in `load_recipe`.
+        what: name of the whole, for the first line of an error message.
+        file: origin of fields that are missing in `origins`.
+    """
     problems: list[str] = []
     for override in overrides:
-        problem = _override(data, places, override)
+        problem = _override(data, origins, override)
         if problem:
             problems.append(problem)
     try:
         valid = model.model_validate(data)
     except ValidationError as error:
-        problems += _explain(error, places, file)
+        problems += _explain(error, origins, file)
         raise InputError(_message(what, problems)) from None
     if problems:
         raise InputError(_message(what, problems))
@@ -225,20 +237,20 @@ def _locate(source: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise InputError(f"{source} is a folder; expected a recipe file (a finished run keeps its own: recipe.yaml)")
+        raise InputError(f"{source} is a folder; expected a recipe file (a workdir holds its recipe as recipe.yaml)")
     if source in shipped_recipes():
         return SHIPPED / f"{source}.yaml"
-    siblings = [str(one) for one in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(source, siblings + shipped_recipes(), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Shipped ones: {', '.join(shipped_recipes())}."
+    siblings = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    matches = difflib.get_close_matches(source, siblings + shipped_recipes(), n=1)
+    hint = f"Did you mean {matches[0]}?" if matches else f"Shipped ones: {', '.join(shipped_recipes())}."
     raise InputError(f"there is no recipe {source}. {hint} `listwise init` writes a commented one.")
 
 
 # --- reading YAML with the line of every key -------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
-    """The file's data, and where each field stands ("recipe.yaml, line 12")."""
+def _read(path: Path) -> tuple[dict[str, Any], dict[FieldPath, str]]:
+    """The data of a file, and the origin of each field ("recipe.yaml, line 12")."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -250,101 +262,105 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise InputError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+        position = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+        raise InputError(f"{position}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deeply for a recipe") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected sections such as `corpus:` and `student:`, found {_shown(data)}")
-    places: dict[Place, str] = {}
-    _note_places(node, (), str(path), places)
+    origins: dict[FieldPath, str] = {}
+    _note_origins(node, (), str(path), origins)
     sections = set(Recipe.model_fields) - {"name", "workdir"}
     filled = {key: {} if value is None and key in sections else value for key, value in data.items()}
-    return {str(key): value for key, value in filled.items()}, places
+    return {str(key): value for key, value in filled.items()}, origins
 
 
-def _note_places(node: yaml.Node | None, place: Place, file: str, places: dict[Place, str]) -> None:
+def _note_origins(node: yaml.Node | None, parent: FieldPath, file: str, origins: dict[FieldPath, str]) -> None:
+    """Adds the line of every field below a YAML node to `origins`."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        here = (*place, str(key.value))
-        where = f"{file}, line {key.start_mark.line + 1}"
-        if here in places:
-            raise InputError(f"{where}: `{'.'.join(here)}` stands here a second time, first in {places[here]}")
-        places[here] = where
-        _note_places(value, here, file, places)
+        path = (*parent, str(key.value))
+        origin = f"{file}, line {key.start_mark.line + 1}"
+        if path in origins:
+            raise InputError(f"{origin}: `{'.'.join(path)}` is here a second time; the first one is in {origins[path]}")
+        origins[path] = origin
+        _note_origins(value, path, file, origins)
 
 
-def _override(data: dict[str, Any], places: dict[Place, str], override: str) -> str | None:
-    """Put one `section.field=value` into the data; the problem in words if it cannot be read."""
+def _override(data: dict[str, Any], origins: dict[FieldPath, str], override: str) -> str | None:
+    """Puts one `section.field=value` into the data; returns the problem if it cannot be read."""
     key, equals, text = override.partition("=")
-    way = tuple(part.strip() for part in key.split("."))
-    if not equals or not all(way):
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
         return f"--set {override}: expected section.field=value, for example --set training.learning_rate=1e-4"
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return f"--set {override}: the value is not valid YAML; quote it, for example --set '{key}=\"…\"'"
-    for depth in range(1, len(way) + 1):
-        places[way[:depth]] = f"--set {override}" if depth == len(way) else places.get(way[:depth], f"--set {override}")
+    for depth in range(1, len(path)):
+        origins.setdefault(path[:depth], f"--set {override}")
+    origins[path] = f"--set {override}"
     section = data
-    for part in way[:-1]:
-        below = section.setdefault(part, {})
-        if below is None:
-            below = section[part] = {}
-        if not isinstance(below, dict):
+    for part in path[:-1]:
+        subsection = section.setdefault(part, {})
+        if subsection is None:
+            subsection = section[part] = {}
+        if not isinstance(subsection, dict):
             return f"--set {override}: `{part}` holds a value, not a section"
-        section = below
-    section[way[-1]] = value
+        section = subsection
+    section[path[-1]] = value
     return None
 
 
 # --- from pydantic's errors to one line each -------------------------------------------------------------------------
 
 
-def _explain(error: ValidationError, places: dict[Place, str], file: str) -> list[str]:
+def _explain(error: ValidationError, origins: dict[FieldPath, str], file: str) -> list[str]:
+    """One line for each mistake, in the order of the file."""
     details = error.errors(include_url=False)
     guesses = {}
-    for one in details:
-        if one["type"] == "extra_forbidden":
-            place = tuple(str(part) for part in one["loc"])
-            guesses[place] = _nearest(place)
-    meant = {(*place[:-1], guess) for place, guess in guesses.items() if guess}
-    order = {place: number for number, place in enumerate(places)}
+    for detail in details:
+        if detail["type"] == "extra_forbidden":
+            path = tuple(str(part) for part in detail["loc"])
+            guesses[path] = _most_similar_key(path)
+    misspelt = {(*path[:-1], guess) for path, guess in guesses.items() if guess}
+    order = {path: number for number, path in enumerate(origins)}
     problems = []
-    for one in details:
-        place = tuple(str(part) for part in one["loc"])
-        if one["type"] == "missing" and place in meant:
+    for detail in details:
+        path = tuple(str(part) for part in detail["loc"])
+        if detail["type"] == "missing" and path in misspelt:
             continue  # the misspelt key is reported already
-        known = _known_part(place, places)
-        sentence = _sentence(one, place, guesses.get(place))
-        problems.append((order.get(known, len(order)), f"{places.get(known, file)}: {sentence}"))
+        written = _written_part(path, origins)
+        sentence = _sentence(detail, path, guesses.get(path))
+        problems.append((order.get(written, len(order)), f"{origins.get(written, file)}: {sentence}"))
     return [text for _, text in sorted(problems, key=lambda problem: problem[0])]
 
 
-def _known_part(place: Place, places: dict[Place, str]) -> Place:
-    """The deepest part of `place` that someone wrote: a missing field is reported at its section."""
-    return next((place[:depth] for depth in range(len(place), 0, -1) if place[:depth] in places), ())
+def _written_part(path: FieldPath, origins: dict[FieldPath, str]) -> FieldPath:
+    """The longest part of a path that the user wrote: a missing field is reported at its section."""
+    return next((path[:depth] for depth in range(len(path), 0, -1) if path[:depth] in origins), ())
 
 
-def _sentence(one: Any, place: Place, guess: str | None) -> str:
-    field = ".".join(place)
-    if one["type"] == "extra_forbidden":
+def _sentence(detail: Any, path: FieldPath, guess: str | None) -> str:
+    """The message for one of pydantic's errors; `guess` is the known key that is most similar to an unknown one."""
+    field = ".".join(path)
+    if detail["type"] == "extra_forbidden":
         if guess:
-            return f"unknown key `{field}`; did you mean `{'.'.join((*place[:-1], guess))}`?"
-        home = _homes(place[-1])
-        if home:
-            return f"unknown key `{field}`; did you mean `{home}`?"
-        known = ", ".join(_known_keys(place[:-1]))
-        return f"unknown key `{field}`; known here: {known}"
-    if one["type"] == "missing":
-        return f"`{field}` is missing{_described(place)}"
-    message = str(one["msg"]).removeprefix("Value error, ")
-    if one["type"] == "value_error":
+            return f"unknown key `{field}`; did you mean `{'.'.join((*path[:-1], guess))}`?"
+        other = _field_of_another_section(path[-1])
+        if other:
+            return f"unknown key `{field}`; did you mean `{other}`?"
+        known = ", ".join(_known_keys(path[:-1]))
+        return f"unknown key `{field}`; the known keys are {known}"
+    if detail["type"] == "missing":
+        return f"`{field}` is missing{_description(path)}"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "value_error":
         return f"`{field}`: {message}" if field else message
-    return f"`{field}` is {_shown(one['input'])}: {message[0].lower()}{message[1:]}{_described(place)}"
+    return f"`{field}` is {_shown(detail['input'])}: {message[0].lower()}{message[1:]}{_description(path)}"
 
 
 def _shown(value: Any) -> str:
@@ -354,35 +370,35 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def _described(place: Place) -> str:
-    owner = _model_at(place[:-1])
-    field = owner.model_fields.get(place[-1]) if owner else None
+def _description(path: FieldPath) -> str:
+    owner = _settings_class(path[:-1])
+    field = owner.model_fields.get(path[-1]) if owner else None
     return f" ({field.description})" if field and field.description else ""
 
 
-def _known_keys(place: Place) -> list[str]:
-    model = _model_at(place)
+def _known_keys(path: FieldPath) -> list[str]:
+    model = _settings_class(path)
     return list(model.model_fields) if model else []
 
 
-def _nearest(place: Place) -> str | None:
-    near = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1, cutoff=0.6)
-    return near[0] if near else None
+def _most_similar_key(path: FieldPath) -> str | None:
+    matches = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
-def _homes(key: str) -> str | None:
-    """The section that knows a key which stands in the wrong one."""
+def _field_of_another_section(key: str) -> str | None:
+    """The field of any section whose key is similar, for a key that was written into the wrong section."""
     for section in Recipe.model_fields:
-        near = difflib.get_close_matches(key, _known_keys((section,)), n=1, cutoff=0.85)
-        if near:
-            return f"{section}.{near[0]}"
+        matches = difflib.get_close_matches(key, _known_keys((section,)), n=1, cutoff=0.85)
+        if matches:
+            return f"{section}.{matches[0]}"
     return None
 
 
-def _model_at(place: Place) -> type[BaseModel] | None:
-    """The settings class that a place of the recipe is validated by."""
+def _settings_class(path: FieldPath) -> type[BaseModel] | None:
+    """The settings class that validates the section at a path of the recipe."""
     annotation: Any = Recipe
-    for part in place:
+    for part in path:
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
             continue
@@ -395,4 +411,4 @@ def _model_at(place: Place) -> type[BaseModel] | None:
 
 def _as_model(annotation: Any) -> type[BaseModel] | None:
     candidates = (annotation, *get_args(annotation))
-    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,6 +1,6 @@
-"""The report of a run, from the files of its workdir alone: `report.json` for programs, `report.html` for people.
+"""The report of a run, made from the files of its workdir: `report.json` for programs, `report.html` for people.
 
-The page is one file: no script, no network, every text from the run escaped.
+The page is one file without scripts. It needs no network, and every text from the run is escaped.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
-SHOWN_QUERIES = 8  # wins and losses listed, each
+SHOWN_QUERIES = 8  # of the largest wins, and as many of the largest losses
 
 
 def build_report(storage: Storage) -> dict[str, Any]:
-    """Write `report.json` and `report.html` of a run, finished or not; returns the content of the former.
+    """Writes `report.json` and `report.html` of a run, finished or not; returns the content of `report.json`.
 
     Raises:
         InputError: the folder holds no run.
@@ -36,30 +36,30 @@ def build_report(storage: Storage) -> dict[str, Any]:
 
 
 def gather(storage: Storage) -> dict[str, Any]:
-    """Everything of a run that is a number or a name, as `report.json` holds it."""
+    """The content of `report.json`: the numbers and names of a run."""
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{storage.url} holds no run (no recipe.yaml); expected the workdir of a recipe")
     recipe, stages = _recipe(storage), status(storage)
     evaluation, training = (_json(storage, f"{name}/record.json") for name in ("evaluation", "training"))
-    done = [one for one in _metrics(storage) if "loss" in one]
+    steps = [line for line in _metrics(storage) if "loss" in line]
     report: dict[str, Any] = {
         "name": recipe["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
         "training": training,
-        "plan": compare_with_plan(_json(storage, PLANNED), stages, done, training.get("world_size", 1), evaluation),
+        "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
     }
     if evaluation:
-        size = {"queries": evaluation["queries"], "passages": evaluation["passages"]}
+        sizes = {"queries": evaluation["queries"], "passages": evaluation["passages"]}
         models = {"base": recipe["student"]["model"], "student": f"{storage.url}/model"}
-        report |= {side: {"model": models[side], **evaluation[side], **size} for side in models}
+        report |= {side: {"model": models[side], **evaluation[side], **sizes} for side in models}
         report |= {key: evaluation[key] for key in ("difference", "verdict", "recommended")}
     return report
 
 
 def render(storage: Storage, report: dict[str, Any]) -> str:
-    """The HTML page of a gathered report."""
+    """The HTML page of a report; `report` is the result of `gather`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -78,9 +78,9 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "facts": _facts(storage, recipe, training),
         "versions": list(report["versions"].items()),
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
-        "funnel": [_stage(one) for one in report["stages"] if one["stage"] != "evaluation"],
+        "funnel": [_funnel_stage(stage) for stage in report["stages"] if stage["stage"] != "evaluation"],
         "training": _training(storage, training),
-        "plan": [_planned(one) for one in report["plan"]],
+        "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],
         "student_model": f"{recipe['workdir'].rstrip('/')}/model",
         **_verdict(report),
@@ -106,7 +106,7 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     for key, name in METRICS.items():
         if key in base and key in student:
             change = student[key] - base[key]
-            known = key == "ndcg@10"
+            is_tested = key == "ndcg@10"  # the metric of the significance test
             metrics.append(
                 {
                     "name": name,
@@ -114,8 +114,8 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
                     "student": student[key],
                     "difference": change,
                     "tone": "win" if change > 0 else "loss" if change < 0 else "",
-                    "interval": f"{low:+.4f} to {high:+.4f}" if known else "",
-                    "p": _p(difference["p"]) if known else "",
+                    "interval": f"{low:+.4f} to {high:+.4f}" if is_tested else "",
+                    "p": _p(difference["p"]) if is_tested else "",
                 }
             )
     return {
@@ -137,32 +137,31 @@ def _p(value: float) -> str:
 # --- funnel ----------------------------------------------------------------------------------------------------------
 
 
-def _stage(one: Mapping[str, Any]) -> dict[str, Any]:
-    units = max(1, one["units"])
-    dropped = sum(one["drops"].values())
-    open_units = max(0, one["units"] - one["rows"] - dropped - one["rejects"])
-    parts = [("rows", one["rows"], "kept")]
-    parts += [("drops", count, reason) for reason, count in _largest(one["drops"])]
-    parts += [("rejects", one["rejects"], "rejected"), ("open", open_units, "not done yet")]
+def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """One table of the funnel: its units as rows, drops, rejects and unfinished units."""
+    units = max(1, stage["units"])
+    drops = _largest_first(stage["drops"])
+    unfinished = max(0, stage["units"] - stage["rows"] - sum(stage["drops"].values()) - stage["rejects"])
+    parts = [("rows", stage["rows"], "kept")]
+    parts += [("drops", count, reason) for reason, count in drops]
+    parts += [("rejects", stage["rejects"], "rejected"), ("open", unfinished, "not done yet")]
     return {
-        "table": one["table"],
-        "unit": _plural(one["unit"]),
-        "units": f"{one['units']:,}",
-        "rows": f"{one['rows']:,}",
-        "rejects": f"{one['rejects']:,}" if one["rejects"] else "",
-        "drops": [
-            (reason.replace("_", " "), f"{count:,}", _share(count, units)) for reason, count in _largest(one["drops"])
-        ],
+        "table": stage["table"],
+        "unit": _plural(stage["unit"]),
+        "units": f"{stage['units']:,}",
+        "rows": f"{stage['rows']:,}",
+        "rejects": f"{stage['rejects']:,}" if stage["rejects"] else "",
+        "drops": [(reason.replace("_", " "), f"{count:,}", _share(count, units)) for reason, count in drops],
         "parts": [
             {"style": style, "width": round(100 * count / units, 3), "tip": f"{name}: {count:,}"}
             for style, count, name in parts
             if count
         ],
-        "pace": _pace(one),
+        "pace": _pace(stage),
     }
 
 
-def _largest(drops: Mapping[str, int]) -> list[tuple[str, int]]:
+def _largest_first(drops: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(((reason, count) for reason, count in drops.items() if count), key=lambda drop: -drop[1])
 
 
@@ -177,30 +176,30 @@ def _share(count: int, units: int) -> str:
     return f"{share:.0f} %" if share >= 1 else "under 1 %"
 
 
-def _pace(one: Mapping[str, Any]) -> str:
-    parts = [f"{one['shards_done']} of {one['shards']} shards", f"{one['seconds']:,.1f} s of work"]
-    if one["seconds"] > 0:
-        parts.append(f"{one['rows'] / one['seconds']:,.0f} rows/s")
-        if one["tokens"]:
-            parts.append(f"{one['tokens'] / one['seconds']:,.0f} tokens/s")
+def _pace(stage: Mapping[str, Any]) -> str:
+    parts = [f"{stage['shards_done']} of {stage['shards']} shards", f"{stage['seconds']:,.1f} s of work"]
+    if stage["seconds"] > 0:
+        parts.append(f"{stage['rows'] / stage['seconds']:,.0f} rows/s")
+        if stage["tokens"]:
+            parts.append(f"{stage['tokens'] / stage['seconds']:,.0f} tokens/s")
     return ", ".join(parts)
 
 
-# --- plan beside reality ---------------------------------------------------------------------------------------------
+# --- plan and run ---------------------------------------------------------------------------------------------
 
 
-def _planned(one: Mapping[str, Any]) -> dict[str, str]:
-    """A row of the comparison in words."""
-    (units, units_done), (tokens, tokens_done), (hours, hours_done) = one["units"], one["tokens"], one["hours"]
-    known = hours and hours[1]
+def _plan_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of one row of `compare_with_plan`."""
+    (units, units_done), (tokens, tokens_done), (hours, hours_done) = row["units"], row["tokens"], row["hours"]
+    has_hours = hours and hours[1]
     return {
-        "step": one["step"],
-        "work": one["work"],
+        "step": row["step"],
+        "work": row["work"],
         "units": f"{units:,}",
         "units_done": f"{units_done:,}",
         "tokens": f"{tokens:,}" if tokens else "",
         "tokens_done": f"{tokens_done:,}" if tokens_done else "",
-        "hours": f"{duration(hours[0] * 3600)} to {duration(hours[1] * 3600)}" if known else "",
+        "hours": f"{duration(hours[0] * 3600)} to {duration(hours[1] * 3600)}" if has_hours else "",
         "hours_done": duration(hours_done * 3600),
     }
 
@@ -209,21 +208,21 @@ def _planned(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _training(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Curves of training/metrics.jsonl."""
+    """The curves of training/metrics.jsonl; None if there are none yet."""
     lines = _metrics(storage)
     if not lines:
         return None
 
     def points(key: str) -> list[charts.Point]:
-        # A run that continues writes the steps after its checkpoint again; the later line counts.
-        return sorted({one["step"]: float(one[key]) for one in lines if one.get(key) is not None}.items())
+        # A resumed run writes the steps after its checkpoint again; the later line counts.
+        return sorted({line["step"]: float(line[key]) for line in lines if line.get(key) is not None}.items())
 
     loss, divergence = points("loss"), points("kl")
-    if divergence and divergence != loss:  # InfoNCE takes part; the dev loss is the KL alone
+    if divergence and divergence != loss:  # the loss contains InfoNCE; the dev loss is only the KL
         curves = [("Loss", {"loss": loss}), ("KL over a list", {"KL": divergence, "dev KL": points("dev_loss")})]
     else:
         curves = [("Loss", {"loss": loss, "dev loss": points("dev_loss")})]
-    drawn = [
+    titled_charts = [
         *((title, charts.line_chart(series, "step")) for title, series in curves),
         ("dev nDCG@10", charts.line_chart({"dev nDCG@10": points("dev_ndcg@10")}, "step", best="dev nDCG@10")),
         (
@@ -237,12 +236,12 @@ def _training(storage: Storage, record: Mapping[str, Any]) -> dict[str, Any] | N
     ]
     return {
         "summary": _training_summary(record, points("queries_per_s")),
-        "charts": [{"title": title, "chart": chart} for title, chart in drawn if chart],
+        "charts": [{"title": title, "chart": chart} for title, chart in titled_charts if chart],
     }
 
 
 def _metrics(storage: Storage) -> list[dict[str, Any]]:
-    """Lines of training/metrics.jsonl; a last one that is still being written is left out."""
+    """The records of training/metrics.jsonl; a last line that is still being written is left out."""
     try:
         text = storage.get("training/metrics.jsonl").decode()
     except KeyError:
@@ -269,7 +268,7 @@ def _training_summary(record: Mapping[str, Any], speed: list[charts.Point]) -> s
 
 
 def _queries(storage: Storage) -> dict[str, Any] | None:
-    """Distribution of wins and losses from evaluation/per_query.jsonl, and the largest of each from examples.json."""
+    """The distribution of wins and losses from per_query.jsonl, and the largest of both from examples.json."""
     try:
         lines = storage.get("evaluation/per_query.jsonl").decode().splitlines()
     except KeyError:
@@ -290,11 +289,13 @@ def _queries(storage: Storage) -> dict[str, Any] | None:
     }
 
 
-# --- the rest --------------------------------------------------------------------------------------------------------
+# --- facts and files -------------------------------------------------------------------------------------------------
 
 
 def _facts(storage: Storage, recipe: Mapping[str, Any], training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    teachers = ", ".join(f"{name} ({one['model'] or one['kind']})" for name, one in recipe["teachers"].items())
+    teachers = ", ".join(
+        f"{name} ({teacher['model'] or teacher['kind']})" for name, teacher in recipe["teachers"].items()
+    )
     engine = recipe["generation"]["model"] or recipe["generation"]["engine"]
     facts = [
         ("Workdir", storage.url),

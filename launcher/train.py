@@ -1,4 +1,4 @@
-"""`listwise train`: lists in, student out, with no stage before. On Ray's ranks, or as a rank of torchrun or srun."""
+"""`listwise train`: trains a student on given lists, without other stages; on Ray, or as a rank of torchrun or srun."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEV_FRACTION = 0.1
 
 
 class TrainOptions(Settings):
-    """The sections of a recipe that training from lists needs."""
+    """The sections of a recipe that training on lists needs."""
 
     student: StudentSettings
     training: TrainingSettings = TrainingSettings()
@@ -33,7 +33,7 @@ def read_options(student: str, ranks: int | None, dev_fraction: float, changes: 
     """Options of the command line as settings.
 
     Raises:
-        InputError: naming every problem with its option and remedy.
+        InputError: options have mistakes; the message names each one with its option and remedy.
     """
     training = {"ranks": ranks} if ranks else {}
     data = {"student": {"model": student}, "training": training, "dev_fraction": dev_fraction}
@@ -44,7 +44,7 @@ def is_rank() -> bool:
     """Whether torchrun or srun started this process as one of its ranks.
 
     Raises:
-        InputError: one of several tasks of srun that cannot find each other.
+        InputError: srun started several tasks, and they cannot find each other.
     """
     if "RANK" in os.environ:
         return True
@@ -52,17 +52,18 @@ def is_rank() -> bool:
         return False
     if "MASTER_ADDR" not in os.environ:
         raise InputError(
-            "srun started several tasks, and none knows where the first one is. Before srun: export "
+            "srun started several tasks, and none of them knows the address of the first one. Before srun: export "
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500'
         )
     return "SLURM_PROCID" in os.environ
 
 
 def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable[[str], None]) -> dict[str, Any]:
-    """Trains as one rank of many; Ray is not needed. Rank 0 writes the tables, and says what happens.
+    """Trains as one of several ranks, without Ray. Rank 0 writes the tables, and prints the progress.
 
     Raises:
-        ListwiseError: the same on every rank, so that none waits for one that is gone.
+        ListwiseError: the lists cannot be used, or training failed. Every rank raises the same error, so that no rank
+            waits for one that has ended.
     """
     import torch.distributed as dist
 
@@ -72,16 +73,17 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
 
     rank, _ = join_ranks(rank_device())
     try:
-        outcome: list[Any] = [None]
+        broadcast: list[Any] = [None]  # (error class and message, or None; url of the tables)
         if rank == 0:
             try:
-                outcome = [(None, prepare(lists, output, options.dev_fraction))]
+                broadcast = [(None, prepare_tables(lists, output, options.dev_fraction))]
             except ListwiseError as error:
-                outcome = [((type(error), str(error)), "")]
-        dist.broadcast_object_list(outcome)
-        failure, tables = outcome[0]
+                broadcast = [((type(error), str(error)), "")]
+        dist.broadcast_object_list(broadcast)
+        failure, tables = broadcast[0]
         if failure:
-            raise failure[0](failure[1])
+            error_class, message = failure
+            raise error_class(message)
         training, model = str(output / "training"), str(output / "model")
         job = TrainingJob(options.training, options.student, tables, training, model)
         return train(job, on_record=lambda record: say(json.dumps(record)))
@@ -90,25 +92,25 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
 
 
 def train_on_ray(lists: str, output: Path, options: TrainOptions) -> dict[str, Any]:
-    """Trains on ranks that Ray places; the same call again continues, or finds it done.
+    """Trains on ranks that Ray starts; a second call continues the training, or returns the finished record.
 
     Raises:
-        ListwiseError: bad lists, or a training that failed.
+        ListwiseError: the lists cannot be used, or training failed.
     """
     from cluster.run import Run
     from distill.training.stage import build
 
-    tables = Storage(prepare(lists, output, options.dev_fraction))
+    tables = Storage(prepare_tables(lists, output, options.dev_fraction))
     with Run(str(output), options.cluster) as run:
-        read = (Table.open(tables, "lists"), Table.open(tables, "passages"))
-        return build(run, options.training, options.student, *read)
+        list_table, passages = Table.open(tables, "lists"), Table.open(tables, "passages")
+        return build(run, options.training, options.student, list_table, passages)
 
 
-def prepare(lists: str, output: Path, dev_fraction: float) -> str:
-    """Url of the tables to train from: those of a run, or those that are made of a file of lists.
+def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
+    """The url of the tables to train on: those of a run, or new ones that are written from a file of lists.
 
     Raises:
-        InputError: there is no such file or run, or the file holds something else.
+        InputError: the file or run does not exist, or the file does not hold scored lists.
     """
     if "://" in lists or Path(lists).expanduser().is_dir():
         storage = Storage(lists)
@@ -119,8 +121,8 @@ def prepare(lists: str, output: Path, dev_fraction: float) -> str:
                 complete = False
             if not complete:
                 raise InputError(
-                    f"--lists {lists}: the table `{name}` is not there or not finished. Expected the workdir of a run "
-                    "(listwise run RECIPE --until lists), or a file of JSON lines."
+                    f"--lists {lists}: the table `{name}` does not exist or is not finished. Expected the workdir "
+                    "of a run (listwise run RECIPE --until lists), or a file of JSON lines."
                 )
         return storage.url
     from distill.lists.scored_file import write_tables

@@ -1,6 +1,6 @@
-"""What Listwise asks of a cluster's Jobs API, with every way it can go wrong told in words.
+"""The requests of Listwise to the Jobs API of a Ray cluster, and their errors in plain words.
 
-A cluster that does not answer raises LostError, which callers may ride out; everything else is final.
+A cluster that does not answer raises `ConnectionLostError`, after which a caller may try again. Other errors are final.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from launcher.jobs.sdk import BoundedClient
 
 EXPECTED = "expected the dashboard of a Ray cluster, http://HOST:8265"
-WORKDIR, VERSION = "listwise_workdir", "listwise_version"  # what a job of ours carries as metadata
-LIVE = ("PENDING", "RUNNING")
+WORKDIR, VERSION = "listwise_workdir", "listwise_version"  # keys in the metadata of a job that Listwise submits
+LIVE_STATUSES = ("PENDING", "RUNNING")
 
 
-class LostError(RunError):
-    """The cluster did not answer. A job that runs there goes on."""
+class ConnectionLostError(RunError):
+    """The cluster did not answer. Its jobs continue."""
 
 
-class TakenError(Exception):
-    """Somebody else has just submitted a job of this id."""
+class JobExistsError(Exception):
+    """The cluster has a job with this id already; another client has just submitted it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a run, as the cluster knows it. Times in seconds since 1970."""
+    """One attempt at a run, as the cluster describes it; times are in seconds since 1970."""
 
     id: str
     status: str  # PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED
@@ -46,8 +46,8 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether it waits or runs."""
-        return self.status in LIVE
+        """Whether the job waits or runs."""
+        return self.status in LIVE_STATUSES
 
 
 class Jobs:
@@ -58,64 +58,64 @@ class Jobs:
         self.address = address
 
     def check_version(self) -> None:
-        """Refuses a cluster of another Ray than the one that Listwise is tried with.
+        """Checks that the cluster runs the same version of Ray as this machine.
 
         Raises:
-            InputError: names both versions.
+            InputError: the versions differ.
         """
         import ray
 
-        with _answers(self.address):
-            theirs = self._client.ray_version()
-        if theirs != ray.__version__:
+        with _readable_errors(self.address):
+            cluster_version = self._client.ray_version()
+        if cluster_version != ray.__version__:
             raise InputError(
-                f"the cluster at {self.address} runs Ray {theirs}, this machine has Ray {ray.__version__}. Start the "
-                f"cluster from an environment with Ray {ray.__version__} and the same Listwise."
+                f"the cluster at {self.address} runs Ray {cluster_version}, this machine has Ray {ray.__version__}. Start "
+                f"the cluster from an environment with Ray {ray.__version__} and the same Listwise."
             )
 
     def all(self) -> list[Job]:
         """The jobs that Listwise submitted, oldest first."""
-        with _answers(self.address):
-            listed = self._client.list_jobs()
-        ours = [_job(one) for one in listed if one.submission_id and WORKDIR in (one.metadata or {})]
-        return sorted(ours, key=lambda job: job.started or 0)
+        with _readable_errors(self.address):
+            all_jobs = self._client.list_jobs()
+        own = [_job(details) for details in all_jobs if details.submission_id and WORKDIR in (details.metadata or {})]
+        return sorted(own, key=lambda job: job.started or 0)
 
     def get(self, job_id: str) -> Job:
-        """One job.
+        """The job with this id.
 
         Raises:
-            InputError: the cluster knows none of this id.
+            InputError: the cluster has no job with this id.
         """
-        with _answers(self.address, job_id):
+        with _readable_errors(self.address, job_id):
             return _job(self._client.get_job_info(job_id))
 
     def submit(
         self, job_id: str, entrypoint: str, parcel: Path, env: Mapping[str, str], metadata: dict[str, str]
     ) -> None:
-        """Sends a parcel and starts a job in it.
+        """Sends a parcel and starts a job in its folder.
 
         Raises:
-            TakenError: there is a job of this id.
+            JobExistsError: the cluster has a job with this id already.
         """
         runtime_env = {"working_dir": str(parcel), "env_vars": dict(env)}
-        with _answers(self.address):
+        with _readable_errors(self.address):
             self._client.submit_job(
                 entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
             )
 
     def stop(self, job_id: str) -> None:
-        """Asks a job to stop; `get` tells when it has."""
-        with _answers(self.address, job_id):
+        """Asks a job to stop, and does not wait for its end."""
+        with _readable_errors(self.address, job_id):
             self._client.stop_job(job_id)
 
     def tail(self, job_id: str) -> Iterator[str]:
-        """A job's log in pieces, from its beginning; may end before the job does."""
-        with _answers(self.address, job_id):
+        """Yields the log of a job in pieces, from its beginning; it may end before the job does."""
+        with _readable_errors(self.address, job_id):
             yield from self._client.tail(job_id)
 
     def log(self, job_id: str) -> str:
-        """A job's whole log up to now."""
-        with _answers(self.address, job_id):
+        """The whole log of a job up to now."""
+        with _readable_errors(self.address, job_id):
             return self._client.get_job_logs(job_id)
 
 
@@ -123,7 +123,7 @@ def connect(address: str) -> Jobs:
     """Opens the Jobs API of a cluster.
 
     Raises:
-        InputError: the address is none, nothing or something else answers there, or it wants a (different) token.
+        InputError: the address is not a url, no Ray dashboard answers there, or it requires another token.
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -133,9 +133,9 @@ def connect(address: str) -> Jobs:
 
     address = address.rstrip("/")
     try:
-        with _answers(address):
+        with _readable_errors(address):
             return Jobs(BoundedClient(address), address)
-    except LostError as error:
+    except ConnectionLostError as error:
         raise InputError(
             f"--address {address}: no Ray cluster answers ({error}); {EXPECTED}. Behind a firewall: ssh -L "
             "8265:localhost:8265 HOST, or kubectl port-forward, and --address http://localhost:8265"
@@ -145,8 +145,11 @@ def connect(address: str) -> Jobs:
 
 
 def _prepare_environment() -> None:
-    """Ray lets RAY_ADDRESS override an address that is named, sends no token unless told to, and aborts the process
-    for a token file that it cannot read."""
+    """Prepares the environment variables that Ray reads when it is imported.
+
+    RAY_ADDRESS would override the given address. Ray sends no token unless RAY_AUTH_MODE says so. It aborts the process
+    if it cannot read the token file, so the file is checked here.
+    """
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -162,38 +165,38 @@ def _prepare_environment() -> None:
 
 
 @contextlib.contextmanager
-def _answers(address: str, job_id: str | None = None) -> Iterator[None]:
-    """Turns what Ray's client raises into our errors."""
+def _readable_errors(address: str, job_id: str | None = None) -> Iterator[None]:
+    """A context that turns the exceptions of Ray's client into errors of Listwise."""
     from aiohttp import ClientError
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
-        given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-        what = "does not take the token that is given" if given else "wants a token"
+        token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+        problem = "does not accept the given token" if token else "requires a token"
         raise InputError(
-            f"the cluster at {address} {what} ({_reason(error)}). Set RAY_AUTH_TOKEN_PATH to a file that holds its "
+            f"the cluster at {address} {problem} ({_reason(error)}). Set RAY_AUTH_TOKEN_PATH to a file that holds its "
             "token, or RAY_AUTH_TOKEN to the token."
         ) from None
-    except (OSError, ClientError) as error:  # those of requests are OSErrors
-        raise LostError(f"{address} does not answer: {_reason(error)}") from None
+    except (OSError, ClientError) as error:  # exceptions of the library requests are OSErrors
+        raise ConnectionLostError(f"{address} does not answer: {_reason(error)}") from None
     except RuntimeError as error:
         if "already exists" in str(error):
-            raise TakenError from None
+            raise JobExistsError from None
         status = re.search(r"status code (\d+)", str(error))
         code = int(status[1]) if status else 0
         if code == 404 and job_id:
             raise InputError(
-                f"the cluster at {address} knows no job {job_id}; list them with: listwise jobs --address {address}"
+                f"the cluster at {address} has no job {job_id}; list the jobs with: listwise jobs --address {address}"
             ) from None
         if code >= 500 or "WebSocket" in str(error):
-            raise LostError(f"{address} does not answer: {_reason(error)}") from None
+            raise ConnectionLostError(f"{address} does not answer: {_reason(error)}") from None
         raise RunError(f"{address}: {_reason(error)}") from None
 
 
 def _reason(error: BaseException) -> str:
-    """What Ray says in a line: the system's own words, the last line of a server's traceback, or the first line."""
+    """One line of Ray's message: the system's error, the last line of a server's traceback, or the first line."""
     if system := re.search(r"\[Errno [^\"')]+", str(error)):
         return system[0]
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

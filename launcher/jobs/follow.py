@@ -1,7 +1,7 @@
-"""Follows a job to its end, through lost connections, and ends as the job ended.
+"""Following a job: its log is shown until it ends, also after lost connections; the command ends as the job ended.
 
-Ray sends a log from its beginning whenever it is asked. So what was shown is counted, and skipped after a reconnection:
-every character is shown once, as long as the cluster's head keeps the file.
+Ray sends a log from its beginning with every request. So the characters that were shown are counted, and skipped after
+a reconnection: every character is shown once, as long as the head node keeps the file.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TextIO
 
 from cluster.errors import InputError, RunError
 from cluster.watch.phrases import duration
-from launcher.jobs.client import Job, Jobs, LostError
+from launcher.jobs.client import ConnectionLostError, Job, Jobs
 
-PATIENCE_S = 600.0  # without any answer
-PAUSES_S = (1.0, 1.0, 2.0, 4.0, 8.0, 15.0)  # after so many failures in a row
-UNREADABLE = 3  # attempts at a log whose job is known
+PATIENCE_S = 600.0  # longest time without an answer
+PAUSES_S = (1.0, 1.0, 2.0, 4.0, 8.0, 15.0)  # before the next request; the index is the number of failures in a row
+UNREADABLE = 3  # failed attempts to read the log of a known job, after which the log counts as unreadable
 LAST_LINES, LAST_CHARACTERS = 10, 4000
 
 Say = Callable[[str], None]
 
 
 def how_to(job_id: str, address: str) -> str:
-    """The commands that go on with a job."""
+    """The commands to follow a job and to stop it."""
     return (
         f"  follow it: listwise follow {job_id} --address {address}\n"
         f"  stop it:   listwise stop {job_id} --address {address}"
@@ -32,16 +32,19 @@ def how_to(job_id: str, address: str) -> str:
 
 
 def follow(jobs: Jobs, job_id: str, say: Say, out: TextIO | None = None, patience_s: float = PATIENCE_S) -> None:
-    """Shows a job's log from its beginning until the job ends, and ends as it does.
+    """Shows the log of a job from its beginning until the job ends; returns if the job succeeded.
 
     Args:
-        say: takes what is not the job's own: that a connection is lost, or there again.
-        out: takes the log; None: stdout.
+        jobs: of the cluster.
+        job_id: of the job.
+        say: prints messages that are not from the log: that the connection is lost, or works again.
+        out: stream for the log; None: stdout.
         patience_s: longest time without an answer.
 
     Raises:
-        InputError: the job ended with exit code 2, or there is none of this id.
-        RunError: it failed otherwise or was stopped; or no answer for `patience_s`, and the job may go on.
+        InputError: the job ended with exit code 2, or the cluster has no job with this id.
+        RunError: the job failed otherwise or was stopped; or the cluster gave no answer for `patience_s` (its job may
+            continue).
     """
     log = _Log(out or sys.stdout)
     job = _watch(jobs, job_id, log, say, patience_s)
@@ -51,22 +54,22 @@ def follow(jobs: Jobs, job_id: str, say: Say, out: TextIO | None = None, patienc
         raise RunError(f"job {job.id} was stopped. What is done is kept; the same listwise submit continues it.")
     if job.exit_code is None:
         raise RunError(f"job {job.id} failed before it ran: {job.message or 'the cluster gives no reason'}")
-    failed = f"job {job.id} failed with exit code {job.exit_code}. Its last lines:\n{log.last()}"
+    message = f"job {job.id} failed with exit code {job.exit_code}. Its last lines:\n{log.last()}"
     if job.exit_code == InputError.exit_code:
-        raise InputError(failed)
-    raise RunError(f"{failed}\nWhat is done is kept; the same listwise submit continues it.")
+        raise InputError(message)
+    raise RunError(f"{message}\nWhat is done is kept; the same listwise submit continues it.")
 
 
 def _watch(jobs: Jobs, job_id: str, log: _Log, say: Say, patience_s: float) -> Job:
-    """Shows the log as it grows; returns the job as it ended."""
-    heard = time.monotonic()
+    """Shows the log while it grows; returns the job after its end."""
+    last_answer = time.monotonic()
     failures = unread = 0
     lost = False
     while True:
         job = None
         try:
             job = jobs.get(job_id)
-            heard = time.monotonic()
+            last_answer = time.monotonic()
             if lost:
                 say(f"{jobs.address} answers again.")
                 lost = False
@@ -74,7 +77,7 @@ def _watch(jobs: Jobs, job_id: str, log: _Log, say: Say, patience_s: float) -> J
             if not job.live:
                 return job
             failures = unread = 0
-        except LostError as error:
+        except ConnectionLostError as error:
             failures += 1
             if job is None and not lost:
                 lost = True
@@ -85,24 +88,24 @@ def _watch(jobs: Jobs, job_id: str, log: _Log, say: Say, patience_s: float) -> J
                     say(f"The log of job {job_id} cannot be read now ({error}).")
                 if unread >= UNREADABLE and not job.live:
                     return job
-            if time.monotonic() - heard > patience_s:
+            if time.monotonic() - last_answer > patience_s:
                 raise RunError(
-                    f"{jobs.address} has not answered for {duration(patience_s)}. If the cluster lives, job {job_id} "
-                    f"goes on:\n{how_to(job_id, jobs.address)}"
+                    f"{jobs.address} has not answered for {duration(patience_s)}. If the cluster still runs, job "
+                    f"{job_id} continues:\n{how_to(job_id, jobs.address)}"
                 ) from None
         time.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
 
 
 class _Log:
-    """Shows each character of a log once, however often it is sent from its beginning."""
+    """The log of a job; it shows each character once, although Ray sends the log from its beginning every time."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._shown = 0
-        self._end = ""
+        self._shown = 0  # characters
+        self._end = ""  # the last characters shown
 
     def take(self, pieces: Iterable[str]) -> None:
-        """Takes the log from its beginning and shows what is new."""
+        """Reads the log from its beginning and shows the new characters."""
         position = 0
         for piece in pieces:
             new = piece[max(0, self._shown - position) :]

@@ -1,6 +1,6 @@
-"""Ray's job client with a time limit on every request, without which a lost connection waits for ever.
+"""Ray's job client with a time limit for every request; without one, a request on a lost connection never ends.
 
-Importing this module imports Ray, which reads its environment then: see `launcher.jobs.client.connect`.
+This module imports Ray, and Ray reads its environment variables at import: see `launcher.jobs.client.connect`.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 from ray.job_submission import JobSubmissionClient
 
 CONNECT_S, ANSWER_S = 10.0, 60.0
-SILENCE_S = 60.0  # of a log; a connection that died without a word is found out by then
+SILENCE_S = 60.0  # longest wait for the next piece of a log, so that a dead connection is noticed
 
-for noisy in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
-    logging.getLogger(f"ray.{noisy}").setLevel(logging.WARNING)
+for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+    logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
 
 
 class BoundedClient(JobSubmissionClient):
-    """Every request ends: with an answer, or with an OSError."""
+    """Ray's job client, with which every request ends: with an answer, or with an OSError."""
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
         return super()._do_request(method, endpoint, **{"timeout": (CONNECT_S, ANSWER_S)} | options)
 
     def ray_version(self) -> str:
-        """Version of the Ray that the cluster runs."""
+        """The version of Ray on the cluster."""
         return str(self._do_request("GET", "/api/version").json().get("ray_version"))
 
     def tail(self, job_id: str) -> Iterator[str]:
-        """A job's log in pieces, from its first character on; ends with the job, or after a minute of silence."""
+        """Yields a job's log in pieces, from its beginning, until the job ends or no piece comes for `SILENCE_S`."""
         with asyncio.Runner() as runner:
             pieces = self.tail_job_logs(job_id)
             try:

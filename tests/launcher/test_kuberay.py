@@ -1,4 +1,4 @@
-"""The manifest for KubeRay: its structure, what follows from the recipe, and what is refused."""
+"""The manifest for KubeRay: its fields, the pods that a recipe needs, and the recipes that are refused."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from cluster.errors import InputError
-from launcher.kuberay import Places, manifest
+from launcher.kuberay import KubernetesOptions, manifest
 from launcher.recipe import Recipe, load_recipe
 from tests.launcher.rayjob_schema import CONFIG_MAP, RAYJOB
 from tests.pipeline import listwise
 
 CRD = "LISTWISE_RAYJOB_CRD"  # path of ray.io_rayjobs.yaml, as KubeRay publishes it
-PLACES = Places("registry.example/listwise:1", "shared", secrets=("hub-keys",), token_secret="ray-token", gpu_nodes=8)
+OPTIONS = KubernetesOptions(
+    "registry.example/listwise:1", "shared", secrets=("hub-keys",), token_secret="ray-token", gpu_nodes=8
+)
 
 
 def recipe(shipped: str = "cadet", *changes: str) -> Recipe:
@@ -34,26 +36,28 @@ def pods(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def strict(schema: Any) -> Any:
-    """A published schema that takes no field it does not know, as the API server does when asked to be strict."""
+    """A published schema that refuses unknown fields, as the API server does with strict validation."""
     if isinstance(schema, dict):
         closed = {key: strict(value) for key, value in schema.items()}
         if "properties" in closed and not closed.get("x-kubernetes-preserve-unknown-fields"):
             closed.setdefault("additionalProperties", False)
         return closed
-    return [strict(each) for each in schema] if isinstance(schema, list) else schema
+    return [strict(item) for item in schema] if isinstance(schema, list) else schema
 
 
 @pytest.mark.parametrize("shipped", ["cadet", "small-gpu", "laptop"])
-@pytest.mark.parametrize("places", [PLACES, Places("i", "c", gpu_nodes=8)], ids=["with secrets", "without"])
-def test_a_manifest_has_the_fields_that_kuberay_knows_and_no_others(shipped: str, places: Places) -> None:
-    config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus", "evaluation.dataset=null"), places)
+@pytest.mark.parametrize(
+    "options", [OPTIONS, KubernetesOptions("i", "c", gpu_nodes=8)], ids=["with secrets", "without"]
+)
+def test_a_manifest_has_the_fields_that_kuberay_knows_and_no_others(shipped: str, options: KubernetesOptions) -> None:
+    config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus", "evaluation.dataset=null"), options)
     Draft202012Validator(CONFIG_MAP).validate(config)
     Draft202012Validator(RAYJOB).validate(job)
 
 
 @pytest.mark.parametrize("shipped", ["cadet", "laptop"])
-def test_pods_and_the_config_map_are_what_kubernetes_own_types_hold(shipped: str) -> None:
-    """KubeRay's schema takes a pod's template from Kubernetes; a field that its types do not know would be lost."""
+def test_pods_and_the_config_map_survive_a_round_trip_through_the_types_of_kubernetes(shipped: str) -> None:
+    """KubeRay's schema takes a pod's template from Kubernetes, whose types lose a field that they do not know."""
     from kubernetes.client import ApiClient
 
     client = ApiClient()
@@ -62,13 +66,13 @@ def test_pods_and_the_config_map_are_what_kubernetes_own_types_hold(shipped: str
         answer = SimpleNamespace(data=json.dumps(content))
         return client.sanitize_for_serialization(client.deserialize(answer, kind))
 
-    config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus"), PLACES)
+    config, job = manifest(recipe(shipped, "corpus.path=/mnt/listwise/corpus"), OPTIONS)
     assert read_back(config, "V1ConfigMap") == config
     cluster = job["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert read_back(group["template"], "V1PodTemplateSpec") == group["template"]
-    lost = {"containers": [{"name": "ray", "image": "i", "volumemounts": []}]}
-    assert read_back({"spec": lost}, "V1PodTemplateSpec")["spec"] != lost, "a misspelt field is found out"
+    misspelt = {"containers": [{"name": "ray", "image": "i", "volumemounts": []}]}
+    assert read_back({"spec": misspelt}, "V1PodTemplateSpec")["spec"] != misspelt, "a misspelt field is found"
 
 
 @pytest.mark.skipif(CRD not in os.environ, reason=f"needs KubeRay's ray.io_rayjobs.yaml, named in {CRD}")
@@ -76,17 +80,17 @@ def test_a_manifest_is_valid_by_the_published_crd() -> None:
     crd = yaml.safe_load(Path(os.environ[CRD]).read_text())
     (v1,) = [version for version in crd["spec"]["versions"] if version["name"] == "v1"]
     schema = v1["schema"]["openAPIV3Schema"]
-    _, job = manifest(recipe(), PLACES)
+    _, job = manifest(recipe(), OPTIONS)
     Draft202012Validator(strict(schema)).validate(job)
 
 
-def test_the_command_prints_two_documents_that_come_out_the_same_every_time(tmp_path: Path) -> None:
+def test_the_command_prints_the_same_two_documents_every_time(tmp_path: Path) -> None:
     words = ["kuberay", "cadet", "--set", "workdir=/mnt/listwise/run", "--set", "name=My Run_1", "--image", "i:1"]
     words += ["--claim", "shared", "--gpu-nodes", "2", "--gpus-per-node", "4", "--secret", "hub-keys"]
     done = listwise(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == listwise(*words, cwd=tmp_path).stdout
-    assert "# Kubernetes does not take the name 'My Run_1', so the job is called my-run-1.\n" in done.stdout
+    assert "# Kubernetes does not accept the name 'My Run_1', so the job is called my-run-1.\n" in done.stdout
     assert "kubectl apply -f FILE" in done.stdout
     config, job = yaml.safe_load_all(done.stdout)
     assert config["metadata"]["name"] == "my-run-1-recipe"
@@ -95,12 +99,12 @@ def test_the_command_prints_two_documents_that_come_out_the_same_every_time(tmp_
 
 
 def test_the_recipe_that_pods_read_is_the_one_given_and_joins_the_cluster(tmp_path: Path) -> None:
-    given = recipe("cadet", "training.learning_rate=3e-4")
-    config, job = manifest(given, PLACES)
+    original = recipe("cadet", "training.learning_rate=3e-4")
+    config, job = manifest(original, OPTIONS)
     (tmp_path / "recipe.yaml").write_text(config["data"]["recipe.yaml"])
     read = load_recipe(str(tmp_path / "recipe.yaml"))
     assert read.cluster.address == "auto"
-    assert read.model_copy(update={"cluster": given.cluster}) == given
+    assert read.model_copy(update={"cluster": original.cluster}) == original
     words = shlex.split(job["spec"]["entrypoint"])
     assert words == ["listwise", "run", "/etc/listwise/recipe.yaml"]
     for pod in pods(job).values():
@@ -111,8 +115,10 @@ def test_the_recipe_that_pods_read_is_the_one_given_and_joins_the_cluster(tmp_pa
         assert volumes[mounts["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
 
 
-def test_groups_follow_from_what_the_recipe_wants() -> None:
-    _, job = manifest(recipe("cadet", "training.ranks=8"), Places("i", "c", gpu_nodes=2, gpus_per_node=4, cpu_nodes=3))
+def test_the_groups_of_pods_follow_from_the_pools_of_the_recipe() -> None:
+    _, job = manifest(
+        recipe("cadet", "training.ranks=8"), KubernetesOptions("i", "c", gpu_nodes=2, gpus_per_node=4, cpu_nodes=3)
+    )
     groups = {group["groupName"]: group for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
     sizes = {name: [group[key] for key in ("replicas", "minReplicas", "maxReplicas")] for name, group in groups.items()}
     assert sizes == {"gpu": [2, 2, 2], "cpu": [3, 3, 3]}
@@ -123,12 +129,12 @@ def test_groups_follow_from_what_the_recipe_wants() -> None:
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0", "no work on the head"
     no_gpus = recipe("laptop", "corpus.path=/mnt/listwise/corpus", "evaluation.dataset=null")
-    assert list(pods(manifest(no_gpus, PLACES)[1])) == ["head", "cpu"]
+    assert list(pods(manifest(no_gpus, OPTIONS)[1])) == ["head", "cpu"]
 
 
 def test_secrets_are_named_and_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "a-token-that-nobody-may-see")
-    config, job = manifest(recipe(), PLACES)
+    config, job = manifest(recipe(), OPTIONS)
     assert "a-token-that-nobody-may-see" not in yaml.safe_dump([config, job])
     for pod in pods(job).values():
         assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "hub-keys"}}]
@@ -137,14 +143,14 @@ def test_secrets_are_named_and_never_held(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("changes", "places", "words"),
+    ("changes", "options", "words"),
     [
         (["workdir=runs/mine"], {}, r"workdir 'runs/mine' is not on the volume.*--set workdir=/mnt/listwise/cadet"),
         (["workdir=/data/run"], {}, r"workdir '/data/run' is not on the volume"),
         (["workdir=/mnt/listwise/../run"], {}, "is not on the volume"),
         (["workdir=s3://bucket/run"], {}, "is not on the volume"),
         (["corpus.path=my-corpus"], {}, r"corpus.path 'my-corpus'.*--set corpus.path=/mnt/listwise/my-corpus"),
-        ([], {"claim": "My_Claim"}, "--claim My_Claim: Kubernetes has no such names"),
+        ([], {"claim": "My_Claim"}, "--claim My_Claim: Kubernetes does not accept this name"),
         ([], {"secrets": ("a b",)}, "--secret a b"),
         ([], {"mount": "relative"}, "--mount relative: expected an absolute path"),
         (["generation.pool.gpus=4"], {"gpus_per_node": 2}, "stage queries: each worker wants 4 GPUs"),
@@ -152,7 +158,9 @@ def test_secrets_are_named_and_never_held(monkeypatch: pytest.MonkeyPatch) -> No
         (["training.ranks=8"], {"gpu_nodes": 3, "gpus_per_node": 2}, "training: 8 ranks of 1 GPUs each.* hold 6"),
     ],
 )  # fmt: skip
-def test_what_could_not_run_is_refused_with_the_remedy(changes: list[str], places: dict[str, Any], words: str) -> None:
-    given = {"image": "i", "claim": "c", "gpu_nodes": 8} | places
+def test_a_recipe_that_could_not_run_is_refused_with_the_remedy(
+    changes: list[str], options: dict[str, Any], words: str
+) -> None:
+    given = {"image": "i", "claim": "c", "gpu_nodes": 8} | options
     with pytest.raises(InputError, match=words):
-        manifest(recipe("cadet", *changes), Places(**given))
+        manifest(recipe("cadet", *changes), KubernetesOptions(**given))

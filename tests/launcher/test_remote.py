@@ -1,4 +1,4 @@
-"""A recipe that runs elsewhere names only what is the same everywhere."""
+"""A recipe that runs on other machines may only name paths that are the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from launcher.recipe import Recipe, load_recipe
 
 
 def recipe(*changes: str) -> Recipe:
-    given = ["workdir=/mnt/shared/run", "corpus.path=/mnt/shared/corpus", "evaluation.dataset=null"]
-    return load_recipe("laptop", [*given, *changes])
+    basis = ["workdir=/mnt/shared/run", "corpus.path=/mnt/shared/corpus", "evaluation.dataset=null"]
+    return load_recipe("laptop", [*basis, *changes])
 
 
 @pytest.mark.parametrize("workdir", ["runs/mine", "./run", "~/run"])
@@ -25,7 +25,7 @@ def test_a_workdir_that_is_not_the_same_on_every_node_is_refused_with_the_remedy
 
 
 @pytest.mark.parametrize("workdir", ["/mnt/run", "s3://bucket/run"])
-def test_a_workdir_on_a_shared_folder_or_in_a_bucket_is_taken(workdir: str) -> None:
+def test_a_workdir_on_a_shared_folder_or_in_a_bucket_is_accepted(workdir: str) -> None:
     assert check(recipe(f"workdir={workdir}"), []) == {}
 
 
@@ -38,7 +38,7 @@ def test_a_workdir_on_a_shared_folder_or_in_a_bucket_is_taken(workdir: str) -> N
         ("student.model=./models/mine", "student.model './models/mine'"),
     ],
 )
-def test_an_input_that_does_not_travel_is_refused_by_its_field(
+def test_an_input_that_is_not_sent_with_the_job_is_refused_by_its_field(
     change: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def test_an_input_that_does_not_travel_is_refused_by_its_field(
         check(recipe(change), [])
 
 
-def test_an_input_that_git_tracks_in_the_checkout_travels_and_keeps_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_that_git_tracks_in_the_checkout_is_sent_and_keeps_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
     assert check(recipe("corpus.path=launcher/recipes"), []) == {}
@@ -62,9 +62,9 @@ def test_a_variable_is_sent_by_its_name_and_must_be_set(monkeypatch: pytest.Monk
     monkeypatch.setenv("LISTWISE_TEST_KEY", "value")
     monkeypatch.delenv("LISTWISE_TEST_NONE", raising=False)
     assert check(recipe(), ["LISTWISE_TEST_KEY"]) == {"LISTWISE_TEST_KEY": "value"}
-    with pytest.raises(InputError, match="--env LISTWISE_TEST_NONE: it is not set here"):
+    with pytest.raises(InputError, match="--env LISTWISE_TEST_NONE: this variable is not set here"):
         check(recipe(), ["LISTWISE_TEST_NONE"])
-    with pytest.raises(InputError, match="expected the name of an environment variable"):
+    with pytest.raises(InputError, match="expected only the name of an environment variable"):
         check(recipe(), ["LISTWISE_TEST_KEY=value"])
 
 
@@ -72,7 +72,7 @@ def test_a_variable_is_sent_by_its_name_and_must_be_set(monkeypatch: pytest.Monk
     ("name", "expected"),
     [("My Run_1", "my-run-1"), ("1984", "run-1984"), ("ünïcode", "n-code"), ("***", "run"), ("a" * 60, "a" * 40)],
 )
-def test_any_name_gives_one_that_kubernetes_and_ray_take(name: str, expected: str) -> None:
+def test_any_name_becomes_one_that_kubernetes_and_ray_accept(name: str, expected: str) -> None:
     assert remote.label(name) == expected
     assert remote.is_label(remote.label(name))
 

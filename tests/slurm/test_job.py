@@ -193,7 +193,7 @@ def test_the_command_prints_or_writes_and_never_replaces_a_file(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
     written = listwise(*asked, "--output", "my job.sbatch", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
-    assert written.stdout == "Wrote my job.sbatch. Send it with: sbatch 'my job.sbatch'\n"
+    assert written.stdout == "Wrote my job.sbatch. Submit it with: sbatch 'my job.sbatch'\n"
     assert (tmp_path / "my job.sbatch").read_text() == printed.stdout
     again = listwise(*asked, "--output", "my job.sbatch", "--name", "other", cwd=tmp_path)
     assert again.returncode == 2

@@ -161,7 +161,7 @@ def test_of_two_submits_at_once_one_starts_the_run(story: Story) -> None:
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(story: Story) -> None:
-    assert f"it goes on.\n  follow it: listwise follow {story.jobs[0]} --address" in story.joined.told
+    assert f"it continues.\n  follow it: listwise follow {story.jobs[0]} --address" in story.joined.told
     assert f"stop it:   listwise stop {story.jobs[0]} --address" in story.joined.told
 
 
@@ -240,8 +240,8 @@ def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head
     submit = ("submit", "laptop", "--set", f"workdir={tmp_path}/run", "--set", f"corpus.path={tmp_path}", "--set",
               "evaluation.dataset=null", "--address")  # fmt: skip
     refused = [
-        (("jobs", "--address", head.url), {}, "wants a token"),
-        (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN": "0" * 64}, "does not take the token that is given"),
+        (("jobs", "--address", head.url), {}, "requires a token"),
+        (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN": "0" * 64}, "does not accept the given token"),
         (("jobs", "--address", head.url), {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/empty"}, "is empty; expected"),
         (("jobs", "--address", "http://127.0.0.1:9"), {}, "http://127.0.0.1:9: no Ray cluster answers"),
         (
@@ -249,7 +249,7 @@ def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head
             {},
             "--address auto: expected the dashboard of a Ray cluster, http://HOST:8265",
         ),
-        (("stop", "nonsense", "--address", head.url), known, f"{head.url} knows no job nonsense"),
+        (("stop", "nonsense", "--address", head.url), known, f"{head.url} has no job nonsense"),
         ((*submit, old), {}, "runs Ray 2.40.0, this machine has Ray"),
     ]
     clients = [Client(tmp_path, *words, **more) for words, more, _ in refused]
@@ -286,5 +286,5 @@ except RunError as error:
     said, _ = waiting.communicate("go\n", timeout=60)
     proxy.restore()
     assert time.monotonic() - begun < 30
-    assert f"{proxy.url} has not answered for 2 s. If the cluster lives, job {story.jobs[0]} goes on:" in said
+    assert f"{proxy.url} has not answered for 2 s. If the cluster still runs, job {story.jobs[0]} continues:" in said
     assert said.startswith(f"{proxy.url} does not answer")

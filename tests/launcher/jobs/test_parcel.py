@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from launcher.jobs.parcel import NEVER_ON_TOP, PACKAGES, RECIPE, checkout, pack
+from launcher.jobs.parcel import NEVER_SENT_FROM_ROOT, PACKAGES, RECIPE, checkout, pack
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_tree_that_ray_would_not_take_is_refused_with_its_largest_folders(tree
     (tree / "notes.bin").write_bytes(bytes(2**20))
     (tmp_path / "parcel").mkdir()
     with pytest.raises(
-        InputError, match=r"Ray takes 2\.0 MiB.*: launcher/weights \(3\.0 MiB\), \. \(1\.0 MiB\).*gitignore"
+        InputError, match=r"Ray accepts 2\.0 MiB.*: launcher/weights \(3\.0 MiB\), \. \(1\.0 MiB\).*gitignore"
     ):
         pack("name: x\n", tree, tmp_path / "parcel", str(tree / "results"), limit_bytes=2 * 2**20)
 
@@ -79,4 +79,4 @@ def test_these_tests_run_from_a_checkout_that_holds_nothing_it_would_leave_behin
     tracked = subprocess.run(
         ["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True, check=False
     ).stdout
-    assert not [path for path in tracked.split("\0") if path.split("/")[0] in NEVER_ON_TOP]
+    assert not [path for path in tracked.split("\0") if path.split("/")[0] in NEVER_SENT_FROM_ROOT]
