@@ -1,11 +1,11 @@
 # make demo    specialise all-MiniLM-L6-v2 to the documentation of an installed Python package
 # make test    all tests; no GPU, no network beyond package installation
-# make test-clusters   what needs a cluster of its own (two nodes of SLURM, jobs on a Ray head, nodes with faults) or takes long
-# make resolve   finds versions for all that a GPU machine installs, without installing it
+# make test-clusters   tests that start a cluster (two SLURM nodes, a Ray head with jobs, faulty nodes) or take long
+# make resolve   finds versions of all packages for a GPU machine, without installing them
 # make lint    formatting, lint and types
-# make bench   the benchmarks, one table each
-# make chaos   ROUNDS rounds of every fault with different seeds; a table of what was lost (nothing) and how long it took
-# Every target installs what it needs once; a second call installs nothing.
+# make bench   the benchmarks; each prints one table
+# make chaos   ROUNDS rounds of every fault, with different seeds; prints what was lost (nothing) and the times
+# The first call installs what a target needs; later calls install nothing.
 
 PYTHON ?= python3.11
 ROUNDS ?= 20
@@ -36,10 +36,10 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
-# on two processes; what fails beside another test is tried once more alone, since clusters and engines have time limits
+# The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
 test test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest $(CHOSEN) $(TWO) || { test $$? -eq 1 && echo "Once more, alone: what failed beside other tests" && \
+	@$(BIN)/python -m pytest $(CHOSEN) $(TWO) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
 		$(BIN)/python -m pytest $(CHOSEN) --last-failed --last-failed-no-failures none; }
 
 resolve: $(INSTALLED)

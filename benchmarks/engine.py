@@ -1,9 +1,9 @@
-"""What the engine itself costs: driver time and memory per shard, resume, status, and how it scales with workers.
+"""The cost of the engine itself: driver time and memory per shard, resume, status, and the speed of 1 to 16 workers.
 
     python -m benchmarks.engine [--shards 20000] [--rows 10000000] [--write docs/benchmarks.md]
 
-The worker does nothing but make its rows, so every figure is the engine's. With `--write` the table replaces the
-section "Engine" of a Markdown file.
+The workers only make rows, so every figure is a cost of the engine. With `--write` the table replaces the section
+"Engine" of a Markdown file.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from cluster.workers.worker import Output, Task
 NUMBERS = TableSchema("numbers", pa.schema([("n", pa.int64())]), "benchmarks", "row")
 
 
-class Nothing:
-    """Makes the rows it is asked for, after a nap."""
+class NoOpWorker:
+    """A worker that sleeps, then makes the rows of its task."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -45,7 +45,7 @@ class Nothing:
 
 
 class Memory(threading.Thread):
-    """Peak resident memory of this process, MiB."""
+    """A thread that measures the peak resident memory of this process, in MiB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -60,11 +60,11 @@ class Memory(threading.Thread):
 
 def stage(path: str, shards: int, rows_each: int, pool: PoolSettings, seconds: float = 0.0) -> Stage:
     planned = [Shard(f"{i:05d}", rows_each) for i in range(shards)]
-    return Stage(path, NUMBERS, path, Nothing, {"seconds": seconds}, planned, {"shards": shards}, pool)
+    return Stage(path, NUMBERS, path, NoOpWorker, {"seconds": seconds}, planned, {"shards": shards}, pool)
 
 
 def many_shards(workdir: str, shards: int, rows: int) -> list[tuple[str, str, str]]:
-    """A stage of many small shards, its resume and its status."""
+    """Figures of a stage with many small shards, of its resume and of its status."""
     memory = Memory()
     settings = ClusterSettings(cpus=os.cpu_count())
     with Run(workdir, settings, progress=Progress()) as run:
@@ -72,42 +72,42 @@ def many_shards(workdir: str, shards: int, rows: int) -> list[tuple[str, str, st
         memory.start()
         before = psutil.Process().memory_info().rss / 2**20
         work = stage("many", shards, rows // shards, PoolSettings())
-        begun, cpu = time.monotonic(), time.process_time()
+        start, cpu_start = time.monotonic(), time.process_time()
         run.execute(work)
-        seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
-    begun = time.monotonic()
+        seconds, cpu_s = time.monotonic() - start, time.process_time() - cpu_start
+    start = time.monotonic()
     Run(workdir, settings).execute(work)
-    resumed = time.monotonic() - begun
-    begun = time.monotonic()
+    resume_s = time.monotonic() - start
+    start = time.monotonic()
     status(Storage(workdir))
-    looked = time.monotonic() - begun
+    status_s = time.monotonic() - start
     return [
         (f"{rows:,} rows in {shards:,} shards, no-op worker", f"{seconds:.0f} s", f"{shards / seconds:.0f} shards/s"),
-        ("driver CPU time per shard", f"{1000 * cpu / shards:.2f} ms", "under 3 ms"),
+        ("driver CPU time per shard", f"{1000 * cpu_s / shards:.2f} ms", "under 3 ms"),
         ("driver memory, peak (before the stage)", f"{memory.peak:.0f} MiB ({before:.0f} MiB)", "under 500 MiB"),
-        ("execute of the finished stage", f"{resumed:.2f} s", "seconds"),
-        ("status of the workdir", f"{looked:.2f} s", "under 2 s"),
+        ("execute of the finished stage", f"{resume_s:.2f} s", "seconds"),
+        ("status of the workdir", f"{status_s:.2f} s", "under 2 s"),
     ]
 
 
 def scaling(workdir: str) -> list[tuple[str, str, str]]:
-    """Shards that sleep half a second, 24 per worker, on 1 to 16 workers that hold a sixteenth of a core each."""
+    """Figures of 1 to 16 workers with an eighth of a core each; 24 shards per worker sleep half a second each."""
     figures = []
     with Run(workdir, ClusterSettings(cpus=2), progress=Progress()) as run:
         run.connect()
         run.execute(stage("warm", 4, 1, PoolSettings(cpus=0.125)))
-        one = 0.0
+        rate_of_one = 0.0
         for workers in (1, 2, 4, 8, 16):
             run.execute(stage(f"sleep{workers}", 24 * workers, 10, PoolSettings(workers=workers, cpus=0.125), 0.5))
             rate = _rate(run, f"sleep{workers}")
-            one = one or rate
-            share = f"{rate / one / workers:.0%} of linear"
+            rate_of_one = rate_of_one or rate
+            share = f"{rate / rate_of_one / workers:.0%} of linear"
             figures.append((f"{workers} workers, shards that sleep 0.5 s", f"{rate:.1f} shards/s", share))
     return figures
 
 
 def _rate(run: Run, name: str) -> float:
-    """Shards per second once every worker is ready: starting processes is a cost per stage, not per shard."""
+    """Shards per second after every worker is ready, because the start of processes is a cost of the stage."""
     lines = (Path(run.storage.url) / f"logs/{name}.log").read_text().splitlines()
     ready = max(_seconds(line) for line in lines if line.endswith(" ready"))
     done = [at for line in lines if " done:" in line and (at := _seconds(line)) > ready]

@@ -1,4 +1,4 @@
-"""What the machine could do while something was measured: its matrix products' speed, and the memory that was taken."""
+"""Measurements of the machine during a benchmark: the speed of its matrix products, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import time
 import psutil
 import torch
 
-PEAK_PASSES = 50  # of a layer's products
-EVERY = 3  # forward passes of a step, between two looks at the products' speed
+PEAK_PASSES = 50  # passes of a layer's products, of which the fastest is the peak
+EVERY = 3  # forward passes of a step between two measurements of the products' speed
 
 
 class Products:
-    """The matrix products of a layer and nothing else: their speed is the peak that a step is measured against.
+    """The matrix products of one layer alone; their speed is the peak that a training step is compared with.
 
-    A pass makes them in the order of training, forward and then backward, each with operands of its own, as a layer
-    has them.
+    A pass computes them in the order of training, forward and then backward. As in a layer, each product has its own
+    operands.
 
     Args:
         dtype: of the products.
-        hidden, inner, heads: of the encoder's layer.
+        hidden, inner, heads: shape of the encoder's layer.
         length: tokens of a sequence.
-        micro_batch: tokens; it holds as many sequences as they make.
+        micro_batch: tokens of a micro-batch, which holds as many sequences as fit.
     """
 
     def __init__(self, dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int, micro_batch: int) -> None:
@@ -30,49 +30,50 @@ class Products:
         sequences = (tokens // length, heads, length)
         forward, backward = [], []
 
-        def made(*shape: int) -> torch.Tensor:
+        def random(*shape: int) -> torch.Tensor:
             return torch.randn(shape).to(dtype)
 
         def linear(inputs: int, outputs: int) -> None:
-            x, weight, gradient = made(tokens, inputs), made(outputs, inputs), made(tokens, outputs)
+            x, weight, gradient = random(tokens, inputs), random(outputs, inputs), random(tokens, outputs)
             forward.append((x, weight.T))
             backward.extend([(gradient, weight), (gradient.T, x)])
 
-        for _ in range(3):  # to queries, keys and values
+        for _ in range(3):  # projections to queries, keys and values
             linear(hidden, hidden)
-        query, key, value, gradient = (made(*sequences, width) for _ in range(4))
-        weights, for_scores = made(*sequences, length), made(*sequences, length)
+        query, key, value, gradient = (random(*sequences, width) for _ in range(4))
+        weights, score_gradient = random(*sequences, length), random(*sequences, length)
         forward += [(query, key.transpose(-1, -2)), (weights, value)]
         backward += [(weights.transpose(-1, -2), gradient), (gradient, value.transpose(-1, -2))]
-        backward += [(for_scores, key), (for_scores.transpose(-1, -2), query)]
-        for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # after attention
+        backward += [(score_gradient, key), (score_gradient.transpose(-1, -2), query)]
+        for inputs, outputs in ((hidden, hidden), (hidden, inner), (inner, hidden)):  # linear layers after attention
             linear(inputs, outputs)
         self.products = forward + backward[::-1]
         self.operations = sum(2 * left.numel() * right.shape[-1] for left, right in self.products)
 
     def seconds(self) -> float:
-        """Time of one pass."""
-        begun = time.perf_counter()
+        """Seconds of one pass."""
+        start = time.perf_counter()
         for left, right in self.products:
             left @ right
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     def best(self) -> float:
-        """Floating-point operations per second of the fastest of many passes, one after another."""
+        """Floating-point operations per second in the fastest of `PEAK_PASSES` passes."""
         return self.operations / min(self.seconds() for _ in range(PEAK_PASSES))
 
 
-class Meanwhile:
-    """The speed of the products while a step runs: between its forward passes, every so many, two passes of them.
+class SpeedDuringStep:
+    """A context that measures the speed of the products during a step.
 
-    The first brings the operands back into the caches, the second is timed. What both take is no part of the step.
+    After every `EVERY` forward passes of the student it makes two passes of the products. The first one brings the
+    operands into the caches, the second one is timed. `taken` is the time of both, which is no part of the step.
     """
 
     def __init__(self, products: Products, student: torch.nn.Module) -> None:
         self.products, self.taken, self.timed, self._calls = products, 0.0, [], 0
         self._hook = student.register_forward_pre_hook(self._between)
 
-    def __enter__(self) -> Meanwhile:
+    def __enter__(self) -> SpeedDuringStep:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,25 +82,25 @@ class Meanwhile:
     def _between(self, *_: object) -> None:
         self._calls += 1
         if self._calls % EVERY == 1:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self.products.seconds()
             self.timed.append(self.products.seconds())
-            self.taken += time.perf_counter() - begun
+            self.taken += time.perf_counter() - start
 
     @property
     def flops(self) -> float:
-        """Mean speed, floating-point operations per second."""
+        """Mean speed in floating-point operations per second."""
         return self.products.operations * len(self.timed) / sum(self.timed)
 
 
 def touch(size: int) -> None:
-    """Takes so many bytes from the system and leaves them to glibc, for that is slow the first time."""
-    held = [torch.ones(2**24, dtype=torch.uint8) for _ in range(size // 2**24)]
-    del held
+    """Gets `size` bytes of memory from the system and leaves them to glibc, because the first use of memory is slow."""
+    tensors = [torch.ones(2**24, dtype=torch.uint8) for _ in range(size // 2**24)]
+    del tensors
 
 
 class Peak:
-    """Most resident memory of this process while the context lasts, in GiB, looked at every 20 ms."""
+    """A context that measures the peak resident memory of this process in GiB, every 20 ms."""
 
     def __enter__(self) -> Peak:
         self.gib, self._over = 0.0, threading.Event()

@@ -2,8 +2,9 @@
 
     python -m benchmarks.scaling [--queries 48] [--ranks 1 2 4]
 
-Every rank has one thread. The machine's numbers are measured first: the encoder's operations a second on one rank, and
-the bandwidth of an all-reduce between ranks. Texts are random token ids of random lengths, the student is MiniLM.
+Every rank has one thread. Two figures of the machine are measured for the model: the encoder's operations per second on
+one rank, and the bandwidth of an all-reduce between ranks. Texts are random token ids of random lengths; the student is
+MiniLM.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 def write_texts(folder: Path, queries: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random token files; (N, L) lists and scores."""
+    """Writes random token files; returns the lists and their scores, both (N, L)."""
     import pyarrow as pa
 
     from distill.encoders.tokens import _SCHEMA
@@ -40,7 +41,7 @@ def write_texts(folder: Path, queries: int) -> tuple[np.ndarray, np.ndarray]:
     return lists, np.sort(random.random(lists.shape), axis=1)[:, ::-1].astype(np.float32).copy()
 
 
-def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results: Any) -> None:
+def run_rank(number: int, ranks: int, port: int, folder: Path, queries: int, results: Any) -> None:
     os.environ.update(
         RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port), OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", GLOO_SOCKET_IFNAME="lo",
@@ -71,23 +72,23 @@ def rank(number: int, ranks: int, port: int, folder: Path, queries: int, results
     stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)
     seconds, padded = [], 0
-    for _ in range(STEPS + 1):  # the first one warms up
+    for _ in range(STEPS + 1):  # the first one is a warm-up
         dist.barrier()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         padded = stepper.run(stepper.prepare(plan, scores[plan.queries])).computed_tokens
         step_optimizer(engine)
         dist.barrier()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     probe, times = torch.ones(8 << 20), []
     for _ in range(3):
         dist.barrier()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         dist.all_reduce(probe)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     weights = sum(
-        each.numel() for name, each in model.named_parameters() if each.ndim == 2 and "embeddings" not in name
+        weight.numel() for name, weight in model.named_parameters() if weight.ndim == 2 and "embeddings" not in name
     )
-    parameters = sum(each.numel() for each in model.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     bandwidth = 2 * probe.numel() * 4 * (ranks - 1) / ranks / min(times)
     results.put((number, statistics.median(seconds[1:]), padded, weights, parameters, bandwidth, len(plan.passages)))
     dist.barrier()
@@ -104,13 +105,13 @@ def measure(ranks: int, queries: int) -> list[tuple[Any, ...]]:
         for number in range(ranks):
             (Path(name) / str(number)).mkdir()
         arguments = (ranks, port, Path(name), queries, results)
-        processes = [context.Process(target=rank, args=(number, *arguments)) for number in range(ranks)]
+        processes = [context.Process(target=run_rank, args=(number, *arguments)) for number in range(ranks)]
         for process in processes:
             process.start()
-        found = sorted(results.get(timeout=300) for _ in processes)
+        measured = sorted(results.get(timeout=300) for _ in processes)
         for process in processes:
             process.join()
-    return found
+    return measured
 
 
 def main() -> None:
@@ -121,18 +122,19 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    found = {ranks: measure(ranks, options.queries) for ranks in options.ranks}
-    _, alone, padded, weights, parameters, _, passages = found[min(found)][0]
-    length = padded / (passages + options.queries)  # near enough: queries are few tokens
+    measured = {ranks: measure(ranks, options.queries) for ranks in options.ranks}
+    _, one_rank_s, padded, weights, parameters, _, passages = measured[min(measured)][0]
+    length = padded / (passages + options.queries)  # an approximation, because queries are shorter
     work = Work(options.queries, passages, length, length, weights, parameters, 6, 384, 384)
-    slow = Machine(1.0, 5e10, 1e10, 1 << 30, 1.0, 1.0, 1e-4, cores)
-    rest = step_time(work, slow, 1)
-    flops = step_time(work, slow, 1).encode / (alone - rest.loss - rest.optimizer)
+    unit_speed = Machine(1.0, 5e10, 1e10, 1 << 30, 1.0, 1.0, 1e-4, cores)
+    parts = step_time(work, unit_speed, 1)
+    flops = parts.encode / (one_rank_s - parts.loss - parts.optimizer)
     print("| ranks | bandwidth between ranks | measured | model | model : measured |")
     print("|---|---|---|---|---|")
-    for ranks, each in found.items():
-        seconds, bandwidth = statistics.median(one[1] for one in each), statistics.median(one[5] for one in each)
-        machine = replace(slow, flops=flops, inside=max(bandwidth, 1.0))
+    for ranks, results in measured.items():
+        seconds = statistics.median(result[1] for result in results)
+        bandwidth = statistics.median(result[5] for result in results)
+        machine = replace(unit_speed, flops=flops, inside=max(bandwidth, 1.0))
         total = step_time(work, machine, ranks).total
         print(f"| {ranks} | {bandwidth / 1e9:.2f} GB/s | {seconds:.2f} s | {total:.2f} s | {total / seconds:.2f} |")
     print(

@@ -1,9 +1,9 @@
-"""What a batch is made of: shuffled lists against lists that share passages, trained on the same lists.
+"""Trainings with shuffled batches against trainings with batches by topic, whose lists share passages.
 
     python -m benchmarks.topics --run runs/demo [--topic-queries 32] [--seeds 0 1] [--set training.max_steps=15]
 
-Trains once for every order and seed, with the recipe that the run keeps, on the lists that it made. Nothing in the run
-is changed.
+It trains once for every order and seed, with the recipe of a run, on the lists of that run. The run's workdir is not
+changed.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ SECTIONS = ("student", "training", "cluster")
 
 
 def train(run: Path, output: Path, changes: list[str]) -> tuple[list[dict[str, Any]], float]:
-    """Lines of metrics.jsonl and seconds of one training."""
+    """Runs one training; returns the lines of its metrics.jsonl, and its seconds."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     own = [f"{name}={json.dumps(recipe[name])}" for name in SECTIONS if name != "student"]
     own += [f"student.{key}={json.dumps(value)}" for key, value in recipe["student"].items() if key != "model"]
     command = [sys.executable, "-m", "launcher.cli", "train", "--lists", str(run), "--output", str(output)]
     command += ["--student", recipe["student"]["model"]]
     command += [word for change in [*own, *changes] for word in ("--set", change)]
-    begun = time.monotonic()
+    start = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     lines = (output / "training" / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines], time.monotonic() - begun
+    return [json.loads(line) for line in lines], time.monotonic() - start
 
 
 def row(name: str, trainings: list[list[dict[str, Any]]]) -> str:
-    """One order's line of the table: means over the seeds, and each seed's dev figures."""
+    """The line of one order in the table: means over the seeds, and the dev figures of each seed."""
     steps = [line for lines in trainings for line in lines if "loss" in line]
     dev = [[line for line in lines if "dev_loss" in line] for lines in trainings]
-    best = [max(line["dev_ndcg@10"] for line in each) for each in dev]
-    least = [min(line["dev_loss"] for line in each) for each in dev]
+    best = [max(line["dev_ndcg@10"] for line in lines) for lines in dev]
+    least = [min(line["dev_loss"] for line in lines) for lines in dev]
     mean = {key: statistics.mean(line[key] for line in steps) for key in ("repeats", "queries_per_s", "tokens_per_s")}
     return (
         f"| {name} | {mean['repeats']:.2f}× | {mean['queries_per_s']:.2f} | {mean['tokens_per_s']:,.0f} | "
-        f"{dev[0][0]['dev_ndcg@10']:.4f} → {', '.join(f'{each:.4f}' for each in best)} | "
-        f"{dev[0][0]['dev_loss']:.4f} → {', '.join(f'{each:.4f}' for each in least)} |"
+        f"{dev[0][0]['dev_ndcg@10']:.4f} → {', '.join(f'{value:.4f}' for value in best)} | "
+        f"{dev[0][0]['dev_loss']:.4f} → {', '.join(f'{value:.4f}' for value in least)} |"
     )
 
 

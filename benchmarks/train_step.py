@@ -1,12 +1,14 @@
-"""What a training step costs: every passage once, against every slot encoded, against sentence-transformers' trainer.
+"""The cost of a training step that encodes each passage once, against two others.
+
+The second one encodes every slot of every list. The third one is that of sentence-transformers' trainer.
 
     python -m benchmarks.train_step --dataset FOLDER [--queries 64 256 2048] [--write docs/benchmarks.md]
 
-One process, the same lists, student, arithmetic and optimizer for all. Queries are the data set's own and the titles of
-its passages; lists are BM25's. Slots are many, so the step that encodes all of them is timed on `--slice` queries and
-its cost per slot is taken as constant, which it is: slots are padded to one length, in equal micro-batches. It is timed
-before and after every row, and a layer's matrix products between the passes of every step, because machines that are
-shared change their speed.
+All run in one process with the same lists, student, arithmetic and optimizer. Queries are those of the data set and the
+titles of its passages; BM25 makes the lists. There are many slots, so the step that encodes all of them is timed on
+`--slice` queries. Its cost per slot is constant: slots are padded to one length, in equal micro-batches. The speed of a
+shared machine changes. So that step is timed before and after every row, and a layer's matrix products are timed
+between the passes of every step.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import PEAK_PASSES, Meanwhile, Peak, Products, touch
+from benchmarks.machine import PEAK_PASSES, Peak, Products, SpeedDuringStep, touch
 from cluster.machines.malloc import trim_freed_memory
 from distill.activations.budget import MIB, activation_bytes
 from distill.encoders.compute.choose import choose_for_training
@@ -45,30 +47,30 @@ from distill.training.process_group import join_ranks
 from distill.training.step import Prepared, Stepper
 
 LENGTH, MAX_TOKENS, MICRO_BATCH = 20, 256, TrainingSettings().micro_batch_tokens
-SLOT_MICRO_BATCH = 4096  # tokens, of the step of all slots: it is fastest so
-TOPIC = 64  # queries that stand together in the order by topic
+SLOT_MICRO_BATCH = 4096  # tokens, of the step of all slots: it is fastest with this size
+TOPIC = 64  # queries of one topic, in the order by topic
 REPEATED = 4  # slots for each passage of the corpus, from which on the order makes no difference
-REPEATS, SHORT = 3, 128  # steps of fewer queries are made so often
+REPEATS, SHORT = 3, 128  # a step of fewer than SHORT queries is repeated REPEATS times
 LIBRARY = 16  # queries that sentence-transformers' trainer is timed on
-SLOT_BYTES = 3 * 2**30  # that the step of all slots takes; it need not wait for the system either
-RANKS = 8  # for which the balance of tokens is told
+SLOT_BYTES = 3 * 2**30  # memory that the step of all slots needs; it gets it from the system before it is timed
+RANKS = 8  # number of ranks for which the balance of tokens is computed
 
 
 def read_lists(dataset: Path) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """Query texts, passage texts, (N, 20) BM25's best rows and their scores, scaled to 0…1 by the best."""
+    """Query texts, passage texts, BM25's best rows (N, 20), and their scores (N, 20), divided by the best score."""
     corpus = [json.loads(line) for line in (dataset / "corpus.jsonl").open()]
-    passages = [passage_text(each.get("title"), each["text"]) for each in corpus]
+    passages = [passage_text(record.get("title"), record["text"]) for record in corpus]
     queries = [json.loads(line)["text"] for line in (dataset / "queries.jsonl").open()]
-    queries += [each["title"] for each in corpus if each.get("title")]
+    queries += [record["title"] for record in corpus if record.get("title")]
     hits = Bm25Index([passages]).search(queries, LENGTH)
     full = (hits.rows >= 0).all(axis=1)
     rows, scores = hits.rows[full].astype(np.int64), hits.scores[full].astype(np.float32)
-    asked = [query for query, whole in zip(queries, full, strict=True) if whole]
-    return asked, passages, rows, scores / scores.max(axis=1, keepdims=True)
+    full_queries = [query for query, is_full in zip(queries, full, strict=True) if is_full]
+    return full_queries, passages, rows, scores / scores.max(axis=1, keepdims=True)
 
 
 class Bench:
-    """Student, optimizer, tokens and lists that all contestants share."""
+    """The student, optimizer, tokens and lists that all three steps share."""
 
     def __init__(self, dataset: Path, model: str) -> None:
         join_ranks("cpu")
@@ -102,24 +104,24 @@ class Bench:
 
     def prepare(self, count: int, order: str) -> Prepared:
         """The first step of `count` queries in this order."""
-        plan = plan_step(self.orders[order][:count], self.rows, *(each.lengths for each in self.tokens), 1, MICRO_BATCH)
+        plan = plan_step(self.orders[order][:count], self.rows, *(file.lengths for file in self.tokens), 1, MICRO_BATCH)
         return self.stepper.prepare(plan, self.scores[plan.queries])
 
     def reserve(self, count: int, order: str, kept_mib: int | None) -> None:
-        """Takes the memory that steps of this kind need, as a training's first step does."""
+        """Gets the memory that such a step needs from the system, as the first step of a training does."""
         self.stepper.activation_bytes = self.kept_bytes(kept_mib)
         self.stepper.reserve(self.prepare(count, order))
         touch(self.stepper.step_bytes)
 
     def ours(self, count: int, order: str = "shuffled", kept_mib: int | None = None) -> dict[str, float]:
-        """One step of `count` queries as the trainer does it, with so much memory for activations."""
+        """Runs one step of `count` queries as the trainer does, with `kept_mib` of memory for activations."""
         self.stepper.activation_bytes = self.kept_bytes(kept_mib)
-        with Meanwhile(self.products, self.engine.module) as products:
-            begun = time.perf_counter()
+        with SpeedDuringStep(self.products, self.engine.module) as products:
+            start = time.perf_counter()
             prepared = self.prepare(count, order)
             result = self.stepper.run(prepared)
             step_optimizer(self.engine)
-            seconds = time.perf_counter() - begun - products.taken
+            seconds = time.perf_counter() - start - products.taken
         plan = prepared.plan
         return {
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
@@ -130,19 +132,19 @@ class Bench:
         }  # fmt: skip
 
     def kept_bytes(self, kept_mib: int | None) -> int:
-        """Bytes for activations; the trainer's default, as it was when the benchmark began, if none are named."""
+        """Bytes of memory for activations; None: the trainer's default at the start of the benchmark."""
         return self.budget if kept_mib is None else kept_mib * MIB
 
     def useful_flops(self, plan: StepPlan) -> float:
-        """Forward and backward, attention included (arXiv 2204.02311, appendix B); recomputation is not useful work."""
+        """Operations of forward and backward with attention, without recomputation (arXiv 2204.02311, appendix B)."""
         lengths = np.concatenate([self.tokens[0].lengths[plan.queries], self.tokens[1].lengths[plan.passages]])
-        looked_at = float((lengths.astype(np.int64) ** 2).sum())
+        pairs = float((lengths.astype(np.int64) ** 2).sum())  # of tokens that attend to each other
         attention = 12 * self.config.num_hidden_layers * self.config.hidden_size
-        return 6 * self.weights * float(lengths.sum()) + attention * looked_at
+        return 6 * self.weights * float(lengths.sum()) + attention * pairs
 
     def balance(self, queries: np.ndarray) -> float:
-        """Tokens of the fullest of `RANKS` ranks over their mean, were the step dealt to so many."""
-        lengths = [each.lengths for each in self.tokens]
+        """Tokens of the fullest of `RANKS` ranks over the mean of all, if the step were divided among them."""
+        lengths = [file.lengths for file in self.tokens]
         plan = plan_step(queries, self.rows, *lengths, RANKS, MICRO_BATCH)
         shares = zip(plan.query_shares, plan.passage_shares, strict=True)
         loads = [
@@ -152,9 +154,10 @@ class Bench:
         return float(np.max(loads) / np.mean(loads))
 
     def every_slot(self, count: int, touched: int = SLOT_BYTES) -> dict[str, float]:
-        """One step that encodes all slots, padded to the batch's longest passage, everything recomputed (GradCache).
+        """Runs one step that encodes all slots and recomputes all activations (GradCache).
 
-        A model of its own, that attends as it was loaded. So many bytes of memory are ready for it.
+        Slots are padded to the longest passage of the batch. The step has its own model, with the attention it was
+        loaded with. Before the step is timed, `touched` bytes of memory are taken from the system.
         """
         queries = self.order[:count]
         slots = self.rows[queries].reshape(-1)
@@ -173,26 +176,26 @@ class Bench:
             return embed(student, features, "cpu", self.dtype)
 
         touch(touched)
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         with torch.no_grad():
             passages = torch.cat([encode(part, self.tokens[1], longest) for part in parts])
-        asked = encode(queries, self.tokens[0], int(self.tokens[0].lengths[queries].max()))
+        query_embeddings = encode(queries, self.tokens[0], int(self.tokens[0].lengths[queries].max()))
         places = torch.arange(len(slots)).reshape(count, LENGTH)
-        _, for_queries, for_passages = loss_and_gradients(
-            asked.detach(), passages, places, torch.from_numpy(self.scores[queries]), torch.ones(len(slots)), count,
-            LossSettings(),
+        _, query_gradients, passage_gradients = loss_and_gradients(
+            query_embeddings.detach(), passages, places, torch.from_numpy(self.scores[queries]),
+            torch.ones(len(slots)), count, LossSettings(),
         )  # fmt: skip
-        (asked * for_queries).sum().backward()
+        (query_embeddings * query_gradients).sum().backward()
         start = 0
         for part in parts:
             embedding = encode(part, self.tokens[1], longest)
-            (embedding * for_passages[start : start + len(part)]).sum().backward()
+            (embedding * passage_gradients[start : start + len(part)]).sum().backward()
             start += len(part)
         optimizer.step()
-        return {"seconds": time.perf_counter() - begun, "tokens": float(self.tokens[1].lengths[slots].sum())}
+        return {"seconds": time.perf_counter() - start_s, "tokens": float(self.tokens[1].lengths[slots].sum())}
 
     def library(self, count: int, batch: int) -> dict[str, float]:
-        """sentence-transformers' trainer with DistillKLDivLoss over `count` queries; the first step is warm-up."""
+        """Runs sentence-transformers' trainer with DistillKLDivLoss on `count` queries, after a warm-up step."""
         from datasets import Dataset
         from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
         from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
@@ -225,18 +228,18 @@ class Bench:
 
 @dataclass
 class Row:
-    """A kind of step and what was found of it.
+    """The figures of one kind of step.
 
     Attributes:
-        count, order: queries, and the order that they were taken in.
-        found: of the step whose time is the median of its repetitions.
-        gib: most resident memory.
-        slots_before, slots_after: seconds that a query cost the step of all slots.
+        count, order: number of its queries, and their order.
+        figures: result of `Bench.ours`, for the repetition with the median time.
+        gib: peak resident memory.
+        slots_before, slots_after: seconds per query of the step of all slots, before and after.
     """
 
     count: int
     order: str
-    found: dict[str, float]
+    figures: dict[str, float]
     gib: float
     slots_before: float
     slots_after: float
@@ -251,8 +254,8 @@ def library_alone(dataset: Path, model: str) -> tuple[float, float]:
 
 
 def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iterator[Row]:
-    """All rows, each between two slices of the step of all slots, for a machine changes its speed."""
-    # a step of most of the corpus repeats alike in any order
+    """Measures all rows, each between two timings of the step of all slots, because the machine's speed changes."""
+    # A step with most of the corpus has the same repeats in any order.
     steps: list[tuple[int, str, int | None]] = [
         (count, order, None)
         for count in counts
@@ -262,27 +265,27 @@ def measure(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> Iter
     after = bench.every_slot(sliced)
     for count, order, kept in [*steps, (counts[0], "topics", kept_mib)]:
         bench.stepper.release()
-        trim_freed_memory()  # of whoever came before
-        before, found = after, []
+        trim_freed_memory()  # of the measurement before
+        before, results = after, []
         with Peak() as memory:
             bench.reserve(count, order, kept)
             for _ in range(REPEATS if count < SHORT else 1):
-                found.append(bench.ours(min(count, len(bench.order)), order, kept))
-                trim_freed_memory(needed=bench.stepper.step_bytes)  # as the trainer
+                results.append(bench.ours(min(count, len(bench.order)), order, kept))
+                trim_freed_memory(needed=bench.stepper.step_bytes)  # as the trainer does
         bench.stepper.release()
         trim_freed_memory()
         after = bench.every_slot(sliced)
-        middle = sorted(found, key=lambda each: each["seconds"])[len(found) // 2]
-        yield Row(count, order, middle, memory.gib, before["seconds"] / sliced, after["seconds"] / sliced)
+        median = sorted(results, key=lambda result: result["seconds"])[len(results) // 2]
+        yield Row(count, order, median, memory.gib, before["seconds"] / sliced, after["seconds"] / sliced)
 
 
 def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
-    """The comparison as Markdown; the smallest step by topic once more with `kept_mib` for activations.
+    """The comparison as Markdown; the smallest step by topic is measured once more with `kept_mib` for activations.
 
-    Its lines are printed as they come, for all of them take half an hour.
+    Each line is printed as soon as it is measured, because all of them take half an hour.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:  # it takes 20 GiB
-        library_rate, library_gib = alone.submit(library_alone, bench.dataset, bench.model_name).result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:  # it needs 20 GiB
+        library_rate, library_gib = process.submit(library_alone, bench.dataset, bench.model_name).result()
     best = bench.products.best()
     with Peak() as slot_memory:
         bench.every_slot(sliced // 4, touched=0)
@@ -296,17 +299,17 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
     rows = []
     for row in measure(bench, counts, sliced, kept_mib):
         rows.append(row)
-        found, rate = row.found, row.count / row.found["seconds"]
+        figures, rate = row.figures, row.count / row.figures["seconds"]
         lines.append(
-            f"| {row.count:,} | {row.order} | {rate:.2f} | {found['tokens'] / found['seconds']:,.0f} | "
-            f"{found['repeats']:.2f}× | {found['padding']:.1%} | {found['balance']:.3f} | "
-            f"{found['flops'] / best:.0%} | {found['flops'] / found['products']:.0%} | "
-            f"{found['recomputed']:.0%} | {found['recalled']:.0%} | {row.gib:.1f} GiB | "
+            f"| {row.count:,} | {row.order} | {rate:.2f} | {figures['tokens'] / figures['seconds']:,.0f} | "
+            f"{figures['repeats']:.2f}× | {figures['padding']:.1%} | {figures['balance']:.3f} | "
+            f"{figures['flops'] / best:.0%} | {figures['flops'] / figures['products']:.0%} | "
+            f"{figures['recomputed']:.0%} | {figures['recalled']:.0%} | {row.gib:.1f} GiB | "
             f"{rate * (row.slots_before + row.slots_after) / 2:.1f}× | {rate / library_rate:.1f}× |"
         )
         print(lines[-1], flush=True)
-    slots = sorted(sliced * each for row in rows for each in (row.slots_before, row.slots_after))
-    slowest, fastest = (take(row.found["products"] for row in rows) / 1e9 for take in (min, max))
+    slots = sorted(sliced * seconds for row in rows for seconds in (row.slots_before, row.slots_after))
+    slowest, fastest = (choose(row.figures["products"] for row in rows) / 1e9 for choose in (min, max))
     lines += [
         "",
         f"{bench.model_name}, {len(bench.queries):,} lists of {LENGTH} over {len(bench.passages):,} passages of at "

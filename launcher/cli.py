@@ -247,7 +247,7 @@ def slurm(
     from launcher.recipe import load_recipe
     from launcher.slurm.job import training_alone, whole_run
     from launcher.slurm.request import Request
-    from launcher.slurm.submit import require_sbatch, send
+    from launcher.slurm.submit import require_sbatch, submit_script
 
     if submit:
         require_sbatch()
@@ -264,7 +264,7 @@ def slurm(
         _write_new(output, job.script, "listwise slurm … --output OTHER.sbatch")
         _say(f"Wrote {output}. Submit it with: sbatch {shlex.quote(str(output))}")
     if submit:
-        number = send(job.script)
+        number = submit_script(job.script)
         _say(f"Submitted job {number}. Log: listwise-{number}.log. State: squeue -j {number}. Stop: scancel {number}")
     if not (output or submit):
         typer.echo(job.script, nl=False)

@@ -127,8 +127,8 @@ class Recipe(Settings):
         """Checks on this machine that the inputs of the recipe exist, before anything is started or written.
 
         Raises:
-            InputError: the query log, the evaluation's folder or split, or a model folder does not exist; or a model folder
-                holds no weights that are safe to read.
+            InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; or such a
+                folder of a model holds no weights that are safe to read.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log

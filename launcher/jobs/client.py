@@ -69,8 +69,8 @@ class Jobs:
             cluster_version = self._client.ray_version()
         if cluster_version != ray.__version__:
             raise InputError(
-                f"the cluster at {self.address} runs Ray {cluster_version}, this machine has Ray {ray.__version__}. Start "
-                f"the cluster from an environment with Ray {ray.__version__} and the same Listwise."
+                f"the cluster at {self.address} runs Ray {cluster_version}, this machine has Ray {ray.__version__}. "
+                f"Start the cluster from an environment with Ray {ray.__version__} and the same Listwise."
             )
 
     def all(self) -> list[Job]:

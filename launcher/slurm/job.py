@@ -1,4 +1,4 @@
-"""A recipe as a job: what the script runs, and what is refused before anyone queues for it."""
+"""A recipe as a SLURM job: the command that the script runs, and the checks before the job waits in the queue."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from launcher.recipe import Recipe
 from launcher.slurm.request import Request
 from launcher.slurm.script import RUN, TRAIN, fill_in
 
-PLACEMENT = {"ranks", "cpus_per_rank", "gpus_per_rank"}  # what srun decides when training is alone
+PLACEMENT = {"ranks", "cpus_per_rank", "gpus_per_rank"}  # srun decides these when the job only trains
 
 
 @dataclass(frozen=True)
 class Job:
-    """A script, and what its sender should know."""
+    """The script of a job, and notes for the person who submits it."""
 
     script: str
     notes: list[str]
@@ -34,14 +34,14 @@ def whole_run(source: str, recipe: Recipe, changes: Sequence[str], until: str, r
     """The job that runs a recipe on Ray.
 
     Args:
-        source: the recipe's file or shipped name, which the job reads again.
-        recipe: what `source` and `changes` resolve to.
+        source: file or shipped name of the recipe, which the job reads again.
+        recipe: the recipe that `source` and `changes` resolve to.
         changes: `--set` overrides, which the job's driver gets too.
         until: the last stage.
-        request: what is asked of SLURM.
+        request: the nodes and the time.
 
     Raises:
-        InputError: the recipe cannot run on what is asked for.
+        InputError: the recipe cannot run on these nodes.
     """
     if until not in STAGES:
         raise InputError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
@@ -64,22 +64,22 @@ def whole_run(source: str, recipe: Recipe, changes: Sequence[str], until: str, r
 
 
 def training_alone(recipe: Recipe, request: Request) -> Job:
-    """The job that trains on the lists of a recipe's workdir, without Ray.
+    """The job that only trains, on the lists of a recipe's workdir, without Ray.
 
-    Its output is the workdir too, so that `listwise run` finds the training done, and evaluates it.
+    It writes into the same workdir, so that `listwise run` finds the training done and evaluates the student.
 
     Raises:
-        InputError: the recipe cannot be trained on what is asked for.
+        InputError: the training cannot run on these nodes.
     """
     refuse_training_in_a_bucket(recipe, "training")
     workdir, notes = _shared_workdir(recipe)
     ranks = _ranks_per_node(recipe, request)
     if request.cpus < ranks:
-        raise InputError(f"--cpus-per-node {request.cpus}: a node has {ranks} ranks, and each wants a core at least")
+        raise InputError(f"--cpus-per-node {request.cpus}: a node has {ranks} ranks, and each needs at least one core")
     command = ["listwise", "train", "--lists", workdir, "--student", recipe.student.model, "--output", workdir]
     sections = (("student", recipe.student, {"model"}), ("training", recipe.training, PLACEMENT))
-    for section, settings, left_out in sections:
-        changed = settings.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
+    for section, settings, excluded in sections:
+        changed = settings.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
         for name, value in changed.items():
             command += ["--set", f"{section}.{name}={_yaml(value)}"]
     options = request.options(recipe.name) | {"ntasks-per-node": ranks, "cpus-per-task": request.cpus // ranks}
@@ -87,39 +87,41 @@ def training_alone(recipe: Recipe, request: Request) -> Job:
 
 
 def _shared_workdir(recipe: Recipe) -> tuple[str, list[str]]:
-    """The workdir as every node can name it, and what to say of it."""
+    """The absolute path of the workdir, and a note if the recipe names it otherwise."""
     if "://" in recipe.workdir:
         return recipe.workdir, []
     workdir = str(Path(recipe.workdir).expanduser().absolute())
     if workdir == recipe.workdir:
         return workdir, []
-    return workdir, [f"workdir '{recipe.workdir}' is {workdir}, here and in the job; every node must see it"]
+    return workdir, [f"workdir '{recipe.workdir}' is {workdir}, here and in the job; every node must see this folder"]
 
 
 def _refuse_what_no_node_holds(stage: str, pool: PoolSettings, request: Request) -> None:
-    for what, wanted, has, option in (
+    for resource, needed, available, option in (
         ("GPUs", pool.gpus, request.gpus_per_node, "--gpus-per-node"),
         ("CPU cores", pool.cpus, request.cpus, "--cpus-per-node"),
     ):
-        if wanted > has:
+        if needed > available:
             raise InputError(
-                f"stage {stage}: each worker wants {wanted:g} {what}, and a node of this job has {has}. "
-                f"Raise {option}, or lower what the recipe asks for a worker."
+                f"stage {stage}: each worker wants {needed:g} {resource}, and a node of this job has {available}. "
+                f"Raise {option}, or lower the resources of a worker in the recipe."
             )
     if pool.resources:
         raise InputError(
             f"stage {stage}: each worker wants {', '.join(pool.resources)}, which nodes of a SLURM job do not offer. "
-            "Leave the pool's `resources` out, or write the script with --output and add --resources to `ray start`."
+            "Remove the pool's `resources`, or write the script with --output and add --resources to `ray start`."
         )
 
 
 def _refuse_too_many_ranks(recipe: Recipe, request: Request) -> None:
-    """Ray Train waits for ever for ranks that find no place."""
+    """Refuses more training ranks than the nodes hold, because Ray Train would wait for them without end."""
     training = recipe.training
     gpus = request.gpus_per_node / training.gpus_per_rank if training.gpus_per_rank else float("inf")
     cpus = request.cpus / training.cpus_per_rank if training.cpus_per_rank else float("inf")
-    holds = min(gpus, cpus)
-    if training.ranks and holds < float("inf") and training.ranks > (places := int(holds + 1e-9) * request.nodes):
+    ranks_per_node = min(gpus, cpus)
+    if not training.ranks or ranks_per_node == float("inf"):
+        return
+    if training.ranks > (places := int(ranks_per_node + 1e-9) * request.nodes):
         raise InputError(
             f"training.ranks is {training.ranks}, and {request.nodes} nodes with {request.gpus_per_node} GPUs and "
             f"{request.cpus} CPU cores each hold {places}. Ask for more nodes, or lower training.ranks."
@@ -127,7 +129,7 @@ def _refuse_too_many_ranks(recipe: Recipe, request: Request) -> None:
 
 
 def _ranks_per_node(recipe: Recipe, request: Request) -> int:
-    """One rank a GPU; on CPUs the recipe's ranks, shared evenly."""
+    """The ranks of each node: one for each GPU; on CPUs, the recipe's ranks divided evenly."""
     training = recipe.training
     if training.gpus_per_rank > request.gpus_per_node:
         raise InputError(
@@ -146,7 +148,7 @@ def _ranks_per_node(recipe: Recipe, request: Request) -> int:
 
 
 def _yaml(value: Any) -> str:
-    """A value on one line, as `--set` reads it; JSON is YAML."""
+    """A value as YAML on one line, as `--set` reads it; JSON is valid YAML."""
     if isinstance(value, str) and re.fullmatch(r"[\w./-]+", value) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What a person asks of SLURM, as options of sbatch and settings of a ready script."""
+"""The nodes and the time that a job asks SLURM for, as options of sbatch and as settings of a ready script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.errors import InputError
 from launcher.slurm.script import Value
 
 CPUS_PER_GPU = 8
-MOST_LEAD_S = 300  # of SLURM's signal before the time is over; SLURM keeps it to the minute
+MOST_LEAD_S = 300  # seconds from SLURM's signal to the time limit; SLURM is exact to the minute
 # minutes, minutes:seconds, hours:minutes:seconds
 CLOCK = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?")
 # days-hours, days-hours:minutes, days-hours:minutes:seconds
@@ -21,7 +21,19 @@ SBATCH_OPTION = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 
 @dataclass(frozen=True)
 class Request:
-    """Nodes and time, and who asks for them."""
+    """The nodes and the time that a job asks for, its account and its name.
+
+    Attributes:
+        nodes: number of nodes.
+        gpus_per_node: GPUs of each node.
+        time: time limit of one start, as SLURM writes it.
+        cpus_per_node: CPU cores of each node; None: 8 for each GPU.
+        partition: partition of the cluster.
+        account: account that pays for the time.
+        container: container image, a file `.sif` for Apptainer, any other for Pyxis.
+        name: name of the job; None: the recipe's name.
+        sbatch_options: further options of sbatch, such as `--mem=64G`.
+    """
 
     nodes: int
     gpus_per_node: int
@@ -31,7 +43,7 @@ class Request:
     account: str | None = None
     container: str | None = None
     name: str | None = None
-    more: tuple[str, ...] = ()
+    sbatch_options: tuple[str, ...] = ()
 
     @property
     def cpus(self) -> int:
@@ -40,21 +52,21 @@ class Request:
 
     @property
     def lead_s(self) -> int:
-        """Seconds before the time is over at which SLURM shall signal; at most a quarter of the time.
+        """Seconds from SLURM's signal to the time limit; at most a quarter of the time.
 
         Raises:
-            InputError: the time has another form than SLURM's, or is too short to get anything done.
+            InputError: the time does not have SLURM's format, or is too short for any work.
         """
         seconds = seconds_of(self.time)
         if seconds < 120:
-            raise InputError(f"--time {self.time}: a job of under two minutes would be stopped before it has begun")
+            raise InputError(f"--time {self.time}: a job of under two minutes would be stopped before it does any work")
         return min(MOST_LEAD_S, seconds // 4)
 
     def options(self, recipe_name: str) -> dict[str, str | int | None]:
-        """Options of sbatch by their long names. The job works in this folder, so that paths mean what they mean here.
+        """Options of sbatch by their long names. The job runs in the current folder, so relative paths stay valid.
 
         Raises:
-            InputError: one of `more` is no option, or the time is of no use.
+            InputError: one of `sbatch_options` is not an option, or the time is not valid.
         """
         options: dict[str, str | int | None] = {
             "job-name": self.name or recipe_name,
@@ -66,10 +78,10 @@ class Request:
             "partition": self.partition,
             "account": self.account,
         }
-        for one in self.more:
-            match = SBATCH_OPTION.fullmatch(one)
+        for option in self.sbatch_options:
+            match = SBATCH_OPTION.fullmatch(option)
             if match is None:
-                raise InputError(f"--sbatch {one}: expected a long option of sbatch, such as --sbatch=--mem=64G")
+                raise InputError(f"--sbatch {option}: expected a long option of sbatch, such as --sbatch=--mem=64G")
             options[match[1]] = match[2] or ""
         return options
 
@@ -77,7 +89,7 @@ class Request:
         """Settings of a ready script that runs a command on these nodes.
 
         Raises:
-            InputError: a folder that the container must see cannot be mounted.
+            InputError: a folder that the container needs cannot be mounted.
         """
         settings: dict[str, Value] = {"command": command, "stop_s": self.lead_s * 4 // 5}
         if self.container is None:
@@ -92,17 +104,17 @@ class Request:
         return settings | {"programs": "", "step_options": [*options, f"--container-workdir={Path.cwd()}"]}
 
     def notes(self) -> list[str]:
-        """What a person should know who sends the job."""
+        """Notes for the person who submits the job."""
         if self.container is None:
             return []
-        return ["the container sees this folder, the workdir and /tmp; add to the mounts what else the recipe names"]
+        return ["the container sees this folder, the workdir and /tmp; add mounts for other folders of the recipe"]
 
 
 def seconds_of(time: str) -> int:
-    """A time limit as SLURM writes it.
+    """Seconds of a time limit in SLURM's format.
 
     Raises:
-        InputError: it is of another form.
+        InputError: the time has another format.
     """
     if match := DAYS.fullmatch(time):
         days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -119,12 +131,12 @@ def seconds_of(time: str) -> int:
 
 
 def _mounted(workdir: str) -> list[str]:
-    """Folders that a container must see: this one, what there is of the workdir's path, and where Ray's sockets are."""
+    """Folders that a container needs: the current one, the workdir or its nearest existing parent, and /tmp for Ray."""
     folders = [Path("/tmp"), Path.cwd()]
     if "://" not in workdir:
         folders.append(next(folder for folder in (Path(workdir), *Path(workdir).parents) if folder.is_dir()))
     for folder in folders:
         if set(str(folder)) & set(",:"):
             raise InputError(f"--container: {folder} cannot be mounted, since its name holds a comma or a colon")
-    outer = [one for one in folders if not any(other in one.parents for other in folders)]
-    return [str(folder) for folder in dict.fromkeys(outer)]
+    outermost = [folder for folder in folders if not any(other in folder.parents for other in folders)]
+    return [str(folder) for folder in dict.fromkeys(outermost)]

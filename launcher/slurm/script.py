@@ -1,4 +1,4 @@
-"""The ready scripts, and how the settings at their top are filled in. What stands below the settings stays as it is."""
+"""The ready scripts, and the function that fills in the settings at their top; the rest of a script does not change."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def fill_in(script: Path, options: Mapping[str, str | int | None], settings: Map
 
     Args:
         script: `RUN` or `TRAIN`.
-        options: of sbatch, by their long names; empty: an option without a value; None: left out.
-        settings: shell variables of the script's settings; a list becomes an array.
+        options: long name of an sbatch option → value; an empty value means an option without one, None removes it.
+        settings: shell variable → value; a list becomes an array.
 
     Raises:
         InputError: a value holds a line break or another control character, which would break the script.
@@ -34,10 +34,10 @@ def fill_in(script: Path, options: Mapping[str, str | int | None], settings: Map
     lines = script.read_text(encoding="utf-8").splitlines()
     begin, end = (next(i for i, line in enumerate(lines) if line.startswith(mark)) for mark in (BEGIN, END))
     block = lines[begin + 1 : end]
-    given = dict(line.removeprefix(SBATCH).partition("=")[::2] for line in block if line.startswith(SBATCH))
-    asked = {name: value for name, value in (given | dict(options)).items() if value is not None}
+    own_options = dict(line.removeprefix(SBATCH).partition("=")[::2] for line in block if line.startswith(SBATCH))
+    merged = {name: value for name, value in (own_options | dict(options)).items() if value is not None}
     filled = [
-        f"{SBATCH}{name}" + (f"={_sbatch_word(str(value))}" if value != "" else "") for name, value in asked.items()
+        f"{SBATCH}{name}" + (f"={_sbatch_word(str(value))}" if value != "" else "") for name, value in merged.items()
     ]
     for line in block:
         if not line.startswith(SBATCH):
@@ -46,7 +46,7 @@ def fill_in(script: Path, options: Mapping[str, str | int | None], settings: Map
 
 
 def _setting(line: str, settings: Mapping[str, Value]) -> list[str]:
-    """One setting with its comment: beside it, or above it where it is long."""
+    """The lines of one setting, with its comment beside it; if the setting is long, the comment is above it."""
     match = SETTING.fullmatch(line)
     if match is None or match[1] not in settings:
         return [line]
@@ -67,7 +67,7 @@ def _shell(*words: str) -> str:
 
 
 def _sbatch_word(value: str) -> str:
-    """A value as sbatch reads it: a shell's double quotes, in which a backslash takes the next character as it is."""
+    """A value in the quotes that sbatch understands: double quotes, in which a backslash escapes the next character."""
     _refuse_control_characters(value)
     if re.fullmatch(r"[\w@%+=:,./\-\[\]&|*!]*", value):
         return value
@@ -76,4 +76,4 @@ def _sbatch_word(value: str) -> str:
 
 def _refuse_control_characters(value: str) -> None:
     if not value.isprintable():
-        raise InputError(f"{value!r} holds a line break or another character that no line of a job script can hold")
+        raise InputError(f"{value!r} holds a line break or another control character, which a job script cannot hold")

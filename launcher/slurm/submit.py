@@ -1,4 +1,4 @@
-"""Handing a script to sbatch."""
+"""Submitting a script with sbatch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import subprocess
 
 from cluster.errors import InputError
 
-ANSWER_S = 60  # a controller that is busy answers late
+ANSWER_S = 60  # longest wait for sbatch: a busy controller answers late
 
 
 def require_sbatch() -> str:
-    """The program that takes jobs.
+    """The path of sbatch.
 
     Raises:
-        InputError: there is none here.
+        InputError: this machine has no sbatch.
     """
     program = shutil.which("sbatch")
     if program is None:
         raise InputError(
             "--submit: there is no sbatch on PATH. Run this on a login node of the SLURM cluster, or write the script "
-            "(--output FILE) and send it from there: sbatch FILE"
+            "(--output FILE) and submit it there: sbatch FILE"
         )
     return program
 
 
-def send(script: str) -> str:
-    """Sends a script to SLURM; returns the job's number.
+def submit_script(script: str) -> str:
+    """Submits a script to SLURM; returns the id of the job.
 
     Raises:
-        InputError: SLURM refuses it, in its own words, or does not answer.
+        InputError: SLURM refuses the job (the message holds SLURM's reason), or does not answer.
     """
     try:
         done = subprocess.run(
@@ -42,9 +42,9 @@ def send(script: str) -> str:
         )
     except subprocess.TimeoutExpired:
         raise InputError(
-            f"--submit: sbatch has not answered for {ANSWER_S} s. Look at `squeue --me` whether the job is there, "
-            "and at `scontrol ping` whether SLURM answers."
+            f"--submit: sbatch has not answered for {ANSWER_S} s. `squeue --me` shows whether the job was submitted, "
+            "and `scontrol ping` shows whether SLURM answers."
         ) from None
     if done.returncode:
-        raise InputError(f"SLURM does not take the job: {done.stderr.strip().removeprefix('sbatch: ')}")
+        raise InputError(f"SLURM refuses the job: {done.stderr.strip().removeprefix('sbatch: ')}")
     return done.stdout.strip().partition(";")[0]

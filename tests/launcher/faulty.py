@@ -1,4 +1,4 @@
-"""A cluster of two nodes, the second with faults that are really there: run as a program, one request a line."""
+"""A program that runs a cluster whose second node has real faults; it reads one request per line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 
 class FaultyNodes(Nodes):
-    """`add(hide=…, files=…, environment=…)` starts a node that sees an empty folder there, may open so many files, and
-    has those variables. What is asked of one node stays for the nodes after it."""
+    """A Ray cluster to which a test adds nodes with faults.
+
+    `add(hide=…, files=…, environment=…)` starts a node that sees an empty folder in place of `hide`, may open `files`
+    files, and has these environment variables. The faults of one node hold for all later nodes, too.
+    """
 
     PROGRAM = "from tests.launcher.faulty import main; main()"
 
@@ -26,20 +29,20 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
 
     def pids(node) -> list[int]:
-        return [process.process.pid for each in node.all_processes.values() for process in each]
+        return [process.process.pid for processes in node.all_processes.values() for process in processes]
 
     print(json.dumps([cluster.address, pids(cluster.head_node)]), flush=True)
     for line in sys.stdin:
-        wanted = json.loads(line)
-        if wanted["hide"]:
-            cover(wanted["hide"])
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted["files"], wanted["files"]))
-        os.environ.update(wanted["environment"])
+        request = json.loads(line)
+        if request["hide"]:
+            cover(request["hide"])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (request["files"], request["files"]))
+        os.environ.update(request["environment"])
         print(json.dumps(pids(cluster.add_node(num_cpus=1))), flush=True)
 
 
 def cover(folder: str) -> None:
-    """For this process and those that it starts from now on, this folder is another, empty one."""
+    """Mounts an empty folder over this one, for this process and its later children."""
     import ctypes
     import os
 

@@ -1,8 +1,9 @@
-"""Names and types of the fields that our RayJob uses, and no others: additional ones are mistakes.
+"""Names and types of the fields that our RayJob uses; any other field is a mistake.
 
 Facts from KubeRay 1.6's API reference (ray.io/v1: RayJobSpec, RayClusterSpec, HeadGroupSpec, WorkerGroupSpec,
-AuthOptions) and Kubernetes' core/v1 (PodSpec, Container, Volume). They agree with the types that the published schema,
-ray.io_rayjobs.yaml, is generated from (ray-operator/apis/ray/v1 of ray-project/kuberay), and with its beginning.
+AuthOptions) and Kubernetes' core/v1 (PodSpec, Container, Volume). They agree with the Go types from which
+the published schema, ray.io_rayjobs.yaml, is generated (ray-operator/apis/ray/v1 of ray-project/kuberay), and with the
+first part of that schema.
 """
 
 from __future__ import annotations

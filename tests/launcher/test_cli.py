@@ -19,7 +19,7 @@ from tests.pipeline import LISTWISE, listwise
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """Exit code 2 and one message, no traceback."""
+    """Checks for exit code 2 and one message without a traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ""
     assert done.stderr.count("error:") == 1
@@ -38,9 +38,9 @@ def test_help_names_every_command_and_exits_0() -> None:
 
 def test_help_costs_little_more_than_importing_typer_and_rich() -> None:
     def seconds(command: list[str]) -> float:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         subprocess.run(command, capture_output=True, check=True, timeout=60)
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     ratios = [seconds([LISTWISE, "--help"]) / seconds([sys.executable, "-c", "import typer, rich"]) for _ in range(7)]
     assert statistics.median(ratios) < 4
@@ -127,9 +127,9 @@ def test_status_for_machines_is_json_with_the_state_of_every_table(tmp_path: Pat
     complete_workdir(tmp_path / "run")
     done = listwise("status", "--json", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    tables = {one["table"]: one for one in json.loads(done.stdout)}
+    tables = {table["table"]: table for table in json.loads(done.stdout)}
     assert tables["passages"]["drops"] == {"duplicate": 20, "too short": 5}
-    assert {one["state"] for one in tables.values()} == {"done"}
+    assert {table["state"] for table in tables.values()} == {"done"}
     assert listwise("status", "--json", "--watch", str(tmp_path / "run")).returncode == 2
 
 
@@ -199,6 +199,6 @@ def test_evaluate_names_what_it_cannot_use_and_writes_nothing(
 ) -> None:
     absent = tmp_path / "absent"
     options = {"model": tiny_encoder, "dataset": str(hundred), "split": "test", "output": f"{tmp_path}/out"} | wrong
-    done = listwise("evaluate", *(each.format(absent=absent) for key in options for each in (f"--{key}", options[key])))
+    done = listwise("evaluate", *(word.format(absent=absent) for key in options for word in (f"--{key}", options[key])))
     assert_refused(done, *(word.format(absent=absent) for word in words))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Ctrl-C, and what schedulers send before they kill, stop a run even where Python drops the exception."""
+"""Ctrl-C and the signals of schedulers stop a run even where Python drops the exception."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from launcher.interrupt import SIGNALS, Interrupts
 
 
 @pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
-    """Who starts these tests in the background may have told them to ignore Ctrl-C, and `Interrupts` respects that."""
+def default_handler() -> Iterator[None]:
+    """Sets Python's handler for Ctrl-C, because a shell may have told background processes to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-class PressedWhileItGoes:
-    """Ctrl-C arrives while this object is finalised."""
+class InterruptedFinaliser:
+    """An object that sends Ctrl-C while it is finalised."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -33,8 +33,8 @@ class PressedWhileItGoes:
 def test_an_interrupt_that_a_finaliser_swallows_is_raised_at_the_next_check() -> None:
     with Interrupts() as interrupts:
         interrupts.check()
-        doomed = PressedWhileItGoes()
-        del doomed  # raises KeyboardInterrupt inside __del__, where Python drops it
+        finalised = InterruptedFinaliser()
+        del finalised  # raises KeyboardInterrupt inside __del__, where Python drops it
         with pytest.raises(KeyboardInterrupt):
             interrupts.check()
 
@@ -48,7 +48,7 @@ def test_an_interrupt_is_raised_at_once_where_nothing_swallows_it(number: signal
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_handler_of_before_is_back_afterwards(number: signal.Signals) -> None:
+def test_the_previous_handler_is_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with Interrupts():
         assert signal.getsignal(number) is not before

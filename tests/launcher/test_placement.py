@@ -1,4 +1,4 @@
-"""What no node can hold is refused before the first stage."""
+"""A stage that no node can hold is refused before the first stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_late_stage_that_no_node_can_hold_is_refused_before_anything_is_writte
     assert not (tmp_path / "run").exists()
 
 
-def test_an_engine_over_eight_gpus_is_one_worker_that_wants_them_all() -> None:
+def test_an_engine_over_eight_gpus_is_one_worker_that_needs_all_of_them() -> None:
     changes = ["generation.engine=vllm", "generation.model=some/llm", "generation.tensor_parallel=8"]
     pools = demanding_pools(load_recipe("pydocs", changes))
     assert {stage: pool.gpus for stage, pool in pools.items()} == {"queries": 8}

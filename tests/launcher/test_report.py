@@ -14,7 +14,7 @@ from tests.launcher.workdir import NASTY, complete_workdir
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a page, as a browser would see them."""
+    """The tags, attributes and text of a page, as a browser sees them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,28 +55,28 @@ def test_report_json_holds_base_student_interval_and_throughput_of_every_stage(s
 
 
 def test_every_text_of_a_run_is_shown_as_text(storage: Storage) -> None:
-    found = page(storage)
-    assert "script" not in found.tags
-    assert found.text.count('alert("query")') >= 6, "run name, drop reason, query, passage ids and texts"
-    assert found.text.count("{{ 7 * 7 }} {% if %}") >= 6
-    assert NASTY in found.text
+    html_page = page(storage)
+    assert "script" not in html_page.tags
+    assert html_page.text.count('alert("query")') >= 6, "run name, drop reason, query, passage ids and texts"
+    assert html_page.text.count("{{ 7 * 7 }} {% if %}") >= 6
+    assert NASTY in html_page.text
 
 
 def test_the_page_needs_no_network(storage: Storage) -> None:
     build_report(storage)
     html = storage.get("report.html").decode()
-    found = Page(html)
-    assert not {"link", "script", "img", "iframe"} & set(found.tags)
-    assert not [value for name, value in found.attributes if name in ("src", "href", "xlink:href")]
+    html_page = Page(html)
+    assert not {"link", "script", "img", "iframe"} & set(html_page.tags)
+    assert not [value for name, value in html_page.attributes if name in ("src", "href", "xlink:href")]
     assert not re.findall(r"https?://|@import|url\(", html)
 
 
 def test_the_funnel_adds_up_and_names_each_reason(storage: Storage) -> None:
-    found = " ".join(page(storage).text.split())
-    assert "175 rows of 200 input records" in found
-    assert "duplicate 20 (10 %)" in found
-    assert "300 rows of 397 queries" in found
-    assert "rejected 3" in found
+    text = " ".join(page(storage).text.split())
+    assert "175 rows of 200 input records" in text
+    assert "duplicate 20 (10 %)" in text
+    assert "300 rows of 397 queries" in text
+    assert "rejected 3" in text
 
 
 def test_bars_of_a_finished_stage_fill_its_width(storage: Storage) -> None:
@@ -88,13 +88,13 @@ def test_bars_of_a_finished_stage_fill_its_width(storage: Storage) -> None:
         assert sum(map(float, re.findall(r"width:([\d.]+)%", bar))) == pytest.approx(100, abs=0.01)
 
 
-def test_curves_survive_a_last_line_that_is_cut(storage: Storage) -> None:
-    found = page(storage)
-    assert found.tags.count("polyline") == 6, "loss, KL, dev KL, dev nDCG, repeats, queries per second"
-    assert "best 0.6100, step 10" in found.text
+def test_an_incomplete_last_line_does_not_spoil_the_curves(storage: Storage) -> None:
+    html_page = page(storage)
+    assert html_page.tags.count("polyline") == 6, "loss, KL, dev KL, dev nDCG, repeats, queries per second"
+    assert "best 0.6100, step 10" in html_page.text
 
 
-def test_a_run_that_was_cut_has_a_report_too(storage: Storage) -> None:
+def test_an_unfinished_run_has_a_report_too(storage: Storage) -> None:
     storage.delete("evaluation")
     assert "trained, not judged" in page(storage).text
     for folder in ("training", "lists", "scores"):
@@ -107,14 +107,14 @@ def test_a_run_that_was_cut_has_a_report_too(storage: Storage) -> None:
     assert "base" not in json.loads(storage.get("report.json"))
 
 
-def test_a_student_that_is_not_better_is_called_so(storage: Storage) -> None:
+def test_the_report_says_if_the_student_is_not_better(storage: Storage) -> None:
     record = json.loads(storage.get("evaluation/record.json"))
     record["difference"] |= {"mean": -0.01, "low": -0.03, "high": 0.01}
     record["verdict"] = "The student is no better than its base: -0.0100. Keep the base."
     storage.put("evaluation/record.json", json.dumps(record).encode())
-    found = page(storage)
-    assert "The student is no better than its base" in found.text
-    assert ("class", "verdict same") in found.attributes
+    html_page = page(storage)
+    assert "The student is no better than its base" in html_page.text
+    assert ("class", "verdict same") in html_page.attributes
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

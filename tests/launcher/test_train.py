@@ -1,4 +1,4 @@
-"""`listwise train`: a student from lists alone, as ranks of srun without Ray, and on Ray from the tables of a run."""
+"""`listwise train` trains a student on lists: as ranks of srun without Ray, and on Ray from the tables of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from launcher.cli import m
 
 
 def write_lists(file: Path) -> Path:
-    """A list for each of the hundred passages, by a teacher that knows towns and aspects."""
+    """Writes a list for each of the hundred passages, with scores of a teacher that knows towns and aspects."""
     random = np.random.default_rng(1)
     texts = [template.format(*place) for place in PLACES for template in ASPECTS]
     lines = []
@@ -50,8 +50,8 @@ def test_two_tasks_of_srun_train_from_a_file_without_ray(tiny_encoder, tmp_path)
     tasks = []
     for task in range(2):
         slurm = {"SLURM_PROCID": task, "SLURM_NTASKS": 2, "SLURM_LOCALID": task, "SLURM_STEP_NUM_TASKS": 2}
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "GLOO_SOCKET_IFNAME": "lo"}
-        environment = {**os.environ, **{key: str(value) for key, value in (slurm | where).items()}}
+        network = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "GLOO_SOCKET_IFNAME": "lo"}
+        environment = {**os.environ, **{key: str(value) for key, value in (slurm | network).items()}}
         call = [sys.executable, "-c", WITHOUT_RAY, *arguments]
         tasks.append(subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     done = [task.communicate(timeout=240) for task in tasks]
@@ -70,11 +70,13 @@ def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, t
     assert Path(record["model"]) == tmp_path / "out" / "model"
     assert (tmp_path / "out" / "model" / "modules.json").exists()
     assert not (tmp_path / "run" / "training").exists(), "the run is only read"
-    assert train.train_on_ray(str(tmp_path / "run"), tmp_path / "out", options) == record, "done is done"
+    assert train.train_on_ray(str(tmp_path / "run"), tmp_path / "out", options) == record, (
+        "a finished training does not run again"
+    )
 
 
 @pytest.mark.parametrize(
-    ("lists", "more", "says"),
+    ("lists", "options", "message"),
     [
         ("missing.jsonl", [], "--lists missing.jsonl cannot be read"),
         (".", [], "the table `lists` does not exist or is not finished"),
@@ -83,7 +85,7 @@ def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, t
         ("lists.jsonl", ["--set", "training.loss=mse"], "--set training.loss=mse: `training.loss` is 'mse'"),
     ],
 )  # fmt: skip
-def test_mistakes_end_with_one_message_and_exit_code_2(lists, more, says, tiny_encoder, tmp_path):
+def test_mistakes_end_with_one_message_and_exit_code_2(lists, options, message, tiny_encoder, tmp_path):
     (tmp_path / "lists.jsonl").write_text('{"query": \n')
     call = [
         sys.executable,
@@ -98,13 +100,13 @@ def test_mistakes_end_with_one_message_and_exit_code_2(lists, more, says, tiny_e
         "out",
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run([*call, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*call, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert says in done.stderr.replace("\n", " ")
+    assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
 
 
-def test_tasks_of_srun_that_cannot_find_each_other_are_told_how(monkeypatch):
+def test_tasks_of_srun_that_cannot_find_each_other_get_the_remedy(monkeypatch):
     from cluster.errors import InputError
 
     for name in ("RANK", "MASTER_ADDR"):

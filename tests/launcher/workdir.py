@@ -1,4 +1,4 @@
-"""A complete workdir made by hand: real tables through the real protocol, records and curves with invented numbers."""
+"""A complete workdir without a run: tables written by the real protocol, records and curves with invented numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NASTY = '<script>alert("query")</script> & <b>bold</b> {{ 7 * 7 }} {% if %}'
 def commit_table(
     storage: Storage, schema: TableSchema, units: int, drops: dict[str, int], *, rejects: int = 0, shards: int = 1
 ) -> None:
-    """A table of `shards` equal shards, all committed."""
+    """Writes a table of `shards` equal shards, all committed."""
     path = schema.path.format(name="bm25")
     plan = Plan.new(schema, [Shard(f"{number:05d}", units) for number in range(shards)], {"made": "by hand"})
     storage.put(f"{path}/plan.json", plan.to_bytes())
@@ -52,7 +52,7 @@ def example(query: str, base: float, student: float) -> dict:
 
 
 def complete_workdir(folder: Path) -> Storage:
-    """Everything that a run of two hundred records leaves behind."""
+    """Writes all files of a run with two hundred records."""
     storage = Storage(str(folder))
     storage.put("recipe.yaml", load_recipe("pydocs", [f"name={NASTY!r}"]).to_yaml().encode())
     storage.put("versions.json", json.dumps(versions()).encode())

@@ -1,4 +1,4 @@
-"""The tests' hand on the two-node SLURM: starts it, and calls its commands from outside of its namespaces."""
+"""The two-node SLURM as tests use it: starts it, and calls its commands from outside of its namespaces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMESPACES = ("--net", "--mount", "--uts", "--ipc", "--pid")
 
 
 def missing() -> str | None:
-    """Why no SLURM can be started here, in words."""
+    """The reason why SLURM cannot be started here; None if it can."""
     if os.geteuid() != 0:
         return "a SLURM of two nodes needs root, for network namespaces"
     if absent := [program for program in PROGRAMS if shutil.which(program) is None]:
@@ -37,13 +37,13 @@ def until(holds: Callable[[], object], what: str, limit_s: float = 60) -> None:
         time.sleep(0.1)
 
 
-def table_of(pid: int) -> Path:
-    """Names the process table that a process lives in."""
+def pid_namespace(pid: int) -> Path:
+    """The name of a process's PID namespace."""
     return Path(f"/proc/{pid}/ns/pid").readlink()
 
 
 class Slurm:
-    """Two nodes, node1 and node2, of four CPUs each by SLURM's count."""
+    """A SLURM of two nodes, node1 and node2, with four CPUs each in its configuration."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -62,13 +62,13 @@ class Slurm:
         self._inner = psutil.Process(self._outer.pid).children()[0]
 
     def close(self) -> None:
-        self._outer.kill()  # takes everything inside along
+        self._outer.kill()  # the kernel then kills all processes inside
         self._outer.wait()
 
     def call(self, *words: str, cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A command on the machine that SLURM's nodes share."""
+        """Runs a command on the machine that SLURM's nodes share."""
         enter = ["nsenter", f"--target={self._inner.pid}", *NAMESPACES, f"--wd={cwd}", "--"]
-        # without what other tests' Ray has left there
+        # The variables that Ray has set in other tests are left out.
         plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment = plain | {
             "RAY_worker_niceness": "0",
@@ -84,42 +84,41 @@ class Slurm:
         return done
 
     def sbatch(self, script: Path, *options: str) -> str:
-        """The number of the job; it works in the script's folder unless the script says otherwise."""
+        """Submits a script and returns the id of the job; by default the job runs in the script's folder."""
         return self.call("sbatch", "--parsable", *options, str(script), cwd=script.parent).stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What SLURM knows of a job: JobState, ExitCode, Restarts, …"""
+        """SLURM's description of a job: JobState, ExitCode, Restarts, …"""
         shown = self.call("scontrol", "show", "job", "-o", number).stdout
         return dict(re.findall(r"(\w+)=(\S*)", shown))
 
     def finished(self, number: str, limit_s: float = 120) -> dict[str, str]:
-        """Waits until a job has its exit status, and returns what SLURM knows of it then."""
+        """Waits until a job has ended, and returns SLURM's description of it."""
         live = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")
         until(lambda: self.job(number)["JobState"] not in live, f"the end of job {number}", limit_s)
         return self.job(number)
 
     def step_logs(self, folder: Path) -> str:
-        """What jobs of a folder have said, for a failing assertion."""
+        """The logs of all jobs of a folder, for the message of an assertion."""
         return "\n".join(f"== {file}\n{file.read_text()}" for file in sorted(folder.glob("listwise-*.log")))
 
     def processes(self, node: str) -> list[str]:
-        """What runs on a node besides SLURM itself."""
+        """Command lines of the processes on a node, without SLURM's own."""
         inside = self._inner.children(recursive=True)
-        slurmd = next(one for one in inside if one.name() == "slurmd" and node in one.cmdline())
-        table = table_of(slurmd.pid)
-        found = []
+        slurmd = next(process for process in inside if process.name() == "slurmd" and node in process.cmdline())
+        namespace = pid_namespace(slurmd.pid)
+        commands = []
         for process in inside:
             try:
-                there = table_of(process.pid) == table
                 if (
-                    there
+                    pid_namespace(process.pid) == namespace
                     and process.pid not in (slurmd.pid, slurmd.ppid())
                     and process.status() != psutil.STATUS_ZOMBIE
                 ):
-                    found.append(" ".join(process.cmdline()) or process.name())
+                    commands.append(" ".join(process.cmdline()) or process.name())
             except (psutil.Error, OSError):
                 continue
-        return found
+        return commands
 
     def unplug(self, node: str) -> None:
         """Cuts a node's network."""

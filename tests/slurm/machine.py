@@ -1,7 +1,7 @@
 """A SLURM of two nodes on one machine, started by process 1 of namespaces of its own (see `tests/slurm/cluster.py`).
 
-Each node is a network, a host name and a process table of its own, so that Ray and torch meet as on two hosts. Whatever
-is left when this process ends, the kernel ends too.
+Each node has its own network, host name and process table, so that Ray and torch connect as on two hosts. When this
+process ends, the kernel ends all processes that are left.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NODES = {"node1": "10.77.0.1", "node2": "10.77.0.2"}
 CONTROLLER = "10.77.0.254"
 START_S = 30
 
-# Ports stay below those that Ray and the kernel give away. A requeued job waits until credentials expire: 5 s at least.
+# All ports are below those that Ray and the kernel assign. A requeued job waits until credentials expire: at least 5 s.
 SETTINGS = """
 ClusterName=listwise
 SlurmctldHost=controller({controller})
@@ -60,8 +60,8 @@ def call(command: str) -> str:
     return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
 
 
-def own_names(base: Path) -> None:
-    """Names of the nodes and nothing else: a look-up that asked a DNS server would wait for it."""
+def set_host_names(base: Path) -> None:
+    """Makes the host names of the nodes the only known ones, because a request to a DNS server would wait."""
     socket.sethostname("controller")
     hosts = {"localhost": "127.0.0.1", "controller": CONTROLLER, **NODES}
     for target, text in (
@@ -75,8 +75,8 @@ def own_names(base: Path) -> None:
             call(f"mount --bind {file} {Path(target).resolve()}")
 
 
-def own_network() -> None:
-    """A bridge, and a cable from it to each node."""
+def set_up_network() -> None:
+    """Makes a network bridge, and a link from it to each node."""
     Path("/run/netns").mkdir(exist_ok=True)
     call("mount -t tmpfs tmpfs /run/netns")
     call("ip link set lo up")
@@ -97,7 +97,7 @@ def start_daemons(base: Path) -> None:
     for folder in ("munge", "state", *NODES):
         (base / folder).mkdir(mode=0o755)
     (base / "slurm.conf").write_text(SETTINGS.format(base=base, controller=CONTROLLER))
-    (base / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # slurmd wants one named, though none is used
+    (base / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")  # slurmd requires one, though none is used
     key = base / "munge" / "key"
     key.touch(mode=0o600)
     key.write_bytes(secrets.token_bytes(128))
@@ -110,7 +110,7 @@ def start_daemons(base: Path) -> None:
     wait_for((munge / "socket").exists, "munged")
     spawn(base, "slurmctld -D -c")
     for node in NODES:
-        # the shell is process 1 of the node and buries what its jobs leave behind
+        # The shell is process 1 of the node, and reaps the orphans of its jobs.
         inside = f"hostname {node}; slurmd -D -N {node} & wait"
         namespaces = "unshare --uts --ipc --pid --fork --kill-child --mount-proc"
         spawn(base, *f"ip netns exec {node} {namespaces} bash -c".split(), inside)
@@ -138,12 +138,12 @@ def idle() -> int:
 
 def main(base: Path) -> None:
     os.environ["SLURM_CONF"] = str(base / "slurm.conf")
-    own_names(base)
-    own_network()
+    set_host_names(base)
+    set_up_network()
     start_daemons(base)
     wait_for(lambda: idle() == len(NODES), "SLURM")
     (base / "ready").touch()
-    while True:  # process 1 buries everyone's orphans
+    while True:  # process 1 must reap all orphans
         os.wait()
 
 

@@ -1,4 +1,4 @@
-"""The scripts as text: what the command fills in, what it leaves alone, and what it refuses."""
+"""The scripts as text: the settings that the command fills in, the rest, and the recipes that it refuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def filled(*changes: str, request: Request = TWO, until: str = "evaluation") -> 
 
 
 def setting(script: str, name: str) -> list[str]:
-    """An array of a script's settings, as bash reads it."""
+    """The values of an array in a script's settings, as bash reads them."""
     block = script[: script.index(END)]
     done = subprocess.run(
         ["bash", "-c", f'{block}\nprintf "%s\\0" "${{{name}[@]}}"'], capture_output=True, text=True, check=True
@@ -68,14 +68,14 @@ def test_the_scripts_are_valid_bash(script: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", [RUN, TRAIN], ids=["run", "train"])
 def test_shellcheck_finds_nothing_in_the_scripts(script: Path) -> None:
-    by_trap = "SC2317"  # it takes for unreachable what traps and nodes run
+    unreachable = "SC2317"  # shellcheck does not see that traps and nodes call functions
     done = subprocess.run(
-        ["shellcheck", f"--exclude={by_trap}", str(script)], capture_output=True, text=True, check=False
+        ["shellcheck", f"--exclude={unreachable}", str(script)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 
 
-def test_what_a_person_names_reaches_the_driver_letter_by_letter(tmp_path: Path) -> None:
+def test_names_with_special_characters_reach_the_driver_unchanged(tmp_path: Path) -> None:
     recipe = tmp_path / f"{HOSTILE}.yaml"
     shutil.copy(SHIPPED / "laptop.yaml", recipe)
     changes = [f'workdir="{tmp_path}/it\'s a dir"', "corpus.path=here # there"]
@@ -83,19 +83,19 @@ def test_what_a_person_names_reaches_the_driver_letter_by_letter(tmp_path: Path)
     words = setting(job.script, "command")
     assert words[:3] == ["listwise", "run", str(recipe)]
     assert words[-2:] == ["--until", "lists"]
-    given = [word for option, word in itertools.pairwise(words) if option == "--set"]
-    assert given == changes
-    assert load_recipe(words[2], given).workdir == f"{tmp_path}/it's a dir"
+    overrides = [word for option, word in itertools.pairwise(words) if option == "--set"]
+    assert overrides == changes
+    assert load_recipe(words[2], overrides).workdir == f"{tmp_path}/it's a dir"
     assert not Path("broken").exists()
 
 
-def test_a_relative_workdir_becomes_the_folder_that_it_means_here_and_this_is_said() -> None:
+def test_a_relative_workdir_becomes_absolute_and_a_note_says_so() -> None:
     job = whole_run("laptop", load("workdir=runs/a b"), ["workdir=runs/a b"], "evaluation", TWO)
     folder = str(Path.cwd() / "runs" / "a b")
     assert any(folder in note for note in job.notes)
     words = setting(job.script, "command")
-    given = [word for option, word in itertools.pairwise(words) if option == "--set"]
-    assert load_recipe("laptop", given).workdir == folder
+    overrides = [word for option, word in itertools.pairwise(words) if option == "--set"]
+    assert load_recipe("laptop", overrides).workdir == folder
     assert whole_run("laptop", load("workdir=/runs/a"), [], "evaluation", TWO).notes == []
 
 
@@ -146,7 +146,7 @@ def test_times_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "request_", "until", "says"),
+    ("changes", "request_", "until", "message"),
     [
         ([], {"time": "2h"}, "evaluation", r"--time 2h: expected minutes, .* for example 90, 12:00:00 or 2-00:00:00"),
         ([], {"time": "1"}, "evaluation", "--time 1: a job of under two minutes"),
@@ -160,42 +160,42 @@ def test_times_are_read_as_slurm_reads_them(time: str, seconds: int) -> None:
          r"training.ranks is 9, and 2 nodes .* hold 8"),
         ([], {}, "list", "--until list: no such stage; there are corpus, queries"),
         ([], {"name": "two\nlines"}, "evaluation", r"'two\\nlines' holds a line break"),
-        ([], {"more": ("mem=4G",)}, "evaluation", "--sbatch mem=4G: expected a long option"),
-        ([], {"more": ("--comment=a\n#SBATCH --wrap=x",)}, "evaluation", "holds a line break"),
+        ([], {"sbatch_options": ("mem=4G",)}, "evaluation", "--sbatch mem=4G: expected a long option"),
+        ([], {"sbatch_options": ("--comment=a\n#SBATCH --wrap=x",)}, "evaluation", "holds a line break"),
     ],
 )  # fmt: skip
-def test_what_cannot_run_is_refused_before_anyone_queues(
-    changes: list[str], request_: dict, until: str, says: str
+def test_a_recipe_that_cannot_run_is_refused_before_the_job_is_queued(
+    changes: list[str], request_: dict, until: str, message: str
 ) -> None:
-    asked = Request(**{"nodes": 2, "gpus_per_node": 0, "time": "12:00:00"} | request_)
-    with pytest.raises(InputError, match=rf"(?s){says}"):
-        filled("workdir=/runs/x", *changes, request=asked, until=until)
+    request = Request(**{"nodes": 2, "gpus_per_node": 0, "time": "12:00:00"} | request_)
+    with pytest.raises(InputError, match=rf"(?s){message}"):
+        filled("workdir=/runs/x", *changes, request=request, until=until)
 
 
 @pytest.mark.parametrize(
-    ("changes", "asked", "says"),
+    ("changes", "request_", "message"),
     [
         (["training.ranks=3"], {}, "training.ranks is 3, which 2 nodes cannot share evenly"),
         (["training.gpus_per_rank=1"], {}, "training.gpus_per_rank is 1, and a node of this job has 0 GPUs"),
         ([], {"gpus_per_node": 8, "cpus_per_node": 4}, "--cpus-per-node 4: a node has 8 ranks"),
     ],
 )
-def test_training_that_cannot_be_placed_is_refused(changes: list[str], asked: dict, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        training_alone(load(*changes), Request(**{"nodes": 2, "gpus_per_node": 0, "time": "60"} | asked))
+def test_training_that_cannot_be_placed_is_refused(changes: list[str], request_: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        training_alone(load(*changes), Request(**{"nodes": 2, "gpus_per_node": 0, "time": "60"} | request_))
 
 
 def test_the_command_prints_or_writes_and_never_replaces_a_file(tmp_path: Path) -> None:
-    asked = ["slurm", "laptop", "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--set", "workdir=/runs/x"]
-    printed = listwise(*asked, cwd=tmp_path)
+    command = ["slurm", "laptop", "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--set", "workdir=/runs/x"]
+    printed = listwise(*command, cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     assert printed.stderr == ""
     assert list(tmp_path.iterdir()) == []
-    written = listwise(*asked, "--output", "my job.sbatch", cwd=tmp_path)
+    written = listwise(*command, "--output", "my job.sbatch", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert written.stdout == "Wrote my job.sbatch. Submit it with: sbatch 'my job.sbatch'\n"
     assert (tmp_path / "my job.sbatch").read_text() == printed.stdout
-    again = listwise(*asked, "--output", "my job.sbatch", "--name", "other", cwd=tmp_path)
+    again = listwise(*command, "--output", "my job.sbatch", "--name", "other", cwd=tmp_path)
     assert again.returncode == 2
     assert "my job.sbatch exists already" in again.stderr
     assert (tmp_path / "my job.sbatch").read_text() == printed.stdout
@@ -203,8 +203,8 @@ def test_the_command_prints_or_writes_and_never_replaces_a_file(tmp_path: Path) 
 
 def test_submitting_where_there_is_no_sbatch_says_where_to_go_and_writes_nothing(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    asked = ["slurm", "laptop", "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--submit", "--output", "job"]
-    done = listwise(*asked, cwd=tmp_path)
+    command = ["slurm", "laptop", "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--submit", "--output", "job"]
+    done = listwise(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no sbatch on PATH" in done.stderr
     assert "login node" in done.stderr

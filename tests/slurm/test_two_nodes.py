@@ -1,4 +1,4 @@
-"""Jobs on a real SLURM of two nodes: the generated scripts, real Ray, real signals, a real cut of the network."""
+"""Jobs on a real SLURM of two nodes: the generated scripts, with real Ray, real signals and a real network failure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 BOTH = Request(nodes=2, gpus_per_node=0, time="10", cpus_per_node=1)
 ONE = replace(BOTH, nodes=1)
-# so many shards that there is time to end it on the way
+# enough shards that a test can stop the run before its end
 LONG: dict[str, dict] = {
     "corpus": {"path": "pydocs://numpy", "max_sources": 300, "rows_per_shard": 2000},
     "evaluation": {"dataset": None},
@@ -38,8 +38,8 @@ def inputs(hundred: Path, tiny_encoder: str) -> Inputs:
     return hundred, tiny_encoder
 
 
-class Sent:
-    """A job of a recipe in a folder of its own."""
+class SubmittedJob:
+    """A job that runs a recipe, in a folder of its own."""
 
     def __init__(self, slurm: Slurm, folder: Path, inputs: Inputs, request: Request = BOTH, **sections: dict) -> None:
         self.slurm, self.folder = slurm, folder
@@ -56,7 +56,7 @@ class Sent:
         self.request = request
         self.number = ""
 
-    def send(self, *options: str) -> Sent:
+    def submit(self, *options: str) -> SubmittedJob:
         job = whole_run(str(self.recipe), load_recipe(str(self.recipe)), [], "queries", self.request)
         script = self.folder / "my job.sbatch"
         script.write_text(job.script)
@@ -64,7 +64,7 @@ class Sent:
         return self
 
     def commits(self) -> dict[str, int]:
-        """Commit records of the queries, and when they were written."""
+        """The commit records of the queries: name → time of the last write."""
         return {file.name: file.stat().st_mtime_ns for file in self.workdir.glob("queries/commits/*.json")}
 
     def shards(self) -> int:
@@ -74,16 +74,16 @@ class Sent:
         file = self.folder / f"listwise-{self.number}.log"
         return file.read_text() if file.exists() else ""
 
-    def until_at_work(self) -> None:
+    def wait_for_first_commit(self) -> None:
         until(self.commits, "the first queries", 90)
 
-    def nodes_at_work(self) -> set[str]:
-        """Where shards of the queries were done."""
+    def nodes_with_commits(self) -> set[str]:
+        """The nodes that have made shards of the queries."""
         records = self.workdir.glob("queries/commits/*.json")
         return {json.loads(file.read_text())["node"].partition("/")[0] for file in records}
 
     def assert_complete(self) -> None:
-        """Every planned unit of every table is a row, a counted drop or a reject, once."""
+        """Checks that every planned unit of every table is once a row, a counted drop or a reject."""
         tables = status(Storage(str(self.workdir)))
         assert {table["table"] for table in tables} == {"records", "passages", "queries"}
         for table in tables:
@@ -93,7 +93,9 @@ class Sent:
     def assert_nothing_is_left(self) -> None:
         for node in ("node1", "node2"):
             until(
-                lambda node=node: not self.slurm.processes(node), f"{node} to be left; {self.slurm.processes(node)}", 30
+                lambda node=node: not self.slurm.processes(node),
+                f"no process on {node}; {self.slurm.processes(node)}",
+                30,
             )
         assert list(Path("/tmp").glob(f"lw-{self.number}.*")) == []
         assert not list(self.folder.glob(".listwise-job-*/token"))
@@ -102,70 +104,72 @@ class Sent:
 def test_a_run_uses_both_nodes_and_its_status_is_the_jobs_though_names_have_spaces_and_quotes(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
-    # long enough for both nodes: a worker on one may be ready seconds before that on the other
-    sent = Sent(slurm, tmp_path / 'a "quoted" dir\'s', inputs, replace(BOTH, name='it\'s "a" \\ name'), **LONG)
-    sent.send()
-    ended = slurm.finished(sent.number)
-    assert ended["ExitCode"] == "0:0", sent.log()
-    assert 'JobName=it\'s "a" \\ name ' in slurm.call("scontrol", "show", "job", "-o", sent.number).stdout
-    sent.assert_complete()
-    assert sent.nodes_at_work() == {"node1", "node2"}
-    assert "Done up to queries" in sent.log()
-    sent.assert_nothing_is_left()
-    assert list(sent.folder.glob(".listwise-job-*")) == [], "a job that went well leaves no folder"
+    # The run is long enough for both nodes, because a worker on one may be ready seconds before that on the other.
+    job = SubmittedJob(slurm, tmp_path / 'a "quoted" dir\'s', inputs, replace(BOTH, name='it\'s "a" \\ name'), **LONG)
+    job.submit()
+    ended = slurm.finished(job.number)
+    assert ended["ExitCode"] == "0:0", job.log()
+    assert 'JobName=it\'s "a" \\ name ' in slurm.call("scontrol", "show", "job", "-o", job.number).stdout
+    job.assert_complete()
+    assert job.nodes_with_commits() == {"node1", "node2"}
+    assert "Done up to queries" in job.log()
+    job.assert_nothing_is_left()
+    assert list(job.folder.glob(".listwise-job-*")) == [], "a successful job leaves no folder"
 
 
-def test_jobs_that_share_a_node_do_not_meet_and_each_has_its_own_exit_status(
+def test_jobs_that_share_a_node_do_not_disturb_each_other_and_each_has_its_own_exit_status(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
-    here = ["--nodelist=node1"]
-    good = [Sent(slurm, tmp_path / name, inputs, ONE, generation={"pool": {"workers": 1}}) for name in ("one", "two")]
-    bad = Sent(slurm, tmp_path / "bad", inputs, ONE, evaluation={"dataset": str(tmp_path / "absent")})
-    failing = Sent(slurm, tmp_path / "failing", inputs, ONE)
+    good = [
+        SubmittedJob(slurm, tmp_path / name, inputs, ONE, generation={"pool": {"workers": 1}})
+        for name in ("one", "two")
+    ]
+    bad = SubmittedJob(slurm, tmp_path / "bad", inputs, ONE, evaluation={"dataset": str(tmp_path / "absent")})
+    failing = SubmittedJob(slurm, tmp_path / "failing", inputs, ONE)
     failing.workdir.mkdir()
     (failing.workdir / "versions.json").write_text("{}")
     (failing.workdir / "records").write_text("a file where the table's folder should be")
-    sent = [one.send(*here) for one in (*good, bad, failing)]
-    ended = [slurm.finished(one.number) for one in sent]
-    logs = "\n".join(one.log() for one in sent)
-    assert [one["ExitCode"] for one in ended] == ["0:0", "0:0", "2:0", "1:0"], logs
-    assert {one["NodeList"] for one in ended} == {"node1"}
-    starts, ends = ([slurm.job(one.number)[when] for one in good] for when in ("StartTime", "EndTime"))
+    jobs = [job.submit("--nodelist=node1") for job in (*good, bad, failing)]
+    ended = [slurm.finished(job.number) for job in jobs]
+    logs = "\n".join(job.log() for job in jobs)
+    assert [record["ExitCode"] for record in ended] == ["0:0", "0:0", "2:0", "1:0"], logs
+    assert {record["NodeList"] for record in ended} == {"node1"}
+    starts, ends = ([slurm.job(job.number)[when] for job in good] for when in ("StartTime", "EndTime"))
     assert max(starts) < min(ends), "the two ran at the same time"
-    for one in good:
-        one.assert_complete()
+    for job in good:
+        job.assert_complete()
     assert f"evaluation.dataset: there is no folder {tmp_path / 'absent'}" in bad.log()
     assert "error: the storage" in failing.log()
-    for one in sent:
-        one.assert_nothing_is_left()
+    for job in jobs:
+        job.assert_nothing_is_left()
 
 
-def test_on_slurms_signal_the_job_comes_back_and_no_finished_shard_is_done_again(
+def test_on_slurms_signal_the_job_is_requeued_and_no_finished_shard_is_done_again(
     slurm: Slurm, tmp_path: Path, inputs: Inputs
 ) -> None:
-    sent = Sent(slurm, tmp_path, inputs, **LONG).send()
-    sent.until_at_work()
-    slurm.call("scancel", "--batch", "--signal=USR1", sent.number)  # what --signal=B:USR1@… sends
-    until(lambda: slurm.job(sent.number)["Restarts"] == "1", "the job to come back")
-    before = sent.commits()
-    assert 0 < len(before) < sent.shards(), "it was stopped on the way"
-    assert not list(Path("/tmp").glob(f"lw-{sent.number}.*")), "Ray was ended in order"
-    ended = slurm.finished(sent.number)
-    assert ended["ExitCode"] == "0:0", sent.log()
-    assert "attempt 1 on" in sent.log() and "attempt 2 on" in sent.log(), "one log for both"
-    sent.assert_complete()
-    after = sent.commits()
-    assert len(after) == sent.shards()
+    job = SubmittedJob(slurm, tmp_path, inputs, **LONG).submit()
+    job.wait_for_first_commit()
+    slurm.call("scancel", "--batch", "--signal=USR1", job.number)  # what --signal=B:USR1@… sends
+    until(lambda: slurm.job(job.number)["Restarts"] == "1", "the job to be requeued")
+    before = job.commits()
+    assert 0 < len(before) < job.shards(), "it was stopped before its end"
+    assert not list(Path("/tmp").glob(f"lw-{job.number}.*")), "Ray was stopped properly"
+    ended = slurm.finished(job.number)
+    assert ended["ExitCode"] == "0:0", job.log()
+    assert "attempt 1 on" in job.log() and "attempt 2 on" in job.log(), "one log for both"
+    job.assert_complete()
+    after = job.commits()
+    assert len(after) == job.shards()
     assert after.items() >= before.items(), "a finished shard was done again"
 
 
 def test_a_cancelled_job_leaves_no_process_on_either_node(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
-    sent = Sent(slurm, tmp_path, inputs, **LONG).send()
-    sent.until_at_work()
+    job = SubmittedJob(slurm, tmp_path, inputs, **LONG).submit()
+    job.wait_for_first_commit()
     assert any("raylet" in process for process in slurm.processes("node2"))
-    slurm.call("scancel", sent.number)
-    until(lambda: slurm.job(sent.number)["JobState"] == "CANCELLED", "the job to be cancelled")
-    sent.assert_nothing_is_left()
+    slurm.call("scancel", job.number)
+    until(lambda: slurm.job(job.number)["JobState"] == "CANCELLED", "the job to be cancelled")
+    job.assert_nothing_is_left()
 
 
 def test_training_alone_runs_a_rank_on_each_node_and_on_slurms_signal_continues_from_its_checkpoint(
@@ -193,32 +197,32 @@ def test_training_alone_runs_a_rank_on_each_node_and_on_slurms_signal_continues_
     assert not list(tmp_path.glob(".listwise-job-*"))
 
 
-def test_slurms_own_words_are_passed_on_when_it_refuses_a_job(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
-    sent = Sent(slurm, tmp_path, inputs)
-    asked = ["slurm", str(sent.recipe), "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--submit"]
-    refused = slurm.call(LISTWISE, *asked, "--partition", "absent", cwd=tmp_path, check=False)
+def test_when_slurm_refuses_a_job_its_reason_is_shown(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
+    job = SubmittedJob(slurm, tmp_path, inputs)
+    command = ["slurm", str(job.recipe), "--nodes", "2", "--gpus-per-node", "0", "--time", "60", "--submit"]
+    refused = slurm.call(LISTWISE, *command, "--partition", "absent", cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "error: SLURM does not take the job: " in refused.stderr
+    assert "error: SLURM refuses the job: " in refused.stderr
     assert "invalid partition" in refused.stderr
-    taken = slurm.call(LISTWISE, *asked, "--cpus-per-node", "1", "--sbatch=--hold", cwd=tmp_path)
-    number = taken.stdout.split()[2].rstrip(".")
+    accepted = slurm.call(LISTWISE, *command, "--cpus-per-node", "1", "--sbatch=--hold", cwd=tmp_path)
+    number = accepted.stdout.split()[2].rstrip(".")
     assert slurm.job(number)["JobState"] == "PENDING"
     slurm.call("scancel", number)
 
 
 def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Path, inputs: Inputs) -> None:
-    """The last one: node2 stays cut off."""
-    # Ray misses a node after 65 s; here after 12
-    soon = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
-    sent = Sent(slurm, tmp_path, inputs, **LONG).send(f"--export=ALL,{soon}")
+    """This test must be the last one, because node2 stays cut off."""
+    # By default Ray notices a dead node after 65 s; with these variables after 12 s.
+    fast = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
+    job = SubmittedJob(slurm, tmp_path, inputs, **LONG).submit(f"--export=ALL,{fast}")
     try:
-        until(lambda: sent.commits() and sent.nodes_at_work() == {"node1", "node2"}, "work on both nodes")
+        until(lambda: job.commits() and job.nodes_with_commits() == {"node1", "node2"}, "work on both nodes")
         slurm.unplug("node2")
-        before = len(sent.commits())
-        assert before < sent.shards()
-        ended = slurm.finished(sent.number, 180)
-        assert ended["ExitCode"] == "0:0", sent.log()
-        sent.assert_complete()
+        before = len(job.commits())
+        assert before < job.shards()
+        ended = slurm.finished(job.number, 180)
+        assert ended["ExitCode"] == "0:0", job.log()
+        job.assert_complete()
     finally:
-        for left in Path("/tmp").glob(f"lw-{sent.number}.*"):  # of the node that nobody could tell to clean up
-            shutil.rmtree(left)
+        for folder in Path("/tmp").glob(f"lw-{job.number}.*"):  # node2 could not be told to remove its folder
+            shutil.rmtree(folder)

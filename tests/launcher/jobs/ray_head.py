@@ -1,4 +1,4 @@
-"""A Ray head with its dashboard on loopback, behind a token of its own, and a proxy in front of it that can be cut."""
+"""A Ray head with its dashboard on loopback and its own token, and a proxy to it that can break all connections."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ BIN = Path(sys.executable).parent
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's environment without what it, or a Ray in it, knows of clusters."""
+    """The environment of this process without the variables of Ray."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 class Head:
-    """A cluster of one node with two cores. Ended by the ids of its own processes."""
+    """A cluster of one node with two cores. At its end it kills only its own processes, by their ids."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="lw", dir="/tmp"))  # sockets want short paths
+        self.folder = Path(tempfile.mkdtemp(prefix="lw", dir="/tmp"))  # Unix sockets need short paths
         self.token = secrets.token_hex(32)
         self.token_file = self.folder / "token"
         self.token_file.write_text(self.token)
@@ -49,14 +49,14 @@ class Head:
             "RAY_worker_niceness": "0",
             "PATH": f"{BIN}:{os.environ['PATH']}",
         }
-        environment.pop("PYTHONPATH", None)  # what a job needs of the tree has to come in its parcel
-        named = {
+        environment.pop("PYTHONPATH", None)  # a job must get the code in its parcel
+        options = {
             "node-ip-address": "127.0.0.1", "port": free_port(), "dashboard-host": "127.0.0.1",
             "dashboard-port": self.port, "dashboard-agent-listen-port": free_port(),
             "dashboard-agent-grpc-port": free_port(), "ray-client-server-port": free_port(),
             "temp-dir": self.folder / "ray", "num-cpus": 2, "object-store-memory": 128 * 2**20,
         }  # fmt: skip
-        words = [f"--{name}={value}" for name, value in named.items()]
+        words = [f"--{name}={value}" for name, value in options.items()]
         with (self.folder / "head.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [BIN / "ray", "start", "--head", "--block", "--disable-usage-stats", *words],
@@ -72,27 +72,27 @@ class Head:
                 urllib.request.urlopen(request, timeout=5).close()
                 return
             except OSError:
-                said = (self.folder / "head.log").read_text()
-                assert self.process.poll() is None, said
-                assert time.monotonic() < limit, said
+                log = (self.folder / "head.log").read_text()
+                assert self.process.poll() is None, log
+                assert time.monotonic() < limit, log
                 time.sleep(0.1)
 
     def close(self) -> None:
-        """Ends what it started, and nothing else."""
-        mine = psutil.Process(self.process.pid).children(recursive=True)
+        """Ends the head and its children, and no other process."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        for one in [*mine, self.process]:
+        for process in [*children, self.process]:
             with contextlib.suppress(psutil.Error, ProcessLookupError):
-                one.kill()
+                process.kill()
         self.process.wait(10)
-        psutil.wait_procs(mine, timeout=10)
+        psutil.wait_procs(children, timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Proxy:
-    """Passes bytes on to a port of this machine, until it is cut: then every connection breaks and none is taken."""
+    """A proxy to a port of this machine. After `cut` all connections are broken and new ones are refused."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -104,20 +104,20 @@ class Proxy:
         self.restore()
 
     def restore(self) -> None:
-        """Takes connections (again)."""
+        """Accepts connections (again)."""
         self._server = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
 
     def cut(self) -> None:
-        """Breaks everything."""
+        """Breaks all connections and refuses new ones."""
         if self._server:
             self._server.shutdown(socket.SHUT_RDWR)
             self._server.close()
             self._server = None
         with self._lock:
-            for one in self._open:
+            for connection in self._open:
                 with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
     def _accept(self, server: socket.socket) -> None:
@@ -135,6 +135,6 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
-        for one in (source, sink):
+        for connection in (source, sink):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)

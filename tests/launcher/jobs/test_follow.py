@@ -1,4 +1,4 @@
-"""A log that is sent from its beginning again and again is shown once."""
+"""A log that Ray sends from its beginning again and again is shown once."""
 
 from __future__ import annotations
 

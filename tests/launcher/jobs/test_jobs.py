@@ -1,4 +1,4 @@
-"""Runs on a real Ray cluster through its Jobs API: one head for the module, and one story that most tests look at."""
+"""Runs on a real Ray cluster through its Jobs API: one head for the module, and one story that most tests examine."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def head() -> Iterator[Head]:
 
 @pytest.fixture(scope="module")
 def proxy(head: Head) -> Iterator[Proxy]:
-    made = Proxy(head.port)
-    yield made
-    made.cut()
+    started = Proxy(head.port)
+    yield started
+    started.cut()
 
 
 class Client:
-    """`listwise` in a process of its own, with the cluster's token."""
+    """A process of `listwise`; `said` is its stdout, `told` its stderr."""
 
     def __init__(self, folder: Path, *words: str, **environment: str) -> None:
         self.out, self.err = (folder / f"{len(list(folder.iterdir()))}.{name}" for name in ("stdout", "stderr"))
@@ -57,18 +57,21 @@ class Client:
         return self.err.read_text()
 
     def end(self, code: int) -> Client:
-        """Waits for its end with this exit code."""
-        found = self.process.wait(120)
-        assert found == code, f"exit code {found}\n{self.said}\n{self.told}"
+        """Waits for the end of the process and checks its exit code."""
+        exit_code = self.process.wait(120)
+        assert exit_code == code, f"exit code {exit_code}\n{self.said}\n{self.told}"
         assert "Traceback" not in self.told
         return self
 
 
 @dataclass
 class Story:
-    """One run in two attempts: of two clients at once one starts it and is killed, the other one sees the job stopped,
-    and a third one leaves; the second attempt continues while the connection is lost for some seconds. Beside it, a
-    job of a recipe that names no corpus which the cluster could find."""
+    """One run in two attempts.
+
+    Two clients submit at once. One of them starts the job and is killed. The other one follows the job until it is
+    stopped. A third client joins and leaves. The second attempt continues the run; meanwhile the connection is lost for
+    some seconds. Another job has a recipe whose corpus does not exist on the cluster.
+    """
 
     workdir: Path
     jobs: list[str]
@@ -103,35 +106,41 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
     words = [str(recipe), "--until", "queries", "--env", "OPENAI_API_KEY"]
     words += [word for change in changes for word in ("--set", change)]
     secret = {"RAY_AUTH_TOKEN_PATH": str(head.token_file), "OPENAI_API_KEY": KEY}
-    there = ("--address", head.url)
+    address = ("--address", head.url)
     clients = []
 
-    def client(*said: str) -> Client:
-        clients.append(Client(folder, *said, **secret))
+    def client(*arguments: str) -> Client:
+        clients.append(Client(folder, *arguments, **secret))
         return clients[-1]
 
-    pair = [client("submit", *words, *there) for _ in range(2)]
-    until(lambda: server.payloads or any(each.process.poll() for each in pair), "the first request of the run")
-    first, watching = sorted(pair, key=lambda each: " runs " not in each.said)
+    pair = [client("submit", *words, *address) for _ in range(2)]
+    until(
+        lambda: server.payloads or any(submitter.process.poll() for submitter in pair), "the first request of the run"
+    )
+    first, watching = sorted(pair, key=lambda submitter: " runs " not in submitter.said)
     job = re.match(r"Job (\S+) runs", first.said)
     assert job, first.said + first.told
-    one = job[1]
-    two = one.removesuffix("1") + "2"
+    first_job = job[1]
+    second_job = first_job.removesuffix("1") + "2"
     first.process.send_signal(signal.SIGKILL)
-    joined = client("submit", *words, *there)
-    for each in (joined, watching):
-        until(lambda each=each: "corpus: passages" in each.said or each.process.poll() is not None, "its log")
+    joined = client("submit", *words, *address)
+    for follower in (joined, watching):
+        until(
+            lambda follower=follower: "corpus: passages" in follower.said or follower.process.poll() is not None,
+            "its log",
+        )
     joined.process.send_signal(signal.SIGINT)
     joined.end(130)
-    asked_before_stop = len(server.payloads)
-    stop = client("stop", one, *there).end(0)
+    requests_before_stop = len(server.payloads)
+    stop = client("stop", first_job, *address).end(0)
     watching.end(1)
 
     continued = client("submit", *words, "--address", proxy.url)
     wrong = ["--set", f"workdir={workdir}-2", "--set", "corpus.path=/no/such folder", "--detach"]
-    detached = client("submit", str(recipe), *wrong, *there).end(0)
+    detached = client("submit", str(recipe), *wrong, *address).end(0)
     until(
-        lambda: len(server.payloads) > asked_before_stop or continued.process.poll() is not None, "the second attempt"
+        lambda: len(server.payloads) > requests_before_stop or continued.process.poll() is not None,
+        "the second attempt",
     )
     until(lambda: "Running entrypoint" in continued.said or continued.process.poll() is not None, "its log")
     proxy.cut()
@@ -140,12 +149,12 @@ def story(head: Head, proxy: Proxy, hundred: Path, tmp_path_factory: pytest.Temp
     until(lambda: "answers again" in continued.told, "the connection to be made again")
     gate.set()
     continued.end(0)
-    log, failed = (client("follow", job_id, *there) for job_id in (two, detached.said.split()[1]))
+    log, failed = (client("follow", job_id, *address) for job_id in (second_job, detached.said.split()[1]))
     log.end(0)
     failed.end(2)
-    listing = client("jobs", *there).end(0)
-    everything = "".join(each.said + each.told for each in clients)
-    yield Story(workdir, [one, two], joined, watching, stop, continued, log, listing, detached, failed,
+    listing = client("jobs", *address).end(0)
+    everything = "".join(process.said + process.told for process in clients)
+    yield Story(workdir, [first_job, second_job], joined, watching, stop, continued, log, listing, detached, failed,
                 server.keys, everything)  # fmt: skip
     server.shutdown()
     server.server_close()
@@ -167,13 +176,15 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(story: Story) -> No
 
 def test_a_stopped_job_ends_as_an_interrupted_run_and_its_followers_with_1(story: Story) -> None:
     assert f"job {story.jobs[0]} was stopped" in story.stopped.told
-    assert "Interrupted. What is done is kept; submit the recipe again" in story.stopped.said, "it had time to say so"
+    assert "Interrupted. What is done is kept; submit the recipe again" in story.stopped.said, (
+        "the job had time to say so"
+    )
     assert f"Stopped {story.jobs[0]}" in story.stop.said
 
 
 def test_the_next_attempt_continues_the_run(story: Story) -> None:
     assert story.continued.said.startswith(f"Job {story.jobs[1]} runs {story.workdir}.\n")
-    assert "corpus: passages" not in story.continued.said, "done by the first attempt"
+    assert "corpus: passages" not in story.continued.said, "the first attempt has done it"
     assert "Done up to queries" in story.continued.said
     assert list(story.workdir.glob("queries/data/*.parquet"))
 
@@ -186,7 +197,7 @@ def test_a_lost_connection_costs_no_line_and_repeats_none(story: Story) -> None:
     assert len(after.splitlines()) == len(set(after.splitlines())) > 2
 
 
-def test_a_variable_reaches_the_workers_and_appears_nowhere(story: Story, head: Head) -> None:
+def test_a_secret_variable_reaches_the_workers_and_appears_in_no_file(story: Story, head: Head) -> None:
     assert story.keys == {f"Bearer {KEY}"}
     assert KEY not in story.everything
     written = [path for path in [*story.workdir.rglob("*"), *head.folder.rglob("job-driver-*.log")] if path.is_file()]
@@ -195,7 +206,7 @@ def test_a_variable_reaches_the_workers_and_appears_nowhere(story: Story, head: 
     assert not [path for path in [*written, *parcels] if KEY.encode() in path.read_bytes()]
 
 
-def test_the_code_of_a_checkout_travels_and_nothing_else_of_it(story: Story, head: Head) -> None:
+def test_the_code_of_a_checkout_is_sent_and_nothing_else_of_it(story: Story, head: Head) -> None:
     parcel = next(
         (head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/launcher/cli.py")
     ).parents[1]
@@ -204,7 +215,7 @@ def test_the_code_of_a_checkout_travels_and_nothing_else_of_it(story: Story, hea
     assert "address: auto" in (parcel / ".listwise" / "recipe.yaml").read_text()
 
 
-def test_the_list_names_every_attempt_and_how_it_ended(story: Story) -> None:
+def test_the_list_names_every_attempt_and_its_status(story: Story) -> None:
     lines = [line.split() for line in story.listing.said.splitlines()]
     assert [line[:2] for line in lines if line[-1] == str(story.workdir)] == [
         [story.jobs[0], "STOPPED"],
@@ -216,12 +227,12 @@ def test_the_list_names_every_attempt_and_how_it_ended(story: Story) -> None:
 def test_bad_input_that_only_the_cluster_can_see_ends_with_2_and_the_last_lines(story: Story) -> None:
     job = story.detached.said.split()[1]
     assert re.fullmatch(r"hundred-\w{8}-1", job)
-    assert "Running entrypoint" not in story.detached.said, "it did not wait"
+    assert "Running entrypoint" not in story.detached.said, "the client did not wait"
     assert f"error: job {job} failed with exit code 2. Its last lines:" in story.failed.told
     assert "/no/such folder" in story.failed.told
 
 
-def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head, tmp_path: Path) -> None:
+def test_a_request_that_a_cluster_cannot_answer_is_refused_with_the_remedy(head: Head, tmp_path: Path) -> None:
     known = {"RAY_AUTH_TOKEN_PATH": str(head.token_file)}
     (tmp_path / "empty").touch()
 
@@ -259,7 +270,7 @@ def test_what_cannot_be_asked_of_a_cluster_is_refused_with_the_remedy(head: Head
     server.server_close()
 
 
-def test_a_cluster_that_stays_away_ends_the_following_and_says_that_the_job_may_go_on(
+def test_following_ends_if_the_cluster_does_not_come_back_and_says_that_the_job_may_continue(
     story: Story, head: Head, proxy: Proxy
 ) -> None:
     program = """

@@ -1,4 +1,4 @@
-"""What travels with a job is what git would keep, and it is refused where Ray would not take it."""
+"""A job gets the files that git does not ignore; a tree that is too large for Ray is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from launcher.jobs.parcel import NEVER_SENT_FROM_ROOT, PACKAGES, RECIPE, checkou
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout with everything in it that may not travel."""
+    """A checkout that also holds every kind of file that must not be sent."""
     root = tmp_path / "tree"
     for name in PACKAGES:
         (root / name).mkdir(parents=True)
@@ -32,32 +32,28 @@ def tree(tmp_path: Path) -> Path:
     return root
 
 
-KEPT = {"my prompts/ü.txt", "pyproject.toml", *(f"{name}/__init__.py" for name in PACKAGES)}
+SENT = {"my prompts/ü.txt", "pyproject.toml", *(f"{name}/__init__.py" for name in PACKAGES)}
 
 
-def test_runs_data_environments_caches_the_workdir_and_what_git_ignores_stay_at_home(
-    tree: Path, tmp_path: Path
-) -> None:
+def test_runs_data_environments_caches_the_workdir_and_ignored_files_are_not_sent(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "parcel").mkdir()
     paths = pack("name: x\n", tree, tmp_path / "parcel", str(tree / "results"))
-    assert set(paths) == KEPT
-    travelled = {
-        str(path.relative_to(tmp_path / "parcel")) for path in (tmp_path / "parcel").rglob("*") if path.is_file()
-    }
-    assert travelled == KEPT | {RECIPE}
+    assert set(paths) == SENT
+    sent = {str(path.relative_to(tmp_path / "parcel")) for path in (tmp_path / "parcel").rglob("*") if path.is_file()}
+    assert sent == SENT | {RECIPE}
     assert (tmp_path / "parcel" / RECIPE).read_text() == "name: x\n"
     assert (tmp_path / "parcel" / "distill" / "__init__.py").read_text() == "# distill\n"
 
 
-def test_a_tree_without_git_travels_without_runs_data_environments_and_caches(tree: Path, tmp_path: Path) -> None:
+def test_a_tree_without_git_is_sent_without_runs_data_environments_and_caches(tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(tree / ".git")
     (tmp_path / "parcel").mkdir()
     paths = pack("name: x\n", tree, tmp_path / "parcel", str(tree / "results"))
-    ignoring = {".gitignore", "launcher/.gitignore"}  # Ray reads them when it packs
-    assert set(paths) == KEPT | ignoring | {"launcher/secret.key", "big.tmp"}
+    gitignores = {".gitignore", "launcher/.gitignore"}  # Ray reads them when it packs
+    assert set(paths) == SENT | gitignores | {"launcher/secret.key", "big.tmp"}
 
 
-def test_a_tree_that_ray_would_not_take_is_refused_with_its_largest_folders(tree: Path, tmp_path: Path) -> None:
+def test_a_tree_that_is_too_large_for_ray_is_refused_with_its_largest_folders(tree: Path, tmp_path: Path) -> None:
     (tree / "launcher" / "weights").mkdir()
     (tree / "launcher" / "weights" / "one.bin").write_bytes(bytes(3 * 2**20))
     (tree / "notes.bin").write_bytes(bytes(2**20))
@@ -73,7 +69,7 @@ def test_an_installed_listwise_sends_the_recipe_alone(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [RECIPE]
 
 
-def test_these_tests_run_from_a_checkout_that_holds_nothing_it_would_leave_behind() -> None:
+def test_git_tracks_no_file_of_this_checkout_that_would_not_be_sent() -> None:
     root = checkout()
     assert root == Path(__file__).parents[3]
     tracked = subprocess.run(
