@@ -55,7 +55,7 @@ def look_at(recipe: Recipe) -> Sample:
     Raises:
         InputError: the corpus or the judged collection is not there, cannot be read, or is empty.
     """
-    from generation.readers import open_reader
+    from generation.readers.open_reader import open_reader
 
     reader = open_reader(recipe.corpus)
     shards = reader.plan(recipe.corpus.rows_per_shard, recipe.corpus.max_passages)
