@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,21 +29,28 @@ class Slice:
 
 @dataclass(frozen=True)
 class Shard:
-    """A planned piece of work: `rows` input rows that make `rows × units_per_row` units.
+    """A planned piece of work: `rows` input rows, and the units that each of them makes.
 
-    `params` (JSON) describe a shard that is no rows of a table, such as a byte range of an input file.
+    `units_per_row` is one number for all rows, or one for each row, in their order. `params` (JSON) describe a shard
+    that is no rows of a table, such as a byte range of an input file.
     """
 
     name: str
     rows: int
-    units_per_row: int = 1
+    units_per_row: int | tuple[int, ...] = 1
     slices: tuple[Slice, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
         """Units this shard must account for."""
-        return self.rows * self.units_per_row
+        return self.units_of(0, self.rows)
+
+    def units_of(self, start: int, stop: int) -> int:
+        """Units that rows `start` to `stop` must account for."""
+        if isinstance(self.units_per_row, int):
+            return (stop - start) * self.units_per_row
+        return sum(self.units_per_row[start:stop])
 
 
 @dataclass(frozen=True)
@@ -82,21 +90,26 @@ class Plan:
         """Reads what `to_bytes` wrote."""
         record = json.loads(data)
         shards = tuple(
-            Shard(name, rows, units, tuple(Slice(*piece) for piece in slices), params)
+            Shard(
+                name, rows, tuple(units) if isinstance(units, list) else units,
+                tuple(Slice(*piece) for piece in slices), params,
+            )
             for name, rows, units, slices, params in record["shards"]
-        )
+        )  # fmt: skip
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["schema"])))
         return cls(record["id"], record["fingerprint"], record["unit"], schema, shards, record["revision"])
 
 
-def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int = 1) -> list[Shard]:
+def plan_shards(
+    table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int | Sequence[int] = 1
+) -> list[Shard]:
     """Cuts the committed rows of a table into shards "00000", "00001", ….
 
     Args:
         table: a complete table.
         rows_per_shard: most rows of a shard.
         where: boolean column; only rows where it is true are planned.
-        units_per_row: units each row must account for.
+        units_per_row: units each row must account for: one number, or one for each planned row, in the table's order.
     """
     pieces: list[list[Slice]] = [[]]
     counts = [0]
@@ -114,8 +127,12 @@ def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, 
             pieces[-1].append(Slice(file, start, stop, where))
             counts[-1] += take
             done += take
-    return [
-        Shard(f"{number:05d}", count, units_per_row, tuple(slices))
-        for number, (count, slices) in enumerate(zip(counts, pieces, strict=True))
-        if count
-    ]
+    shards, first = [], 0
+    for number, (count, slices) in enumerate(zip(counts, pieces, strict=True)):
+        units = units_per_row if isinstance(units_per_row, int) else tuple(units_per_row[first : first + count])
+        first += count
+        if count:
+            shards.append(Shard(f"{number:05d}", count, units, tuple(slices)))
+    if not isinstance(units_per_row, int) and len(units_per_row) != first:
+        raise ValueError(f"units of {len(units_per_row)} rows were given, and {first} rows are planned")
+    return shards

@@ -126,10 +126,11 @@ class Recipe(Settings):
 
         Raises:
             InputError: a model folder is not there or holds no weights that are safe to read; or the query log, or the
-                evaluation's folder or split is not there.
+                evaluation's folder or split is not there; or a file of query types or examples has mistakes.
         """
         from distill.encoder import resolve_model
         from generation import query_log
+        from generation.query_types import load_types
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
@@ -139,6 +140,7 @@ class Recipe(Settings):
                 raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
+        load_types(self.generation)
         check(self.evaluation)
 
     def to_yaml(self) -> str:
