@@ -161,11 +161,12 @@ class QueryWorker:
         self.generation = generation
         self.types = types
         self.storage = storage
-        self.engine: Any = open_engine(generation, types, storage, passages_path)
+        engine: Any = open_engine(generation, types, storage, passages_path)
+        self.engine = engine  # a LanguageModel, where the engine reads prompts
         self._deciding = asyncio.Lock()
         self._decision: style.Decision | None = None
         self._reads_prompts = generation.engine != "extractive"
-        if self._reads_prompts and (known := style.without_trial(generation, self.engine.styles)):
+        if self._reads_prompts and (known := style.without_trial(generation, engine.styles)):
             self._settle(known)
 
     async def process(self, task: Task) -> Output:
@@ -181,13 +182,7 @@ class QueryWorker:
         async with self._deciding:
             if self._decision:
                 return {}
-            decision, made = await style.decide(
-                self.storage,
-                QUERIES.path,
-                self.engine,
-                self._trial,
-                lambda asked, answers: kept(asked, answers, self.types),
-            )
+            decision, made = await style.decide(self.storage, QUERIES.path, self.engine, self._trial, self._kept)
             self._settle(decision)
         return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
 
@@ -209,6 +204,12 @@ class QueryWorker:
             for query_type, count in counts.items()
             for sample in range(count)
         ]
+
+    def _kept(self, requests: list[Request], answers: list[Answer]) -> style.Kept:
+        """What `collect` keeps of a trial."""
+        output = collect(requests, answers, self.types)
+        largest = max(output.drops, key=lambda reason: (output.drops[reason], reason), default=None)
+        return style.Kept(output.rows.num_rows, len(requests), largest)
 
     async def close(self) -> None:
         """Shuts the engine down."""
@@ -255,10 +256,3 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
             )
     table = pa.Table.from_pylist(rows, schema=QUERIES.schema)
     return Output(table, dict(drops), tokens=sum(answer.tokens for answer in answers))
-
-
-def kept(requests: list[Request], answers: list[Answer], types: Mapping[str, QueryType]) -> style.Kept:
-    """What `collect` keeps of a trial."""
-    output = collect(requests, answers, types)
-    largest = max(output.drops, key=lambda reason: (output.drops[reason], reason), default=None)
-    return style.Kept(output.rows.num_rows, len(requests), largest)

@@ -139,7 +139,8 @@ def trial_rows(storage: Storage, table: str) -> list[dict[str, Any]]:
     shards = Table.open(storage, table).plan.shards
     rows = sum(shard.rows for shard in shards)
     wanted = sorted({number * rows // TRIAL_PASSAGES for number in range(min(rows, TRIAL_PASSAGES))})
-    reader, found, first = ShardReader(storage), [], 0
+    reader, first = ShardReader(storage), 0
+    found: list[dict[str, Any]] = []
     for shard in shards:
         for row in (row - first for row in wanted if first <= row < first + shard.rows):
             read = reader.rows(shard, row, row + 1)
