@@ -104,7 +104,7 @@ class OpenAIEngine:
                 if choice.finish_reason == "content_filter":
                     answers.append(Answer(request.unit, None, "content_filter", 0 if number else tokens))
                     continue
-                written = Written(_text(choice), choice.finish_reason, 0 if number else tokens)
+                written = Written(_text(choice, prompt.style), choice.finish_reason, 0 if number else tokens)
                 answers += answered([request], prompt, [written])
         return answers
 
@@ -159,10 +159,11 @@ class OpenAIEngine:
         await self.client.close()
 
 
-def _text(choice: Any) -> str:
+def _text(choice: Any, style: Style) -> str:
     """What a choice of a chat or a completion says."""
-    message = getattr(choice, "message", None)
-    return (message.content or message.refusal or "") if message else (getattr(choice, "text", None) or "")
+    if style == "completion":
+        return choice.text or ""
+    return choice.message.content or choice.message.refusal or ""
 
 
 def _message(error: Any) -> str:

@@ -43,8 +43,9 @@ def test_a_file_adds_a_type_and_another_replaces_one(tmp_path: Path) -> None:
     generation = types_in(
         tmp_path,
         {
-            "symptom.yaml": "label: Complaint\ninstruction: Write what a patient says.\nstop: ['.']\nmin_characters: 8\n"
-            "max_characters: 90\nmax_tokens: 20\nweight: 2\nlanguage: fr\nsampling: {temperature: 1.1, top_p: 0.9}\n"
+            "symptom.yaml": "label: Complaint\ninstruction: Write what a patient says.\nstop: ['.']\n"
+            "min_characters: 8\nmax_characters: 90\nmax_tokens: 20\nweight: 2\nlanguage: fr\n"
+            "sampling: {temperature: 1.1, top_p: 0.9}\n"
             "examples:\n- {passage: Fever over 39., query: my child is hot}\n",
             "claim.yml": "instruction: Write a bold claim.\n",
         },
