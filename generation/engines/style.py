@@ -138,7 +138,8 @@ def trial_rows(storage: Storage, table: str) -> list[dict[str, Any]]:
     """A few rows that the shards of a planned table read, spread evenly over all: the same ones for every worker."""
     shards = Table.open(storage, table).plan.shards
     rows = sum(shard.rows for shard in shards)
-    wanted = sorted({number * rows // TRIAL_PASSAGES for number in range(min(rows, TRIAL_PASSAGES))})
+    count = min(rows, TRIAL_PASSAGES)
+    wanted = [number * rows // count for number in range(count)]
     reader, first = ShardReader(storage), 0
     found: list[dict[str, Any]] = []
     for shard in shards:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -29,6 +28,7 @@ UNITS = SOURCES * len(QUERY_TYPES)
 def settings(model: str, **more) -> GenerationSettings:
     wanted = {
         "max_model_len": 2048, "max_tokens": 16, "prompt_characters": 8000, "rows_per_shard": 4, "concurrency": 8,
+        "prompt": "chat",
         "engine_args": {"enforce_eager": True}, "pool": PoolSettings(workers=1),
     }  # fmt: skip
     return GenerationSettings(engine="vllm", model=model, **(wanted | more))
@@ -113,15 +113,6 @@ def test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way(run
     again = queries.build(made, settings(tiny_llama, concurrency=3), passages)
     assert again.fingerprint == table.fingerprint
     assert time.monotonic() - begun < 2.0  # no engine was loaded
-
-
-@pytest.fixture
-def own_environment():
-    """vLLM sets LD_PRELOAD and more where it is configured; other tests' processes shall not inherit that."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.vllm
