@@ -130,6 +130,7 @@ class Recipe(Settings):
         """
         from distill.encoder import resolve_model
         from generation import query_log
+        from generation.engines.style import refuse_missing_template
         from generation.query_types import load_types
         from launcher.evaluation_set import check
 
@@ -141,6 +142,7 @@ class Recipe(Settings):
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
         load_types(self.generation)
+        refuse_missing_template(self.generation)
         check(self.evaluation)
 
     def to_yaml(self) -> str:

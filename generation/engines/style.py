@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import InputError, ListwiseError
@@ -18,7 +19,7 @@ from cluster.reader import ShardReader
 from cluster.storage import Storage
 from cluster.tables import Table
 from generation.engines.base import Answer, Engine, Request
-from generation.prompting import Style
+from generation.prompting import STYLES, Style
 from generation.settings import GenerationSettings
 
 TRIAL_PASSAGES = 8  # spread over the sources; each with every type, in both styles
@@ -86,6 +87,20 @@ def without_trial(generation: GenerationSettings, styles: tuple[Style, ...]) -> 
             "or auto, or name a chat model."
         )
     return Decision(generation.prompt, "generation.prompt says so", {})
+
+
+def refuse_missing_template(generation: GenerationSettings) -> None:
+    """Looks, before anything is loaded, whether a model in a folder can be asked in chats if the recipe wants them.
+
+    Raises:
+        InputError: it has no chat template.
+    """
+    folder = Path(generation.model or "").expanduser()
+    if generation.engine != "vllm" or generation.prompt != "chat" or not (folder / "tokenizer_config.json").is_file():
+        return  # another kind of tokenizer, or a model of the hub: its engine will say
+    if not any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        without_trial(generation, STYLES if config.get("chat_template") else ("completion",))
 
 
 async def decide(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from cluster.errors import InputError
 from cluster.schemas import PASSAGES
 from cluster.settings import PoolSettings
 from generation import queries
+from generation.engines.style import refuse_missing_template
 from generation.engines.vllm import CPU_CACHE_BYTES, engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
 from tests import traps
@@ -171,3 +173,13 @@ def test_an_engine_over_several_gpus_is_one_worker_that_holds_them():
     assert queries.place(settings("m", tensor_parallel=4, pool=PoolSettings(gpus=1))).gpus == 4
     assert queries.place(settings("m", pool=PoolSettings(gpus=1))).gpus == 1
     assert queries.place(settings("m", pool=PoolSettings(gpus=0.5))).gpus == 0.5
+
+
+def test_a_model_without_a_chat_template_is_refused_for_chats_before_it_is_loaded(tiny_llama, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_llama, bare)
+    (bare / "chat_template.jinja").unlink()
+    refuse_missing_template(settings(tiny_llama, prompt="chat"))
+    refuse_missing_template(settings(str(bare), prompt="auto"))
+    with pytest.raises(InputError, match=r"generation.prompt is chat, and the model '.*bare' has no chat template"):
+        refuse_missing_template(settings(str(bare), prompt="chat"))
