@@ -115,7 +115,7 @@ class Repeat(Count):
         units = task.shard.units_per_row
         assert isinstance(units, tuple)
         repeated = [row for row, times in enumerate(units[task.start : task.stop]) for _ in range(times)]
-        return Output(output.rows.take(repeated))
+        return Output(output.rows.take(pa.array(repeated, pa.int64())))
 
 
 class WholeIsLong(Count):
