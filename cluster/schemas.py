@@ -48,7 +48,7 @@ QUERIES = _table(
     "queries", "source × type × sample", "generation.queries",
     ("query_id", pa.string()),
     ("source_id", pa.string()),      # passage the query was written for; null for a query log
-    ("query_type", pa.string()),     # one of the six types, or "log"
+    ("query_type", pa.string()),     # name of a type, or "log"
     ("text", pa.string()),
     ("sample", pa.int32()),
 )  # fmt: skip

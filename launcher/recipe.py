@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
+from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
     EncoderSettings,
@@ -31,7 +32,6 @@ from generation.settings import CorpusSettings, GenerationSettings
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
-Place = tuple[str, ...]  # the way to a field: ("teachers", "bm25", "weight")
 S = TypeVar("S", bound=Settings)
 
 
@@ -126,10 +126,12 @@ class Recipe(Settings):
 
         Raises:
             InputError: a model folder is not there or holds no weights that are safe to read; or the query log, or the
-                evaluation's folder or split is not there.
+                evaluation's folder or split is not there; or a file of query types or examples has mistakes.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
+        from generation.engines.style import refuse_missing_template
+        from generation.query_types import load_types
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
@@ -139,6 +141,8 @@ class Recipe(Settings):
                 raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # every line, before hours of work
+        load_types(self.generation)
+        refuse_missing_template(self.generation)
         check(self.evaluation)
 
     def to_yaml(self) -> str:
@@ -202,16 +206,11 @@ def _validate(
     try:
         valid = model.model_validate(data)
     except ValidationError as error:
-        problems += _explain(error, places, file)
-        raise InputError(_message(what, problems)) from None
+        problems += explain(error, model, places, file)
+        raise InputError(listed(what, problems)) from None
     if problems:
-        raise InputError(_message(what, problems))
+        raise InputError(listed(what, problems))
     return valid
-
-
-def _message(what: str, problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{what} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _check_names(named: dict[str, Any]) -> None:
@@ -234,47 +233,14 @@ def _locate(source: str) -> Path:
     raise InputError(f"there is no recipe {source}. {hint} `listwise init` writes a commented one.")
 
 
-# --- reading YAML with the line of every key -------------------------------------------------------------------------
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
-    """The file's data, and where each field stands ("recipe.yaml, line 12")."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise InputError(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply for a recipe") from None
+    """The file's sections, and where each field stands."""
+    data, places = read_yaml(path, "a recipe")
     if not isinstance(data, dict):
-        raise InputError(f"{path}: expected sections such as `corpus:` and `student:`, found {_shown(data)}")
-    places: dict[Place, str] = {}
-    _note_places(node, (), str(path), places)
+        raise InputError(f"{path}: expected sections such as `corpus:` and `student:`, found {shown(data)}")
     sections = set(Recipe.model_fields) - {"name", "workdir"}
     filled = {key: {} if value is None and key in sections else value for key, value in data.items()}
     return {str(key): value for key, value in filled.items()}, places
-
-
-def _note_places(node: yaml.Node | None, place: Place, file: str, places: dict[Place, str]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        here = (*place, str(key.value))
-        where = f"{file}, line {key.start_mark.line + 1}"
-        if here in places:
-            raise InputError(f"{where}: `{'.'.join(here)}` stands here a second time, first in {places[here]}")
-        places[here] = where
-        _note_places(value, here, file, places)
 
 
 def _override(data: dict[str, Any], places: dict[Place, str], override: str) -> str | None:
@@ -299,100 +265,3 @@ def _override(data: dict[str, Any], places: dict[Place, str], override: str) -> 
         section = below
     section[way[-1]] = value
     return None
-
-
-# --- from pydantic's errors to one line each -------------------------------------------------------------------------
-
-
-def _explain(error: ValidationError, places: dict[Place, str], file: str) -> list[str]:
-    details = error.errors(include_url=False)
-    guesses = {}
-    for one in details:
-        if one["type"] == "extra_forbidden":
-            place = tuple(str(part) for part in one["loc"])
-            guesses[place] = _nearest(place)
-    meant = {(*place[:-1], guess) for place, guess in guesses.items() if guess}
-    order = {place: number for number, place in enumerate(places)}
-    problems = []
-    for one in details:
-        place = tuple(str(part) for part in one["loc"])
-        if one["type"] == "missing" and place in meant:
-            continue  # the misspelt key is reported already
-        known = _known_part(place, places)
-        sentence = _sentence(one, place, guesses.get(place))
-        problems.append((order.get(known, len(order)), f"{places.get(known, file)}: {sentence}"))
-    return [text for _, text in sorted(problems, key=lambda problem: problem[0])]
-
-
-def _known_part(place: Place, places: dict[Place, str]) -> Place:
-    """The deepest part of `place` that someone wrote: a missing field is reported at its section."""
-    return next((place[:depth] for depth in range(len(place), 0, -1) if place[:depth] in places), ())
-
-
-def _sentence(one: Any, place: Place, guess: str | None) -> str:
-    field = ".".join(place)
-    if one["type"] == "extra_forbidden":
-        if guess:
-            return f"unknown key `{field}`; did you mean `{'.'.join((*place[:-1], guess))}`?"
-        home = _homes(place[-1])
-        if home:
-            return f"unknown key `{field}`; did you mean `{home}`?"
-        known = ", ".join(_known_keys(place[:-1]))
-        return f"unknown key `{field}`; known here: {known}"
-    if one["type"] == "missing":
-        return f"`{field}` is missing{_described(place)}"
-    message = str(one["msg"]).removeprefix("Value error, ")
-    if one["type"] == "value_error":
-        return f"`{field}`: {message}" if field else message
-    return f"`{field}` is {_shown(one['input'])}: {message[0].lower()}{message[1:]}{_described(place)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a section"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _described(place: Place) -> str:
-    owner = _model_at(place[:-1])
-    field = owner.model_fields.get(place[-1]) if owner else None
-    return f" ({field.description})" if field and field.description else ""
-
-
-def _known_keys(place: Place) -> list[str]:
-    model = _model_at(place)
-    return list(model.model_fields) if model else []
-
-
-def _nearest(place: Place) -> str | None:
-    near = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
-def _homes(key: str) -> str | None:
-    """The section that knows a key which stands in the wrong one."""
-    for section in Recipe.model_fields:
-        near = difflib.get_close_matches(key, _known_keys((section,)), n=1, cutoff=0.85)
-        if near:
-            return f"{section}.{near[0]}"
-    return None
-
-
-def _model_at(place: Place) -> type[BaseModel] | None:
-    """The settings class that a place of the recipe is validated by."""
-    annotation: Any = Recipe
-    for part in place:
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-            continue
-        model = _as_model(annotation)
-        if model is None or part not in model.model_fields:
-            return None
-        annotation = model.model_fields[part].annotation
-    return _as_model(annotation)
-
-
-def _as_model(annotation: Any) -> type[BaseModel] | None:
-    candidates = (annotation, *get_args(annotation))
-    return next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None)

@@ -21,6 +21,7 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD
+from generation.query_types import load_types, per_source
 from launcher.plan.hours import Hours
 from launcher.plan.show import Plan
 from launcher.plan.work import Step
@@ -64,7 +65,7 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
 def excerpt(recipe: Recipe, workdir: str) -> Recipe:
     """The recipe for one shard of each stage, in a workdir of its own."""
     rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
-    each = len(recipe.generation.query_types) * recipe.generation.samples
+    each = per_source(recipe.generation, load_types(recipe.generation))
     most = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
     corpus = {
         "max_passages": min(recipe.corpus.max_passages or most, most),

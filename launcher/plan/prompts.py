@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from math import comb
 
 from generation.engines.base import Request
 from generation.prompting import Prompter
@@ -41,22 +40,20 @@ def prompt_tokens(generation: GenerationSettings, sample: Sample) -> PromptToken
     # what a server calls its model is no name of the hub
     count, with_tokenizer = token_counter(generation.model if generation.engine == "vllm" else None)
     prompter = Prompter(generation)
-    whole, computed = [], []
+    whole, computed, weights = [], [], []
     for number, (title, text) in enumerate(sample.texts[:PASSAGES]):
         for kind in generation.query_types:
             unit = f"{number}:{kind}:0"
             prompt, before = (
-                prompter.completion(Request(unit, str(number), *shown, kind, 0)) for shown in ((title, text), ("", ""))
+                prompter.prompt(Request(unit, str(number), *shown, kind, 0), "completion").text
+                for shown in ((title, text), ("", ""))
             )
             shared = 0
             while shared < min(len(prompt), len(before)) and prompt[shared] == before[shared]:
                 shared += 1
             tokens = count(prompt)
+            weights.append(prompter.types[kind].weight)
             whole.append(tokens)
             computed.append(tokens - count(prompt[:shared]) // BLOCK * BLOCK)
-    pool = len(prompter.pool)
-    prefixes = sum(
-        comb(pool, min(generation.examples, pool)) if prompter.types[kind].examples else 1
-        for kind in generation.query_types
-    )
-    return PromptTokens(statistics.mean(whole), statistics.mean(computed), prefixes, with_tokenizer)
+    prefixes = sum(prompter.prefixes(kind) for kind in generation.query_types)
+    return PromptTokens(statistics.fmean(whole, weights), statistics.fmean(computed, weights), prefixes, with_tokenizer)

@@ -11,6 +11,7 @@ from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, 
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
 from generation.queries import place
+from generation.query_types import load_types, per_source
 from launcher.environment import cores
 from launcher.plan.corpus import Collection, Sample, token_counter
 from launcher.plan.models import model
@@ -75,7 +76,8 @@ def sources(recipe: Recipe, sample: Sample) -> int:
 
 def synthetic_queries(recipe: Recipe, sample: Sample) -> int:
     """Queries that are asked for."""
-    return sources(recipe, sample) * len(recipe.generation.query_types) * recipe.generation.samples
+    generation = recipe.generation
+    return round(sources(recipe, sample) * per_source(generation, load_types(generation)))
 
 
 def all_queries(recipe: Recipe, sample: Sample) -> int:
