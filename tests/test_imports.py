@@ -33,7 +33,7 @@ FLOORS = {
     "cluster": (
         {"disclosure", "unicode"},
         {"errors", "schemas", "settings"},
-        {"weights"},
+        {"mistakes", "weights"},
         {"machines", "tables"},
         {"workers"},
         {"watch"},
