@@ -1,0 +1,56 @@
+"""What an answer shares with the prompt that was sent: its examples, its instruction, its passage.
+
+Words are compared as stems, so that a paraphrase of an example is found out too. What the passage has as well is never
+counted as taken from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from generation.cleaning.words import FUNCTION_WORDS, contains, longest_run, stems, words
+
+COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or because they are its title
+BORROWED_STEMS = 3
+BORROWED_SHARE = 0.5  # of all stems of an answer
+BORROWED_RUN = 5  # words one after the other
+
+
+def is_copied(query: str, passage: str) -> bool:
+    """Whether a query is a piece of its passage, word for word."""
+    return len(words(query)) >= COPIED_WORDS and contains(passage, query)
+
+
+def echoes(query: str, shown: Iterable[str], passage: str) -> bool:
+    """Whether a query is made of one of the texts that the prompt showed, and not of the passage."""
+    asked, own = words(query), stems(passage)
+    mine = stems(query)
+    foreign = mine - own
+    for text in shown:
+        borrowed = foreign & stems(text)
+        if len(borrowed) >= BORROWED_STEMS and len(borrowed) >= BORROWED_SHARE * len(mine):
+            return True
+        if borrowed and contains(text, query) and len(asked) >= BORROWED_STEMS:
+            return True
+        if borrowed and longest_run(asked, text) >= BORROWED_RUN:
+            return True
+    return False
+
+
+def is_unrelated(query: str, passage: str) -> bool:
+    """Whether a query shares not one stem with its passage. Only for two texts in the Latin alphabet and one language."""
+    mine, theirs = stems(query), stems(passage)
+    if len(mine) < 2 or len(theirs) < 10 or mine & theirs:
+        return False
+    if not all(_is_latin(stem) for stem in mine) or sum(map(_is_latin, theirs)) < 0.9 * len(theirs):
+        return False
+    return _is_english(query) == _is_english(passage)
+
+
+def _is_latin(stem: str) -> bool:
+    return all(letter < "\u0250" or not letter.isalpha() for letter in stem)
+
+
+def _is_english(text: str) -> bool:
+    all_words = words(text)
+    return 4 * sum(word in FUNCTION_WORDS for word in all_words) >= len(all_words)
