@@ -49,7 +49,11 @@ def clean(written: str, asked: Asked) -> Cleaned:
     query = surface.unnumbered(taken.text) if asked.is_list else taken.text
     if not _LETTER_OR_DIGIT.search(query):
         return Cleaned(None, "empty")
-    reason = _fault(query, asked) or ("cut_at_limit" if taken.is_open else None)
+    reason = _fault(query, asked)
+    if reason is None and taken.is_open:
+        reason = "cut_at_limit"
+    if reason is None and is_unrelated(query, asked.passage):
+        reason = "unrelated"
     return Cleaned(None, reason) if reason else Cleaned(query, None)
 
 
@@ -78,6 +82,4 @@ def _fault(query: str, asked: Asked) -> str | None:
         return "copies_passage"
     if asked.language and is_other_language(query, asked.language):
         return "wrong_language"
-    if is_unrelated(query, passage):
-        return "unrelated"
     return None
