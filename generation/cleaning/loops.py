@@ -10,6 +10,7 @@ from generation.cleaning.words import contains, words
 _CHARACTERS = re.compile(r"(.{1,12}?)\1{4,}")  # scripts without spaces, and syllables
 _QUESTIONS = re.compile(r"[^?？]*[^\W\d_][^?？]*[?？]+")
 _MARKS = re.compile(r"(?:^|\s)\(?(\d{1,2})[.)]\s+\S")
+LEAST_NUMBERS = 6  # and half of all words
 LEAST_DIGITS = 12  # beside letters: part numbers, standards and dates are shorter
 
 
@@ -39,6 +40,10 @@ def repeats_lines(text: str) -> bool:
 
 def is_digits(query: str, passage: str) -> bool:
     """Whether a query is a number, or mostly digits, that its passage does not hold."""
+    said = words(query)
+    numbers = sum(not any(letter.isalpha() for letter in word) for word in said)
+    if numbers >= LEAST_NUMBERS and 2 * numbers >= len(said):
+        return not contains(passage, query)
     letters = sum(letter.isalpha() for letter in query)
     digits = sum(letter.isdigit() for letter in query)
     if 2 * letters >= digits or (letters and digits < LEAST_DIGITS):

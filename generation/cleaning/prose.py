@@ -50,7 +50,9 @@ _CHAT = re.compile(
     r"enter|explain|complete|specify)\b|"
     r"i hope (?:this|that|it|you)\b|thank(?:s| you) for\b|this is (?:the|an?|my) (?:title|claim|question|query|answer|summary)\b|"
     r"(?:pick|choose|select|chosen) (?:from|one|an?|the)\b.{0,30}(?:following|options?|:|\.)|"
-    r"which of the following\b|answer with\b|"
+    r"which of the following\b|answer with\b|note:|explanation:|based on (?:the|this|one)\b|(?:hello|hi)(?:[!,.]| there)|"
+    r"(?:the|this) (?:above|below|following|first|last|previous) (?:answer|sentence|statement|question|claim|query|line)s?\b|"
+    r"in (?:a|one|a single) (?:line|sentence)\b|"
     r"(?:when|if) (?:you(?:'re| are)? )?(?:refer|asked|answer)\w*\b.{0,40}\b(?:passage|question|query|prompt)\b)|"
     r"\bfeel free to\b|\bi'?ll be happy to\b|\bhere(?:'s| is) the (?:title|claim|question|query|answer)\b|"
     r"\bis as follows\b|\bas an ai (?:language )?model\b",
