@@ -18,6 +18,8 @@ from generation.cleaning.prose import begins_passage, is_meta_talk, is_refusal, 
 
 __all__ = ["Asked", "Cleaned", "clean"]
 
+_LINK = re.compile(r"(?:https?://|www\.)\S+(?:\s+#\S+)*")
+_UNFINISHED = re.compile(r"\w+\W+\w+\W+(?:and|or|the|because|whose)$", re.IGNORECASE)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
@@ -47,10 +49,11 @@ def clean(written: str, asked: Asked) -> Cleaned:
         return Cleaned(None, "repeats")
     taken = surface.completed(whole, asked)
     query = surface.unnumbered(taken.text) if asked.is_list else taken.text
-    if not _LETTER_OR_DIGIT.search(query):
+    if not _LETTER_OR_DIGIT.search(_LINK.sub("", query)) and (not query or query not in asked.passage):
         return Cleaned(None, "empty")
     reason = _fault(query, asked)
-    if reason is None and taken.is_open:
+    query = query.rstrip(" :")  # a heading over what is no query
+    if reason is None and (taken.is_open or _UNFINISHED.search(query)):
         reason = "cut_at_limit"
     if reason is None and is_unrelated(query, asked.passage):
         reason = "unrelated"

@@ -48,9 +48,10 @@ _CHAT = re.compile(
     r"let me (?:know|help|explain|provide|give|try|start|see|rephrase)\b|"
     r"(?:please|kindly) (?:\w+ )?(?:provide|note|use|respond|answer|write|read|consider|see|refer|let|find|give|select|choose|"
     r"enter|explain|complete|specify)\b|"
+    r"an? (?:person|user|reader|customer|searcher) (?:would|could|might|may|texts?|types?|asks?|searches|is searching|who)\b|"
     r"i hope (?:this|that|it|you)\b|thank(?:s| you) for\b|this is (?:the|an?|my) (?:title|claim|question|query|answer|summary)\b|"
     r"(?:pick|choose|select|chosen) (?:from|one|an?|the)\b.{0,30}(?:following|options?|:|\.)|"
-    r"which of the following\b|answer with\b|note:|explanation:|based on (?:the|this|one)\b|(?:hello|hi)(?:[!,.]| there)|"
+    r"which of the following\b|answer with\b|note:|explanation:|based on (?:the|this|one)\b|(?:hello|hi|hey|greetings)(?:[!,.]|$| there)|"
     r"(?:the|this) (?:above|below|following|first|last|previous) (?:answer|sentence|statement|question|claim|query|line)s?\b|"
     r"in (?:a|one|a single) (?:line|sentence)\b|"
     r"(?:when|if) (?:you(?:'re| are)? )?(?:refer|asked|answer)\w*\b.{0,40}\b(?:passage|question|query|prompt)\b)|"
@@ -64,6 +65,8 @@ _ABOUT_QUERY = re.compile(
     r"(?P<noun>claim|title|question|query|answer|statement|key ?words?|headline)s?\s+"
     r"(?:is|are|was|were|can be|could be|would be|should be|might be|must be|that|which|below|above|here|supports?|[\"“]|"
     r"(?:to|for|of|from) (?:the|this) (?:passage|question|query|text|claim))(?=\W|$)|"
+    r"(?:the|this) (?P<noun5>answer|query|title|claim|statement)s? (?:\w+ )?(?:fits?|meets?|provides?|describes?|captures?|"
+    r"reflects?|summari[sz]es?|highlights?|accurately|clearly)\b|"
     r"the (?:purpose|aim|goal) of (?:the|this) (?P<noun2>query|question|claim|title)\b)|"
     r"\bis (?:an?|the|this) (?:\w+ ){0,3}?(?P<noun3>statement|claim|question|title|query|answer|sentence|summary|example)\b"
     r" (?:that|which|of|for|about|to)\b.{0,60}\b(?:claims?|statements?|questions?|answers?|titles?|quer(?:y|ies)|prompt|"
@@ -76,6 +79,8 @@ _FIXED_PASSAGE = re.compile(
     r"(?! of)|"
     r"\b(?:the|this) (?:given |above |provided )?passage "
     r"(?:is about|describes?|discuss(?:es)?|mentions?|says?|states?|explains?|provides?|talks?|does not|doesn't)\b|"
+    r"^(?:the|this) (?:present )?(?:paper|study|article|report|chapter) (?:is (?:about|concerned with)|describes?|discuss(?:es)?|"
+    r"presents?|examines?|investigates?|focus(?:es)?)\b|"
     r"\b(?:described|discussed|mentioned|stated|given|provided|presented) in (?:the|this) (?:\w+ )?"
     r"(?:passage|text|excerpt|article|document|abstract|paragraph)\b",
     re.IGNORECASE,
@@ -93,6 +98,11 @@ _OF_TEXT = re.compile(
     r"(?:\s+(?:is about|describes?|discuss(?:es)?|mentions?|says?|states?|explains?|provides?|talks?|focus(?:es)?|"
     r"highlights?|suggests?|presents?|contains?|means?|meant|refers?|about|conclude[sd]?|argue[sd]?|found|used?)\b|"
     r"\s*[?.!,\"”']*$)",
+    re.IGNORECASE,
+)
+_ANNOUNCES = re.compile(
+    r"\b(?:is|are|was|were|be|by|as|say|says|follows?|following|below|this|that|these|those|here|to|of|answer|question|claim|"
+    r"title|query|keywords?|words?|line|from|on|for|with)\W*:$",
     re.IGNORECASE,
 )
 _OTHER_PASSAGE = re.compile(r"^[\"'“*]*(?:passage|text|excerpt|document|article|context)s?\s*\d*\s*:", re.IGNORECASE)
@@ -118,7 +128,7 @@ def is_meta_talk(query: str, passage: str) -> bool:
     chat = _CHAT.search(query)
     if chat and not _stands_in(chat.group(), passage):
         return True
-    return query.endswith(":") or _speaks_of(query, passage, _ABOUT_QUERY)
+    return _ANNOUNCES.search(query) is not None or _speaks_of(query, passage, _ABOUT_QUERY)
 
 
 def _speaks_of(query: str, passage: str, *patterns: re.Pattern[str]) -> bool:

@@ -11,6 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from generation.cleaning.asked import Asked
+from generation.cleaning.words import FUNCTION_WORDS, words
 
 LIST_WORDS = 8  # a longer line of a keyword list is a sentence
 MOST_LINES = 12  # of a keyword list
@@ -135,9 +136,9 @@ def completed(taken: Taken, asked: Asked) -> Taken:
     if ends:
         return Taken(taken.text[: ends[-1]].strip(), False)
     if asked.is_list:
-        terms = re.split(r"([,;、，])", taken.text)
+        terms = re.split(r"([,;](?=\s)|[、，])", taken.text)
         kept = "".join(terms[:-2]).strip() if len(terms) >= 5 else taken.text.rpartition(" ")[0]
-        if len(kept.split()) >= 3:
+        if len(kept.split()) >= 3 and (len(terms) >= 5 or not is_sentence(kept)):
             return Taken(kept.rstrip(" ,;"), False)
     return taken
 
@@ -163,6 +164,12 @@ def strip(line: str, label: str = "") -> str:
 def unnumbered(text: str) -> str:
     """A keyword list without the numbers of its items: "1. pears 2. storage"."""
     return " ".join(_LIST_MARK.sub("", text).split()) if len(_LIST_MARK.findall(text)) > 1 else text
+
+
+def is_sentence(text: str) -> bool:
+    """Whether so many function words stand in a text that it is no list of terms; known for English."""
+    said = words(text)
+    return 4 * sum(word in FUNCTION_WORDS for word in said) >= len(said)
 
 
 def _is_item(line: str) -> bool:
