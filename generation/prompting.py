@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from generation.cleaning import Asked
 from generation.engines.base import Request
 from generation.settings import GenerationSettings
 
@@ -54,6 +55,23 @@ class Prompter:
     def completion(self, request: Request) -> str:
         """The prompt for a model without a chat template: it ends with the label, and the query is to follow."""
         return self._render(request, chat=False)
+
+    def asked(self, request: Request, finish_reason: str | None = None) -> Asked:
+        """What the clean-up has to know of a request.
+
+        Args:
+            request: whose answer is to be cleaned.
+            finish_reason: why the engine stopped.
+        """
+        kind = self.types[request.query_type]
+        return Asked(
+            passage=shown(request, self.settings.prompt_characters),
+            query_type=request.query_type,
+            label=kind.label,
+            instruction=f"{kind.instruction} Answer with the {kind.label.lower()} alone, on one line.",
+            examples=tuple((each["passage"], each["query"]) for each in self.examples(request)),
+            finish_reason=finish_reason,
+        )
 
     def examples(self, request: Request) -> list[dict[str, str]]:
         """Examples shown for a request, in the order of the pool, so that few different prefixes arise."""

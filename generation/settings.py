@@ -44,6 +44,9 @@ class GenerationSettings(Settings):
     temperature: float = Field(0.8, ge=0)
     max_tokens: int = Field(50, ge=1)
     min_query_characters: int = Field(3, ge=1, description="shorter queries are dropped")
+    near_duplicates: float | None = Field(
+        0.85, ge=0.5, le=1, description="queries this similar to an earlier one of the run are dropped; null keeps all"
+    )
     max_model_len: int | None = Field(4096, description="context of the vLLM engine, tokens")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")

@@ -17,7 +17,7 @@ from cluster.run import Run
 from cluster.schemas import STAGES
 from cluster.watch.progress import Progress
 from distill import candidates, embeddings, evaluation, lists, scores, training
-from generation import passages, queries, query_log, records
+from generation import distinct, passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
@@ -40,7 +40,9 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     logged = query_log.build(run, recipe.corpus)  # first: a mistake in the log must not cost an hour of generation
     written = queries.build(run, recipe.generation, corpus)
     queries.refuse_none(written, logged, recipe.generation)
-    asked = [written, logged] if logged else [written]
+    same = recipe.generation.near_duplicates
+    kept = written if same is None else distinct.build(run, same, written)
+    asked = [kept, logged] if logged else [kept]
     yield "queries", asked
 
     vectors = {

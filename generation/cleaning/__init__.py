@@ -33,7 +33,7 @@ def clean(written: str, asked: Asked) -> Cleaned:
     Returns:
         The query, or the reason why there is none: `unfinished_thought`, `special_tokens`, `json`, `empty`, `refusal`,
         `other_passage`, `mentions_passage`, `meta_talk`, `several_queries`, `repeats`, `digits`, `echoes_example`,
-        `echoes_instruction`, `copies_passage`, `cut_at_limit`, `wrong_language`, `unrelated`.
+        `echoes_instruction`, `copies_passage`, `wrong_language`, `cut_at_limit`, `unfinished`, `unrelated`.
     """
     text = surface.plain_text(written)
     if text is None:
@@ -49,12 +49,14 @@ def clean(written: str, asked: Asked) -> Cleaned:
         return Cleaned(None, "repeats")
     taken = surface.completed(whole, asked)
     query = surface.unnumbered(taken.text) if asked.is_list else taken.text
-    if not _LETTER_OR_DIGIT.search(_LINK.sub("", query)) and (not query or query not in asked.passage):
+    if not _LETTER_OR_DIGIT.search(query if query in asked.passage else _LINK.sub("", query)):
         return Cleaned(None, "empty")
     reason = _fault(query, asked)
     query = query.rstrip(" :")  # a heading over what is no query
-    if reason is None and (taken.is_open or _UNFINISHED.search(query)):
+    if reason is None and taken.is_open:
         reason = "cut_at_limit"
+    if reason is None and _UNFINISHED.search(query):
+        reason = "unfinished"
     if reason is None and is_unrelated(query, asked.passage):
         reason = "unrelated"
     return Cleaned(None, reason) if reason else Cleaned(query, None)
@@ -83,6 +85,6 @@ def _fault(query: str, asked: Asked) -> str | None:
         return "echoes_instruction"
     if is_copied(query, passage):
         return "copies_passage"
-    if asked.language and is_other_language(query, asked.language):
+    if asked.language and is_other_language(query, asked.language, passage):
         return "wrong_language"
     return None

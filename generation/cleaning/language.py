@@ -18,29 +18,50 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "hi": ("DEVANAGARI",), "bn": ("BENGALI",), "te": ("TELUGU",), "ta": ("TAMIL",), "th": ("THAI",),
 }  # fmt: skip
 _WRITTEN_LIST = {
-    "en": "the of and to in is that for it with as was on are be by this from at or an not have has how what why when "
-    "which who where do does can should between into than their its if i you my we there after without about",
-    "de": "der die das und ist nicht ein eine einen einem einer den dem des von mit für auf wie was warum wann welche "
-    "welcher welches wo wer kann können wird werden sind bei nach zu zur zum sich im am auch oder aber wenn ich man aus "
-    "über durch ohne zwischen soll sollte hat haben es sie er als wurde leider",
-    "fr": "le la les un une des du de et est pas ne que qui dans pour par sur avec sans comment pourquoi quand quel quelle "
-    "quels quelles où ce cette ces son sa ses il elle on je vous nous au aux plus ou mais sont peut être se qu l d c n",
-    "es": "el la los las un una unos unas de del y es no que en para por con sin cómo qué cuál cuáles cuándo dónde quién "
-    "por al se su sus lo le les como más o pero son puede está este esta estos ser ha han yo entre sobre si",
-    "it": "il lo la gli le un una di del della dei delle e è non che in per con senza come perché quando quale quali dove "
-    "chi al alla si suo sua ma più o sono può essere questo questa tra fra da dal nel nella",
-    "pt": "o a os as um uma de do da dos das e é não que em para por com sem como quando qual quais onde quem ao à se seu "
-    "sua mas mais ou são pode ser este esta entre no na nos nas pelo pela você",
-    "nl": "de het een en is niet van in op met voor door zonder hoe waarom wanneer welke waar wie wat kan kunnen wordt "
-    "worden zijn bij naar te zich ook of maar als ik je uit over tussen dat die deze dit heeft",
+    "en": """
+        the of and to in is that for it with as was on are be by this from at or an a i not have has how what why
+        when which who where do does can should between into than their its if you my we there after without about
+    """,
+    "de": """
+        der die das und ist nicht ein eine einen einem einer den dem des von mit für auf wie was warum wann welche
+        welcher welches wo wer kann können wird werden sind bei nach zu zur zum sich im am auch oder aber wenn ich
+        man aus über durch ohne zwischen soll sollte hat haben es sie er als wurde leider
+    """,
+    "fr": """
+        le la les un une des du de et est pas ne que qui dans pour par sur avec sans comment pourquoi quand quel
+        quelle quels quelles où ce cette ces son sa ses il elle on je vous nous au aux plus ou mais sont peut être
+        se
+    """,
+    "es": """
+        el la los las un una unos unas de del es no que en para por con sin cómo qué cuál cuáles cuándo dónde quién
+        al se su sus lo le les como más pero son puede está este esta estos ser ha han yo entre sobre si
+    """,
+    "it": """
+        il lo la gli le un una di del della dei delle è non che in per con senza come perché quando quale quali dove
+        chi al alla si suo sua ma più sono può essere questo questa tra fra da dal nel nella
+    """,
+    "pt": """
+        os as um uma de do da dos das é não que em para por com sem como quando qual quais onde quem ao à se seu sua
+        mas mais ou são pode ser este esta entre no na nos nas pelo pela você
+    """,
+    "nl": """
+        de het een en is niet van in op met voor door zonder hoe waarom wanneer welke waar wie wat kan kunnen wordt
+        worden zijn bij naar te zich ook of maar als ik je uit over tussen dat die deze dit heeft
+    """,
 }
 _WRITTEN = {language: frozenset(listed.split()) for language, listed in _WRITTEN_LIST.items()}
 LEAST_WORDS = 2  # of another language
 LEAST_SHARE = 0.3
 
 
-def is_other_language(query: str, language: str) -> bool:
-    """Whether a query is surely not in the language of this code ("en", "de-AT"); unknown codes accept every text."""
+def is_other_language(query: str, language: str, passage: str) -> bool:
+    """Whether a query is surely in another language than asked for.
+
+    Args:
+        query: a short text.
+        language: a code such as "en" or "de-AT"; unknown codes accept every text.
+        passage: its own words count for no other language if it is in this one, since they may be names.
+    """
     code = language.replace("_", "-").split("-")[0].casefold()
     scripts = _SCRIPTS.get(code)
     letters = [unicodedata.name(letter, "").split(" ")[0].split("-")[0] for letter in query if letter.isalpha()]
@@ -52,26 +73,19 @@ def is_other_language(query: str, language: str) -> bool:
         return False
     if sum(letter == _LATIN for letter in letters) < 0.5 * len(letters):
         return True
-    found = likely_language(query, but=code)
-    return found is not None and found != code
+    spoken, known = words(query), words(passage)
+    names = set(known) if _is_most(known, code) else set()
+    own = sum(word in _WRITTEN[code] for word in spoken)
+    found = max(_count(spoken, other, code, names) for other in _WRITTEN if other != code)
+    return found >= max(LEAST_WORDS, LEAST_SHARE * len(spoken)) and found > 2 * own
 
 
-def likely_language(text: str, but: str = "en") -> str | None:
-    """The language that most of the common words of a text belong to; None if none stands out.
-
-    Args:
-        text: any length.
-        but: words that belong to this language too count for it alone.
-    """
-    spoken = words(text)
-    counts = {code: sum(word in listed - _others(code, but) for word in spoken) for code, listed in _WRITTEN.items()}
-    first, second = sorted(counts, key=lambda code: -counts[code])[:2]
-    if counts[first] < max(LEAST_WORDS, LEAST_SHARE * len(spoken) if first != but else 0):
-        return None
-    if first != but and counts[but]:
-        return but if 2 * counts[but] >= counts[first] else first
-    return first if counts[first] > counts[second] or second != but else but
+def _count(spoken: list[str], language: str, expected: str, names: set[str]) -> int:
+    """Words that are common in one language and not in the expected one."""
+    return sum(word in _WRITTEN[language] and word not in _WRITTEN[expected] and word not in names for word in spoken)
 
 
-def _others(code: str, but: str) -> frozenset[str]:
-    return frozenset() if code == but else _WRITTEN[but] if but in _WRITTEN else frozenset()
+def _is_most(spoken: list[str], language: str) -> bool:
+    """Whether no other language has more of its common words in a text."""
+    counts = {code: sum(word in listed for word in spoken) for code, listed in _WRITTEN.items()}
+    return counts[language] == max(counts.values())

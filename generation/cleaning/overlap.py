@@ -38,7 +38,7 @@ def echoes(query: str, shown: Iterable[str], passage: str) -> bool:
 
 
 def is_unrelated(query: str, passage: str) -> bool:
-    """Whether a query shares not one stem with its passage. Only for two texts in the Latin alphabet and one language."""
+    """Whether a query shares not one stem with its passage; both must be in the Latin alphabet and one language."""
     mine, theirs = stems(query), stems(passage)
     if len(mine) < 2 or len(theirs) < 10 or mine & theirs:
         return False

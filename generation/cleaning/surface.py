@@ -22,10 +22,17 @@ _THOUGHT_END = re.compile("</think>", re.IGNORECASE)
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
 # tokens with which chat templates of known model families begin and end turns
 _TOKEN = re.compile(
-    r"<\|[a-z][a-z0-9_]{1,30}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[(?:BOS|EOS)\]",
+    r"<\|[a-z][a-z0-9_]{1,30}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[(?:BOS|"
+    r"EOS)\]",
     re.IGNORECASE,
 )
-_TURN = re.compile(rf"^\s*(?:(?:{_TOKEN.pattern})\s*(?:(?:assistant|user|system|model)\b:?\s*)?)+", re.IGNORECASE)
+# what may stand before an answer: the beginning of the model's own turn
+_TURN = re.compile(
+    r"^\s*(?:(?:<s>|<bos>|\[BOS\]|\[INST\]|<start_of_turn>|"
+    r"<\|(?:im_start|startoftext|begin_of_text|assistant|start_header_id|end_header_id)\|>)"
+    r"(?!\s*(?:user|system)\b)\s*(?:(?:assistant|model)\b:?\s*)?)+",
+    re.IGNORECASE,
+)
 _FENCE = re.compile(r"^\s*```\w*\s*$", re.MULTILINE)
 _BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _MARKER = re.compile(r"^(?:[-*•–#>]+\s+|\(?\d{1,2}[.)]\s+|\(?[a-h]\)\s+)")
@@ -41,7 +48,9 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _PREAMBLE = re.compile(
-    r"^(?!.*\b(?:rewritten|version|summary|paraphrase|explanation|breakdown)\b)(?:sure|certainly|of course|absolutely|okay|ok|great|here(?:'s|’s| is| are)|based on)\b[^:]*:$", re.IGNORECASE
+    r"^(?!.*\b(?:rewritten|version|summary|paraphrase|explanation|breakdown)\b)(?:sure|certainly|of course|"
+    r"absolutely|okay|ok|great|here(?:'s|’s| is| are)|based on)\b[^:]*:$",
+    re.IGNORECASE,
 )
 _HERE_IS = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|great)[,!.]?\s+)?"
@@ -57,7 +66,9 @@ _IT_IS = re.compile(
 _AFTER_QUOTE = re.compile(r"^([\"“«].*[\"”»])[.,;]$")
 _QUOTES = dict(zip("\"'“”„‘«»`*", "\"'””“’»«`*", strict=True))
 _SENTENCE_END = re.compile(r"(?:[.!?][\"”’')\]]*(?=\s+[\"“‘'(\[]?[^\W\d_a-z])|[。！？؟])")
-_ABBREVIATION = re.compile(r"\b(?:vs|et al|al|e\.g|i\.e|etc|cf|dr|mr|mrs|ms|prof|st|no|nos|fig|figs|eq|ca|approx|[a-z])$", re.I)
+_ABBREVIATION = re.compile(
+    r"\b(?:vs|et al|al|e\.g|i\.e|etc|cf|dr|mr|mrs|ms|prof|st|no|nos|fig|figs|eq|ca|approx|[a-z])$", re.I
+)
 _LIST_MARK = re.compile(r"(?:^|(?<=[\s;,]))\(?\d{1,2}[.)]\s+")
 _WORD = re.compile(r"\w")
 

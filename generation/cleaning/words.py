@@ -9,8 +9,7 @@ STEM = 5  # characters: "buckling" and "buckled", "sprain" and "sprained" are on
 _WORD = re.compile(r"\w+")
 _APOSTROPHES = str.maketrans("’‘`", "'''")
 # English words that carry no subject. Words of other languages count as content, which makes the rules milder there.
-FUNCTION_WORDS = frozenset(
-    """
+_FUNCTION_WORDS_LIST = """
     a about above after again all also although am among an and another any anybody anyone anything are as at be
     because been before being between both but by can cannot could did do does doing don done down during each either
     else ever every for from further get gets got had has have having he her here hers him his how however i if in into
@@ -20,8 +19,8 @@ FUNCTION_WORDS = frozenset(
     things this those though through thus to too toward towards under until up upon us use used uses using ve very via
     was we were what whatever when where whether which while who whom whose why will with within without would yet you
     your yours
-    """.split()
-)
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_LIST.split())
 
 
 def words(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from generation.cleaning import clean
 from generation.engines.base import Answer, Request
-from generation.prompting import shown
+from generation.prompting import Prompter
 
 
 async def ask_all(
@@ -32,7 +32,15 @@ async def ask_all(
         raise
 
 
-def answered(request: Request, written: str, tokens: int, prompt_characters: int) -> Answer:
-    """The answer to a request, cleaned of what is no part of the query."""
-    text, reason = clean(written, shown(request, prompt_characters))
-    return Answer(request.unit, text, reason, tokens)
+def answered(request: Request, written: str, tokens: int, finish_reason: str | None, prompter: Prompter) -> Answer:
+    """The answer to a request, cleaned of what is no part of the query.
+
+    Args:
+        request: what was asked.
+        written: what the model wrote.
+        tokens: read and written for it.
+        finish_reason: why the engine stopped, "length" at the token limit.
+        prompter: that made the prompt.
+    """
+    cleaned = clean(written, prompter.asked(request, finish_reason))
+    return Answer(request.unit, cleaned.text, cleaned.reason, tokens)

@@ -97,7 +97,7 @@ class OpenAIEngine:
         if choice is not None and choice.finish_reason == "content_filter":
             return Answer(request.unit, None, "content_filter", tokens)
         written = (choice.message.content or choice.message.refusal or "") if choice else ""
-        return answered(request, written, tokens, self.settings.prompt_characters)
+        return answered(request, written, tokens, choice.finish_reason if choice else None, self.prompter)
 
     def _explain(self, error: Any) -> InputError | RunError:
         server, status = self.settings.base_url, getattr(error, "status_code", None)

@@ -74,7 +74,7 @@ class VllmEngine:
             last = output
         written = last.outputs[0]
         tokens = len(prompt) + len(written.token_ids)
-        return answered(request, written.text, tokens, self.settings.prompt_characters)
+        return answered(request, written.text, tokens, written.finish_reason, self.prompter)
 
     def _tokenize(self, request: Request) -> list[int]:
         """Token ids of the prompt. Done here, since a chat template writes the special tokens itself."""
