@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from generation.cleaning import clean
+from generation.cleaning import Asked, clean
 from generation.engines.base import Request
 from generation.prompting import Prompter, example_pool, query_prompts, shown, unit_seed
 from generation.settings import QUERY_TYPES, GenerationSettings
@@ -27,7 +27,8 @@ def test_every_query_type_has_a_prompt_and_every_example_serves_every_type_that_
     for example in example_pool():
         assert example.keys() == {"passage"} | shown_with_examples
         for query_type in shown_with_examples:
-            assert clean(example[query_type], example["passage"]) == (example[query_type], None)
+            asked = Asked(example["passage"], query_type, query_prompts()[query_type].label, language="en")
+            assert clean(example[query_type], asked).text == example[query_type]
 
 
 @pytest.mark.parametrize("query_type", QUERY_TYPES)
@@ -40,6 +41,16 @@ def test_the_passage_stands_after_instruction_and_examples(query_type):
     places += [prompt.index(text) for example in examples for text in (example["passage"], example["query"])]
     places += [prompt.index("Storing pears\nPears keep")]
     assert places == sorted(places)
+
+
+def test_the_clean_up_is_told_what_the_prompt_showed():
+    made = prompter(prompt_characters=64)
+    asked = made.asked(request("claim"), "length")
+    prompt = " ".join(made.messages(request("claim"))[0]["content"].split())
+    for part in (asked.passage, asked.instruction[-40:], *(text for pair in asked.examples for text in pair)):
+        assert " ".join(part.split()) in prompt
+    assert (asked.query_type, asked.label, asked.is_cut) == ("claim", "Claim", True)
+    assert len(asked.examples) == 3
 
 
 def test_prompts_with_the_same_examples_differ_only_after_them():
