@@ -57,7 +57,7 @@ def clean(written: str, asked: Asked) -> Cleaned:
         reason = "cut_at_limit"
     if reason is None and _UNFINISHED.search(query):
         reason = "unfinished"
-    if reason is None and is_unrelated(query, asked.passage):
+    if reason is None and is_unrelated(query, asked.passage, asked.language):
         reason = "unrelated"
     return Cleaned(None, reason) if reason else Cleaned(query, None)
 

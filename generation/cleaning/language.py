@@ -62,7 +62,7 @@ def is_other_language(query: str, language: str, passage: str) -> bool:
         language: a code such as "en" or "de-AT"; unknown codes accept every text.
         passage: its own words count for no other language if it is in this one, since they may be names.
     """
-    code = language.replace("_", "-").split("-")[0].casefold()
+    code = str(language_code(language))
     scripts = _SCRIPTS.get(code)
     letters = [unicodedata.name(letter, "").split(" ")[0].split("-")[0] for letter in query if letter.isalpha()]
     if not letters:
@@ -73,19 +73,26 @@ def is_other_language(query: str, language: str, passage: str) -> bool:
         return False
     if sum(letter == _LATIN for letter in letters) < 0.5 * len(letters):
         return True
-    spoken, known = words(query), words(passage)
-    names = set(known) if _is_most(known, code) else set()
+    spoken = words(query)
+    names = set(words(passage)) if likely_language(passage) == code else set()
     own = sum(word in _WRITTEN[code] for word in spoken)
     found = max(_count(spoken, other, code, names) for other in _WRITTEN if other != code)
     return found >= max(LEAST_WORDS, LEAST_SHARE * len(spoken)) and found > 2 * own
 
 
+def language_code(language: str | None) -> str | None:
+    """The language alone, of a code that may name a country too."""
+    return language.replace("_", "-").split("-")[0].casefold() if language else None
+
+
+def likely_language(text: str) -> str | None:
+    """The known language that has most of its common words in a text; None if it has hardly any of them."""
+    spoken = words(text)
+    counts = {code: sum(word in listed for word in spoken) for code, listed in _WRITTEN.items()}
+    likely = max(counts, key=counts.__getitem__)
+    return likely if counts[likely] >= max(LEAST_WORDS, 0.1 * len(spoken)) else None
+
+
 def _count(spoken: list[str], language: str, expected: str, names: set[str]) -> int:
     """Words that are common in one language and not in the expected one."""
     return sum(word in _WRITTEN[language] and word not in _WRITTEN[expected] and word not in names for word in spoken)
-
-
-def _is_most(spoken: list[str], language: str) -> bool:
-    """Whether no other language has more of its common words in a text."""
-    counts = {code: sum(word in listed for word in spoken) for code, listed in _WRITTEN.items()}
-    return counts[language] == max(counts.values())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from generation.cleaning.words import FUNCTION_WORDS, contains, longest_run, stems, words
+from generation.cleaning.language import language_code, likely_language
+from generation.cleaning.words import contains, longest_run, stems, words
 
 COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or because they are its title
 BORROWED_STEMS = 2  # that the passage does not have: of 3,095 queries that people wrote, one has so many of an example
@@ -37,20 +38,22 @@ def echoes(query: str, shown: Iterable[str], passage: str) -> bool:
     return False
 
 
-def is_unrelated(query: str, passage: str) -> bool:
-    """Whether a query shares not one stem with its passage; both must be in the Latin alphabet and one language."""
+def is_unrelated(query: str, passage: str, language: str | None) -> bool:
+    """Whether a query shares not one stem with its passage, though both are in one language and the Latin alphabet.
+
+    Args:
+        query: of which one stem would do.
+        passage: title and text.
+        language: code of the language that the query is in, if that was asked for.
+    """
     mine, theirs = stems(query), stems(passage)
-    if len(mine) < 2 or len(theirs) < 10 or mine & theirs:
+    if not mine or len(theirs) < 10 or mine & theirs:
         return False
     if not all(_is_latin(stem) for stem in mine) or sum(map(_is_latin, theirs)) < 0.9 * len(theirs):
         return False
-    return _is_english(query) == _is_english(passage)
+    spoken = likely_language(passage)
+    return likely_language(query) in (None, spoken) and language_code(language) in (None, spoken)
 
 
 def _is_latin(stem: str) -> bool:
     return all(letter < "\u0250" or not letter.isalpha() for letter in stem)
-
-
-def _is_english(text: str) -> bool:
-    all_words = words(text)
-    return 4 * sum(word in FUNCTION_WORDS for word in all_words) >= len(all_words)

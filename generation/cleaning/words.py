@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-STEM = 5  # characters: "buckling" and "buckled", "sprain" and "sprained" are one stem
+STEM = 5  # characters: "buckling" and "buckled" are one stem
 
 _WORD = re.compile(r"\w+")
 _APOSTROPHES = str.maketrans("’‘`", "'''")
@@ -29,8 +29,12 @@ def words(text: str) -> list[str]:
 
 
 def stems(text: str) -> set[str]:
-    """Beginnings of the words that carry a subject."""
-    return {word[:STEM] for word in words(text) if len(word) > 1 and word not in FUNCTION_WORDS}
+    """Beginnings of the words that carry a subject, without an s at the end of short ones."""
+    return {
+        (word.removesuffix("s") if len(word) > 3 else word)[:STEM]
+        for word in words(text)
+        if len(word) > 1 and word not in FUNCTION_WORDS
+    }
 
 
 def contains(text: str, part: str) -> bool:
