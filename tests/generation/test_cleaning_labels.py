@@ -69,7 +69,7 @@ def test_labels_are_complete_and_of_passages_that_only_one_part_has() -> None:
 def test_few_good_queries_are_lost_and_few_of_the_kept_ones_are_none(
     part: str, most_lost: float, most_wrong: float
 ) -> None:
-    """Queries about something else than their passage count for neither: retrieval drops what does not find its source."""
+    """Queries about something else than their passage count for neither: retrieval drops most of them."""
     counts = measured(part)
     queries = counts["query", "kept"] + counts["query", "lost"]
     assert counts["query", "lost"] <= most_lost * queries
