@@ -7,6 +7,7 @@ another language only where several of its words belong to that language and non
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from generation.cleaning.words import words
 
@@ -85,6 +86,7 @@ def language_code(language: str | None) -> str | None:
     return language.replace("_", "-").split("-")[0].casefold() if language else None
 
 
+@lru_cache(maxsize=64)
 def likely_language(text: str) -> str | None:
     """The known language that has most of its common words in a text; None if it has hardly any of them."""
     spoken = words(text)
@@ -93,6 +95,6 @@ def likely_language(text: str) -> str | None:
     return likely if counts[likely] >= max(LEAST_WORDS, 0.1 * len(spoken)) else None
 
 
-def _count(spoken: list[str], language: str, expected: str, names: set[str]) -> int:
+def _count(spoken: tuple[str, ...], language: str, expected: str, names: set[str]) -> int:
     """Words that are common in one language and not in the expected one."""
     return sum(word in _WRITTEN[language] and word not in _WRITTEN[expected] and word not in names for word in spoken)

@@ -8,7 +8,7 @@ from collections import Counter
 from generation.cleaning.words import contains, words
 
 _CHARACTERS = re.compile(r"(.{1,12}?)\1{4,}")  # scripts without spaces, and syllables
-_QUESTIONS = re.compile(r"[^?？]*[^\W\d_][^?？]*[?？]+")
+_QUESTION_END = re.compile(r"[?？]+")
 _MARKS = re.compile(r"(?:^|\s)\(?(\d{1,2})[.)]\s+\S")
 _COMPARES = re.compile(r"\b(?:vs|versus|or|than|compare[sd]?|differ|differs|difference|between)\b", re.IGNORECASE)
 LEAST_WORDS = 8
@@ -37,7 +37,7 @@ def is_loop(query: str, passage: str) -> bool:
     return _repeats_later(said) and not _COMPARES.search(query)
 
 
-def _repeats_at_once(said: list[str], passage: str, shortest: int, times: int) -> bool:
+def _repeats_at_once(said: tuple[str, ...], passage: str, shortest: int, times: int) -> bool:
     """Whether a run of at least `shortest` words stands so many times in a row, and not even twice in the passage."""
     for length in range(shortest, len(said) // times + 1):
         for start in range(len(said) - times * length + 1):
@@ -47,12 +47,12 @@ def _repeats_at_once(said: list[str], passage: str, shortest: int, times: int) -
     return False
 
 
-def _repeats_later(said: list[str]) -> bool:
+def _repeats_later(said: tuple[str, ...]) -> bool:
     """Whether a run of words stands in a query twice and makes most of it."""
     for length in range(len(said) // 2, LEAST_RUN - 1, -1):
         first: dict[tuple[str, ...], int] = {}
         for start in range(len(said) - length + 1):
-            at = first.setdefault(tuple(said[start : start + length]), start)
+            at = first.setdefault(said[start : start + length], start)
             if start - at >= length:
                 return 2 * length >= 0.6 * len(said)
     return False
@@ -79,7 +79,8 @@ def is_digits(query: str, passage: str) -> bool:
 
 def is_several(query: str, asked_list: bool) -> bool:
     """Whether several questions, or a numbered list, stand in one line."""
-    questions = [question for question in _QUESTIONS.findall(query) if len(question.split()) > 2 or len(question) > 20]
+    asked = _QUESTION_END.split(query)[:-1]
+    questions = [one for one in asked if len(words(one)) > 2 or len(one) > 20]
     if len(questions) > 1:
         return True
     return not asked_list and [int(mark) for mark in _MARKS.findall(query)][:2] in ([1, 2], [2, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 STEM = 5  # characters: "buckling" and "buckled" are one stem
 
@@ -23,18 +24,20 @@ _FUNCTION_WORDS_LIST = """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_LIST.split())
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=64)  # the same passage and examples are looked at by many rules
+def words(text: str) -> tuple[str, ...]:
     """Words of a text in lower case, digits included."""
-    return _WORD.findall(text.translate(_APOSTROPHES).casefold())
+    return tuple(_WORD.findall(text.translate(_APOSTROPHES).casefold()))
 
 
-def stems(text: str) -> set[str]:
+@lru_cache(maxsize=64)
+def stems(text: str) -> frozenset[str]:
     """Beginnings of the words that carry a subject, without an s at the end of short ones."""
-    return {
+    return frozenset(
         (word.removesuffix("s") if len(word) > 3 else word)[:STEM]
         for word in words(text)
         if len(word) > 1 and word not in FUNCTION_WORDS
-    }
+    )
 
 
 def contains(text: str, part: str) -> bool:
@@ -42,7 +45,7 @@ def contains(text: str, part: str) -> bool:
     return f" {' '.join(words(part))} " in f" {' '.join(words(text))} "
 
 
-def longest_run(asked: list[str], text: str) -> int:
+def longest_run(asked: tuple[str, ...], text: str) -> int:
     """Number of words of the longest run of `asked` that stands in `text`."""
     inside = f" {' '.join(words(text))} "
     longest = 0
