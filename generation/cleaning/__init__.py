@@ -18,6 +18,7 @@ from generation.cleaning.prose import begins_passage, is_meta_talk, is_refusal, 
 
 __all__ = ["Asked", "Cleaned", "clean"]
 
+MOST_CHARACTERS = 2000  # of a query; what is longer is no query, and slow to look at
 _LINK = re.compile(r"(?:https?://|www\.)\S+(?:\s+#\S+)*")
 _UNFINISHED = re.compile(r"\w+\W+\w+\W+(?:and|or|the|because|whose)$", re.IGNORECASE)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
@@ -31,7 +32,7 @@ def clean(written: str, asked: Asked) -> Cleaned:
         asked: the request as its prompt showed it.
 
     Returns:
-        The query, or the reason why there is none: `unfinished_thought`, `special_tokens`, `json`, `empty`, `refusal`,
+        The query, or the reason why there is none: `unfinished_thought`, `special_tokens`, `json`, `too_long`, `empty`, `refusal`,
         `other_passage`, `mentions_passage`, `meta_talk`, `several_queries`, `repeats`, `digits`, `echoes_example`,
         `echoes_instruction`, `copies_passage`, `wrong_language`, `cut_at_limit`, `unfinished`, `unrelated`.
     """
@@ -45,6 +46,8 @@ def clean(written: str, asked: Asked) -> Cleaned:
     if is_json:
         return Cleaned(None, "json")
     whole = surface.take(text, asked)
+    if len(whole.text) > MOST_CHARACTERS:
+        return Cleaned(None, "too_long")
     if asked.is_cut and (repeats_lines(text) or is_loop(whole.text, asked.passage)):
         return Cleaned(None, "repeats")
     taken = surface.completed(whole, asked)

@@ -233,6 +233,7 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
         ("<|im_end|>\n<|im_start|>user\nhow long do pears keep?", "special_tokens"),
         ('{"question": "how long do pears keep?", "answer": "months"}', "json"),
         ('{"question": "how long do pe', "json"),
+        ("how long do pears keep " * 20_000, "too_long"),
         ("I'm sorry, but I can't help with that.", "refusal"),
         ("I’m unable to write a question for it.", "refusal"),
         ("As an AI, I have no taste.", "refusal"),
