@@ -32,9 +32,10 @@ def clean(written: str, asked: Asked) -> Cleaned:
         asked: the request as its prompt showed it.
 
     Returns:
-        The query, or the reason why there is none: `unfinished_thought`, `special_tokens`, `json`, `too_long`, `empty`, `refusal`,
-        `other_passage`, `mentions_passage`, `meta_talk`, `several_queries`, `repeats`, `digits`, `echoes_example`,
-        `echoes_instruction`, `copies_passage`, `wrong_language`, `cut_at_limit`, `unfinished`, `unrelated`.
+        The query, or the reason why there is none: `unfinished_thought`, `special_tokens`, `json`, `too_long`, `empty`,
+        `refusal`, `other_passage`, `mentions_passage`, `meta_talk`, `several_queries`, `repeats`, `digits`,
+        `echoes_example`, `echoes_instruction`, `copies_passage`, `wrong_language`, `cut_at_limit`, `unfinished`,
+        `unrelated`.
     """
     text = surface.plain_text(written)
     if text is None:
