@@ -158,8 +158,8 @@ def main() -> None:
             with contestants[name]() as activations:
                 bench.run(activations) if number == 0 else seconds[name].append(bench.run(activations))
     print(
-        f"{processor()}, {torch.get_num_threads()} threads, {options.batches} micro-batches of {options.tokens:,} tokens, "
-        f"{options.rounds} rounds, memory for {options.share:.0%} of the graphs\n"
+        f"{processor()}, {torch.get_num_threads()} threads, {options.batches} micro-batches of {options.tokens:,} "
+        f"tokens, {options.rounds} rounds, memory for {options.share:.0%} of the graphs\n"
     )
     print("| without | seconds, median | against everything | middle half of the rounds |\n|---|---|---|---|")
     for name in names:

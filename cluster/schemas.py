@@ -53,6 +53,8 @@ QUERIES = _table(
     ("sample", pa.int32()),
 )  # fmt: skip
 
+DISTINCT = TableSchema("distinct", QUERIES.schema, "generation.distinct", "query")
+
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")
 
 PASSAGE_VECTORS = _table(
@@ -97,7 +99,7 @@ LISTS = _table(
 # Stages in order, as `--until` and `--overwrite` name them, and the folders of the workdir that belong to each.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
-    "queries": ("queries", "query_log"),
+    "queries": ("queries", "distinct", "query_log"),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
     "scores": ("scores",),

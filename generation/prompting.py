@@ -16,6 +16,7 @@ from typing import Literal
 
 import jinja2
 
+from generation.cleaning.asked import Asked
 from generation.engines.base import Request
 from generation.examples import Pool, chosen_examples, hashed
 from generation.languages import language_name
@@ -61,6 +62,21 @@ class Prompt:
         """The chat. A system message only where the recipe has one, since not every model's template knows it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": self.text}]
+
+    def asked(self, finish_reason: str | None = None) -> Asked:
+        """What the clean-up of an answer needs to know; `finish_reason` says why the engine stopped."""
+        said = [self.system, self.instruction, self.about]
+        if self.style == "chat":
+            said.append(f"Answer with the {self.label.lower()} alone, on one line.")
+        return Asked(
+            passage=self.passage,
+            query_type=self.query_type,
+            label=self.label,
+            instruction=" ".join(part for part in said if part),
+            examples=tuple((example.passage, example.query) for example in self.examples),
+            language=self.language,
+            finish_reason=finish_reason,
+        )
 
 
 class Prompter:

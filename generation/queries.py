@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # Where and how fast an engine runs, and where files lie, not what it writes: a run may be resumed with other values.
 _PLACEMENT = {"pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file"}
+_LATER = {"near_duplicates"}  # decided when all queries are written
 _PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
@@ -114,7 +115,7 @@ def refuse_none(written: Table, logged: Table | None, generation: GenerationSett
 
 def identity(generation: GenerationSettings, types: Mapping[str, QueryType]) -> dict[str, Any]:
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
-    settings = generation.model_dump(mode="json", exclude=_PLACEMENT)
+    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER)
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in _PLACEMENT_ARGS}
     if generation.engine == "extractive":  # reads no prompt

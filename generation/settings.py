@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.settings import PoolSettings, Settings
 from generation.languages import language_name
 
+NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two queries are the same
 QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
 
 Temperature = Annotated[float | None, Field(ge=0, description="0 always takes the likeliest token")]
@@ -91,6 +92,11 @@ class GenerationSettings(Settings):
     repetition_penalty: Repetition = None
     max_tokens: int = Field(50, ge=1)
     min_query_characters: int = Field(3, ge=1, description="shorter queries are dropped")
+    near_duplicates: Literal["auto"] | Annotated[float, Field(ge=0.5, le=1)] | None = Field(
+        "auto",
+        description="queries whose similarity to an earlier one of the run reaches this are dropped; null keeps all; "
+        "auto: 0.85 where a language model writes, null for extraction, whose queries are parts of their passages",
+    )
     max_model_len: int | None = Field(4096, description="context of the vLLM engine, tokens")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
@@ -101,6 +107,13 @@ class GenerationSettings(Settings):
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(512, ge=1, description="source passages per shard")
     seed: int = 0
+
+    @property
+    def distinct_from(self) -> float | None:
+        """Jaccard index from which two queries of the run are the same; None keeps all."""
+        if self.near_duplicates == "auto":
+            return None if self.engine == "extractive" else NEAR_DUPLICATES
+        return self.near_duplicates
 
     @model_validator(mode="after")
     def _model_is_named(self) -> GenerationSettings:

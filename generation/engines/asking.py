@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from generation.cleaning import clean
+from generation.cleaning.clean import clean
 from generation.engines.base import Answer, Request
 from generation.prompting import Prompt, Style
 from generation.query_types import QueryType
@@ -56,8 +56,8 @@ def answered(samples: list[Request], prompt: Prompt, written: Iterable[Written])
     """The answers to samples of one prompt, cleaned of what is no part of the query."""
     answers = []
     for request, one in zip(samples, written, strict=True):
-        text, reason = clean(one.text, prompt.passage)
-        answers.append(Answer(request.unit, text, reason, one.tokens))
+        query = clean(one.text, prompt.asked(one.finish_reason))
+        answers.append(Answer(request.unit, query.text, query.reason, one.tokens))
     return answers
 
 

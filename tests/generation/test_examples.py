@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from generation.cleaning import clean
+from generation.cleaning.asked import Asked
+from generation.cleaning.clean import clean
 from generation.examples import own_pools, shipped_passages, shipped_pool
 from generation.query_types import load_types
 from generation.settings import GenerationSettings, shipped_types
@@ -26,7 +27,7 @@ def test_every_shipped_example_is_a_query_that_the_clean_up_keeps_as_it_is():
     types = load_types(GenerationSettings(engine="vllm", model="m", query_types=list(shipped_types())))
     for name, kind in types.items():
         for pair in kind.pool:
-            assert clean(pair.query, pair.passage) == (pair.query, None), name
+            assert clean(pair.query, Asked(pair.passage, name)).text == pair.query, name
             assert kind.min_characters <= len(pair.query) <= (kind.max_characters or 200), pair.query
 
 

@@ -40,6 +40,18 @@ def test_the_passage_stands_after_instruction_and_examples(query_type):
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_the_clean_up_is_told_what_the_prompt_showed(style):
+    made = prompter(prompt_characters=64, about="a shop for fruit")
+    prompt = made.prompt(request("claim"), style)
+    asked, text = prompt.asked("length"), " ".join(prompt.text.split())
+    for part in (asked.passage, made.types["claim"].instruction, *(text for pair in asked.examples for text in pair)):
+        assert " ".join(part.split()) in text
+    assert "a shop for fruit" in asked.instruction
+    assert (asked.query_type, asked.label, asked.is_cut) == ("claim", "Claim", True)
+    assert len(asked.examples) == 3
+
+
 def test_prompts_with_the_same_examples_differ_only_after_them():
     made = prompter(example_sets=1)
     one, other = (completion(made, asked) for asked in (request(), request(source="p2", text="Apples ripen early.")))
