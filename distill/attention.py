@@ -2,8 +2,8 @@
 
 Transformers adds its float32 mask to bfloat16 scores, which makes them float32 for softmax and everything after it;
 torch's fused kernel has a slow backward on CPUs. Here scores never leave their dtype, queries are scaled instead of
-scores, and heads lie one after another before they are multiplied. What that is worth is in `docs/decisions.md`; it
-differs from float32 no more than the model's own attention.
+scores, and heads lie one after another before they are multiplied. What that is worth is in
+`docs/decisions/compute-on-cpus.md`; it differs from float32 no more than the model's own attention.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Under autocast torch casts an input for each layer anew, writes the bias down before it multiplies, and adds the
 gradients of an input in float32, layer by layer. Here queries, keys and values are one product in each direction, and
-its gradient is rounded once. What that is worth is in `docs/decisions.md`; it is no further from float32 than autocast.
+its gradient is rounded once. What that is worth is in `docs/decisions/compute-on-cpus.md`; it is no further from
+float32 than autocast.
 """
 
 from __future__ import annotations
