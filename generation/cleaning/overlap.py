@@ -6,7 +6,7 @@ counted as taken from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from generation.cleaning.language import language_code, likely_language
 from generation.cleaning.words import contains, longest_run, stems, words
@@ -15,7 +15,6 @@ COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or b
 BORROWED_STEMS = 2  # that the passage does not have: of 3,095 queries that people wrote, one has so many of an example
 BORROWED_SHARE = 0.33  # of all stems of an answer, where they are fewer than those of the passage
 BORROWED_RUN = 4  # words one after the other
-SHARED = 4  # letters from which two stems may be parts of one word
 
 
 def is_copied(query: str, passage: str) -> bool:
@@ -48,22 +47,12 @@ def is_unrelated(query: str, passage: str, language: str | None) -> bool:
         language: code of the language that the query is in, if that was asked for.
     """
     mine, theirs = stems(query), stems(passage)
-    if not mine or len(theirs) < 10 or mine & theirs or _share_a_word_part(mine, theirs):
+    if not mine or len(theirs) < 10 or mine & theirs:
         return False
     if not all(_is_latin(stem) for stem in mine) or sum(map(_is_latin, theirs)) < 0.9 * len(theirs):
         return False
     spoken = likely_language(passage)
     return likely_language(query) in (None, spoken) and language_code(language) in (None, spoken)
-
-
-def _share_a_word_part(some: Collection[str], others: Collection[str]) -> bool:
-    """Whether a stem begins as another one does, or is a part of it: pollination and pollen, descale and scale."""
-    return any(
-        one[:SHARED] == other[:SHARED] or (one in other if len(one) < len(other) else other in one)
-        for one in some
-        for other in others
-        if min(len(one), len(other)) >= SHARED
-    )
 
 
 def _is_latin(stem: str) -> bool:
