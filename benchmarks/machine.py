@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
 import time
+from pathlib import Path
 
 import psutil
 import torch
@@ -116,3 +119,12 @@ class Peak:
         process = psutil.Process()
         while not self._over.wait(0.02):
             self.gib = max(self.gib, process.memory_info().rss / 2**30)
+
+
+def processor() -> str:
+    """Name of this machine's processor and its cores that this process may use."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    name = fields.get("model name", platform.processor())
+    family = f" (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else ""
+    return f"{name}{family}, {len(os.sched_getaffinity(0))} cores"

@@ -49,6 +49,7 @@ def run_rank(number: int, ranks: int, port: int, folder: Path, queries: int, res
     import torch
     import torch.distributed as dist
 
+    from distill.activations.activations import Activations
     from distill.encoders.compute.choose import choose_for_training
     from distill.encoders.device import resolve_dtype
     from distill.encoders.loading import load_model
@@ -69,7 +70,7 @@ def run_rank(number: int, ranks: int, port: int, folder: Path, queries: int, res
     student = EncoderModule(model, "cpu", resolve_dtype("auto", "cpu"))
     layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, TrainingSettings())
     engine = start_engine(student, TrainingSettings(), ranks)
-    stepper = Stepper(engine, *tokens, LossSettings(), 1 << 40, layout)
+    stepper = Stepper(engine, *tokens, LossSettings(), Activations(engine, student, 1 << 40), layout)
     plan = plan_step(np.arange(queries), lists, tokens[0].lengths, tokens[1].lengths, ranks, 1024)
     seconds, padded = [], 0
     for _ in range(STEPS + 1):  # the first one is a warm-up

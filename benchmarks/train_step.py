@@ -31,6 +31,7 @@ import torch.nn.functional as F
 
 from benchmarks.machine import PEAK_PASSES, Peak, Products, SpeedDuringStep, touch
 from cluster.machines.malloc import trim_freed_memory
+from distill.activations.activations import Activations
 from distill.activations.budget import MIB, activation_bytes
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
@@ -90,7 +91,8 @@ class Bench:
         layout = choose_for_training(student, self.tokens[1], self.pad_id, training)
         self.engine = start_engine(student, training, 1)
         self.budget = activation_bytes(None, self.engine.module, "cpu")
-        self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.budget, layout)
+        self.activations = Activations(self.engine, student, self.budget)
+        self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.activations, layout)
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
         self.config = config = loaded.transformers_model.config
         length = int(self.tokens[1].lengths.mean()) // 16 * 16
@@ -109,13 +111,13 @@ class Bench:
 
     def reserve(self, count: int, order: str, kept_mib: int | None) -> None:
         """Gets the memory that such a step needs from the system, as the first step of a training does."""
-        self.stepper.activation_bytes = self.kept_bytes(kept_mib)
-        self.stepper.reserve(self.prepare(count, order))
-        touch(self.stepper.step_bytes)
+        self.activations.most_bytes = self.kept_bytes(kept_mib)
+        self.activations.plan(self.prepare(count, order).work)
+        touch(self.activations.step_bytes)
 
     def ours(self, count: int, order: str = "shuffled", kept_mib: int | None = None) -> dict[str, float]:
         """Runs one step of `count` queries as the trainer does, with `kept_mib` of memory for activations."""
-        self.stepper.activation_bytes = self.kept_bytes(kept_mib)
+        self.activations.most_bytes = self.kept_bytes(kept_mib)
         with SpeedDuringStep(self.products, self.engine.module) as products:
             start = time.perf_counter()
             prepared = self.prepare(count, order)
@@ -127,7 +129,7 @@ class Bench:
             "seconds": seconds, "tokens": result.tokens, "repeats": plan.repeats,
             "padding": 1 - result.tokens / result.computed_tokens,
             "recomputed": result.recomputed_tokens / result.computed_tokens,
-            "recalled": result.recalled, "balance": self.balance(self.orders[order][:count]),
+            "reused": result.reused, "balance": self.balance(self.orders[order][:count]),
             "flops": self.useful_flops(plan) / seconds, "products": products.flops,
         }  # fmt: skip
 
@@ -292,7 +294,7 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
     lines = [
         "| queries a step | order | queries/s | useful tokens/s | repeats removed | padding "
         f"| fullest of {RANKS} ranks : mean | MFU, of the best | MFU, of the mean meanwhile | recomputed "
-        "| of it recalled | memory, peak | : every slot | : sentence-transformers |",
+        "| of it reused | memory, peak | : every slot | : sentence-transformers |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
@@ -304,7 +306,7 @@ def table(bench: Bench, counts: list[int], sliced: int, kept_mib: int) -> str:
             f"| {row.count:,} | {row.order} | {rate:.2f} | {figures['tokens'] / figures['seconds']:,.0f} | "
             f"{figures['repeats']:.2f}× | {figures['padding']:.1%} | {figures['balance']:.3f} | "
             f"{figures['flops'] / best:.0%} | {figures['flops'] / figures['products']:.0%} | "
-            f"{figures['recomputed']:.0%} | {figures['recalled']:.0%} | {row.gib:.1f} GiB | "
+            f"{figures['recomputed']:.0%} | {figures['reused']:.0%} | {row.gib:.1f} GiB | "
             f"{rate * (row.slots_before + row.slots_after) / 2:.1f}× | {rate / library_rate:.1f}× |"
         )
         print(lines[-1], flush=True)

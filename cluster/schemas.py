@@ -48,10 +48,12 @@ QUERIES = _table(
     "queries", "source × type × sample", "generation.queries",
     ("query_id", pa.string()),
     ("source_id", pa.string()),      # passage the query was written for; null for a query log
-    ("query_type", pa.string()),     # one of the six types, or "log"
+    ("query_type", pa.string()),     # name of a type, or "log"
     ("text", pa.string()),
     ("sample", pa.int32()),
 )  # fmt: skip
+
+DISTINCT = TableSchema("distinct", QUERIES.schema, "generation.distinct", "query")
 
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")
 
@@ -97,7 +99,7 @@ LISTS = _table(
 # Stages in order, as `--until` and `--overwrite` name them, and the folders of the workdir that belong to each.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
-    "queries": ("queries", "query_log"),
+    "queries": ("queries", "distinct", "query_log"),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
     "scores": ("scores",),

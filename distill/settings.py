@@ -121,6 +121,7 @@ _HOW = {
     "micro_batch_tokens",
     "activation_mib",
     "packed",
+    "without",
     "keep_checkpoints",
     "checkpoint_every",
     "trackers",
@@ -169,6 +170,9 @@ class TrainingSettings(Settings):
     )
     packed: bool | None = Field(
         None, description="put sequences end to end, without padding; empty: on GPUs that have flash attention"
+    )
+    without: list[Literal["attention", "layers", "reuse", "arena"]] = Field(
+        [], description="parts of docs/compute.md that are switched off, to hunt a bug or to measure what they gain"
     )
     zero_stage: Literal[0, 1, 2, 3] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -1,80 +1,132 @@
-"""Prompts: what a language model is asked for each query type, with up to three examples and the passage at the end.
+"""Prompts: what a language model is asked for each query type, with some examples and the passage at the end.
 
-The texts are data in `generation/prompts/`. Which examples a prompt shows depends on the seed and its unit alone.
+Two styles: a chat, and a text to be completed, which ends with the label. Which examples a prompt shows depends on the
+seed, its type and its passage alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from math import comb
+from typing import Literal
 
 import jinja2
-import yaml
 
+from generation.cleaning.asked import Asked
 from generation.engines.base import Request
+from generation.examples import Pool, chosen_examples, hashed
+from generation.languages import language_name
+from generation.query_types import QueryType, load_types
 from generation.settings import GenerationSettings
 
-_FILES = ("types.yaml", "examples.yaml", "prompt.jinja")
+Style = Literal["chat", "completion"]
+STYLES: tuple[Style, ...] = ("chat", "completion")
+
 _CUT_BACK = 40  # characters given up at most so that a cut passage ends with a whole word
 
 
 @dataclass(frozen=True)
-class QueryPrompt:
-    """How one query type is asked for."""
+class Prompt:
+    """All that a language model was shown for a request, and so all that its answer may be an echo of.
 
+    Attributes:
+        style: a chat, or a text to be completed.
+        passage: title and text, cut as the recipe says.
+        query_type: its name.
+        label: marks the query; a completion ends with it.
+        instruction: what to write.
+        examples: shown before the passage.
+        language: that the query should be in, as the recipe writes it; None: not said.
+        about: what the recipe says of the passages.
+        system: the system prompt.
+        text: the message of the user, or the whole text to be completed.
+    """
+
+    style: Style
+    passage: str
+    query_type: str
     label: str
     instruction: str
-    examples: bool
+    examples: Pool
+    language: str | None
+    about: str | None
+    system: str | None
+    text: str
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The chat. A system message only where the recipe has one, since not every model's template knows it."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.text}]
+
+    def asked(self, finish_reason: str | None = None) -> Asked:
+        """What the clean-up of an answer needs to know; `finish_reason` says why the engine stopped."""
+        said = [self.system, self.instruction, self.about]
+        if self.style == "chat":
+            said.append(f"Answer with the {self.label.lower()} alone, on one line.")
+        return Asked(
+            passage=self.passage,
+            query_type=self.query_type,
+            label=self.label,
+            instruction=" ".join(part for part in said if part),
+            examples=tuple((example.passage, example.query) for example in self.examples),
+            language=self.language,
+            finish_reason=finish_reason,
+        )
 
 
 class Prompter:
     """Renders the prompt of a request.
 
     Args:
-        settings: number of examples, length of the passage, seed.
+        settings: number of examples, length of the passage, seed, and what all prompts say.
+        types: the query types; those that the settings name by default.
     """
 
-    def __init__(self, settings: GenerationSettings) -> None:
+    def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         self.settings = settings
-        self.types = query_prompts()
-        self.pool = example_pool()
+        self.types = load_types(settings) if types is None else types
         environment = jinja2.Environment(
             trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
         )
-        self._template = environment.from_string(_read("prompt.jinja"))
+        self._template = environment.from_string(_template())
 
-    def messages(self, request: Request) -> list[dict[str, str]]:
-        """The prompt as a chat: one message of the user, since not every model's template knows other roles."""
-        return [{"role": "user", "content": self._render(request, chat=True)}]
-
-    def completion(self, request: Request) -> str:
-        """The prompt for a model without a chat template: it ends with the label, and the query is to follow."""
-        return self._render(request, chat=False)
-
-    def examples(self, request: Request) -> list[dict[str, str]]:
-        """Examples shown for a request, in the order of the pool, so that few different prefixes arise."""
-        count = min(self.settings.examples, len(self.pool))
-        if not self.types[request.query_type].examples or not count:
-            return []
-        chosen = random.Random(unit_seed(self.settings.seed, request.unit)).sample(range(len(self.pool)), count)
-        return [
-            {"passage": self.pool[number]["passage"], "query": self.pool[number][request.query_type]}
-            for number in sorted(chosen)
-        ]
-
-    def _render(self, request: Request, chat: bool) -> str:
-        kind = self.types[request.query_type]
-        return self._template.render(
+    def prompt(self, request: Request, style: Style) -> Prompt:
+        """What the model is shown for a request."""
+        kind, settings = self.types[request.query_type], self.settings
+        examples = self.examples(request)
+        passage = shown(request, settings.prompt_characters)
+        text = self._template.render(
             instruction=kind.instruction,
             label=kind.label,
-            examples=self.examples(request),
-            passage=shown(request, self.settings.prompt_characters),
-            chat=chat,
+            examples=examples,
+            passage=passage,
+            about=settings.about,
+            language=language_name(kind.language) if kind.language else None,
+            system=settings.system_prompt,
+            chat=style == "chat",
         ).strip()
+        return Prompt(
+            style, passage, kind.name, kind.label, kind.instruction, examples, kind.language, settings.about,
+            settings.system_prompt, text,
+        )  # fmt: skip
+
+    def examples(self, request: Request) -> Pool:
+        """Examples shown for a request, in the order of the pool, so that few different prefixes arise."""
+        kind, settings = self.types[request.query_type], self.settings
+        return chosen_examples(
+            kind.pool, kind.examples, settings.example_sets, settings.seed, kind.name, request.source_id
+        )
+
+    def prefixes(self, query_type: str) -> int:
+        """How many different beginnings the prompts of a type have, at most."""
+        kind, sets = self.types[query_type], self.settings.example_sets
+        every = comb(len(kind.pool), kind.examples)
+        return every if sets is None else min(sets, every)
 
 
 def shown(request: Request, characters: int) -> str:
@@ -89,26 +141,14 @@ def shown(request: Request, characters: int) -> str:
 
 def unit_seed(seed: int, unit: str) -> int:
     """A seed of 31 bits for one unit, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {unit}".encode(), digest_size=4).digest()) & 0x7FFFFFFF
+    return hashed(seed, unit)
 
 
 @cache
-def query_prompts() -> dict[str, QueryPrompt]:
-    """The six query types."""
-    return {name: QueryPrompt(**entry) for name, entry in yaml.safe_load(_read("types.yaml")).items()}
+def template_digest() -> str:
+    """Changes whenever the text around instruction, examples and passage does."""
+    return hashlib.sha256(_template().encode()).hexdigest()[:16]
 
 
-@cache
-def example_pool() -> list[dict[str, Any]]:
-    """Passages with one query for each type that is shown with examples."""
-    return yaml.safe_load(_read("examples.yaml"))
-
-
-@cache
-def prompts_digest() -> str:
-    """Changes whenever a prompt would."""
-    return hashlib.sha256("\0".join(_read(name) for name in _FILES).encode()).hexdigest()[:16]
-
-
-def _read(name: str) -> str:
-    return (resources.files("generation") / "prompts" / name).read_text(encoding="utf-8")
+def _template() -> str:
+    return (resources.files("generation") / "prompts" / "prompt.jinja").read_text(encoding="utf-8")

@@ -1,13 +1,16 @@
 """Queries: an engine writes some of every type for every source passage; each planned one is kept or counted as a drop.
 
-A unit is one source × type × sample. What an engine cannot write, and why, is its answer's `reason`; duplicates within
-a source and too short texts are found here, for all engines alike.
+A unit is one source × type × sample; weights say how many of them there are. What an engine cannot write, and why, is
+its answer's `reason`; duplicates within a source and texts of a wrong length are found here, for all engines alike.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,14 +23,18 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from generation.engines import style
 from generation.engines.base import Answer, Engine, Request
+from generation.prompting import template_digest
+from generation.query_types import QueryType, load_types, same_for_all, units_of
 from generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-# Where and how fast an engine runs, not what it writes: a run may be resumed with other values.
-_PLACEMENT = {"pool", "rows_per_shard", "concurrency", "tensor_parallel"}
+# Where and how fast an engine runs, and where files lie, not what it writes: a run may be resumed with other values.
+_PLACEMENT = {"pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file"}
+_LATER = {"near_duplicates"}  # decided when all queries are written
 _PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
@@ -45,19 +52,40 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
     Raises:
         InputError: the engine's model or server cannot be used as the recipe names it.
     """
-    units_per_row = len(generation.query_types) * generation.samples
+    types = load_types(generation)
     return run.execute(
         Stage(
             title="queries",
             table=QUERIES,
             path=QUERIES.path,
             worker=QueryWorker,
-            arguments={"generation": generation, "storage": run.storage, "passages_path": passages.path},
-            shards=plan_shards(passages, generation.rows_per_shard, where="is_source", units_per_row=units_per_row),
-            fingerprint={"generation": identity(generation), "passages": passages.fingerprint},
+            arguments={
+                "generation": generation,
+                "types": types,
+                "storage": run.storage,
+                "passages_path": passages.path,
+            },
+            shards=plan_shards(
+                passages,
+                generation.rows_per_shard,
+                where="is_source",
+                units_per_row=_units(generation, types, passages),
+            ),
+            fingerprint={"generation": identity(generation, types), "passages": passages.fingerprint},
             pool=place(generation),
         )
     )
+
+
+def _units(generation: GenerationSettings, types: Mapping[str, QueryType], passages: Table) -> int | list[int]:
+    """Units of every source, in one number if it is the same for all."""
+    if (same := same_for_all(generation, types)) is not None:
+        return same
+    return [
+        sum(units_of(generation, types, source).values())
+        for batch in passages.batches(["passage_id", "is_source"])
+        for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
+    ]
 
 
 def refuse_none(written: Table, logged: Table | None, generation: GenerationSettings) -> None:
@@ -71,7 +99,8 @@ def refuse_none(written: Table, logged: Table | None, generation: GenerationSett
     drops: Counter[str] = sum((Counter(commit.drops) for commit in written.commits()), Counter())
     advice = {
         "too_short": f"they have fewer than generation.min_query_characters={generation.min_query_characters} "
-        "characters; lower it",
+        "characters, or than their type's min_characters; lower it",
+        "too_long": "they have more than their type's max_characters; raise it",
         "duplicate": "their source has the same query already",
     }
     told = "; ".join(
@@ -84,16 +113,15 @@ def refuse_none(written: Table, logged: Table | None, generation: GenerationSett
     )
 
 
-def identity(generation: GenerationSettings) -> dict[str, Any]:
-    """What of the settings determines the queries, with the prompts if a language model reads them."""
-    settings = generation.model_dump(mode="json", exclude=_PLACEMENT)
+def identity(generation: GenerationSettings, types: Mapping[str, QueryType]) -> dict[str, Any]:
+    """What determines the queries: of the settings, and of the files they name the content, not the place."""
+    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER)
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in _PLACEMENT_ARGS}
-    if generation.engine != "extractive":
-        from generation.prompting import prompts_digest
-
-        settings["prompts"] = prompts_digest()
-    return settings
+    if generation.engine == "extractive":  # reads no prompt
+        limits = {name: [kind.weight, kind.min_characters, kind.max_characters] for name, kind in types.items()}
+        return settings | {"types": limits}
+    return settings | {"types": {name: kind.digest for name, kind in types.items()}, "template": template_digest()}
 
 
 def place(generation: GenerationSettings) -> PoolSettings:
@@ -104,7 +132,9 @@ def place(generation: GenerationSettings) -> PoolSettings:
     return pool
 
 
-def open_engine(generation: GenerationSettings, storage: Storage, passages_path: str) -> Engine:
+def open_engine(
+    generation: GenerationSettings, types: Mapping[str, QueryType], storage: Storage, passages_path: str
+) -> Engine:
     """Makes the engine that the settings name; loads its model.
 
     Raises:
@@ -113,11 +143,11 @@ def open_engine(generation: GenerationSettings, storage: Storage, passages_path:
     if generation.engine == "vllm":
         from generation.engines.vllm import VllmEngine
 
-        return VllmEngine(generation)
+        return VllmEngine(generation, types)
     if generation.engine == "openai":
         from generation.engines.openai import OpenAIEngine
 
-        return OpenAIEngine(generation)
+        return OpenAIEngine(generation, types)
     from generation.engines.extractive import ExtractiveEngine, corpus_frequencies
 
     return ExtractiveEngine(generation, corpus_frequencies(storage, passages_path))
@@ -126,24 +156,61 @@ def open_engine(generation: GenerationSettings, storage: Storage, passages_path:
 class QueryWorker:
     """Has an engine write the queries of a shard's passages."""
 
-    def __init__(self, generation: GenerationSettings, storage: Storage, passages_path: str) -> None:
+    def __init__(
+        self, generation: GenerationSettings, types: Mapping[str, QueryType], storage: Storage, passages_path: str
+    ) -> None:
         self.generation = generation
-        self.engine = open_engine(generation, storage, passages_path)
+        self.types = types
+        self.storage = storage
+        engine: Any = open_engine(generation, types, storage, passages_path)
+        self.engine = engine  # a LanguageModel, where the engine reads prompts
+        self._deciding = asyncio.Lock()
+        self._decision: style.Decision | None = None
+        self._reads_prompts = generation.engine != "extractive"
+        if self._reads_prompts and (known := style.without_trial(generation, engine.styles)):
+            self._settle(known)
 
     async def process(self, task: Task) -> Output:
         """Rows of PASSAGES to rows of QUERIES, and to drops by reason."""
         assert task.rows is not None, "queries are planned over passages"
+        stats = await self._decide() if self._reads_prompts else {}
         requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
         answers = await self.engine.answer(requests)
-        return collect(requests, answers, self.generation.min_query_characters)
+        return replace(collect(requests, answers, self.types), stats=stats)
 
-    def _requests(self, row: dict[str, Any]) -> list[Request]:
+    async def _decide(self) -> dict[str, int]:
+        """Decides how prompts are written, before the first is; returns counts of the trial, if its decision holds."""
+        async with self._deciding:
+            if self._decision:
+                return {}
+            decision, made = await style.decide(self.storage, QUERIES.path, self.engine, self._trial, self._kept)
+            self._settle(decision)
+        return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
+
+    def _settle(self, decision: style.Decision) -> None:
+        self._decision = decision
+        self.engine.style = decision.style
+        style.announce(decision)
+
+    def _trial(self) -> list[Request]:
+        rows = style.trial_rows(self.storage, QUERIES.path)
+        return [request for row in rows for request in self._requests(row, always=True)]
+
+    def _requests(self, row: dict[str, Any], always: bool = False) -> list[Request]:
+        """What is asked for one passage; with `always` one query of every type."""
         source = row["passage_id"]
+        counts = dict.fromkeys(self.types, 1) if always else units_of(self.generation, self.types, source)
         return [
             Request(f"{source}:{query_type}:{sample}", source, row["title"], row["text"], query_type, sample)
-            for query_type in self.generation.query_types
-            for sample in range(self.generation.samples)
+            for query_type, count in counts.items()
+            for sample in range(count)
         ]
+
+    def _kept(self, requests: list[Request], answers: list[Answer]) -> style.Kept:
+        """What `collect` keeps of a trial."""
+        output = collect(requests, answers, self.types)
+        largest = max(output.drops, key=lambda reason: (output.drops[reason], reason), default=None)
+        return style.Kept(output.rows.num_rows, len(requests), largest)
 
     async def close(self) -> None:
         """Shuts the engine down."""
@@ -153,15 +220,15 @@ class QueryWorker:
             await closing
 
 
-def collect(requests: list[Request], answers: list[Answer], min_characters: int) -> Output:
-    """Turns answers into rows; counts those without text, too short ones, and texts that a source has already.
+def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, QueryType]) -> Output:
+    """Turns answers into rows; counts those without text, of a wrong length, and texts that a source has already.
 
     Args:
         requests: what was asked.
         answers: one per request, in the same order.
-        min_characters: shorter queries are dropped.
+        types: their limits of length.
     """
-    kept: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     drops: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
     for request, answer in zip(requests, answers, strict=True):
@@ -170,14 +237,16 @@ def collect(requests: list[Request], answers: list[Answer], min_characters: int)
         if answer.text is None:
             drops[answer.reason or "no_answer"] += 1
             continue
-        key = request.source_id, answer.text.casefold()
-        if len(answer.text) < min_characters:
+        kind, key = types[request.query_type], (request.source_id, answer.text.casefold())
+        if len(answer.text) < kind.min_characters:
             drops["too_short"] += 1
+        elif kind.max_characters and len(answer.text) > kind.max_characters:
+            drops["too_long"] += 1
         elif key in seen:
             drops["duplicate"] += 1
         else:
             seen.add(key)
-            kept.append(
+            rows.append(
                 {
                     "query_id": request.unit,
                     "source_id": request.source_id,
@@ -186,5 +255,5 @@ def collect(requests: list[Request], answers: list[Answer], min_characters: int)
                     "sample": request.sample,
                 }
             )
-    rows = pa.Table.from_pylist(kept, schema=QUERIES.schema)
-    return Output(rows, dict(drops), tokens=sum(answer.tokens for answer in answers))
+    table = pa.Table.from_pylist(rows, schema=QUERIES.schema)
+    return Output(table, dict(drops), tokens=sum(answer.tokens for answer in answers))

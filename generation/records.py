@@ -16,7 +16,8 @@ from cluster.tables.table import Table
 from cluster.unicode import valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from generation.readers import Reader, Record, open_reader
+from generation.readers.base import Reader, Record
+from generation.readers.open_reader import open_reader
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:

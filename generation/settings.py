@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import difflib
+from functools import cache
+from importlib import resources
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.settings import PoolSettings, Settings
+from generation.languages import language_name
 
-QueryType = Literal["question", "claim", "title", "keywords", "search", "web_search"]
-QUERY_TYPES: tuple[QueryType, ...] = ("question", "claim", "title", "keywords", "search", "web_search")
+NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two queries are the same
+QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
+
+Temperature = Annotated[float | None, Field(ge=0, description="0 always takes the likeliest token")]
+TopP = Annotated[float | None, Field(gt=0, le=1, description="draw among the likeliest tokens with this sum")]
+TopK = Annotated[int | None, Field(ge=1, description="draw among so many tokens")]
+MinP = Annotated[float | None, Field(ge=0, le=1, description="least probability, as a part of the likeliest token's")]
+Penalty = Annotated[float | None, Field(ge=-2, le=2, description="taken from the logits of tokens that were written")]
+Repetition = Annotated[
+    float | None, Field(gt=0, le=2, description="divides the logits of tokens that prompt or answer hold")
+]
 
 
 class CorpusSettings(Settings):
@@ -32,27 +45,75 @@ class CorpusSettings(Settings):
     seed: int = 0
 
 
+class Sampling(Settings):
+    """How tokens are drawn; what is empty is the recipe's, and then the engine's. Every engine has the same names."""
+
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
+    presence_penalty: Penalty = None
+    frequency_penalty: Penalty = None
+    repetition_penalty: Repetition = None
+
+
 class GenerationSettings(Settings):
     """The engine that writes queries, and what it is asked for."""
 
     engine: Literal["vllm", "openai", "extractive"] = "extractive"
     model: str | None = Field(None, description="model id or path; required by vllm and openai")
-    query_types: list[QueryType] = Field(list(QUERY_TYPES), min_length=1)
-    samples: int = Field(1, ge=1, description="queries per passage and type")
+    query_types: list[str] = Field(list(QUERY_TYPES), min_length=1)
+    types_folder: str | None = Field(None, description="folder of query types of your own, one YAML file each")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="queries of a type per passage and sample, instead of the type's own weight"
+    )
+    samples: int = Field(1, ge=1, description="queries per passage and type of weight 1")
+    prompt: Literal["auto", "chat", "completion"] = Field(
+        "auto", description="auto tries both where the model has a chat template, and keeps what gives more queries"
+    )
+    about: str | None = Field(None, description="what the passages are and who asks; in every prompt")
+    language: str | None = Field(None, description="of the queries, a code such as de or a name; empty: not said")
     examples: int = Field(3, ge=0, le=3, description="most example pairs shown in a prompt")
+    example_sets: int | None = Field(
+        4, ge=1, description="different sets of examples per type, whose prompts share a prefix; empty: any of the pool"
+    )
+    examples_file: str | None = Field(
+        None, description="JSONL or YAML of your own examples, {passage, query, type}, instead of a type's"
+    )
+    system_prompt: str | None = Field(None, description="system message of a chat, or first paragraph of a completion")
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the chat template")
     prompt_characters: int = Field(2048, ge=64, description="passage text is cut here in the prompt")
-    temperature: float = Field(0.8, ge=0)
+    temperature: Temperature = 0.8
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
+    presence_penalty: Penalty = None
+    frequency_penalty: Penalty = None
+    repetition_penalty: Repetition = None
     max_tokens: int = Field(50, ge=1)
     min_query_characters: int = Field(3, ge=1, description="shorter queries are dropped")
+    near_duplicates: Literal["auto"] | Annotated[float, Field(ge=0.5, le=1)] | None = Field(
+        "auto",
+        description="queries whose similarity to an earlier one of the run reaches this are dropped; null keeps all; "
+        "auto: 0.85 where a language model writes, null for extraction, whose queries are parts of their passages",
+    )
     max_model_len: int | None = Field(4096, description="context of the vLLM engine, tokens")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
     trust_remote_code: bool = False
     base_url: str | None = Field(None, description="OpenAI-compatible server; the key comes from OPENAI_API_KEY")
+    request_seeds: bool = Field(True, description="seed every request; false for a server that takes none")
     concurrency: int = Field(256, ge=1, description="requests in flight per worker")
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(512, ge=1, description="source passages per shard")
     seed: int = 0
+
+    @property
+    def distinct_from(self) -> float | None:
+        """Jaccard index from which two queries of the run are the same; None keeps all."""
+        if self.near_duplicates == "auto":
+            return None if self.engine == "extractive" else NEAR_DUPLICATES
+        return self.near_duplicates
 
     @model_validator(mode="after")
     def _model_is_named(self) -> GenerationSettings:
@@ -61,3 +122,48 @@ class GenerationSettings(Settings):
         if self.engine == "openai" and not self.base_url:
             raise ValueError("engine 'openai' needs generation.base_url, the address of the server")
         return self
+
+    @field_validator("language")
+    @classmethod
+    def _language_has_a_name(cls, language: str | None) -> str | None:
+        if language is not None:
+            language_name(language)
+        return language
+
+    @model_validator(mode="after")
+    def _types_are_known(self) -> GenerationSettings:
+        """Those of a folder are looked at when the run begins, since a recipe is read where the folder is not, too."""
+        if self.types_folder is None:
+            for name in self.query_types:
+                if name not in shipped_types():
+                    raise ValueError(unknown_type(name, shipped_types()))
+        if doubled := {name for name in self.query_types if self.query_types.count(name) > 1}:
+            raise ValueError(
+                f"query_types names {', '.join(sorted(doubled))} twice; for more of a type set its weight in "
+                "generation.weights"
+            )
+        for name in self.weights:
+            if name not in self.query_types:
+                raise ValueError(f"weights: {unknown_type(name, tuple(self.query_types))}")
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are drawn where a type does not say."""
+        return Sampling(**self.model_dump(include=set(Sampling.model_fields)))
+
+
+@cache
+def shipped_types() -> tuple[str, ...]:
+    """Names of the query types that come with listwise: the papers' six, then the others by name."""
+    folder = resources.files("generation") / "prompts" / "types"
+    names = {entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return (*QUERY_TYPES, *sorted(names - set(QUERY_TYPES)))
+
+
+def unknown_type(name: str, known: tuple[str, ...]) -> str:
+    """What is said of a query type that is none of `known`."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no query type '{name}'; " + (
+        f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+    )

@@ -21,7 +21,7 @@ from distill.lists import stage as lists
 from distill.retrieval import candidates, embeddings
 from distill.teachers import scores
 from distill.training import stage as training
-from generation import passages, queries, query_log, records
+from generation import distinct, passages, queries, query_log, records
 from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
@@ -44,6 +44,8 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
     synthetic = queries.build(run, recipe.generation, corpus)
     queries.refuse_none(synthetic, logged, recipe.generation)
+    if (threshold := recipe.generation.distinct_from) is not None:
+        synthetic = distinct.build(run, threshold, synthetic)
     all_queries = [synthetic, logged] if logged else [synthetic]
     yield "queries", all_queries
 

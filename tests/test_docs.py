@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from cluster.mistakes import known_keys
 from launcher.cli import app
-from launcher.recipe import _known_keys
+from launcher.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,4 +44,4 @@ def test_a_command_of_the_documentation_is_one_that_listwise_takes(page: Path, c
     assert context.args == []
     for change in context.params.get("changes") or []:
         way = change.partition("=")[0].split(".")
-        assert way[-1] in _known_keys(tuple(way[:-1])), f"{page.name}: --set {change}"
+        assert way[-1] in known_keys(Recipe, tuple(way[:-1])), f"{page.name}: --set {change}"

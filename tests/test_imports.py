@@ -32,7 +32,8 @@ FLOORS = {
     ),
     "cluster": (
         {"disclosure", "unicode"},
-        {"errors", "schemas", "settings", "weights"},
+        {"errors", "schemas", "settings"},
+        {"mistakes", "weights"},
         {"machines", "tables"},
         {"workers"},
         {"watch"},

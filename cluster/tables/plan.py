@@ -28,21 +28,28 @@ class Slice:
 
 @dataclass(frozen=True)
 class Shard:
-    """A planned piece of work: `rows` input rows that make `rows × units_per_row` units.
+    """A planned piece of work: `rows` input rows, and the units that each of them makes.
 
-    `params` (JSON) describe a shard that is no rows of a table, such as a byte range of an input file.
+    `units_per_row` is one number for all rows, or one for each row, in their order. `params` (JSON) describe a shard
+    that is no rows of a table, such as a byte range of an input file.
     """
 
     name: str
     rows: int
-    units_per_row: int = 1
+    units_per_row: int | tuple[int, ...] = 1
     slices: tuple[Slice, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
         """Units this shard must account for."""
-        return self.rows * self.units_per_row
+        return self.units_of(0, self.rows)
+
+    def units_of(self, start: int, stop: int) -> int:
+        """Units that rows `start` to `stop` must account for."""
+        if isinstance(self.units_per_row, int):
+            return (stop - start) * self.units_per_row
+        return sum(self.units_per_row[start:stop])
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,11 @@ class Plan:
         """Reads what `to_bytes` wrote."""
         record = json.loads(data)
         shards = tuple(
-            Shard(name, rows, units, tuple(Slice(*piece) for piece in slices), params)
+            Shard(
+                name, rows, tuple(units) if isinstance(units, list) else units,
+                tuple(Slice(*piece) for piece in slices), params,
+            )
             for name, rows, units, slices, params in record["shards"]
-        )
+        )  # fmt: skip
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["schema"])))
         return cls(record["id"], record["fingerprint"], record["unit"], schema, shards, record["revision"])

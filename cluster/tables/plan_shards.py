@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from cluster.tables.table import Table
 
 
-def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int = 1) -> list[Shard]:
+def plan_shards(
+    table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int | Sequence[int] = 1
+) -> list[Shard]:
     """Cuts the committed rows of a table into shards "00000", "00001", ….
 
     Args:
         table: a complete table.
         rows_per_shard: most rows of a shard.
         where: boolean column; only rows where it is true are planned.
-        units_per_row: units each row must account for.
+        units_per_row: units each row must account for: one number, or one for each planned row, in the table's order.
     """
     pieces: list[list[Slice]] = [[]]
     counts = [0]
@@ -38,11 +40,15 @@ def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, 
             pieces[-1].append(Slice(file, start, stop, where))
             counts[-1] += take
             done += take
-    return [
-        Shard(f"{number:05d}", count, units_per_row, tuple(slices))
-        for number, (count, slices) in enumerate(zip(counts, pieces, strict=True))
-        if count
-    ]
+    shards, first = [], 0
+    for number, (count, slices) in enumerate(zip(counts, pieces, strict=True)):
+        units = units_per_row if isinstance(units_per_row, int) else tuple(units_per_row[first : first + count])
+        first += count
+        if count:
+            shards.append(Shard(f"{number:05d}", count, units, tuple(slices)))
+    if not isinstance(units_per_row, int) and len(units_per_row) != first:
+        raise ValueError(f"units of {len(units_per_row)} rows were given, and {first} rows are planned")
+    return shards
 
 
 def plan_over_tables(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:

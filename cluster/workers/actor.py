@@ -159,7 +159,7 @@ class ShardActor:
             shard=shard.name,
             files=(),
             rows=output.rows.num_rows,
-            units=(task.stop - task.start) * shard.units_per_row,
+            units=shard.units_of(task.start, task.stop),
             drops={reason: count for reason, count in output.drops.items() if count},
             rejects=sum(reject.units for reject in output.rejects),
             tokens=output.tokens,

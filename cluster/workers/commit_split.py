@@ -62,5 +62,5 @@ def _reject(table: Table, split: Split, part: Part, reader: ShardReader) -> dict
     row = str(rows.column(0)[0].as_py()) if rows is not None else f"{shard.name}:{part.start}"
     return {
         "stage": stage_of(table.path), "shard": shard.name, "row": row, "error": part.error,
-        "units": shard.units_per_row, "attempts": part.attempts,
+        "units": shard.units_of(part.start, part.stop), "attempts": part.attempts,
     }  # fmt: skip

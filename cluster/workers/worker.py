@@ -47,7 +47,7 @@ class Output:
 class Worker(Protocol):
     """Constructed once in its process as `worker(**arguments)`; may have a `close()`.
 
-    `process` accounts for every unit: rows + drops + rejects = (stop - start) × units_per_row. It may be a coroutine;
+    `process` accounts for every unit: rows + drops + rejects = `shard.units_of(start, stop)`. It may be a coroutine;
     then two tasks run at a time. An InputError ends the run with exit code 2; any other exception is put down to a row
     of the task, which is looked for by bisection.
     """

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     import torch
 
@@ -32,8 +30,10 @@ def default_device() -> str:
 
 
 @cache
-def in_bfloat16() -> bool:
+def has_bfloat16_linear() -> bool:
     """Whether oneDNN computes in bfloat16 on this processor, and torch has its linear layer."""
+    import torch
+
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -56,7 +56,7 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
-        self._reader: EncoderModule | None = None
+        self.module: EncoderModule | None = None  # of the first texts
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
@@ -80,7 +80,7 @@ class Encoder:
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in shown]
         order = sorted(range(len(texts)), key=lambda index: -sizes[index])
         self.model.max_seq_length = max_tokens
-        reader = self._reader = self._reader or self._made(shown[order[0]])
+        module = self.module = self.module or self._module(shown[order[0]])
         start = 0
         while start < len(order):
             longest = min(max_tokens, 2 + sizes[order[start]] // 3)
@@ -88,17 +88,17 @@ class Encoder:
             start += len(batch)
             features = self.model.preprocess([shown[index] for index in batch])
             with torch.no_grad():
-                embeddings = reader(**features)
+                embeddings = module(**features)
                 if self.dimension < embeddings.shape[1]:
                     embeddings = torch.nn.functional.normalize(embeddings[:, : self.dimension], dim=1)
                 vectors[batch] = embeddings.cpu().numpy()
         return vectors
 
-    def _made(self, text: str) -> EncoderModule:
-        """The model as texts are read with it, tried on one and on the beginnings of it."""
+    def _module(self, text: str) -> EncoderModule:
+        """The model as a torch module; how it computes is tried on this text and on beginnings of it."""
         from distill.encoders.compute.choose import choose_for_reading
         from distill.encoders.module import EncoderModule
 
-        reader = EncoderModule(self.model, self.device, self.dtype, trained=False)
-        choose_for_reading(reader, self.model.preprocess([text, text[: len(text) // 2], text[:40]]))
-        return reader
+        module = EncoderModule(self.model, self.device, self.dtype)
+        choose_for_reading(module, self.model.preprocess([text, text[: len(text) // 2], text[:40]]))
+        return module

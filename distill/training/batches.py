@@ -151,7 +151,8 @@ def deal(
 def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[np.ndarray, ...]:
     """Cuts items of descending length into micro-batches that compute at most `budget` tokens.
 
-    One ends before it is full, if its shorter items pad less in the next ones, by more tokens than a pass costs.
+    A micro-batch ends before it is full where its shorter items pad less in the next one, by more tokens than one more
+    pass costs. Without that, texts of a few dozen tokens compute up to twice as many (`docs/compute.md`).
     """
     padded = padded_length(lengths.astype(np.int64))
     ends = np.cumsum(lengths, dtype=np.int64)
@@ -162,22 +163,22 @@ def _cut(lengths: np.ndarray, offset: int, budget: int, packed: bool) -> tuple[n
             fitting = min(fitting, budget // TOKENS_PER_SEQUENCE)
         else:
             fitting = budget // max(1, int(padded[start]))
-            fitting = _like_first(padded[start : start + fitting], budget // PASS)
+            fitting = _least_padding(padded[start : start + fitting], budget // PASS)
         stop = min(len(lengths), start + max(1, fitting))
         micro_batches.append(np.arange(offset + start, offset + stop))
         start = stop
     return tuple(micro_batches)
 
 
-def _like_first(padded: np.ndarray, least: int) -> int:
-    """How many of these items go into one micro-batch: those before the cut that spares most padding, or all.
+def _least_padding(padded: np.ndarray, least: int) -> int:
+    """Number of items that go into one micro-batch: those before the cut that saves most padding, or all.
 
     Args:
         padded: (n,) tokens of each item padded by itself, in descending order.
-        least: tokens that a cut has to spare.
+        least: tokens that a cut has to save.
     """
     if not len(padded):
         return 0
-    spared = np.arange(len(padded), 0, -1) * (padded[0] - padded)  # if items from here on are padded to this one
-    best = int(spared.argmax())
-    return best if spared[best] > least else len(padded)
+    saved = np.arange(len(padded), 0, -1) * (padded[0] - padded)  # if the items from here on are padded to this one
+    best = int(saved.argmax())
+    return best if saved[best] > least else len(padded)

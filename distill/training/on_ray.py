@@ -11,35 +11,80 @@ from cluster.errors import InputError, RunError
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from distill.settings import TrainingSettings
 from distill.training.job import TrainingJob
 from distill.training.mailbox import Mailbox
 from distill.training.stop import stop_file
 
-ALONE_S = 10.0  # that ranks may lie apart with the same error
-
-
+REPORT_WITHIN_S = 10.0  # a rank that fails waits so long for the others to report the same error
 MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
+POLL_S = 0.3
 
 
-def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
-    """Ranks on the cluster; their metrics come back through an actor and move the progress bar."""
+def run_ranks(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
+    """Trains on ranks that Ray places, and shows their metrics as progress.
+
+    Args:
+        run: on whose cluster.
+        job: what every rank is given.
+        output: the training's folder.
+
+    Returns:
+        The record of the training, see `train`.
+
+    Raises:
+        InputError: bad lists, or no node can hold a rank.
+        RunError: the ranks died more than `MAX_FAILURES` times, or the loss is no number.
+        KeyboardInterrupt: as it came, after the ranks have written a checkpoint.
+    """
     run.connect()  # before Ray is imported, since connecting decides what Ray reads then
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
+
+    ranks = _ranks(job.training, ray.cluster_resources())
+    pool = PoolSettings(workers=ranks, cpus=job.training.cpus_per_rank, gpus=job.training.gpus_per_rank)
+    run.check({"training": pool})
+    mailbox = _start_mailbox()
+    fit = _Fit(_ray_trainer(job, ranks, output, mailbox))
+    with run.progress.task("training", 0, "queries") as bar:
+        fit.start()
+        try:
+            while not fit.over.wait(POLL_S):
+                _show(bar, ray.get(mailbox.drain.remote()))
+        except KeyboardInterrupt:
+            bar.note("stopping: the ranks finish their step and write a checkpoint")
+            stop_file(output).touch()
+            fit.over.wait(run.settings.handover_timeout_s)
+            raise
+        _show(bar, ray.get(mailbox.drain.remote()))
+        outcome = ray.get(mailbox.outcome.remote())
+    ray.kill(mailbox)
+    return _result(outcome, fit.error)
+
+
+def _ranks(training: TrainingSettings, resources: dict[str, float]) -> int:
+    """Number of ranks: the recipe's, else one for each GPU of the cluster, else one."""
+    gpus = int(resources.get("GPU", 0)) if training.gpus_per_rank else 0
+    return training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
+
+
+def _start_mailbox() -> Any:
+    """Actor on the driver's node: on another node it would die with that node, while the driver lives."""
+    import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    training = job.training
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.gpus_per_rank else 0
-    ranks = training.ranks or max(1, int(gpus / training.gpus_per_rank) if gpus else 1)
-    run.check({"training": PoolSettings(workers=ranks, cpus=training.cpus_per_rank, gpus=training.gpus_per_rank)})
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # beside the driver, so that no node's death can take it along and leave the driver alive
     actor: Any = ray.remote(num_cpus=0)(Mailbox)
-    relay = actor.options(scheduling_strategy=here).remote()
-    trainer = _trainer_class()(
+    return actor.options(scheduling_strategy=here).remote()
+
+
+def _ray_trainer(job: TrainingJob, ranks: int, output: Path, mailbox: Any) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+
+    training = job.training
+    return _trainer_class()(
         _rank_loop,
-        train_loop_config={"job": job.to_json(), "relay": relay},
+        train_loop_config={"job": job.to_json(), "mailbox": mailbox},
         scaling_config=ScalingConfig(
             num_workers=ranks,
             use_gpu=training.gpus_per_rank > 0,
@@ -52,34 +97,57 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
         ),
     )
-    failure: list[BaseException] = []
 
-    def fit() -> None:
+
+def _trainer_class() -> Any:
+    """Ray Train's trainer without its cleaner of placement groups.
+
+    The cleaner asks Ray's dashboard whether the controller lives. A Ray that was started here has no dashboard, so that
+    every training waited 12 s for the cleaner to end. A controller that dies ends the run, and Ray then frees what it
+    held.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:  # of the trainer that Ray gives at run time
+            callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+            return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+    return Trainer
+
+
+class _Fit:
+    """Ray Train's `fit` in a thread, so that the driver can show progress and take signals meanwhile.
+
+    Attributes:
+        over: set when `fit` has ended. (`Thread.join` takes a thread for dead when an exception interrupts it in
+            Python 3.11.)
+        error: what `fit` raised; None if nothing.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="ray-train", daemon=True).start()
+
+    def _run(self) -> None:
         try:
-            trainer.fit()
+            self._trainer.fit()
         except BaseException as error:
-            failure.append(error)
+            self.error = error
         finally:
-            over.set()
+            self.over.set()
 
-    over = threading.Event()  # Thread.join takes a thread for dead when an exception interrupts it (Python 3.11)
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    with run.progress.task("training", 0, "queries") as bar:
-        thread.start()
-        try:
-            while not over.wait(0.3):
-                _show(bar, ray.get(relay.drain.remote()))
-        except KeyboardInterrupt:
-            bar.note("stopping: the ranks finish their step and write a checkpoint")
-            stop_file(output).touch()
-            over.wait(run.settings.handover_timeout_s)
-            raise
-        _show(bar, ray.get(relay.drain.remote()))
-        outcome = ray.get(relay.outcome.remote())
-    ray.kill(relay)
+
+def _result(outcome: tuple[str, Any] | None, error: BaseException | None) -> dict[str, Any]:
+    """Record of a training that a rank reported as done; else the error that a rank or Ray Train gave."""
     if outcome is None:
-        said = str(failure[0]).strip().splitlines() if failure else ["no rank reported a result"]
-        cause = said[-1] if said else type(failure[0]).__name__
+        lines = str(error).strip().splitlines() if error else ["no rank reported a result"]
+        cause = lines[-1] if lines else type(error).__name__
         raise RunError(f"training failed: {cause}. The last checkpoint stays; the same command continues from it.")
     kind, value = outcome
     if kind == "done":
@@ -87,32 +155,15 @@ def _on_ray(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     raise (InputError if kind == "InputError" else RunError)(value)
 
 
-def _trainer_class() -> Any:
-    """Ray Train's trainer without its cleaner of placement groups.
-
-    The cleaner asks Ray's dashboard whether the controller lives. A Ray that was started here has none, so that every
-    training waited 12 s for the cleaner to end. A controller that dies ends the run, and Ray then frees what it held.
-    """
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-
-    class Trainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:  # of the trainer that Ray gives at run time
-            made = super()._create_default_callbacks()  # type: ignore[misc]
-            return [each for each in made if not isinstance(each, PlacementGroupCleanerCallback)]
-
-    return Trainer
-
-
 def _show(bar: Any, records: list[dict[str, Any]]) -> None:
+    """Moves the progress bar by lines of metrics.jsonl."""
     for record in records:
         if "total" in record:
             bar.resize(record["total"])
             bar.resumed(record["resumed"])
         elif "loss" in record:
-            bar.advance(
-                record["queries"], tokens=int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
-            )
+            tokens = int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
+            bar.advance(record["queries"], tokens=tokens)
             bar.note(f"loss {record['loss']:.4f}")
         elif "dev_ndcg@10" in record:
             bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")
@@ -128,19 +179,19 @@ def _rank_loop(config: dict[str, Any]) -> None:
     with garbage_collection_off():
         from distill.training.trainer import train
 
-    relay, job = config["relay"], TrainingJob.from_json(config["job"])
+    mailbox, job = config["mailbox"], TrainingJob.from_json(config["job"])
     context = ray_train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()
-    if ray.get(relay.outcome.remote()):
+    if ray.get(mailbox.outcome.remote()):
         return  # Ray has started the ranks again, after an error that this would not mend
     try:
-        record = train(job, on_record=relay.put.remote)
+        record = train(job, on_record=mailbox.put.remote)
         if rank == 0:
-            ray.get(relay.finish.remote("done", record))
+            ray.get(mailbox.finish.remote("done", record))
     except ListwiseError as error:
-        ray.get(relay.finish.remote(type(error).__name__, str(error)))
-        limit = time.monotonic() + ALONE_S
-        while ray.get(relay.ended.remote()) < ranks:
+        ray.get(mailbox.finish.remote(type(error).__name__, str(error)))
+        limit = time.monotonic() + REPORT_WITHIN_S
+        while ray.get(mailbox.ended.remote()) < ranks:
             if time.monotonic() > limit:
-                raise  # this rank's alone: the others wait for it in a collective, and only their death ends that
+                raise  # this rank's alone: the others wait for it in a collective, and only its death ends that
             time.sleep(0.2)

@@ -9,7 +9,7 @@ from cluster.run import Run
 from cluster.tables.table import Table
 from distill.settings import StudentSettings, TrainingSettings
 from distill.training.job import TrainingJob
-from distill.training.on_ray import _on_ray
+from distill.training.on_ray import run_ranks
 from distill.training.stop import stop_file
 
 
@@ -46,4 +46,4 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
     output.mkdir(parents=True, exist_ok=True)
     stop_file(output).unlink(missing_ok=True)
     (output / "job.json").write_text(job.to_json())
-    return _on_ray(run, job, output)
+    return run_ranks(run, job, output)

@@ -10,10 +10,8 @@ Contract: after DeepSpeed's averaging, the parameter gradient equals that of one
 loss has the global batch's denominator, so the ranks' gradients must be *summed*; DeepSpeed divides by the world size,
 and `_push_back` is the one place that multiplies by it.
 
-Memory is bounded as in GradCache (arXiv 2101.06983): where `activation_bytes` do not hold the graphs of all
-micro-batches, they are encoded without a graph first and again, with one, when their gradient is known. What is dearest
-to compute twice is kept from the first time (`distill/activations/recompute.py`), and of whole graphs as many as then
-have room. The gradient is the same to the bit, whatever is kept.
+Memory is bounded: `Activations` runs every micro-batch a first time for its embeddings and a second time for its
+gradients, and keeps of the first run what fits (`distill/activations/activations.py`).
 """
 
 from __future__ import annotations
@@ -27,9 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from distill.activations.arena import Arena
-from distill.activations.budget import Costs, Keep, costs_of
-from distill.activations.recompute import Keeping
+from distill.activations.activations import Activations
 from distill.encoders.layout import Layout
 from distill.encoders.tokens import TokenFile
 from distill.losses.batch import LossSettings, loss_and_gradients
@@ -48,7 +44,7 @@ class MicroBatch:
         places: of its embeddings, among the queries or the passages.
         is_query: which of the two.
         longest: tokens of its longest sequence.
-        weight: 0 for a pass that is there for company only.
+        weight: 0 for an empty micro-batch, which keeps the ranks in step.
     """
 
     features: dict[str, Any]
@@ -70,19 +66,16 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class _First:
-    """What is kept of a micro-batch's first run: an embedding with its graph, or the outputs of some calls."""
-
-    embedding: torch.Tensor | None = None
-    calls: Keeping | None = None
-
-
-@dataclass(frozen=True)
 class StepResult:
-    """What a step reports: mean losses over the global batch and what this rank did.
+    """What a step reports.
 
-    `recomputed_tokens` were encoded twice; the second time the share `recalled` of the outputs of products and of
-    attention, by bytes, was that of the first.
+    Attributes:
+        loss, listed, contrastive: means over the global batch; the loss is the weighted sum of the other two.
+        tokens: of this rank's sequences.
+        computed_tokens: tokens that its forward passes computed, with padding.
+        recomputed_tokens: those that were computed twice.
+        reused: share of the outputs of products and of attention, by bytes, that their second run took from the first.
+        stop: whether any rank is asked to stop.
     """
 
     loss: float
@@ -91,18 +84,18 @@ class StepResult:
     tokens: int
     computed_tokens: int
     recomputed_tokens: int
-    recalled: float
+    reused: float
     stop: bool
 
 
 class Stepper:
-    """Runs steps on a DeepSpeed engine whose module is a `EncoderModule`.
+    """Runs steps on a DeepSpeed engine whose module is an `EncoderModule`.
 
     Args:
         engine: the DeepSpeed engine; its accumulation boundary is set here.
         query_tokens, passage_tokens: token files of the lists' queries and of the corpus.
         settings: temperatures and weights.
-        activation_bytes: of the activations that are kept, beside one micro-batch's; 0 recomputes everything.
+        activations: run the forward passes.
         layout: of the micro-batches.
     """
 
@@ -112,32 +105,17 @@ class Stepper:
         query_tokens: TokenFile,
         passage_tokens: TokenFile,
         settings: LossSettings,
-        activation_bytes: int,
+        activations: Activations,
         layout: Layout,
     ) -> None:
         self.engine = engine
         self.query_tokens = query_tokens
         self.passage_tokens = passage_tokens
         self.settings = settings
-        self.activation_bytes = activation_bytes
+        self.activations = activations
         self.layout = layout
-        self._arena = Arena() if engine.device.type == "cpu" else None  # GPUs have an allocator of torch's
-        self._costs: Costs | None = None
-        self._keep = Keep(0)  # of the last step
-        self._longest = 0  # tokens of the sequences that they were measured on
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
-
-    @property
-    def step_bytes(self) -> int:
-        """What the last step's activations took, and the next one will again, beside what is held between them."""
-        one = (self._costs.graph if self._costs else None) or 0
-        return one + self._keep.graph_bytes + (0 if self._arena else self._keep.output_bytes)
-
-    def release(self) -> None:
-        """Gives back the memory that is held from one step to the next; a step after that takes it again."""
-        if self._arena:
-            self._arena.release()
 
     def prepare(self, plan: StepPlan, teacher: np.ndarray) -> Prepared:
         """Makes the tensors of a step; may run in a thread while the step before is computed.
@@ -148,18 +126,6 @@ class Stepper:
         """
         return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
 
-    def reserve(self, prepared: Prepared) -> Keep:
-        """Takes the memory for what first runs leave to second ones, as a step itself does, and says what they leave.
-
-        Raises:
-            RunError: the system has not so much.
-        """
-        work = prepared.work
-        self._keep = self._measured(work).keep([micro.computed for micro in work], self.activation_bytes)
-        if self._arena:
-            self._arena.start(self._keep.output_bytes)
-        return self._keep
-
     def run(self, prepared: Prepared, stop: bool = False) -> StepResult:
         """Accumulates the gradient of one global batch; the caller steps the optimizer.
 
@@ -169,8 +135,8 @@ class Stepper:
         """
         plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
         query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
-        keep = self.reserve(prepared)
-        firsts, queries, passages = self._encode(work, keep, query_share.size, passage_share.size)
+        keep = self.activations.plan(work)
+        queries, passages = self._encode(work, query_share.size, passage_share.size)
         sizes = [share.size for share in plan.passage_shares]
         everyone = gather_ragged(passages, sizes)
 
@@ -186,7 +152,7 @@ class Stepper:
             self.settings,
         )
         own_gradient = reduce_scatter_ragged(passage_gradient, sizes, self.rank)
-        self._push_back(work, firsts, query_gradient, own_gradient)
+        self._push_back(work, query_gradient, own_gradient)
 
         count = len(plan.queries)
         totals = torch.stack([sums.listed / count, sums.contrastive / count, sums.listed.new_tensor(float(stop))])
@@ -201,7 +167,7 @@ class Stepper:
             tokens=sum(micro.tokens for micro in work if micro.weight),
             computed_tokens=sum(micro.computed for micro in work),
             recomputed_tokens=sum(micro.computed for micro in work[: keep.graphs_from]),
-            recalled=keep.recalled,
+            reused=keep.reused,
             stop=stopping > 0,
         )
 
@@ -230,54 +196,25 @@ class Stepper:
             features, int(lengths.sum()), self.layout.size(lengths), places, is_query, int(lengths.max()), weight
         )
 
-    def _encode(
-        self, work: list[MicroBatch], keep: Keep, queries: int, passages: int
-    ) -> tuple[list[_First], torch.Tensor, torch.Tensor]:
-        """Embeddings of this rank's share, (queries, d) and (passages, d), and what is kept of each micro-batch."""
-        firsts, parts = [], []
-        hold = self._arena.hold if self._arena else torch.Tensor.detach
-        for index, micro in enumerate(work):
-            if index >= keep.graphs_from:
-                embedding = self.engine(**micro.features)
-                firsts.append(_First(embedding=embedding))
-            else:
-                calls = Keeping(keep.numbers, hold) if keep.numbers else None
-                with torch.no_grad():
-                    embedding = self.engine(calls=calls, **micro.features)
-                firsts.append(_First(calls=calls))
-            parts.append(embedding.detach())
+    def _encode(self, work: list[MicroBatch], queries: int, passages: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings of this rank's share, (queries, d) and (passages, d), without a graph."""
+        parts = [self.activations.first(micro) for micro in work]
         dimension = parts[0].shape[1]
         embeddings = [parts[0].new_zeros(queries, dimension), parts[0].new_zeros(passages, dimension)]
         for micro, part in zip(work, parts, strict=True):
             if micro.weight:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
-        return firsts, embeddings[0], embeddings[1]
+        return embeddings[0], embeddings[1]
 
-    def _measured(self, work: list[MicroBatch]) -> Costs:
-        """What a token's activations take, looked at in the first step and where sequences become longer."""
-        largest = max(work, key=lambda micro: (micro.longest, micro.computed))
-        # Under ZeRO 3 every forward gathers parameters: ranks must agree on the order of all of them.
-        divided = self.engine.zero_optimization_stage() == 3
-        if self._costs is None or (largest.longest > self._longest and not divided):
-            self._costs = costs_of(self.engine.module, largest.features, largest.computed, graph=not divided)
-            self._longest = largest.longest
-        return self._costs
-
-    def _push_back(
-        self, work: list[MicroBatch], firsts: list[_First], queries: torch.Tensor, passages: torch.Tensor
-    ) -> None:
+    def _push_back(self, work: list[MicroBatch], queries: torch.Tensor, passages: torch.Tensor) -> None:
         """Backward of every micro-batch with its known embedding gradient; gradients are reduced with the last one.
 
-        The last is the first: graphs are kept of the last ones, and go before others are made. The order is the same
-        whatever is kept, for sums in another order differ in their last bits.
+        The order is the reverse one, whatever is kept: sums in another order differ in their last bits. Graphs are kept
+        of the last micro-batches, and are freed before others are made.
         """
         with self._one_reduction():
-            for index in reversed(range(len(work))):
-                micro, first = work[index], firsts.pop()
-                embedding = first.embedding
-                if embedding is None:
-                    calls = first.calls.recalling() if first.calls else None
-                    embedding = self.engine(calls=calls, **micro.features)
+            for index, micro in reversed(list(enumerate(work))):
+                embedding = self.activations.second(micro)
                 if micro.weight:
                     gradient = (queries if micro.is_query else passages)[micro.places]
                     surrogate = (embedding * gradient).sum() * self.world_size
@@ -286,7 +223,7 @@ class Stepper:
                 if self.engine.zero_optimization_stage() == 0:
                     self.engine.set_gradient_accumulation_boundary(index == 0)
                 self.engine.backward(surrogate, scale_wrt_gas=False)
-                del first, embedding, surrogate  # before the next one is made
+                del embedding, surrogate  # before the next one is made
 
     @contextlib.contextmanager
     def _one_reduction(self) -> Iterator[None]:

@@ -1,30 +1,50 @@
-"""What the engines with a language model share: many requests in flight, and an answer made of what comes back."""
+"""What the engines with a language model share: many prompts in flight, and answers made of what comes back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from itertools import groupby
 
-from generation.cleaning import clean
+from generation.cleaning.clean import clean
 from generation.engines.base import Answer, Request
-from generation.prompting import shown
+from generation.prompting import Prompt, Style
+from generation.query_types import QueryType
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote for one sample of a prompt.
+
+    Attributes:
+        text: as it came.
+        finish_reason: "stop", or "length" where it was cut at the limit of tokens; None: the engine does not say.
+        tokens: read and written; the prompt counts for the first of its samples alone.
+    """
+
+    text: str
+    finish_reason: str | None
+    tokens: int
 
 
 async def ask_all(
-    requests: list[Request], slots: asyncio.Semaphore, ask: Callable[[Request], Awaitable[Answer]]
+    requests: list[Request], slots: asyncio.Semaphore, ask: Callable[[list[Request]], Awaitable[list[Answer]]]
 ) -> list[Answer]:
     """Asks all requests at the same time, as far as `slots` go; answers come in the order of the requests.
 
-    The first exception ends the other requests and is raised.
+    Neighbours of one passage and type are samples of one prompt, and are asked together. The first exception ends the
+    other requests and is raised.
     """
 
-    async def one(request: Request) -> Answer:
+    async def one(samples: list[Request]) -> list[Answer]:
         async with slots:
-            return await ask(request)
+            return await ask(samples)
 
-    tasks = [asyncio.ensure_future(one(request)) for request in requests]
+    prompts = groupby(requests, key=lambda request: (request.source_id, request.query_type))
+    tasks = [asyncio.ensure_future(one(list(samples))) for _, samples in prompts]
     try:
-        return await asyncio.gather(*tasks)
+        return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
     except BaseException:
         for task in tasks:
             task.cancel()
@@ -32,7 +52,20 @@ async def ask_all(
         raise
 
 
-def answered(request: Request, written: str, tokens: int, prompt_characters: int) -> Answer:
-    """The answer to a request, cleaned of what is no part of the query."""
-    text, reason = clean(written, shown(request, prompt_characters))
-    return Answer(request.unit, text, reason, tokens)
+def answered(samples: list[Request], prompt: Prompt, written: Iterable[Written]) -> list[Answer]:
+    """The answers to samples of one prompt, cleaned of what is no part of the query."""
+    answers = []
+    for request, one in zip(samples, written, strict=True):
+        query = clean(one.text, prompt.asked(one.finish_reason))
+        answers.append(Answer(request.unit, query.text, query.reason, one.tokens))
+    return answers
+
+
+def unanswered(samples: list[Request], reason: str) -> list[Answer]:
+    """No answers to samples of one prompt, which are counted under `reason`."""
+    return [Answer(request.unit, None, reason, 0) for request in samples]
+
+
+def stops(kind: QueryType, style: Style) -> list[str]:
+    """Texts that end an answer. A chat ends by itself; a completion would go on with the next example."""
+    return list(kind.stop) or (["\n"] if style == "completion" else [])

@@ -1,4 +1,4 @@
-"""Queries from any server that speaks OpenAI's chat completions: a vLLM or SGLang server, a gateway, a provider.
+"""Queries from any server that speaks OpenAI's protocol: a vLLM or SGLang server, a gateway, a provider.
 
 The key is read from OPENAI_API_KEY where the worker runs, and stays in the client: it is in no recipe, table or log.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from generation.engines.asking import answered, ask_all
+from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
-from generation.prompting import Prompter
+from generation.prompting import STYLES, Prompt, Prompter, Style, unit_seed
+from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
 MAX_RETRIES = 6  # the client waits between them, up to 8 s, or as long as the server asks for
@@ -25,12 +27,17 @@ class OpenAIEngine:
 
     Args:
         settings: `base_url`, model, sampling; `engine_args` are sent as further fields of every request.
+        types: the query types it is asked for; those that the settings name by default.
+
+    `style` says how prompts are written: a chat for `/chat/completions`, or a text for `/completions`.
 
     Raises:
         InputError: the `openai` package is not installed.
     """
 
-    def __init__(self, settings: GenerationSettings) -> None:
+    styles: tuple[Style, ...] = STYLES
+
+    def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         try:
             import openai
         except ImportError as error:
@@ -40,7 +47,8 @@ class OpenAIEngine:
             ) from error
         logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every request otherwise
         self.settings = settings
-        self.prompter = Prompter(settings)
+        self.prompter = Prompter(settings, types)
+        self.style: Style = "chat"
         self.client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own seldom ask for one
@@ -61,43 +69,71 @@ class OpenAIEngine:
 
         refusals: list[str] = []
 
-        async def ask(request: Request) -> Answer:
+        async def ask(samples: list[Request]) -> list[Answer]:
             try:
-                answer = await self._ask(request)
+                answers = await self._ask(samples)
             except openai.APIStatusError as error:
                 if error.status_code not in (400, 413, 422):
                     raise
                 refusals.append(_message(error))
                 is_long = getattr(error, "code", None) == "context_length_exceeded" or error.status_code == 413
-                return Answer(request.unit, None, "prompt_too_long" if is_long else "refused_by_server", 0)
+                return unanswered(samples, "prompt_too_long" if is_long else "refused_by_server")
             self._has_answered = True
-            return answer
+            return answers
 
         try:
             answers = await ask_all(requests, self._slots, ask)
         except openai.APIError as error:
             raise self._explain(error) from None  # the request that the cause holds has the key in its headers
-        if len(refusals) == len(requests) > 0 and not self._has_answered:
+        if refusals and not self._has_answered:
             raise InputError(
                 f"generation: {self.settings.base_url} refuses every request: {refusals[-1]}. Correct the model or the "
                 "fields in generation.engine_args."
             )
         return answers
 
-    async def _ask(self, request: Request) -> Answer:
-        more = dict(self.settings.engine_args)
-        if "max_completion_tokens" not in more:  # what newer models want instead
-            more["max_tokens"] = self.settings.max_tokens
-        messages: Any = self.prompter.messages(request)
-        completion = await self.client.chat.completions.create(
-            model=str(self.settings.model), messages=messages, temperature=self.settings.temperature, extra_body=more
-        )
-        tokens = completion.usage.total_tokens if completion.usage else 0
-        choice = completion.choices[0] if completion.choices else None
-        if choice is not None and choice.finish_reason == "content_filter":
-            return Answer(request.unit, None, "content_filter", tokens)
-        written = (choice.message.content or choice.message.refusal or "") if choice else ""
-        return answered(request, written, tokens, self.settings.prompt_characters)
+    async def _ask(self, samples: list[Request]) -> list[Answer]:
+        """Samples of one prompt; a server that knows no `n` is asked again for those that are lacking."""
+        prompt = self.prompter.prompt(samples[0], self.style)
+        answers: list[Answer] = []
+        while left := samples[len(answers) :]:
+            choices, tokens = await self._complete(prompt, left)
+            if not choices:
+                return answers + unanswered(left, "empty")
+            for number, (request, choice) in enumerate(zip(left, choices, strict=False)):
+                if choice.finish_reason == "content_filter":
+                    answers.append(Answer(request.unit, None, "content_filter", 0 if number else tokens))
+                    continue
+                written = Written(_text(choice, prompt.style), choice.finish_reason, 0 if number else tokens)
+                answers += answered([request], prompt, [written])
+        return answers
+
+    async def _complete(self, prompt: Prompt, samples: list[Request]) -> tuple[list[Any], int]:
+        """One call for some samples; the choices, and the tokens of all of them with the prompt."""
+        kind, settings = self.prompter.types[prompt.query_type], self.settings
+        fields: dict[str, Any] = {**kind.sampling}
+        if stop := stops(kind, prompt.style):
+            fields["stop"] = stop
+        if len(samples) > 1:
+            fields["n"] = len(samples)
+        if settings.request_seeds:
+            fields["seed"] = unit_seed(settings.seed, samples[0].unit)
+        if settings.chat_template_kwargs and prompt.style == "chat":
+            fields["chat_template_kwargs"] = settings.chat_template_kwargs
+        fields |= settings.engine_args
+        if "max_completion_tokens" not in fields:  # what newer models want instead
+            fields.setdefault("max_tokens", kind.max_tokens)
+        # as extra fields all go the same way, whether OpenAI's own protocol has them or not
+        if prompt.style == "completion":
+            made: Any = await self.client.completions.create(
+                model=str(settings.model), prompt=prompt.text, extra_body=fields
+            )
+        else:
+            messages: Any = prompt.messages
+            made = await self.client.chat.completions.create(
+                model=str(settings.model), messages=messages, extra_body=fields
+            )
+        return made.choices or [], made.usage.total_tokens if made.usage else 0
 
     def _explain(self, error: Any) -> InputError | RunError:
         server, status = self.settings.base_url, getattr(error, "status_code", None)
@@ -109,7 +145,8 @@ class OpenAIEngine:
         if status == 404:
             return InputError(
                 f"generation.model: {server} has no model '{self.settings.model}' (404: {_message(error)}). Correct "
-                "the model, or base_url, which usually ends in /v1."
+                "the model, or base_url, which usually ends in /v1"
+                + (", or set generation.prompt: chat." if self.style == "completion" else ".")
             )
         what = f"answers with status {status} ({_message(error)})" if status else "does not answer"
         return RunError(
@@ -120,6 +157,13 @@ class OpenAIEngine:
     async def close(self) -> None:
         """Closes the connections."""
         await self.client.close()
+
+
+def _text(choice: Any, style: Style) -> str:
+    """What a choice of a chat or a completion says."""
+    if style == "completion":
+        return choice.text or ""
+    return choice.message.content or choice.message.refusal or ""
 
 
 def _message(error: Any) -> str:

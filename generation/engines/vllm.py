@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from pydantic import ValidationError
 
 from cluster.errors import InputError, RunError
 from cluster.weights import refuse_pickles
-from generation.engines.asking import answered, ask_all
+from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
-from generation.prompting import Prompter, unit_seed
+from generation.prompting import STYLES, Prompt, Prompter, Style, unit_seed
+from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -37,19 +39,24 @@ class VllmEngine:
 
     Args:
         settings: model, sampling, length of prompts, `tensor_parallel`; `engine_args` go to vLLM as they are.
+        types: the query types it is asked for; those that the settings name by default.
+
+    `style` says how prompts are written; `styles` are those that the model can read.
 
     Raises:
         InputError: vLLM is not installed, the model cannot be loaded, or vLLM refuses an argument.
         RunError: the engine does not start.
     """
 
-    def __init__(self, settings: GenerationSettings) -> None:
+    def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         self.settings = settings
-        self.prompter = Prompter(settings)
+        self.prompter = Prompter(settings, types)
         self.engine, self.is_cpu = start(settings)
         self.tokenizer: Any = self.engine.get_tokenizer()
-        self.is_chat = bool(getattr(self.tokenizer, "chat_template", None))
-        self.max_prompt_tokens = self.engine.model_config.max_model_len - settings.max_tokens
+        has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        self.styles: tuple[Style, ...] = STYLES if has_template else ("completion",)
+        self.style = self.styles[0]
+        self.max_model_len: int = self.engine.model_config.max_model_len
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._rendering = ThreadPoolExecutor(1, "prompts")  # one: fast tokenizers do not like to be shared
 
@@ -62,44 +69,61 @@ class VllmEngine:
         except EngineDeadError:
             os._exit(1)
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, samples: list[Request]) -> list[Answer]:
+        """Samples of one prompt, which the engine reads once."""
         from vllm.inputs import tokens_input
 
-        loop = asyncio.get_running_loop()
-        prompt = await loop.run_in_executor(self._rendering, self._tokenize, request)
-        if len(prompt) > self.max_prompt_tokens:
-            return Answer(request.unit, None, "prompt_too_long", 0)
+        loop, first = asyncio.get_running_loop(), samples[0]
+        prompt, tokens = await loop.run_in_executor(self._rendering, self._rendered, first)
+        if len(tokens) + self.prompter.types[first.query_type].max_tokens > self.max_model_len:
+            return unanswered(samples, "prompt_too_long")
+        sampling = self._sampling(first, len(samples), prompt.style)
         last: Any = None
-        async for output in self.engine.generate(tokens_input(prompt), self._sampling(request), request.unit):
+        async for output in self.engine.generate(tokens_input(tokens), sampling, first.unit):
             last = output
-        written = last.outputs[0]
-        tokens = len(prompt) + len(written.token_ids)
-        return answered(request, written.text, tokens, self.settings.prompt_characters)
+        written = [
+            Written(one.text, one.finish_reason, len(one.token_ids) + (0 if number else len(tokens)))
+            for number, one in enumerate(last.outputs)
+        ]
+        return answered(samples, prompt, written)
 
-    def _tokenize(self, request: Request) -> list[int]:
-        """Token ids of the prompt. Done here, since a chat template writes the special tokens itself."""
-        if not self.is_chat:
-            return self.tokenizer.encode(self.prompter.completion(request))
-        return self.tokenizer.apply_chat_template(
-            self.prompter.messages(request),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            enable_thinking=False,  # a template that knows no such switch ignores it
-        )
+    def _rendered(self, request: Request) -> tuple[Prompt, list[int]]:
+        """The prompt and its token ids. Done here, since a chat template writes the special tokens itself."""
+        from jinja2 import TemplateError
 
-    def _sampling(self, request: Request) -> Any:
+        prompt = self.prompter.prompt(request, self.style)
+        if prompt.style == "completion":
+            return prompt, self.tokenizer.encode(prompt.text)
+        arguments = {
+            "enable_thinking": False,  # a template that knows no such switch ignores it
+            **self.settings.chat_template_kwargs,
+            "add_generation_prompt": True,
+            "tokenize": True,
+            "return_dict": False,
+        }
+        try:
+            return prompt, self.tokenizer.apply_chat_template(prompt.messages, **arguments)
+        except TemplateError as error:
+            raise InputError(
+                f"generation.model: the chat template of '{self.settings.model}' refuses the prompt ({error}). Some "
+                "take no system message: leave generation.system_prompt out, or set generation.prompt: completion."
+            ) from error
+
+    def _sampling(self, request: Request, count: int, style: Style) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        kind = self.prompter.types[request.query_type]
+        sampling: dict[str, Any] = kind.sampling  # vLLM has the same names
+        # CPU generators have no offset, which vLLM needs for seeds of requests: there the engine has the seed
+        seeded = self.settings.request_seeds and not self.is_cpu
         return SamplingParams(
-            temperature=self.settings.temperature,
-            max_tokens=self.settings.max_tokens,
-            # a plain language model goes on with the next example; a chat model ends by itself
-            stop=None if self.is_chat else ["\n"],
-            # CPU generators have no offset, which vLLM needs for seeds of requests: there the engine has the seed
-            seed=None if self.is_cpu else unit_seed(self.settings.seed, request.unit),
+            n=count,
+            max_tokens=kind.max_tokens,
+            stop=stops(kind, style),
+            seed=unit_seed(self.settings.seed, request.unit) if seeded else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            **sampling,
         )
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD
+from generation.query_types import load_types, per_source
 from launcher.plan.hours import HoursRange
 from launcher.plan.show import Plan
 from launcher.plan.work import PlanStep
@@ -65,7 +66,7 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
 def small_copy(recipe: Recipe, workdir: str) -> Recipe:
     """A copy of the recipe that makes one shard of each table, in another workdir."""
     rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
-    queries_per_source = len(recipe.generation.query_types) * recipe.generation.samples
+    queries_per_source = per_source(recipe.generation, load_types(recipe.generation))
     passages = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
     corpus = {
         "max_passages": min(recipe.corpus.max_passages or passages, passages),

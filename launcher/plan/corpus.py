@@ -55,7 +55,7 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     Raises:
         InputError: the corpus or the judged collection does not exist, cannot be read, or is empty.
     """
-    from generation.readers import open_reader
+    from generation.readers.open_reader import open_reader
 
     reader = open_reader(recipe.corpus)
     shards = reader.plan(recipe.corpus.rows_per_shard, recipe.corpus.max_passages)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from math import comb
 
 from generation.engines.base import Request
 from generation.prompting import Prompter
@@ -41,23 +40,20 @@ def prompt_tokens(generation: GenerationSettings, sample: CorpusSample) -> Promp
     # A server may give its model any name, so that name finds no tokenizer.
     count, with_tokenizer = token_counter(generation.model if generation.engine == "vllm" else None)
     prompter = Prompter(generation)
-    whole, computed = [], []
+    whole, computed, weights = [], [], []
     for number, (title, text) in enumerate(sample.texts[:PASSAGES]):
         for kind in generation.query_types:
             unit = f"{number}:{kind}:0"
             prompt, empty_prompt = (
-                prompter.completion(Request(unit, str(number), *passage, kind, 0))
+                prompter.prompt(Request(unit, str(number), *passage, kind, 0), "completion").text
                 for passage in ((title, text), ("", ""))
             )
             shared = 0  # characters of the common prefix
             while shared < min(len(prompt), len(empty_prompt)) and prompt[shared] == empty_prompt[shared]:
                 shared += 1
             tokens = count(prompt)
+            weights.append(prompter.types[kind].weight)
             whole.append(tokens)
             computed.append(tokens - count(prompt[:shared]) // BLOCK * BLOCK)
-    example_count = len(prompter.pool)
-    prefixes = sum(
-        comb(example_count, min(generation.examples, example_count)) if prompter.types[kind].examples else 1
-        for kind in generation.query_types
-    )
-    return PromptTokens(statistics.mean(whole), statistics.mean(computed), prefixes, with_tokenizer)
+    prefixes = sum(prompter.prefixes(kind) for kind in generation.query_types)
+    return PromptTokens(statistics.fmean(whole, weights), statistics.fmean(computed, weights), prefixes, with_tokenizer)

@@ -11,6 +11,7 @@ from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, 
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
 from generation.queries import place
+from generation.query_types import load_types, per_source
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, token_counter
 from launcher.plan.models import model_size
@@ -83,7 +84,8 @@ def source_count(recipe: Recipe, sample: CorpusSample) -> int:
 
 def synthetic_query_count(recipe: Recipe, sample: CorpusSample) -> int:
     """The number of queries that the generator is asked for."""
-    return source_count(recipe, sample) * len(recipe.generation.query_types) * recipe.generation.samples
+    generation = recipe.generation
+    return round(source_count(recipe, sample) * per_source(generation, load_types(generation)))
 
 
 def query_count(recipe: Recipe, sample: CorpusSample) -> int:

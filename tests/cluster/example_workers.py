@@ -107,6 +107,17 @@ class CountAsync(Count):
         return self.count(task)
 
 
+class Repeat(Count):
+    """Writes every number as often as its row has units."""
+
+    def count(self, task: Task) -> Output:
+        output = super().count(task)
+        units = task.shard.units_per_row
+        assert isinstance(units, tuple)
+        repeated = [row for row, times in enumerate(units[task.start : task.stop]) for _ in range(times)]
+        return Output(output.rows.take(pa.array(repeated, pa.int64())))
+
+
 class WholeIsLong(Count):
     """Takes its time for whole shards only."""
 

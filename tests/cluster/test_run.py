@@ -31,6 +31,7 @@ from tests.cluster.example_workers import (
     CountAsync,
     Parent,
     Reading,
+    Repeat,
     Slow,
     WholeIsLong,
     shards,
@@ -121,7 +122,8 @@ def test_storage_that_refuses_a_worker_what_it_reads_itself_is_no_fault_of_its_r
     assert second.rejects() == []
     log = one.storage.get("logs/second.log").decode()
     assert re.search(
-        r"WARNING cluster.tables.storage: the storage .* refuses, and is tried again: .*symbolic links", log
+        r"WARNING cluster.tables.storage: the storage .* refuses, and is tried again: .*symbolic links",
+        log,
     )
     assert not re.search("died|hung", log)
 
@@ -145,6 +147,18 @@ def test_a_row_of_a_table_is_rejected_under_its_id(run: MakeRun) -> None:
     with pytest.raises(RunError, match=r"1 of 40 units"):
         one.execute(stage)
     assert [reject["row"] for reject in one.table("copy").rejects()] == ["13"]
+
+
+def test_a_row_is_rejected_with_as_many_units_as_it_has(run: MakeRun) -> None:
+    one = run(max_reject_fraction=0.2)
+    source = one.execute(numbers(12))
+    units = [n % 4 for n in range(12)]
+    planned = plan_shards(source, 6, units_per_row=units)
+    stage = Stage("copy", NUMBERS, "copy", Repeat, {"poison": {7: "raise"}}, planned, {"v": 1}, PoolSettings())
+    table = one.execute(stage)
+    assert values(table) == [n for n in range(12) if n != 7 for _ in range(units[n])]
+    assert [(reject["row"], reject["units"]) for reject in table.rejects()] == [("7", 3)]
+    assert sum(commit.accounted for commit in table.commits()) == table.plan.units == sum(units)
 
 
 def test_a_killed_worker_loses_nothing_and_is_replaced(run: MakeRun, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from generation.readers import open_reader
+from generation.readers.open_reader import open_reader
 from generation.settings import CorpusSettings
 
 GOOD = b'{"_id": "a", "text": "a good passage"}\n'

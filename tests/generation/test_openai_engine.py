@@ -1,4 +1,4 @@
-"""The engine against a small HTTP server on loopback that speaks chat completions and misbehaves on request."""
+"""The engine against a small HTTP server on loopback that speaks chats and completions, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt, server = payload["messages"][0]["content"], self.server
+        prompt, server = text_of(payload), self.server
         with server.lock:
             server.attempts[prompt] += 1
             attempt = server.attempts[prompt]
@@ -66,12 +66,20 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def completion(text, finish="stop"):
-    message = {"role": "assistant", "content": text}
+def text_of(payload) -> str:
+    """What the model was to read: the user's message, or a text to be completed."""
+    return payload["prompt"] if "prompt" in payload else payload["messages"][-1]["content"]
+
+
+def completion(*texts, finish="stop"):
+    """Choices in the form of a chat and of a completion at once."""
+    choices = [
+        {"index": n, "finish_reason": finish, "message": {"role": "assistant", "content": text}, "text": text}
+        for n, text in enumerate(texts)
+    ]
     return 200, {
-        "id": "1", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+        "id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices,
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2 * len(texts), "total_tokens": 10 + 2 * len(texts)},
     }  # fmt: skip
 
 
@@ -95,16 +103,21 @@ def serve():
 
 
 def settings(url: str, **more) -> GenerationSettings:
-    return GenerationSettings(engine="openai", model="m", base_url=url, **more)
+    return GenerationSettings(**({"engine": "openai", "model": "m", "base_url": url, "prompt": "chat"} | more))
 
 
-def requests(*texts: str) -> list[Request]:
-    return [Request(f"p{n}:question:0", f"p{n}", "", text, "question", 0) for n, text in enumerate(texts)]
+def requests(*texts: str, samples: int = 1) -> list[Request]:
+    return [
+        Request(f"p{n}:question:{sample}", f"p{n}", "", text, "question", sample)
+        for n, text in enumerate(texts)
+        for sample in range(samples)
+    ]
 
 
-def ask(chosen: GenerationSettings, asked: list[Request]):
+def ask(chosen: GenerationSettings, asked: list[Request], style: str = "chat"):
     async def main():
         engine = OpenAIEngine(chosen)
+        engine.style = style
         try:
             return await engine.answer(asked)
         finally:
@@ -114,7 +127,7 @@ def ask(chosen: GenerationSettings, asked: list[Request]):
 
 
 def passage_of(payload) -> str:
-    return payload["messages"][0]["content"].rsplit("Passage: ", 1)[1].split("\n")[0]
+    return text_of(payload).rsplit("Passage: ", 1)[1].split("\n")[0]
 
 
 def test_answers_come_clean_and_in_the_order_of_the_requests(serve):
@@ -135,6 +148,65 @@ def test_sampling_and_further_fields_are_sent(serve):
     }  # fmt: skip
     ask(settings(server.url, engine_args={"max_completion_tokens": 9}), requests("pier"))
     assert "max_tokens" not in server.payloads[1]
+
+
+def test_sampling_has_the_same_names_as_everywhere_and_a_type_has_its_own(serve, tmp_path):
+    (tmp_path / "question.yaml").write_text(
+        "extends: question\nstop: ['?']\nmax_tokens: 9\nsampling: {temperature: 1.5, min_p: 0.1, presence_penalty: 1}\n"
+    )
+    server = serve(lambda *_: completion("where?"))
+    chosen = settings(
+        server.url, types_folder=str(tmp_path), top_p=0.5, top_k=7, min_p=0.9, repetition_penalty=1.2,
+        chat_template_kwargs={"enable_thinking": False}, system_prompt="Be brief.",
+    )  # fmt: skip
+    ask(chosen, requests("pier"))
+    sent = server.payloads[0]
+    assert {name: sent[name] for name in sent.keys() - {"messages", "model", "seed"}} == {
+        "temperature": 1.5, "top_p": 0.5, "top_k": 7, "min_p": 0.1, "presence_penalty": 1, "repetition_penalty": 1.2,
+        "max_tokens": 9, "stop": ["?"], "chat_template_kwargs": {"enable_thinking": False},
+    }  # fmt: skip
+    assert [message["role"] for message in sent["messages"]] == ["system", "user"]
+
+
+def test_samples_of_a_prompt_come_from_one_request(serve):
+    server = serve(lambda payload, _: completion(*(f"where is pier {n}?" for n in range(payload.get("n", 1)))))
+    answers = ask(settings(server.url), requests("pier", "mill", samples=3))
+    assert [payload["n"] for payload in server.payloads] == [3, 3]
+    assert [answer.text for answer in answers] == [f"where is pier {n}?" for n in range(3)] * 2
+    assert [answer.unit for answer in answers[:3]] == [f"p0:question:{n}" for n in range(3)]
+    assert [answer.tokens for answer in answers[:3]] == [16, 0, 0], "the prompt is read once"
+
+
+def test_a_server_that_writes_fewer_samples_than_asked_is_asked_for_the_rest_with_another_seed(serve):
+    server = serve(lambda _, attempt: completion(f"where is it {attempt}?"))
+    answers = ask(settings(server.url), requests("pier", samples=3))
+    assert [answer.text for answer in answers] == [f"where is it {n}?" for n in (1, 2, 3)]
+    assert [payload.get("n") for payload in server.payloads] == [3, 2, None]
+    assert len({payload["seed"] for payload in server.payloads}) == 3
+
+
+def test_seeds_come_from_the_unit_alone_and_can_be_left_out(serve):
+    server = serve(lambda *_: completion("where?"))
+    for _ in range(2):
+        ask(settings(server.url), requests("pier"))
+    ask(settings(server.url, seed=1), requests("pier"))
+    ask(settings(server.url, request_seeds=False), requests("pier"))
+    first, again, other, none = (payload.get("seed") for payload in server.payloads)
+    assert first == again != other
+    assert none is None
+
+
+def test_a_completion_goes_to_completions_and_ends_with_the_line(serve):
+    server = serve(lambda payload, _: completion(f" where is {passage_of(payload)}?"))
+    chosen = settings(server.url, chat_template_kwargs={"x": 1}, system_prompt="Be brief.")
+    answers = ask(chosen, requests("pier"), style="completion")
+    assert answers[0].text == "where is pier?"
+    sent = server.payloads[0]
+    assert sent["prompt"].startswith("Be brief.\n\n")
+    assert sent["prompt"].endswith("Passage: pier\nQuestion:")
+    assert sent["stop"] == ["\n"]
+    assert "messages" not in sent
+    assert "chat_template_kwargs" not in sent
 
 
 def test_no_more_requests_are_in_flight_than_the_recipe_allows(serve):
@@ -210,7 +282,7 @@ def test_the_key_reaches_the_server_and_no_message(serve, monkeypatch, caplog):
     assert server.keys == {"Bearer key-of-a-test"}
     assert "key-of-a-test" not in str(error.value) + caplog.text
     assert error.value.__cause__ is None
-    assert "key-of-a-test" not in json.dumps(queries.identity(settings(server.url)))
+    assert "key-of-a-test" not in json.dumps(queries.identity(settings(server.url), {}))
 
 
 @pytest.mark.parametrize("status", [400, 404, 503])
@@ -234,7 +306,7 @@ def test_a_stage_over_the_server_accounts_for_every_unit_and_is_done_once(serve,
 
     assert table.complete
     assert sum(commit.accounted for commit in table.commits()) == 6 * 2 * 2
-    # the server says the same each time: of four queries of a source one is new
+    # the server says the same each time, and one sample a request: of four queries of a source one is new
     assert table.num_rows == 6
     assert sum(commit.drops["duplicate"] for commit in table.commits()) == 18
     assert table.read()["text"].to_pylist() == [f"where is place {n}?" for n in (1, 2, 4, 5, 7, 8)]
@@ -244,3 +316,112 @@ def test_a_stage_over_the_server_accounts_for_every_unit_and_is_done_once(serve,
     assert len(server.payloads) == asked
     with pytest.raises(InputError, match="temperature"):
         queries.build(made, chosen.model_copy(update={"temperature": 0.1}), passages)
+
+
+# ---- the style of prompts, tried
+
+
+def sources(made, count: int = 30):
+    rows = [{"passage_id": f"p{n}", "title": "", "text": f"place {n}", "is_source": True} for n in range(count)]
+    return write_table(made.storage.url, PASSAGES, "passages", rows)
+
+
+def record(made) -> dict:
+    [path] = [path for path in made.storage.list("queries") if "prompt_style" in path]
+    return json.loads(made.storage.get(path))
+
+
+@pytest.mark.parametrize("better", ["chat", "completion"])
+def test_auto_keeps_the_style_whose_answers_pass_more_often_and_says_why(serve, run, better):
+    def reply(payload, _):
+        style = "completion" if "prompt" in payload else "chat"
+        return completion(f"where is {passage_of(payload)}?" if style == better else "I'm sorry, I cannot do that")
+
+    server, made = serve(reply), run()
+    passages = sources(made)
+    chosen = settings(server.url, prompt="auto", query_types=["question", "title"], rows_per_shard=4)
+    table = queries.build(made, chosen, passages)
+
+    found = record(made)
+    other = {"chat": "completion", "completion": "chat"}[better]
+    assert found["style"] == better
+    assert found["tried"][better]["kept"] == 8, "of two equal texts for a passage one is kept"
+    assert found["tried"][other] == {"kept": 0, "asked": 16, "largest_drop": "refusal", "error": None}
+    assert table.num_rows == 30
+    assert sum(commit.accounted for commit in table.commits()) == 60
+    styles = Counter("completion" if "prompt" in payload else "chat" for payload in server.payloads)
+    trials = styles[other] // 16  # one for each worker that began before the record was there
+    assert styles == {other: 16 * trials, better: 60 + 16 * trials}
+    assert trials <= 2
+    stats = sum((Counter(commit.stats) for commit in table.commits()), Counter())
+    assert stats == {f"trial_{better}_kept": 8}, "counted once, however many workers tried"
+    log = made.storage.get("logs/queries.log").decode()
+    assert f"prompts are written as {better}: chat: {found['tried']['chat']['kept']} of 16 kept" in log
+
+
+def test_a_server_without_completions_is_asked_in_chats_and_equals_are_chats_too(serve, run):
+    def reply(payload, _):
+        return failure(404, "no such route") if "prompt" in payload else completion(f"where is {passage_of(payload)}?")
+
+    server, made = serve(reply), run()
+    queries.build(made, settings(server.url, prompt="auto", query_types=["question"]), sources(made))
+    assert record(made)["style"] == "chat"
+    assert "no such route" in record(made)["why"]
+    equal = run("equal")
+    server = serve(lambda payload, _: completion(f"where is {passage_of(payload)}?"))
+    queries.build(equal, settings(server.url, prompt="auto", query_types=["question"]), sources(equal))
+    assert record(equal)["style"] == "chat"
+
+
+def test_a_model_without_a_chat_is_asked_for_completions(serve, run):
+    def reply(payload, _):
+        chats = failure(400, "this model has no chat template")
+        return completion(f"where is {passage_of(payload)}?") if "prompt" in payload else chats
+
+    made = run()
+    table = queries.build(made, settings(serve(reply).url, prompt="auto", query_types=["question"]), sources(made))
+    assert record(made)["style"] == "completion"
+    assert table.num_rows == 30
+
+
+def test_where_no_style_works_the_run_ends_with_the_first_error(serve, run):
+    made = run()
+    server = serve(lambda *_: failure(401, "who are you"))
+    with pytest.raises(InputError, match="OPENAI_API_KEY"):
+        queries.build(made, settings(server.url, prompt="auto"), sources(made))
+    assert not any("prompt_style" in path for path in made.storage.list("queries"))
+
+
+def test_a_run_that_continues_keeps_the_style_that_was_decided(serve, run):
+    server, made = serve(lambda payload, _: completion(f"where is {passage_of(payload)}?")), run()
+    passages = sources(made)
+    chosen = settings(server.url, prompt="auto", query_types=["question"], rows_per_shard=10)
+    table = queries.build(made, chosen, passages)
+    [path] = [path for path in made.storage.list("queries") if "prompt_style" in path]
+    made.storage.put(path, json.dumps(record(made) | {"style": "completion"}).encode())
+    for name in ("complete.", "commits/00001"):
+        [removed] = [path for path in made.storage.list("queries") if path.startswith(f"queries/{name}")]
+        made.storage.remove(removed)
+    server.payloads.clear()
+    assert queries.build(made, chosen, passages).num_rows == table.num_rows
+    assert ["prompt" in payload for payload in server.payloads] == [True] * 10
+
+
+def test_weights_decide_what_is_asked_and_every_planned_unit_is_accounted_for(serve, run):
+    def reply(payload, attempt):
+        kind = "claim" if "factual" in text_of(payload) else "question"
+        return completion(f"{kind} number {attempt} of {passage_of(payload)}")
+
+    server, made = serve(reply), run()
+    passages = sources(made, 200)
+    chosen = settings(
+        server.url, query_types=["question", "claim"], weights={"question": 2, "claim": 0.5}, rows_per_shard=30
+    )
+    table = queries.build(made, chosen, passages)
+    assert table.complete
+    assert sum(commit.accounted for commit in table.commits()) == table.plan.units
+    asked = Counter(row["query_type"] for row in table.read().to_pylist())
+    assert asked["question"] == 400
+    assert 70 < asked["claim"] < 130
+    assert table.plan.units == 400 + asked["claim"]
+    assert "duplicate" not in {reason for commit in table.commits() for reason in commit.drops}

@@ -16,7 +16,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task
 from generation.passages import PassageWorker
-from generation.readers import open_reader
+from generation.readers.open_reader import open_reader
 from generation.records import RecordWorker
 from generation.settings import CorpusSettings
 from tests.tables import write_table

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 
-from generation.cleaning import clean
+from cluster.errors import InputError
 from generation.engines.base import Request
-from generation.prompting import Prompter, example_pool, query_prompts, shown, unit_seed
-from generation.settings import QUERY_TYPES, GenerationSettings
+from generation.prompting import STYLES, Prompter, shown, unit_seed
+from generation.query_types import load_types
+from generation.settings import GenerationSettings, shipped_types
 
 TEXT = "Pears keep longest just above freezing. " * 3
 
@@ -17,40 +18,65 @@ def request(query_type: str = "question", sample: int = 0, source: str = "p1", t
 
 
 def prompter(**settings) -> Prompter:
-    return Prompter(GenerationSettings(engine="vllm", model="unused", **settings))
+    named = {"engine": "vllm", "model": "unused", "query_types": list(shipped_types())}
+    return Prompter(GenerationSettings(**(named | settings)))
 
 
-def test_every_query_type_has_a_prompt_and_every_example_serves_every_type_that_shows_some():
-    assert tuple(query_prompts()) == QUERY_TYPES
-    shown_with_examples = {name for name, kind in query_prompts().items() if kind.examples}
-    assert shown_with_examples == set(QUERY_TYPES) - {"search"}
-    for example in example_pool():
-        assert example.keys() == {"passage"} | shown_with_examples
-        for query_type in shown_with_examples:
-            assert clean(example[query_type], example["passage"]) == (example[query_type], None)
+def completion(made: Prompter, asked: Request) -> str:
+    return made.prompt(asked, "completion").text
 
 
-@pytest.mark.parametrize("query_type", QUERY_TYPES)
+@pytest.mark.parametrize("query_type", shipped_types())
 def test_the_passage_stands_after_instruction_and_examples(query_type):
     made = prompter()
-    prompt = made.messages(request(query_type))[0]["content"]
+    prompt = made.prompt(request(query_type), "chat")
     examples = made.examples(request(query_type))
+    assert prompt.examples == examples
     assert len(examples) == (0 if query_type == "search" else 3)
-    places = [prompt.index(query_prompts()[query_type].instruction)]
-    places += [prompt.index(text) for example in examples for text in (example["passage"], example["query"])]
-    places += [prompt.index("Storing pears\nPears keep")]
+    text = prompt.messages[0]["content"]
+    places = [text.index(made.types[query_type].instruction)]
+    places += [text.index(written) for example in examples for written in (example.passage, f": {example.query}")]
+    places += [text.index("Storing pears\nPears keep")]
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_the_clean_up_is_told_what_the_prompt_showed(style):
+    made = prompter(prompt_characters=64, about="a shop for fruit")
+    prompt = made.prompt(request("claim"), style)
+    asked, text = prompt.asked("length"), " ".join(prompt.text.split())
+    for part in (asked.passage, made.types["claim"].instruction, *(text for pair in asked.examples for text in pair)):
+        assert " ".join(part.split()) in text
+    assert "a shop for fruit" in asked.instruction
+    assert (asked.query_type, asked.label, asked.is_cut) == ("claim", "Claim", True)
+    assert len(asked.examples) == 3
+
+
 def test_prompts_with_the_same_examples_differ_only_after_them():
-    made = prompter(examples=0)
-    one, other = made.completion(request()), made.completion(request(source="p2", text="Apples ripen early."))
+    made = prompter(example_sets=1)
+    one, other = (completion(made, asked) for asked in (request(), request(source="p2", text="Apples ripen early.")))
     common = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     assert one[:common].endswith("Passage: Storing pears\n")
+    assert one[:common].count("Passage: ") == 4
 
 
 def test_a_completion_prompt_ends_where_the_query_is_to_follow():
-    assert prompter().completion(request("claim")).endswith("freezing.\nClaim:")
+    assert completion(prompter(), request("claim")).endswith("freezing.\nClaim:")
+
+
+def test_what_the_recipe_says_of_passages_and_language_is_in_every_prompt():
+    about = "internal wiki of a hospital; nurses ask about dosage"
+    made = prompter(about=about, language="de", system_prompt="You work in a library.")
+    for query_type, style in itertools.product(shipped_types(), STYLES):
+        prompt = made.prompt(request(query_type), style)
+        assert about in prompt.text
+        assert "in German" in prompt.text
+        assert (prompt.about, prompt.language, prompt.system) == (about, "de", "You work in a library.")
+        assert prompt.text.startswith("You work in a library.\n\n") == (style == "completion")
+        assert prompt.messages[0] == {"role": "system", "content": "You work in a library."}
+    plain = prompter().prompt(request(), "chat")
+    assert "German" not in plain.text
+    assert [message["role"] for message in plain.messages] == ["user"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
@@ -58,22 +84,37 @@ def test_no_more_examples_than_the_recipe_allows(count):
     assert len(prompter(examples=count).examples(request())) == count
 
 
-def test_examples_depend_on_seed_and_unit_alone():
-    shuffled = [request(sample=sample) for sample in (3, 0, 2, 1)]
-    first, second = prompter(), prompter()
-    chosen = {r.unit: [e["passage"] for e in first.examples(r)] for r in shuffled}
-    assert chosen == {r.unit: [e["passage"] for e in second.examples(r)] for r in reversed(shuffled)}
-    assert len({tuple(passages) for passages in chosen.values()}) > 1
-    assert chosen != {r.unit: [e["passage"] for e in prompter(seed=1).examples(r)] for r in shuffled}
-    pool = [example["passage"] for example in example_pool()]
-    assert all(passages == sorted(passages, key=pool.index) for passages in chosen.values())
+@pytest.mark.parametrize("sets", [None, 4])
+def test_examples_depend_on_seed_type_and_passage_alone(sets):
+    asked = [request(kind, source=f"p{n}") for kind in ("question", "claim") for n in range(20)]
+    first, second, other = (prompter(example_sets=sets, seed=seed) for seed in (0, 0, 1))
+    chosen = {each.unit: first.examples(each) for each in asked}
+    assert chosen == {each.unit: second.examples(each) for each in reversed(asked)}
+    assert chosen != {each.unit: other.examples(each) for each in asked}
+    assert first.examples(request(sample=0)) == first.examples(request(sample=3)), "samples share their prompt"
+    for each in asked:
+        pool = first.types[each.query_type].pool
+        assert list(chosen[each.unit]) == sorted(chosen[each.unit], key=pool.index)
 
 
-def test_every_example_is_shown_about_equally_often():
-    made = prompter(examples=1)
-    draws = [made.examples(request(sample=sample))[0]["passage"] for sample in range(1000)]
-    counts = [draws.count(example["passage"]) for example in example_pool()]
-    assert min(counts) > 0.6 * 1000 / len(counts)
+@pytest.mark.parametrize("sets", [1, 4, 20])
+def test_a_type_has_as_many_sets_of_examples_as_the_recipe_says_and_they_share_no_pair_while_the_pool_lasts(sets):
+    made = prompter(example_sets=sets)
+    found = {made.examples(request(source=f"p{n}")) for n in range(1000)}
+    assert len(found) == made.prefixes("question") == sets
+    pairs = [pair.query for chosen in found for pair in chosen]
+    size = len(made.types["question"].pool)
+    if len(pairs) <= size:
+        assert len(set(pairs)) == len(pairs)
+    else:
+        assert len(set(pairs)) > 0.8 * size
+
+
+def test_every_example_is_shown_about_equally_often_where_sets_are_drawn_for_each_passage():
+    made = prompter(examples=1, example_sets=None)
+    pool = made.types["question"].pool
+    draws = [made.examples(request(source=f"p{n}"))[0] for n in range(3000)]
+    assert min(draws.count(pair) for pair in pool) > 0.6 * 3000 / len(pool)
 
 
 def test_seeds_of_units_differ_and_fit_into_31_bits():
@@ -88,4 +129,20 @@ def test_a_long_passage_is_cut_at_a_word_and_a_wordless_one_at_the_limit():
 
 
 def test_markup_in_a_passage_is_shown_as_it_stands():
-    assert "{{ 7 * 7 }} <b>&amp;</b>" in prompter().completion(request(text="{{ 7 * 7 }} <b>&amp;</b>"))
+    assert "{{ 7 * 7 }} <b>&amp;</b>" in completion(prompter(), request(text="{{ 7 * 7 }} <b>&amp;</b>"))
+
+
+def test_the_six_types_of_the_papers_are_asked_for_by_default():
+    settings = GenerationSettings(engine="vllm", model="unused")
+    assert list(load_types(settings)) == ["question", "claim", "title", "keywords", "search", "web_search"]
+
+
+def test_two_letters_that_are_no_language_are_refused():
+    with pytest.raises(ValueError, match="'xx' is no language code"):
+        GenerationSettings(language="xx")
+    assert "in Swiss German" in completion(prompter(language="Swiss German"), request())
+
+
+def test_greedy_samples_are_refused_since_they_are_all_the_same():
+    with pytest.raises(InputError, match="'question': 2 queries are asked for each passage at temperature 0"):
+        prompter(temperature=0, samples=2)

@@ -11,7 +11,7 @@ import pytest
 
 from generation import pydocs
 from generation.docstrings import split_docstring
-from generation.readers import open_reader
+from generation.readers.open_reader import open_reader
 from generation.settings import CorpusSettings
 
 PACKAGES = ("stdlib", "numpy")

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from generation.readers import Record, open_reader
+from generation.readers.base import Record
+from generation.readers.open_reader import open_reader
 from generation.settings import CorpusSettings
 
 ROWS = [

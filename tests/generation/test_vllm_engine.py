@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,6 +14,7 @@ from cluster.errors import InputError
 from cluster.schemas import PASSAGES
 from cluster.settings import PoolSettings
 from generation import queries
+from generation.engines.style import refuse_missing_template
 from generation.engines.vllm import CPU_CACHE_BYTES, engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
 from tests import traps
@@ -29,6 +30,7 @@ UNITS = SOURCES * len(QUERY_TYPES)
 def settings(model: str, **more) -> GenerationSettings:
     wanted = {
         "max_model_len": 2048, "max_tokens": 16, "prompt_characters": 8000, "rows_per_shard": 4, "concurrency": 8,
+        "prompt": "chat",
         "engine_args": {"enforce_eager": True}, "pool": PoolSettings(workers=1),
     }  # fmt: skip
     return GenerationSettings(engine="vllm", model=model, **(wanted | more))
@@ -115,15 +117,6 @@ def test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way(run
     assert time.monotonic() - begun < 2.0  # no engine was loaded
 
 
-@pytest.fixture
-def own_environment():
-    """vLLM sets LD_PRELOAD and more where it is configured; other tests' processes shall not inherit that."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-
-
 @pytest.mark.vllm
 @pytest.mark.parametrize(
     ("model", "engine_args", "said"),
@@ -180,3 +173,13 @@ def test_an_engine_over_several_gpus_is_one_worker_that_holds_them():
     assert queries.place(settings("m", tensor_parallel=4, pool=PoolSettings(gpus=1))).gpus == 4
     assert queries.place(settings("m", pool=PoolSettings(gpus=1))).gpus == 1
     assert queries.place(settings("m", pool=PoolSettings(gpus=0.5))).gpus == 0.5
+
+
+def test_a_model_without_a_chat_template_is_refused_for_chats_before_it_is_loaded(tiny_llama, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_llama, bare)
+    (bare / "chat_template.jinja").unlink()
+    refuse_missing_template(settings(tiny_llama, prompt="chat"))
+    refuse_missing_template(settings(str(bare), prompt="auto"))
+    with pytest.raises(InputError, match=r"generation.prompt is chat, and the model '.*bare' has no chat template"):
+        refuse_missing_template(settings(str(bare), prompt="chat"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -99,13 +98,14 @@ def test_prefix_reuse_leaves_the_passage_and_less_than_a_block_before_it(tiny_ll
     text = "A slate quarry stands above the harbour and its bridge."
     tokens = prompt_tokens(generation, CorpusSample(1, 1, 1, True, (("Ardell", text),)))
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    prompt = Prompter(generation).completion(Request("0:question:0", "0", "Ardell", text, "question", 0))
+    request = Request("0:question:0", "0", "Ardell", text, "question", 0)
+    prompt = Prompter(generation).prompt(request, "completion").text
     assert tokens.with_tokenizer
     assert tokens.whole == len(tokenizer.encode(prompt))
     passage = prompt[prompt.rindex("Ardell") :]
     new = len(tokenizer.encode(passage, add_special_tokens=False))
     assert new - 1 <= tokens.computed < new + 16 + 1
-    assert tokens.prefixes == math.comb(10, 3)
+    assert tokens.prefixes == generation.example_sets == 4
 
 
 def test_memory_of_training_is_sixteen_bytes_a_parameter_shared_by_zero(recipe: Recipe) -> None:

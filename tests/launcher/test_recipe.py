@@ -131,7 +131,7 @@ def test_a_teacher_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> Non
         ("name: [", "line 1, column"),
         ("- a list\n", "expected sections"),
         ("", "expected sections"),
-        (GOOD + "name: again\n", "line 9: `name` is here a second time"),
+        (GOOD + "name: again\n", "line 9: `name` stands here a second time"),
         ("name: \tx: y\n", "not valid YAML"),
     ],
 )

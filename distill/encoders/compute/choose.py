@@ -1,56 +1,146 @@
-"""How an encoder is computed on the device where it is: what is fastest there, of what gives the same embeddings."""
+"""How an encoder is computed on its device: the fastest way that gives the same embeddings as the model's own.
+
+This is the one door to the kernels of this folder. Each choice is a trial on a few sequences. A model that a kernel
+does not fit (soft caps, position biases, outputs that are written in place) is found by comparing and stays as it is.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from distill.encoders.compute.cpu_attention import choose_attention
-from distill.encoders.compute.cpu_linears import choose_linears
-from distill.encoders.compute.packed_attention import choose_layout
-from distill.encoders.compute.trial import sampled_rows
-from distill.encoders.layout import Layout
+from distill.collectives import all_ranks
+from distill.encoders.compute import cpu_attention, packed_attention
+from distill.encoders.compute.cpu_linears import JoinedLayers, SharedInputs
+from distill.encoders.compute.trial import difference, sampled_rows
+from distill.encoders.device import has_bfloat16_linear
+from distill.encoders.layout import Layout, PackedError
+from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
 from distill.settings import TrainingSettings
 
-if TYPE_CHECKING:
-    from distill.encoders.module import EncoderModule
 
-
-def choose_for_training(student: EncoderModule, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
+def choose_for_training(module: EncoderModule, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
     """Chooses layout, attention and linear layers; every rank calls it, before DeepSpeed divides the parameters.
 
     Args:
-        student: on its device, in its dtype; what is chosen is set there.
+        module: on its device, in its dtype; what is chosen is set there.
         tokens: of passages.
         pad_id: token id of padding.
-        training: whether sequences shall be packed, and the ZeRO stage.
+        training: whether sequences shall be packed, the ZeRO stage, and parts that are switched off.
 
     Returns:
         The layout of micro-batches.
 
     Raises:
-        PackedError: packed sequences are wanted, and this student cannot.
+        PackedError: packed sequences are wanted, and this encoder cannot read them.
     """
-    layout, rows = choose_layout(student, tokens, pad_id, training.packed), sampled_rows(tokens)
+    if module.device == "cpu" and module.attention:
+        module.attention = "eager"  # torch's fused attention has a slow backward on CPUs
+    layout, rows = choose_layout(module, tokens, pad_id, training.packed), sampled_rows(tokens)
     if len(rows):
         features = layout.features(tokens, rows)
-        if not layout.packed:
-            choose_attention(student, features)
-        choose_linears(student, features, training.zero_stage)
+        if not layout.packed and "attention" not in training.without:
+            choose_attention(module, features)
+        if "layers" not in training.without:
+            choose_layers(module, features, training.zero_stage)
     return layout
 
 
-def choose_for_reading(student: EncoderModule, features: dict[str, Any]) -> None:
+def choose_for_reading(module: EncoderModule, features: dict[str, Any]) -> None:
     """Chooses attention and linear layers of an encoder that has no backward pass.
 
-    In float32 torch's attention is as fast without one.
+    In float32, torch's own attention is as fast without one.
 
     Args:
-        student: on its device, in its dtype; what is chosen is set there.
+        module: on its device, in its dtype; what is chosen is set there.
         features: of a few sequences, padded, for a trial.
     """
-    if student.dtype == torch.bfloat16:
-        choose_attention(student, features)
-        choose_linears(student, features)
+    if module.dtype == torch.bfloat16:
+        choose_attention(module, features)
+        choose_layers(module, features)
+
+
+def choose_layout(module: EncoderModule, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
+    """Packed, if that is wanted and gives the same embeddings as padding; else padded. All ranks choose alike.
+
+    Sequences that are compared: the longest, the shortest and two between. Positions are tried from 0, and from the
+    number after the padding token's, as RoBERTa counts.
+
+    Args:
+        module: on its device, in its dtype; its attention is set.
+        tokens: of passages.
+        pad_id: token id of padding.
+        wanted: by the recipe; None: on GPUs that have flash attention, in bfloat16.
+
+    Raises:
+        PackedError: it is wanted, and this encoder cannot.
+    """
+    padded, rows = Layout(pad_id), sampled_rows(tokens)
+    if wanted is False or (wanted is None and not all_ranks(packed_attention.has_kernel(module))) or not len(rows):
+        return padded
+    with torch.no_grad():
+        expected = module(**padded.features(tokens, rows))
+    own, reason = module.attention, ""
+    for first in (0, pad_id + 1):
+        layout, module.attention = Layout(pad_id, first), packed_attention.NAME
+        problem = _packed_difference(module, layout.features(tokens, rows), first, expected)
+        if all_ranks(not problem):
+            return layout
+        module.attention, reason = own, reason or problem
+    if wanted:
+        raise PackedError(reason or "another rank cannot pack")
+    return padded
+
+
+def choose_attention(module: EncoderModule, features: dict[str, Any]) -> None:
+    """Sets the plain products of `cpu_attention`, if the encoder is on a CPU. All ranks choose alike.
+
+    Embeddings are compared in float32, where nothing but another formula makes a difference.
+
+    Args:
+        module: on its device, in its dtype; its attention is set.
+        features: of a few sequences, padded, for a trial.
+    """
+    if not all_ranks(module.device == "cpu"):
+        return
+    own, dtype = module.attention, module.dtype
+    module.dtype = torch.float32
+    with torch.no_grad():
+        expected = module(**features)
+    module.attention = cpu_attention.NAME
+    if not all_ranks(difference(module, features, expected) == ""):
+        module.attention = own
+    module.dtype = dtype
+
+
+def choose_layers(module: EncoderModule, features: dict[str, Any], zero_stage: int = 0) -> None:
+    """Joins linear layers that have one input, if the encoder is on a CPU in bfloat16. All ranks choose alike.
+
+    Under ZeRO 3 a layer has its weights only while it is called, so that none can be joined.
+
+    Args:
+        module: on its device, in its dtype; its context for layers is set.
+        features: of a few sequences, for a trial.
+        zero_stage: of the training.
+    """
+    fits = module.device == "cpu" and module.dtype == torch.bfloat16 and has_bfloat16_linear() and zero_stage < 3
+    if not all_ranks(fits):
+        return
+    own = module.layers
+    with torch.no_grad(), SharedInputs() as inputs:
+        expected = module(**features)
+    module.layers = JoinedLayers(inputs.groups())
+    if not all_ranks(difference(module, features, expected) == ""):
+        module.layers = own
+
+
+def _packed_difference(module: EncoderModule, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:
+    """Why these packed sequences are not encoded as the padded ones were; empty if they are."""
+    transformer = module.model.transformers_model
+    positions = getattr(getattr(transformer, "config", None), "max_position_embeddings", None) or 1 << 30
+    if first + features["max_length_q"] > positions:
+        return f"{positions} positions are too few"
+    reason = difference(module, features, expected)
+    return f"packed sequences give {reason}" if reason.startswith("other embeddings") else reason

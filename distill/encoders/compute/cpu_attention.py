@@ -2,57 +2,28 @@
 
 Transformers adds its float32 mask to bfloat16 scores, which makes them float32 for softmax and everything after it;
 torch's fused kernel has a slow backward on CPUs. Here scores never leave their dtype, queries are scaled instead of
-scores, and heads lie one after another before they are multiplied. What that is worth is in `docs/decisions.md`; it
-differs from float32 no more than the model's own attention.
+scores, and a few sequences at a time are computed, so that their scores stay in the caches. `docs/compute.md` says what
+that gains. The result differs from float32 no more than the model's own attention does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-from distill.activations.recompute import dear_call, recalls_next
-from distill.collectives import all_ranks
-from distill.encoders.compute.trial import SAME, differences
-from distill.encoders.device import in_bfloat16
-
-if TYPE_CHECKING:
-    from distill.encoders.module import EncoderModule
+from distill.activations.reuse import reusable
+from distill.encoders.device import has_bfloat16_linear
 
 NAME = "listwise_products"
-IN_CACHE = 4 * 2**20  # bytes of scores
-
-
-def choose_attention(student: EncoderModule, features: dict[str, Any]) -> None:
-    """Lets the student attend with plain products, if it is on a CPU and its embeddings stay what they are.
-
-    Sets `student.products`. A model whose attention has more to it (soft caps, biases of positions, sinks) is found out
-    by comparing. Every rank calls it, and all decide alike.
-
-    Args:
-        student: on its device, in its dtype.
-        features: of a few sequences, padded, for a trial.
-    """
-    if not all_ranks(student.device == "cpu"):
-        return
-    dtype = student.dtype
-    student.dtype = torch.float32  # where only another formula differs
-    with torch.no_grad():
-        expected = student(**features)
-    student.products = True
-    student.products = all_ranks(differences(student, features, expected, SAME[student.dtype]) == "")
-    student.dtype = dtype
+IN_CACHE = 4 * 2**20  # bytes of scores that are computed together
 
 
 class Products(torch.autograd.Function):
-    """softmax(scaling · Q Kᵀ + mask) V with its gradients written out, so that no operand is copied twice.
-
-    A piece of the sequences at a time, whose scores stay in the processor's caches.
-    """
+    """softmax(scaling · Q Kᵀ + mask) V with its gradients written out, so that no operand is copied twice."""
 
     @staticmethod
     def forward(
@@ -63,52 +34,50 @@ class Products(torch.autograd.Function):
         mask: torch.Tensor | None,
         scaling: float,
     ) -> torch.Tensor:
-        """(B, heads, T, d) of queries, keys and values of that shape; a mask is added to the last columns of scores."""
+        """(B, H, T, D) of queries, keys and values of that shape; the mask (B or 1, 1, T, T) is added to the scores."""
         shape = query.shape
         ctx.scaling, ctx.pieces = scaling, pieces(query, mask)
-        query, key, value = (each.reshape(-1, *shape[-2:]) for each in (query * scaling, key, value))
-        keep = any(ctx.needs_input_grad) and not recalls_next()
+        query, key, value = (tensor.reshape(-1, *shape[2:]) for tensor in (query * scaling, key, value))
         weights: list[torch.Tensor] = []
 
         def attend() -> torch.Tensor:
-            found = torch.empty_like(query)
-            for rows, hidden in ctx.pieces:
-                made = attention_weights(query[rows], key[rows], hidden)
-                torch.bmm(made, value[rows], out=found[rows])
-                if keep:
-                    weights.append(made)
-            return found
+            output = torch.empty_like(query)
+            for rows, part in ctx.pieces:
+                piece = attention_weights(query[rows], key[rows], part)
+                torch.bmm(piece, value[rows], out=output[rows])
+                if any(ctx.needs_input_grad):
+                    weights.append(piece)
+            return output
 
-        found = dear_call(attend)
+        output = reusable(attend)
         ctx.save_for_backward(query, key, value, *weights)
-        return found.view(shape)
+        return output.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of queries, keys and values. Weights are made again where the output had been recalled."""
+        """Gradients of queries, keys and values. Where the output was reused, the weights are computed here."""
         query, key, value, *weights = ctx.saved_tensors
         shape, gradient = gradient.shape, gradient.reshape(query.shape)
-        for_query, for_key, for_value = (torch.empty_like(each) for each in (query, key, value))
-        for number, (rows, hidden) in enumerate(ctx.pieces):
+        for_query, for_key, for_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+        for number, (rows, part) in enumerate(ctx.pieces):
             q, k, v, g = query[rows], key[rows], value[rows], gradient[rows]
-            made = weights[number] if weights else attention_weights(q, k, hidden)
-            torch.bmm(made.transpose(1, 2), g, out=for_value[rows])
-            for_scores = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), made, -1, made.dtype)
+            piece = weights[number] if weights else attention_weights(q, k, part)
+            torch.bmm(piece.transpose(1, 2), g, out=for_value[rows])
+            for_scores = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), piece, -1, piece.dtype)
             torch.bmm(for_scores, k, out=for_query[rows])
             torch.bmm(for_scores.transpose(1, 2), q, out=for_key[rows])
-        return *(each.view(shape) for each in (for_query.mul_(ctx.scaling), for_key, for_value)), None, None
+        return *(tensor.view(shape) for tensor in (for_query.mul_(ctx.scaling), for_key, for_value)), None, None
 
 
 def pieces(query: torch.Tensor, mask: torch.Tensor | None) -> list[tuple[slice, torch.Tensor | None]]:
-    """Heads whose scores are made together: those of as many sequences as `IN_CACHE` bytes hold, and one at least.
+    """Rows of the B · H heads whose scores are computed together, and the part of the mask for their sequences.
+
+    A piece holds as many sequences as have `IN_CACHE` bytes of scores, and one at least.
 
     Args:
-        query: (B, heads, T, d).
-        mask: (B, 1, T, columns), or one for all.
-
-    Returns:
-        Rows of the B · heads, and their sequences' part of the mask.
+        query: (B, H, T, D).
+        mask: (B, 1, T, T), or (1, 1, T, T) for all.
     """
     count, heads, length, _ = query.shape
     size = max(1, IN_CACHE // (heads * length * length * query.element_size()))
@@ -122,19 +91,16 @@ def pieces(query: torch.Tensor, mask: torch.Tensor | None) -> list[tuple[slice, 
 
 
 def attention_weights(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Softmax of the scores of scaled queries; in bfloat16 oneDNN's, which takes half as long as torch's.
+    """(n · H, T, T) softmax of the scores of scaled queries; in bfloat16 oneDNN's, twice as fast as torch's.
 
     Args:
-        query, key: (sequences · heads, T, d).
-        mask: (sequences, 1, T, columns), or one for all; added to the last columns of scores.
-
-    Returns:
-        (sequences · heads, T, T).
+        query, key: (n · H, T, D) of n sequences.
+        mask: (n, 1, T, T), or (1, 1, T, T) for all; added to the scores.
     """
     scores = torch.bmm(query, key.transpose(1, 2))
     if mask is not None:
-        scores.unflatten(0, (mask.shape[0], -1))[..., -mask.shape[-1] :] += mask
-    if scores.dtype == torch.bfloat16 and in_bfloat16():
+        scores.unflatten(0, (mask.shape[0], -1)).add_(mask)
+    if scores.dtype == torch.bfloat16 and has_bfloat16_linear():
         return torch.softmax(scores.to_mkldnn(), dim=-1).to_dense()
     return torch.softmax(scores, dim=-1)
 
@@ -152,40 +118,25 @@ def products_attention(
 
     Args:
         module: the attention layer.
-        query, key, value: (B, heads, T, d); keys and values may have fewer heads.
+        query, key, value: (B, H, T, D); keys and values may have fewer heads.
         attention_mask: (B, 1, T, T) float, what is added to scores; None where there is nothing to hide.
-        scaling: of scores; 1 / √d when empty.
+        scaling: of scores; 1 / √D when empty.
         about: what other kernels need.
 
     Returns:
-        (B, T, heads, d), and no weights.
+        (B, T, H, D), and no weights.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions leave them in float32 behind
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     if attention_mask is not None:
-        attention_mask = hiding(attention_mask, value.dtype)
+        # the least float32 becomes infinite in bfloat16, and a row that sees nothing would become no number
+        attention_mask = attention_mask.clamp_min(torch.finfo(value.dtype).min).to(value.dtype)
     with torch.autocast(query.device.type, enabled=False):
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        found = Products.apply(query, key, value, attention_mask, scaling)
-    return found.transpose(1, 2), None
-
-
-def hiding(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """The last columns of a mask, from the first that hides something on, in `dtype`; None where nothing is hidden.
-
-    Sequences of a micro-batch are of like length, so that few columns hold padding.
-
-    Args:
-        mask: (B, 1, T, T) float, what is added to scores.
-        dtype: of the scores.
-    """
-    columns = (mask != 0).flatten(0, -2).any(dim=0).nonzero()
-    if not len(columns):
-        return None
-    # what is least in float32 would become infinite, and a row that sees nothing no number
-    return mask[..., int(columns[0]) :].clamp_min(torch.finfo(dtype).min).to(dtype)
+        output = Products.apply(query, key, value, attention_mask, scaling)
+    return output.transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, products_attention)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
 
-if TYPE_CHECKING:
-    from distill.encoders.module import EncoderModule
-
-
-SAME = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding in both layouts
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding
 
 
 def sampled_rows(tokens: TokenFile) -> np.ndarray:
@@ -23,22 +20,21 @@ def sampled_rows(tokens: TokenFile) -> np.ndarray:
     return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
 
 
-def differences(student: EncoderModule, features: dict[str, Any], expected: torch.Tensor, most: float) -> str:
+def difference(module: EncoderModule, features: dict[str, Any], expected: torch.Tensor) -> str:
     """Why these features do not give the expected embeddings, or no gradient; empty if they do.
 
     Args:
-        student: as it is to be tried.
+        module: the encoder, switched to what is tried.
         features: of a `Layout`.
         expected: (B, d) embeddings.
-        most: largest relative difference.
     """
-    weights = [each for each in student.parameters() if each.requires_grad]
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
     try:
-        found = student(**features)
-        torch.autograd.grad(found.sum(), weights[:1], allow_unused=True)  # a kernel may know only one direction
+        embeddings = module(**features)
+        torch.autograd.grad(embeddings.sum(), weights[:1], allow_unused=True)  # a kernel may know only one direction
     except Exception as error:  # of any model's code
         return f"{type(error).__name__}: {error}"
-    if found.shape != expected.shape:
-        return f"{tuple(found.shape)} embeddings instead of {tuple(expected.shape)}"
-    difference = float(((found.detach() - expected).norm(dim=1) / expected.norm(dim=1)).max())
-    return "" if difference <= most else f"other embeddings, {difference:.2g} off"
+    if embeddings.shape != expected.shape:
+        return f"{tuple(embeddings.shape)} embeddings instead of {tuple(expected.shape)}"
+    worst = float(((embeddings.detach() - expected).norm(dim=1) / expected.norm(dim=1)).max())
+    return "" if worst <= TOLERANCE[module.dtype] else f"other embeddings, {worst:.2g} off"

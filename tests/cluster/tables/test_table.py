@@ -77,6 +77,18 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert plan.units == 12 * 3 + 2
 
 
+def test_units_of_rows_may_differ_and_are_counted_for_every_part_of_a_shard(tmp_path: Path) -> None:
+    storage, units = Storage(str(tmp_path)), [3, 0, 1, 2, 5, 0, 0, 4, 1, 1, 2, 6]
+    planned = plan_shards(write(storage, [5, 7]), 4, units_per_row=units)
+    plan = Plan.from_bytes(Plan.new(SCHEMA, planned, {}).to_bytes())
+    assert list(plan.shards) == planned
+    assert [shard.units for shard in planned] == [6, 9, 10]
+    assert [planned[1].units_of(row, row + 1) for row in range(4)] == units[4:8]
+    assert plan.units == sum(units)
+    with pytest.raises(ValueError, match="units of 11 rows were given, and 12 rows are planned"):
+        plan_shards(write(storage, [5, 7], name="other"), 4, units_per_row=units[1:])
+
+
 def test_rows_come_back_in_plan_order_and_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     assert write(storage, [3, 0, 4]).read(["n"])["n"].to_pylist() == list(range(7))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cluster.machines.memory import Memory
-from distill.activations.budget import MIB, Costs, GraphBytes, Keep, activation_bytes
-from distill.activations.recompute import Output
+from distill.activations.budget import MIB, activation_bytes
+from distill.activations.costs import Costs, GraphBytes, Keep
+from distill.activations.reuse import Output
 
 B, D, H = 5, 8, 24
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
-from distill.encoders.device import in_bfloat16
+from distill.encoders.compute.cpu_attention import NAME
+from distill.encoders.compute.cpu_linears import JoinedLayers
+from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.encoder import Encoder
 from distill.settings import EncoderSettings
 from tests.distill.training.test_step import problem
@@ -29,13 +33,15 @@ def test_vectors_are_those_of_sentence_transformers(student, monkeypatch):
     expected = model.encode(TEXTS)
     encoder, found = read(model, "float32", batch_tokens=256)
     assert error(found, expected) < 1e-5
-    assert not encoder._reader.products and encoder._reader.linears is None, "torch's own are as fast"
+    assert encoder.module.attention != NAME, "torch's own is as fast"
+    assert isinstance(encoder.module.layers, contextlib.nullcontext)
 
     monkeypatch.setattr("distill.encoders.compute.choose.choose_for_reading", lambda *_: None)
     _, autocast = read(model, "bfloat16")
     monkeypatch.undo()
     encoder, found = read(model, "bfloat16", batch_tokens=256)
-    assert encoder._reader.products and bool(encoder._reader.linears) == in_bfloat16()
+    assert encoder.module.attention == NAME
+    assert isinstance(encoder.module.layers, JoinedLayers) == has_bfloat16_linear()
     assert 0 < error(found, expected) < 1.5 * error(autocast, expected)
 
 
@@ -43,10 +49,10 @@ def test_a_model_that_attends_otherwise_is_read_as_it_was_loaded(student, monkey
     model = student[0].model
     loaded = model.transformers_model.config._attn_implementation
     _, expected = read(model, "float32")
-    monkeypatch.setattr("distill.encoders.compute.cpu_attention.differences", lambda *_: "other embeddings")
+    monkeypatch.setattr("distill.encoders.compute.choose.difference", lambda *_: "other embeddings")
     encoder, found = read(model, "bfloat16")
     assert model.transformers_model.config._attn_implementation == loaded != "eager"
-    assert not encoder._reader.products and error(found, expected) < 0.03
+    assert encoder.module.attention == loaded and error(found, expected) < 0.03
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -75,6 +75,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     import torch
     import torch.distributed as dist
 
+    from distill.activations.activations import Activations
     from distill.encoders.layout import Layout
     from distill.encoders.module import EncoderModule
     from distill.losses.batch import LossSettings
@@ -91,10 +92,10 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
         model = load(settings)
         (folder / f"{name} {rank}").mkdir()
         tokens = token_files(folder / f"{name} {rank}", settings, model)
-        engine = start_engine(
-            EncoderModule(model, "cpu", torch.float32), TrainingSettings(gradient_clip=1e9), world_size
-        )
-        stepper = Stepper(engine, *tokens, LossSettings(**MODE), 120, Layout(model.tokenizer.pad_token_id))
+        module = EncoderModule(model, "cpu", torch.float32)
+        engine = start_engine(module, TrainingSettings(gradient_clip=1e9), world_size)
+        activations, layout = Activations(engine, module, 120), Layout(model.tokenizer.pad_token_id)
+        stepper = Stepper(engine, *tokens, LossSettings(**MODE), activations, layout)
         plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
         result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
         parameters = engine.module.model.named_parameters()

@@ -11,7 +11,7 @@ import pytest
 from tests.distill.ranks import on_ranks
 
 QUERIES, LENGTH, CORPUS, BUDGET = 12, 5, 17, 48
-EVERYTHING, SOME, NOTHING = 1 << 30, 1 << 19, 0  # bytes of activations that are kept
+EVERYTHING, SOME, NOTHING = 1 << 30, 1 << 17, 0  # bytes of activations that are kept
 MODES = {
     "kl": {"contrastive_weight": 0.0},
     "contrastive": {"loss": "infonce", "contrastive_temperature": 0.05},
@@ -37,7 +37,7 @@ class Case:
 CASES = {
     1: [Case(mode) for mode in MODES]
     + [Case(kept=NOTHING), Case(kept=SOME), Case(clip=0.3), Case(kept=SOME, packed=True)]
-    + [Case("sharp", kept=NOTHING, dtype="bfloat16")],
+    + [Case("sharp", kept=kept, dtype="bfloat16") for kept in (NOTHING, SOME)],
     2: [Case(mode, kept=SOME) for mode in MODES]
     + [Case(zero_stage=stage, kept=SOME, clip=0.3) for stage in (0, 1, 2, 3)]
     + [Case(kept=NOTHING), Case(kept=EVERYTHING), Case(kept=SOME, packed=True)],
@@ -113,8 +113,11 @@ def run_cases(rank, world_size, encoder, folder, cases):
     import torch
     import torch.distributed as dist
 
+    from distill.activations.activations import Activations
+    from distill.encoders.compute import cpu_attention, packed_attention
     from distill.encoders.compute.choose import choose_for_training
-    from distill.encoders.device import in_bfloat16
+    from distill.encoders.compute.cpu_linears import JoinedLayers
+    from distill.encoders.device import has_bfloat16_linear
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
@@ -136,10 +139,13 @@ def run_cases(rank, world_size, encoder, folder, cases):
         training = TrainingSettings(gradient_clip=limit, zero_stage=case.zero_stage, packed=case.packed)
         student = EncoderModule(model, "cpu", getattr(torch, case.dtype))
         layout = choose_for_training(student, tokens[1], model.tokenizer.pad_token_id, training)
-        assert (layout.packed, student.products) == (case.packed, not case.packed)
-        assert bool(student.linears) == (case.dtype == "bfloat16" and case.zero_stage < 3 and in_bfloat16())
+        assert layout.packed == case.packed
+        assert student.attention == (packed_attention if case.packed else cpu_attention).NAME
+        joins = case.dtype == "bfloat16" and case.zero_stage < 3 and has_bfloat16_linear()
+        assert isinstance(student.layers, JoinedLayers) == joins
         engine = start_engine(student, training, world_size)
-        stepper = Stepper(engine, *tokens, LossSettings(**MODES[case.mode]), case.kept, layout)
+        activations = Activations(engine, student, case.kept, graphs=case.zero_stage < 3)
+        stepper = Stepper(engine, *tokens, LossSettings(**MODES[case.mode]), activations, layout)
         lengths = [each.lengths for each in tokens]
         plan = plan_step(np.arange(QUERIES), lists, *lengths, world_size, BUDGET, layout.packed)
         embeddings = _embeddings(student, tokens, plan, layout) if world_size == 1 else None
@@ -152,7 +158,7 @@ def run_cases(rank, world_size, encoder, folder, cases):
         }  # fmt: skip
         found.append({
             "gradient": gradient, "norm": norm, "loss": result.loss, "recomputed": result.recomputed_tokens,
-            "recalled": result.recalled, "bytes": stepper.step_bytes, "collectives": collectives.calls,
+            "reused": result.reused, "bytes": activations.step_bytes, "collectives": collectives.calls,
             "embeddings": embeddings,
         })  # fmt: skip
     dist.barrier()
@@ -261,13 +267,13 @@ def test_losses_are_exact_at_the_sharpest_temperature_under_a_bfloat16_encoder(s
 
 def test_what_does_not_fit_is_recomputed_and_nothing_else(steps):
     for case, ranks in steps[1]:
-        recomputed, recalled = ([rank[key] for rank in ranks] for key in ("recomputed", "recalled"))
+        recomputed, reused = ([rank[key] for rank in ranks] for key in ("recomputed", "reused"))
         assert (sum(recomputed) == 0) == (case.kept == EVERYTHING), case
-        assert (max(recalled) > 0) == (case.kept == SOME), case
+        assert (max(reused) > 0) == (case.kept == SOME and not case.packed), case
 
 
 def test_between_steps_stays_the_memory_of_graphs_and_of_one_more(steps):
-    """What is recalled has a place of its own; under ZeRO 3 there are no graphs to come back to."""
+    """What is reused has a place of its own; under ZeRO 3 there are no graphs to come back to."""
     world_size, cases = steps
     for case, ranks in cases:
         assert all((rank["bytes"] > 10_000) == (case.zero_stage < 3) for rank in ranks), case

@@ -307,30 +307,36 @@ def test_torchrun_trains_adapters_under_zero_3_and_exports_them_merged(tiny_enco
     And nothing is compiled for it: a machine need not have a compiler.
     """
 
-    def adapted(folder, stage):
+    training = {"epochs": 1, "loss": "lambdaloss", "matryoshka": (8, 16)}
+    lora = LoraSettings(rank=4)
+
+    def adapted(folder):
         folder.mkdir()
         write_run(folder)
-        job = make_job(folder, tiny_encoder, epochs=1, loss="lambdaloss", matryoshka=(8, 16), zero_stage=stage)
-        return replace(job, student=job.student.model_copy(update={"lora": LoraSettings(rank=4)})).to_json()
+        job = make_job(folder, tiny_encoder, **training)
+        return replace(job, student=job.student.model_copy(update={"lora": lora}))
 
-    (reference,) = on_ranks(train_rank, 1, adapted(tmp_path / "alone", 0))
-    together, job = tmp_path / "together", tmp_path / "job.json"
-    job.write_text(adapted(together, 3))
+    (reference,) = on_ranks(train_rank, 1, adapted(tmp_path / "alone").to_json())
+    together = tmp_path / "together"
+    job = adapted(together)
+    changes = {f"training.{name}": value for name, value in job.training.model_dump(exclude_unset=True).items()}
+    changes |= {f"student.{name}": value for name, value in job.student.model_dump(exclude_unset=True).items()}
+    changes |= {"training.zero_stage": 3, "student.lora": {"rank": 4}}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
-              f"--master-port={free_port()}", "-m", "distill.ranks", str(job)]  # fmt: skip
+              f"--master-port={free_port()}", "-m", "launcher.cli", "train", "--lists", str(together),
+              "--student", tiny_encoder, "--output", str(together),
+              *(f"--set={name}={json.dumps(value)}" for name, value in changes.items())]  # fmt: skip
     compiled = tmp_path / "compiled"
     environment = os.environ | {"TORCH_EXTENSIONS_DIR": str(compiled)}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not compiled.exists()
-    record = json.loads(done.stdout.strip().splitlines()[-1])
-    assert record["world_size"] == 2
-    assert record["steps"] == 3
-    assert Path(record["model"], "modules.json").exists()
+    assert done.stdout.splitlines()[-1].startswith("3 steps, best at 3.")
+    assert (together / "model" / "modules.json").exists()
     kept = weights(together / "training" / "checkpoints" / "step-00000003")
     assert kept and all("lora_" in key for key in kept)
     assert all(line["lambdaloss"] > 0 for line in metrics(together) if "loss" in line)
-    base, exported = weights(Path(tiny_encoder)), weights(Path(record["model"]))
+    base, exported = weights(Path(tiny_encoder)), weights(together / "model")
     wanted = weights(Path(reference["model"]))
     assert base.keys() == exported.keys() == wanted.keys()
     moved = [key for key in base if not np.array_equal(base[key], wanted[key])]

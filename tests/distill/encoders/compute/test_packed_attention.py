@@ -9,7 +9,7 @@ import pytest
 def test_packed_sequences_have_the_embeddings_and_gradients_of_padded_ones(student):
     import torch
 
-    from distill.encoders.compute.packed_attention import choose_layout
+    from distill.encoders.compute.choose import choose_layout
     from distill.encoders.layout import Layout
 
     student, tokens, pad_id = student
@@ -18,8 +18,8 @@ def test_packed_sequences_have_the_embeddings_and_gradients_of_padded_ones(stude
     assert packed.size(tokens.lengths) == tokens.lengths.sum() < Layout(pad_id).size(tokens.lengths)
     assert packed.features(tokens, rows)["input_ids"].shape == (1, tokens.lengths.sum())
     found = []
-    for layout in (packed, Layout(pad_id)):
-        student.packed = layout.packed
+    for layout, attention in ((packed, student.attention), (Layout(pad_id), "eager")):
+        student.attention = attention
         student.zero_grad()
         embeddings = student(**layout.features(tokens, rows))
         (embeddings * torch.linspace(-1, 1, embeddings.numel()).reshape(embeddings.shape)).sum().backward()
@@ -35,6 +35,8 @@ def test_a_student_whose_packed_embeddings_differ_stays_padded(student, fault, m
     from transformers import AttentionInterface
 
     from distill.encoders.compute import packed_attention as packed
+    from distill.encoders.compute.choose import choose_layout
+    from distill.encoders.layout import Layout
 
     student, tokens, pad_id = student
 
@@ -45,14 +47,15 @@ def test_a_student_whose_packed_embeddings_differ_stays_padded(student, fault, m
 
     import torch
 
+    before = student.attention
     says = "other embeddings" if fault == "ignores the boundaries" else "KeyError"
     AttentionInterface.register(packed.NAME, blind)
     try:
-        monkeypatch.setattr(packed, "_has_kernel", lambda student: True)
-        assert packed.choose_layout(student, tokens, pad_id, wanted=None) == packed.Layout(pad_id)
-        assert not student.packed
+        monkeypatch.setattr(packed, "has_kernel", lambda module: True)
+        assert choose_layout(student, tokens, pad_id, wanted=None) == Layout(pad_id)
+        assert student.attention == before
         with pytest.raises(ValueError, match=says):
-            packed.choose_layout(student, tokens, pad_id, wanted=True)
+            choose_layout(student, tokens, pad_id, wanted=True)
     finally:
         AttentionInterface.register(packed.NAME, packed.packed_attention)
 
@@ -61,7 +64,7 @@ def test_a_kernel_that_takes_bfloat16_alone_gets_nothing_else(student, monkeypat
     """Rotary positions leave queries and keys in float32 behind, and autocast does not know the kernel."""
     import torch
 
-    from distill.encoders.compute.packed_attention import choose_layout
+    from distill.encoders.compute.choose import choose_layout
 
     student, tokens, pad_id = student
     student.dtype = torch.bfloat16
@@ -88,7 +91,7 @@ def test_a_packed_micro_batch_holds_no_more_sequences_than_the_kernel_has_room_f
 
 
 def test_a_cpu_does_not_choose_the_loop(student):
-    from distill.encoders.compute.packed_attention import choose_layout
+    from distill.encoders.compute.choose import choose_layout
 
     student, tokens, pad_id = student
     assert not choose_layout(student, tokens, pad_id, wanted=None).packed

@@ -1,0 +1,197 @@
+"""Setting up a rank. Every rank runs `prepare`, and the order of its steps is a protocol between the ranks.
+
+| step | what the ranks do together |
+|---|---|
+| read the lists, plan the steps | nothing; all find the same mistakes |
+| load the student | nothing |
+| tokenise | rank 0 says what is missing, each writes its parts, all wait |
+| continue from a checkpoint | rank 0 says which one and reads its state; each loads the weights |
+| choose how to compute | each tries, and all agree on every choice |
+| start DeepSpeed | it spreads the weights of rank 0 and divides them |
+| load Adam's moments | nothing; each puts its part into the divided engine |
+| divide memory | they count how many of them are on each machine |
+
+Weights and trials come before DeepSpeed, since they need whole parameters; moments exist only after it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import InputError
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from distill.activations.activations import Activations
+from distill.activations.budget import activation_bytes
+from distill.collectives import broadcast_object, ranks_on_this_machine, run_on_rank_0
+from distill.encoders.compute.choose import choose_for_training
+from distill.encoders.device import resolve_dtype
+from distill.encoders.layout import Layout, PackedError
+from distill.encoders.loading import load_model, normalizes
+from distill.encoders.lora import add_adapters
+from distill.encoders.module import EncoderModule
+from distill.encoders.tokens import TokenFile
+from distill.losses.batch import LossSettings
+from distill.settings import TrainingSettings
+from distill.training.batches import steps_per_epoch
+from distill.training.checkpoints import load_moments, load_weights, newest_checkpoint, read_state
+from distill.training.deepspeed_engine import start_engine
+from distill.training.dev_evaluation import DevEvaluator
+from distill.training.job import TrainingJob
+from distill.training.list_arrays import ListArrays, read_lists
+from distill.training.step import Stepper
+from distill.training.token_files import tokenise
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many queries a step has, how many steps an epoch has, and how many the whole training."""
+
+    queries_per_step: int
+    per_epoch: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a rank has when training begins.
+
+    Attributes:
+        lists, dev_lists: of the two splits.
+        schedule: of the steps.
+        tokens: token files "train", "dev" and "passages".
+        layout: of the micro-batches.
+        module: the student.
+        engine: DeepSpeed's, around it.
+        stepper: runs the steps.
+        evaluator: judges the student on the dev lists; None where there are none.
+        state: what checkpoints keep beside weights and moments: the next step, the best one so far.
+    """
+
+    lists: ListArrays
+    dev_lists: ListArrays
+    schedule: Schedule
+    tokens: dict[str, TokenFile]
+    layout: Layout
+    module: EncoderModule
+    engine: Any
+    stepper: Stepper
+    evaluator: DevEvaluator | None
+    state: dict[str, Any]
+
+
+def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
+    """Gets a rank ready; every rank calls it.
+
+    Args:
+        job: the same on every rank.
+        device: where this rank computes.
+        world_size: number of ranks.
+
+    Raises:
+        InputError: lists that do not fit the corpus, fewer lists than ranks, a model that cannot be trained so, or a
+            checkpoint of another training.
+    """
+    training, output = job.training, Path(job.output)
+    storage = Storage(job.workdir, job.patience_s)
+    passages, table = Table.open(storage, job.passages), Table.open(storage, job.lists)
+    lists, dev_lists = _read_lists(table, training, passages.num_rows)
+    schedule = plan_schedule(len(lists), training, world_size)
+    identity = {
+        "student": job.student.model_dump(),
+        "lists": table.fingerprint,
+        "passages": passages.fingerprint,
+        "training": training.identity(),
+    }
+    model = load_student(job, device)
+    tokens = tokenise(
+        output / "tokens", {**identity, "training": {"spread": training.dev_queries}}, job.student,
+        {"train": lists, "dev": dev_lists}, passages, model.tokenizer, model.prompts,
+    )  # fmt: skip
+    module = EncoderModule(model, device, resolve_dtype(training.dtype, device))
+    state, checkpoint = _continue(output / "checkpoints", identity, module)
+    layout = _choose(job, module, tokens["passages"], model.tokenizer.pad_token_id or 0)
+    engine = start_engine(module, training, world_size)
+    if checkpoint:
+        load_moments(checkpoint, engine)
+    settings = LossSettings(**{name: getattr(training, name) for name in LossSettings.__dataclass_fields__})
+    activations = Activations(
+        engine, module, activation_bytes(training.activation_mib, module, device, ranks_on_this_machine()),
+        graphs=training.zero_stage < 3, without=training.without,
+    )  # fmt: skip
+    stepper = Stepper(engine, tokens["train"], tokens["passages"], settings, activations, layout)
+    evaluator = None
+    if len(dev_lists):
+        evaluator = DevEvaluator(
+            dev_lists, tokens["dev"], tokens["passages"], settings, training.micro_batch_tokens, layout
+        )
+    return Ready(lists, dev_lists, schedule, tokens, layout, module, engine, stepper, evaluator, state)
+
+
+def _read_lists(table: Table, training: TrainingSettings, passages: int) -> tuple[ListArrays, ListArrays]:
+    rows = table.read()
+    lists, dev_lists = (read_lists(rows, split, training.list_length, passages) for split in ("train", "dev"))
+    return lists, dev_lists.spread(training.dev_queries)
+
+
+def plan_schedule(lists: int, training: TrainingSettings, world_size: int) -> Schedule:
+    """Schedule of a training on so many lists.
+
+    Raises:
+        InputError: there is no list, or a step has fewer queries than there are ranks.
+    """
+    if not lists:
+        raise InputError("there are no training lists: lists.dev_fraction or the filters left none.")
+    queries_per_step = min(training.queries_per_step, lists)
+    if queries_per_step < world_size:
+        raise InputError(
+            f"a step of {queries_per_step} queries cannot be dealt to {world_size} ranks: lower training.ranks, raise "
+            "training.queries_per_step, or generate more queries."
+        )
+    per_epoch = steps_per_epoch(lists, queries_per_step)
+    whole = training.epochs * per_epoch
+    return Schedule(queries_per_step, per_epoch, min(whole, training.max_steps or whole))
+
+
+def load_student(job: TrainingJob, device: str) -> SentenceTransformer:
+    """The base model, with adapters where the recipe asks for them.
+
+    Raises:
+        InputError: the model cannot be loaded, or its embeddings cannot be cut as `training.matryoshka` says.
+    """
+    model, cuts = load_model(job.student, device), job.training.matryoshka
+    dimension = model.get_embedding_dimension() or 0
+    if cuts and (max(cuts) >= dimension or not normalizes(model)):
+        raise InputError(
+            f"training.matryoshka: {list(cuts)} must lie below the student's {dimension} dimensions, and "
+            "the student must normalise its embeddings (student.normalize: true)."
+        )
+    if job.student.lora:
+        add_adapters(model, job.student.lora, job.training.seed)
+    return model
+
+
+def _continue(folder: Path, identity: dict[str, Any], module: EncoderModule) -> tuple[dict[str, Any], Path | None]:
+    """State of the newest checkpoint, whose weights are loaded, and its folder; or the state of a new training."""
+    newest = broadcast_object(newest_checkpoint(folder))
+    if newest:
+        state = run_on_rank_0(lambda: read_state(newest, identity))
+        load_weights(newest, module)
+        return state, newest
+    return {
+        "step": 0, "identity": identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
+        "stale": 0, "base_dev": None, "dev": None,
+    }, None  # fmt: skip
+
+
+def _choose(job: TrainingJob, module: EncoderModule, tokens: TokenFile, pad_id: int) -> Layout:
+    try:
+        return choose_for_training(module, tokens, pad_id, job.training)
+    except PackedError as error:
+        raise InputError(f"training.packed: {error}, with student '{job.student.model}'. Leave it out.") from error

@@ -1,0 +1,87 @@
+"""Distinct queries: near-duplicates among all written queries of a run go, whichever sources they were written for.
+
+That is a decision over the whole table. The first worker on a machine takes it, all others there read it, so that
+nothing but row ranges travels. Logged queries are not looked at: how often people ask the same is worth knowing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.machines.shared_folder import shared_folder
+from cluster.schemas import DISTINCT
+from cluster.tables.plan_shards import plan_shards
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.stage import Stage
+from cluster.workers.worker import Output, Task
+from generation.near_duplicates import near_duplicates
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+QUERIES_PER_SHARD = 65_536
+_DROPPED = "dropped.npy"
+
+
+def build(run: Run, threshold: float, written: Table) -> Table:
+    """Keeps of queries that say the same the first.
+
+    Args:
+        run: the run.
+        threshold: Jaccard index from which two queries are the same.
+        written: QUERIES.
+    """
+    return run.execute(
+        Stage(
+            title="distinct queries",
+            table=DISTINCT,
+            path=DISTINCT.path,
+            worker=DistinctWorker,
+            arguments={"storage": run.storage, "written": written.path, "threshold": threshold},
+            shards=plan_shards(written, QUERIES_PER_SHARD),
+            fingerprint={"near_duplicates": threshold, "queries": written.fingerprint},
+            pool=run.settings.io_pool,
+        )
+    )
+
+
+class DistinctWorker:
+    """Drops the rows of a range that repeat an earlier query of the table."""
+
+    def __init__(self, storage: Storage, written: str, threshold: float) -> None:
+        table = Table.open(storage, written)
+        self._first_row: dict[str, int] = {}
+        start = 0
+        for file, rows in table.files():
+            self._first_row[file] = start
+            start += rows
+
+        def decide(folder: Path) -> None:
+            np.save(folder / _DROPPED, near_duplicates(_texts(table), threshold, folder))
+            for left in folder.iterdir():
+                if left.name != _DROPPED:
+                    left.unlink()
+
+        folder = shared_folder(f"distinct-{table.fingerprint}-{threshold}", decide)
+        self._dropped = np.load(folder / _DROPPED, mmap_mode="r")
+
+    def process(self, task: Task) -> Output:
+        """Rows of QUERIES to the same rows, and to drops."""
+        assert task.rows is not None, "distinct queries are planned over queries"
+        ranges = [
+            np.arange(self._first_row[piece.file] + piece.start, self._first_row[piece.file] + piece.stop)
+            for piece in task.shard.slices
+        ]
+        dropped = self._dropped[np.concatenate(ranges)[task.start : task.stop]]
+        return Output(task.rows.filter(pa.array(~dropped)), drops={"near_duplicate": int(dropped.sum())})
+
+
+def _texts(table: Table) -> Iterator[list[str]]:
+    for batch in table.batches(["text"]):
+        yield batch.column("text").to_pylist()

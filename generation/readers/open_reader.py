@@ -1,0 +1,69 @@
+"""The choice of a reader by the format of the corpus, named in the recipe or told by the suffix of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.errors import InputError
+from generation.readers import delimited, hf, jsonl, parquet
+from generation.readers.base import Reader
+from generation.readers.delimited import DelimitedReader
+from generation.readers.fields import Fields
+from generation.readers.hf import HfReader
+from generation.readers.jsonl import JsonlReader
+from generation.readers.parquet import ParquetReader
+from generation.readers.pydocs import PydocsReader
+from generation.settings import CorpusSettings
+
+_SUFFIXES = {"jsonl": jsonl.SUFFIXES, "csv": delimited.SUFFIXES, "parquet": parquet.SUFFIXES}
+BEIR_CORPUS = "corpus.jsonl"
+
+
+def open_reader(corpus: CorpusSettings) -> Reader:
+    """The reader of the recipe's corpus.
+
+    Raises:
+        InputError: nothing is there, or what is there has no format that is known.
+    """
+    fields = Fields.of(corpus)
+    kind = corpus.format if corpus.format != "auto" else find_format(corpus.path)
+    if kind == "pydocs":
+        return PydocsReader(corpus.path)
+    if kind == "hf":
+        return HfReader(corpus.path.removeprefix(hf.PREFIX), corpus.hf_config, corpus.hf_split, fields)
+    path = Path(corpus.path).expanduser().resolve()
+    if kind == "beir":
+        return JsonlReader(path / BEIR_CORPUS if path.is_dir() else path, fields)
+    if kind == "csv":
+        return DelimitedReader(path, fields)
+    return ParquetReader(path, fields) if kind == "parquet" else JsonlReader(path, fields)
+
+
+def find_format(location: str) -> str:
+    """What a corpus is, by its address, its folder's content, or its file's ending.
+
+    Raises:
+        InputError: nothing is there, or it cannot be told; names the formats.
+    """
+    for kind in ("pydocs", "hf"):
+        if location.startswith(f"{kind}://"):
+            return kind
+    path = Path(location).expanduser()
+    known = (
+        "a BEIR folder (with corpus.jsonl), .jsonl, .csv, .tsv or .parquet files, hf://DATASET, or pydocs://PACKAGES"
+    )
+    if not path.exists():
+        raise InputError(
+            f"corpus.path: there is no file or folder {location}. Expected {known}. Check the spelling; relative paths "
+            f"begin at the directory that listwise is called from."
+        )
+    if path.is_dir() and (path / BEIR_CORPUS).is_file():
+        return "beir"
+    endings = {file.suffix for file in path.iterdir() if file.is_file()} if path.is_dir() else {path.suffix}
+    kinds = [kind for kind, suffixes in _SUFFIXES.items() if endings & set(suffixes)]
+    if len(kinds) == 1:
+        return kinds[0]
+    found = f"files of several formats ({', '.join(kinds)})" if kinds else "no file of a known format"
+    raise InputError(
+        f"corpus.path: {location} holds {found}. Expected {known}. Say which with corpus.format, or name another path."
+    )

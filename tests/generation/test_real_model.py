@@ -1,0 +1,100 @@
+"""A real small language model in the real vLLM engine on CPU: what it writes is about the passage it was shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from cluster.schemas import PASSAGES, QUERIES
+from cluster.tables.plan import Plan
+from cluster.tables.plan_shards import plan_shards
+from cluster.tables.storage import Storage
+from cluster.workers.worker import Output, Task
+from generation import queries
+from generation.engines.base import Answer
+from generation.query_types import load_types
+from generation.settings import GenerationSettings
+from tests.tables import write_table
+
+# written for this test; no two share a subject
+TEXTS = (
+    ("Lighthouses", "A lighthouse keeper trimmed the lamp every four hours. Electric lamps ended the work in 1950."),
+    (
+        "Beekeeping",
+        "A hive of honeybees needs fifteen kilograms of honey to live through a cold winter without flowers.",
+    ),
+    (
+        "Glaciers",
+        "Glaciers move downhill because ice deforms under its own weight. Meltwater at the bottom speeds them up.",
+    ),
+    (
+        "Violins",
+        "Violin makers choose spruce for the top of the instrument, since it is light and stiff along the grain.",
+    ),
+    ("Coffee", "Roasting coffee longer makes it less acid and more bitter. Light roasts keep the fruit of the bean."),
+    ("Chess", "A pawn that reaches the last rank is promoted, usually to a queen. En passant lasts for one move only."),
+)
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{4,}", text.lower()))
+
+
+def own_share(written: list[tuple[str, str]]) -> float:
+    """Of the words that queries share with any passage, the part that they share with their own."""
+    own = other = 0
+    for source, query in written:
+        for n, (title, text) in enumerate(TEXTS):
+            shared = len(words(query) & words(f"{title} {text}"))
+            own, other = (own + shared, other) if source == f"p{n}" else (own, other + shared)
+    return own / max(1, own + other)
+
+
+async def write(worker: queries.QueryWorker, task: Task) -> tuple[Output, dict[str, list[Answer]]]:
+    """What the worker makes of all passages, and what its engine writes for them in either style."""
+    asked = [request for row in task.rows.to_pylist() for request in worker._requests(row)]
+    output, answers = await worker.process(task), {}
+    for style in worker.engine.styles:
+        worker.engine.style = style
+        answers[style] = await worker.engine.answer(asked)
+    await worker.close()
+    return output, answers
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_a_real_model_writes_queries_about_its_passages_in_both_styles(own_environment, tmp_path, smollm2):
+    rows = [
+        {"passage_id": f"p{n}", "title": title, "text": text, "is_source": True}
+        for n, (title, text) in enumerate(TEXTS)
+    ]
+    passages = write_table(str(tmp_path), PASSAGES, "passages", rows)
+    generation = GenerationSettings(
+        engine="vllm", model=smollm2, query_types=["question", "web_search"], weights={"question": 2}, samples=2,
+        top_p=0.95, max_model_len=1024, max_tokens=24, engine_args={"enforce_eager": True},
+    )  # fmt: skip
+    types, storage = load_types(generation), Storage(str(tmp_path))
+    [shard] = plan_shards(passages, 99, units_per_row=6)
+    storage.put("queries/plan.json", Plan.new(QUERIES, [shard], {}).to_bytes())
+    worker = queries.QueryWorker(generation, types, storage, "passages")
+
+    output, answers = asyncio.run(write(worker, Task(shard, 0, len(TEXTS), passages.read())))
+
+    assert output.rows.num_rows + sum(output.drops.values()) == shard.units == len(TEXTS) * 6
+    [path] = [path for path in storage.list("queries") if "prompt_style" in path]
+    tried = json.loads(storage.get(path))["tried"]
+    assert {style: (counts["asked"], counts["error"]) for style, counts in tried.items()} == {
+        style: (len(TEXTS) * 2, None) for style in ("chat", "completion")
+    }
+    assert output.stats == {f"trial_{style}_kept": counts["kept"] for style, counts in tried.items()}
+    for style, written in answers.items():
+        assert [answer.unit for answer in written[:5]] == [f"p0:question:{n}" for n in range(4)] + ["p0:web_search:0"]
+        assert sum(answer.tokens > 24 for answer in written) == len(TEXTS) * 2, f"{style}: a prompt is read once"
+        texts = {answer.text for answer in written if answer.text}
+        assert len(texts) > len(written) / 2, f"{style}: samples of one prompt differ"
+    kept = [(answer.unit.split(":")[0], answer.text) for answer in answers["completion"] if answer.text]
+    assert len(kept) > len(TEXTS) * 3
+    assert own_share(kept) > 0.5, "by chance it would be a sixth"
