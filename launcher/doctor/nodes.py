@@ -23,7 +23,7 @@ from launcher.doctor.node import Node, NodeReport, RecipeNeeds, versions
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
-CLUSTER = "the cluster"  # stands in place of a node in findings about all nodes
+CLUSTER = "the cluster"  # the node of a finding about all nodes
 EXAMINE_LIMIT_S = 120.0  # a worker must start on the node and import torch
 ASK_LIMIT_S = 30.0  # for every other question
 ROUND_TRIPS = 5  # of a clock's measurement

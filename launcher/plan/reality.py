@@ -17,7 +17,7 @@ WAIT_S = 60.0  # longest wait for the plan after training; it was started with t
 class BackgroundPlan:
     """A context around the stages of a run that makes the run's plan meanwhile, in a Ray task.
 
-    It does nothing if the workdir holds a plan already. If the task fails, the run has no plan, and goes on.
+    It does nothing if the workdir holds a plan already. If the task fails, the run continues without a plan.
     """
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
