@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from cluster.errors import RunError
-from cluster.machines.session import describe_cluster, describe_request, free, places_for
+from cluster.machines.session import describe_cluster, describe_free, describe_request, places_for
 from cluster.settings import ClusterSettings
 from cluster.tables.plan import Shard
 from cluster.tables.table import Commit
@@ -306,7 +306,7 @@ class Pool:
         what = "be placed" if unplaced else "load its worker"
         raise RunError(
             f"stage {self.job.stage}: waited {waited:.0f} s for a worker to {what} ({describe_request(self.pool)}). "
-            f"{describe_cluster()} Free now: {free()}. Raise cluster.wait_timeout_s if this is normal here."
+            f"{describe_cluster()} Free now: {describe_free()}. Raise cluster.wait_timeout_s if this is normal here."
         )
 
     # ---- leaving
