@@ -46,7 +46,7 @@ class Failure:
             case InputError():
                 return cls("input", str(error), log=log)
             case DamagedError():
-                return cls("damaged", error.found, error.path, log)
+                return cls("damaged", error.damage, error.path, log)
             case RunError():
                 return cls("run", str(error), log=log)
         text = describe(error)
