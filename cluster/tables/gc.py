@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.tables.commit import commit_path
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, commit_path, planned
+from cluster.tables.table import Table, planned
 
 
 def collect(table: Table) -> int:

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster.tables.commit import read_checked
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import read_checked
 
 
 class ShardReader:

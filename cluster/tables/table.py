@@ -37,11 +37,10 @@ that was cut are such files until the driver commits the shard.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -50,49 +49,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import DamagedError, RunError
 from cluster.schemas import stage_of
+from cluster.tables.commit import COMMIT, Commit, commit_path, keep_withdrawn, read_checked
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
 
-ROW_GROUP_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What became of a shard: rows in `files`, `drops` by reason, units in `rejects`; together all planned units."""
-
-    shard: str
-    files: tuple[tuple[str, int], ...]  # path in the workdir, rows
-    rows: int
-    units: int
-    drops: dict[str, int]
-    rejects: int
-    tokens: int
-    seconds: float
-    worker: str
-    node: str
-    stats: dict[str, int] = field(default_factory=dict)
-    reject_files: tuple[str, ...] = ()
-    attempts: int = 1
-
-    @property
-    def accounted(self) -> int:
-        """Units that ended as rows, drops or rejects."""
-        return self.rows + sum(self.drops.values()) + self.rejects
-
-    def check(self, where: str, units: int) -> None:
-        """Refuses a record that does not account for as many units as were planned.
-
-        Raises:
-            RunError: begins with `where`.
-        """
-        if self.accounted != units:
-            raise RunError(
-                f"{where}: {units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
-                f"{self.rejects} rejects came out"
-            )
-
-
-_COMMIT, _COMMITS = TypeAdapter(Commit), TypeAdapter(list[Commit])
+_COMMITS = TypeAdapter(list[Commit])
 
 
 class Table:
@@ -224,7 +185,7 @@ class Table:
     def _differs(self, kept: str) -> bool:
         """Whether a withdrawn record names other rows than the one that replaced it; also if nobody can tell."""
         try:
-            before = _COMMIT.validate_json(self.storage.get(kept))
+            before = COMMIT.validate_json(self.storage.get(kept))
         except KeyError:  # another driver has compared it
             return False
         except ValidationError:
@@ -235,7 +196,7 @@ class Table:
         """Takes back the commit of the shard that wrote `file`, so that the next run does it again."""
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
         known = self.committed().get(shard)
-        _keep(self.storage, self.path, shard, self.plan.id, _COMMIT.dump_json(known) if known else b"")
+        keep_withdrawn(self.storage, self.path, shard, self.plan.id, COMMIT.dump_json(known) if known else b"")
         self.storage.remove(self._complete)
         self.storage.remove(commit_path(self.path, shard, self.plan.id))
         self._commits, self._sealed = None, False
@@ -267,78 +228,9 @@ class Table:
 
     def _read_commit(self, path: str) -> Commit | None:
         try:
-            return _COMMIT.validate_json(self.storage.get(path))
+            return COMMIT.validate_json(self.storage.get(path))
         except (KeyError, ValidationError):
             return None
-
-
-def commit_path(table: str, shard: str, plan: str) -> str:
-    """Name of a commit record."""
-    return f"{table}/commits/{shard}.{plan}.json"
-
-
-def put_rows(storage: Storage, table: str, shard: str, rows: pa.Table) -> tuple[tuple[str, int], ...]:
-    """Writes a data file named after its content; returns (path, rows), or nothing for no rows."""
-    if rows.num_rows == 0:
-        return ()
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    data = sink.getvalue().to_pybytes()
-    path = f"{table}/data/{shard}.{hashlib.sha256(data).hexdigest()}.parquet"
-    storage.put(path, data)
-    return ((path, rows.num_rows),)
-
-
-def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Writes the rejects of a shard; returns the path, or nothing for no rejects."""
-    if not records:
-        return ()
-    data = json.dumps(records).encode()
-    path = f"{table}/rejects/{shard}.{hashlib.sha256(data).hexdigest()}.json"
-    storage.put(path, data)
-    return (path,)
-
-
-def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
-    """Commits a shard whose files are written; returns the record that counts, which may be another finisher's."""
-    path = commit_path(table, commit.shard, plan)
-    while not storage.create(path, _COMMIT.dump_json(commit)):
-        try:
-            winner = _COMMIT.validate_json(storage.get(path))
-        except KeyError:  # withdrawn meanwhile
-            continue
-        except ValidationError:  # left by a power cut
-            _keep(storage, table, commit.shard, plan, b"")
-            storage.remove(path)
-            continue
-        named = {name for name, _ in winner.files} | set(winner.reject_files)
-        for name in [name for name, _ in commit.files] + list(commit.reject_files):
-            if name not in named:
-                storage.remove(name)
-        return winner
-    return commit
-
-
-def _keep(storage: Storage, table: str, shard: str, plan: str, record: bytes) -> None:
-    """Keeps a withdrawn record aside; of several the first, which is what other tables were made from."""
-    storage.create(f"{table}/withdrawn/{shard}.{plan}.json", record)
-
-
-def read_checked(storage: Storage, path: str) -> pa.Buffer:
-    """Bytes of a data file, checked against the sha256 in its name.
-
-    Raises:
-        DamagedError: the file is missing, or is not what was committed.
-    """
-    expected = path.rsplit(".", 2)[1]
-    try:
-        data = storage.buffer(path)
-    except KeyError:
-        raise DamagedError(path, "the file is missing") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise DamagedError(path, f"{data.size} bytes with sha256 {found[:12]}…, committed was {expected[:12]}…")
-    return data
 
 
 def discard(storage: Storage, folder: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, publish, put_rows
 
 ROWS_PER_FILE = 50_000
 

@@ -21,9 +21,9 @@ from typing import TypeVar
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit
 from cluster.watch.estimate import Left
 from cluster.workers.process import identify, lives, machine_id
 

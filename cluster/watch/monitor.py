@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cluster.tables.background_writes import BackgroundWrites
-from cluster.tables.table import Commit, Table
+from cluster.tables.commit import Commit
+from cluster.tables.table import Table
 from cluster.watch.estimate import SLOW, Left, slowness, time_left
 from cluster.watch.heartbeat import (
     EVERY_S,

@@ -26,10 +26,10 @@ import ray
 
 from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
+from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage, check_writable, riding_out
-from cluster.tables.table import Commit, publish, put_rejects, put_rows
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
 from cluster.workers.worker import Output, Task

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.schemas import stage_of
+from cluster.tables.commit import Commit, publish, put_rejects
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.table import Commit, Table, publish, put_rejects
+from cluster.tables.table import Table
 from cluster.workers.tasks import Part, Split
 
 

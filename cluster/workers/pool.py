@@ -18,8 +18,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from cluster.errors import RunError
 from cluster.machines.session import describe_cluster, describe_free, describe_request, places_for
 from cluster.settings import ClusterSettings
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
-from cluster.tables.table import Commit
 from cluster.workers.actor import Done, Job, Place, ShardActor
 from cluster.workers.failures import Failure, cause_of_death
 from cluster.workers.handover import Processes, wait_until_gone

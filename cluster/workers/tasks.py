@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
-from cluster.tables.table import Commit
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
-from cluster.tables.table import Commit
+from cluster.tables.commit import Commit
 from cluster.workers import actor
 from cluster.workers.worker import Output, Task
 from tests.cluster.example_workers import NUMBERS, Count

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import TableSchema
+from cluster.tables.commit import read_checked
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import read_checked
 from cluster.workers.worker import Output, Reject, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("id", pa.string()), ("value", pa.int64())]), "tests", "number")

@@ -12,10 +12,11 @@ import pytest
 from cluster.errors import DamagedError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from cluster.tables.commit import commit_path, publish, put_rows
 from cluster.tables.gc import collect_all
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, commit_path, publish, put_rows
+from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from tests.cluster.example_workers import NUMBERS, Count
 from tests.cluster.stages import MakeRun, numbers, values

@@ -17,10 +17,11 @@ import pytest
 from cluster.errors import InputError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from cluster.tables.commit import Commit, publish
 from cluster.tables.plan import Plan
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish
+from cluster.tables.table import Table
 from cluster.workers.actor import Job, check_workdir
 from cluster.workers.stage import Stage
 from tests.chaos.harness import until

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tables.table import Table, commit_path
+from cluster.tables.commit import commit_path
+from cluster.tables.table import Table
 from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
 from cluster.workers.process import machine_id
 from tests.launcher.workdir import complete_workdir

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cluster.errors import DamagedError
 from cluster.schemas import PASSAGE_VECTORS, PASSAGES
 from cluster.tables.columns import list_column
+from cluster.tables.commit import Commit
 from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.row_reader import RowReader
-from cluster.tables.table import Commit
 from distill.retrieval.vectors import rows_of_vectors, vectors_of
 from tests.distill.run_tables import write_passages, write_queries, write_table
 

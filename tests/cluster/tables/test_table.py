@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from cluster.errors import DamagedError, InputError
 from cluster.schemas import TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish, put_rows
+from cluster.tables.table import Table
 from cluster.watch.status import status
 from cluster.workers.actor import ShardReader
 

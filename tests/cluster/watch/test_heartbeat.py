@@ -12,9 +12,10 @@ import psutil
 import pytest
 from rich.console import Console
 
+from cluster.tables.commit import Commit, publish
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish
+from cluster.tables.table import Table
 from cluster.watch.estimate import Left
 from cluster.watch.heartbeat import (
     Heartbeat,

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from cluster.tables.background_writes import BackgroundWrites
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table
+from cluster.tables.table import Table
 from cluster.watch.heartbeat import Heartbeat, last_heartbeat
 from cluster.watch.monitor import Monitor
 from cluster.watch.progress import TaskHandle

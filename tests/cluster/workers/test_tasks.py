@@ -7,8 +7,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
-from cluster.tables.table import Commit
 from cluster.workers.tasks import Attempt, Split, Tasks
 
 
