@@ -127,7 +127,7 @@ class Run:
             try:
                 self._do_missing(stage, table)
             except InputError:
-                if is_new and (stage.reads_files or not table.names()):
+                if is_new and (stage.reads_files or not table.committed_names()):
                     discard(self.storage, stage.path)
                 raise
             self._finish(stage, table)
@@ -185,7 +185,7 @@ class Run:
                     if result is None:
                         continue
                     commit = commit_split(table, result) if isinstance(result, Split) else result
-                    table.record(commit)
+                    table.add_commit(commit)
                     monitor.done(commit)
                     rejects += commit.rejects
                     if rejects > limit:

@@ -22,10 +22,25 @@ ROW_GROUP_ROWS = 8192
 
 @dataclass(frozen=True)
 class Commit:
-    """What became of a shard: rows in `files`, `drops` by reason, units in `rejects`; together all planned units."""
+    """The commit record of a shard. Its rows, drops and rejects together are all planned units.
+
+    Attributes:
+        shard: name of the shard.
+        files: data files, each as (path in the workdir, rows).
+        rows: rows in all files.
+        units: planned units.
+        drops: units left out on purpose, by reason.
+        rejects: units that could not be done.
+        tokens: tokens that a model read or wrote for these rows.
+        seconds: time in the worker's `process`.
+        worker, node: who did the shard.
+        stats: counters that add up over shards.
+        reject_files: paths of the files that describe the rejects.
+        attempts: how many times the shard was tried.
+    """
 
     shard: str
-    files: tuple[tuple[str, int], ...]  # path in the workdir, rows
+    files: tuple[tuple[str, int], ...]
     rows: int
     units: int
     drops: dict[str, int]
@@ -43,15 +58,15 @@ class Commit:
         """Units that ended as rows, drops or rejects."""
         return self.rows + sum(self.drops.values()) + self.rejects
 
-    def check(self, where: str, units: int) -> None:
-        """Refuses a record that does not account for as many units as were planned.
+    def check(self, place: str, units: int) -> None:
+        """Refuses a record that does not account for exactly `units` units.
 
         Raises:
-            RunError: begins with `where`.
+            RunError: the numbers differ; the message begins with `place`.
         """
         if self.accounted != units:
             raise RunError(
-                f"{where}: {units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
+                f"{place}: {units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
                 f"{self.rejects} rejects came out"
             )
 
@@ -60,12 +75,12 @@ COMMIT = TypeAdapter(Commit)
 
 
 def commit_path(table: str, shard: str, plan: str) -> str:
-    """Name of a commit record."""
+    """The path of a shard's commit record; `plan` is the plan's id."""
     return f"{table}/commits/{shard}.{plan}.json"
 
 
 def put_rows(storage: Storage, table: str, shard: str, rows: pa.Table) -> tuple[tuple[str, int], ...]:
-    """Writes a data file named after its content; returns (path, rows), or nothing for no rows."""
+    """Writes rows to a data file named after its content; returns ((path, rows),), or () if there are no rows."""
     if rows.num_rows == 0:
         return ()
     sink = pa.BufferOutputStream()
@@ -77,7 +92,7 @@ def put_rows(storage: Storage, table: str, shard: str, rows: pa.Table) -> tuple[
 
 
 def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Writes the rejects of a shard; returns the path, or nothing for no rejects."""
+    """Writes the rejects of a shard to a file; returns (path,), or () if there are no rejects."""
     if not records:
         return ()
     data = json.dumps(records).encode()
@@ -87,14 +102,17 @@ def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str
 
 
 def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
-    """Commits a shard whose files are written; returns the record that counts, which may be another finisher's."""
+    """Creates the commit record of a shard whose files are written; returns the record that counts.
+
+    If another worker has committed the shard first, that worker's record counts, and the files of this one are removed.
+    """
     path = commit_path(table, commit.shard, plan)
     while not storage.create(path, COMMIT.dump_json(commit)):
         try:
             winner = COMMIT.validate_json(storage.get(path))
-        except KeyError:  # withdrawn meanwhile
+        except KeyError:  # it was withdrawn meanwhile
             continue
-        except ValidationError:  # left by a power cut
+        except ValidationError:  # a power cut left it half-written
             keep_withdrawn(storage, table, commit.shard, plan, b"")
             storage.remove(path)
             continue
@@ -107,22 +125,22 @@ def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
 
 
 def keep_withdrawn(storage: Storage, table: str, shard: str, plan: str, record: bytes) -> None:
-    """Keeps a withdrawn record aside; of several the first, which is what other tables were made from."""
+    """Stores a withdrawn record. If one is stored already, that one stays: other tables were made from its rows."""
     storage.create(f"{table}/withdrawn/{shard}.{plan}.json", record)
 
 
 def read_checked(storage: Storage, path: str) -> pa.Buffer:
-    """Bytes of a data file, checked against the sha256 in its name.
+    """The bytes of a data file, checked against the sha256 in its name.
 
     Raises:
-        DamagedError: the file is missing, or is not what was committed.
+        DamagedError: the file is missing, or its content is not the committed one.
     """
     expected = path.rsplit(".", 2)[1]
     try:
         data = storage.buffer(path)
     except KeyError:
         raise DamagedError(path, "the file is missing") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise DamagedError(path, f"{data.size} bytes with sha256 {found[:12]}…, committed was {expected[:12]}…")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != expected:
+        raise DamagedError(path, f"{data.size} bytes with sha256 {actual[:12]}…, committed was {expected[:12]}…")
     return data

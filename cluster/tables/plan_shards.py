@@ -1,16 +1,12 @@
-"""Cuts committed tables into shards: the work of a stage, planned over the rows of the tables it reads."""
+"""Plans the work of a stage: cuts the rows of the tables that it reads into shards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cluster.tables.plan import Shard, Slice
 from cluster.tables.table import Table
-
-if TYPE_CHECKING:
-    from cluster.tables.table import Table
 
 
 def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int = 1) -> list[Shard]:
@@ -18,26 +14,26 @@ def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, 
 
     Args:
         table: a complete table.
-        rows_per_shard: most rows of a shard.
-        where: boolean column; only rows where it is true are planned.
-        units_per_row: units each row must account for.
+        rows_per_shard: the largest number of rows of a shard.
+        where: a boolean column; only rows where it is true are planned.
+        units_per_row: units that each row must account for.
     """
     pieces: list[list[Slice]] = [[]]
     counts = [0]
     files = table.files()
     masks = (batch.column(where).to_numpy() for batch in table.batches([where])) if where else None
     for file, rows in files:
-        kept = next(masks).nonzero()[0] if masks is not None else range(rows)
+        planned_rows = next(masks).nonzero()[0] if masks is not None else range(rows)
         done = 0
-        while done < len(kept):
+        while done < len(planned_rows):
             if counts[-1] == rows_per_shard:
                 pieces.append([])
                 counts.append(0)
-            take = min(rows_per_shard - counts[-1], len(kept) - done)
-            start, stop = int(kept[done]), int(kept[done + take - 1]) + 1
+            count = min(rows_per_shard - counts[-1], len(planned_rows) - done)
+            start, stop = int(planned_rows[done]), int(planned_rows[done + count - 1]) + 1
             pieces[-1].append(Slice(file, start, stop, where))
-            counts[-1] += take
-            done += take
+            counts[-1] += count
+            done += count
     return [
         Shard(f"{number:05d}", count, units_per_row, tuple(slices))
         for number, (count, slices) in enumerate(zip(counts, pieces, strict=True))
@@ -46,7 +42,10 @@ def plan_shards(table: Table, rows_per_shard: int, *, where: str | None = None, 
 
 
 def plan_over_tables(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
-    """Cuts several tables, one after the other, into shards; `params["first"]` is the number of a shard's first row."""
+    """Cuts several tables, one after the other, into shards.
+
+    `params["first"]` of a shard is the number of its first row, counted over all tables.
+    """
     shards: list[Shard] = []
     first = 0
     for table in tables:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.schemas import STAGES, stage_of
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, planned
+from cluster.tables.table import Table, planned_tables
 from cluster.watch.heartbeat import Heartbeat, Totals, last_heartbeat
 from cluster.watch.phrases import describe
 
@@ -23,10 +23,10 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     failed; interrupted; gone (its driver's process is no more); silent (a driver on another machine has not been heard
     of for long); stopped (not done, and nothing is known of a driver). `running` counts only where `state` is running.
     """
-    found = planned(storage)
+    tables = planned_tables(storage)
     order = [folder for folders in STAGES.values() for folder in folders]
-    found.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
-    return [record for path in found if (record := _table_status(storage, path))]
+    tables.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
+    return [record for path in tables if (record := _table_status(storage, path))]
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
@@ -74,7 +74,7 @@ def _totals(table: Table, beat: Heartbeat | None) -> Totals:
     """Sums over what is committed. Of a table in work, only commit records that its driver did not count are read."""
     if not beat or table.sealed():
         return Totals.of(table.commits())
-    known, committed = beat.knows(table.plan.shards), table.names()
+    known, committed = beat.knows(table.plan.shards), table.committed_names()
     if known - committed:  # a damaged shard was taken back
         return Totals.of(table.commits())
     totals = beat.totals

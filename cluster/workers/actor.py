@@ -29,7 +29,7 @@ from cluster.errors import InputError, RunError
 from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.storage import Storage, check_writable, riding_out
+from cluster.tables.storage import Storage, check_writable, is_retrying
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
 from cluster.workers.worker import Output, Task
@@ -125,9 +125,9 @@ class ShardActor:
         worker, arguments = ray.get(self._payload[0])
         return worker(**arguments)
 
-    async def riding_out(self) -> bool:
+    async def is_retrying(self) -> bool:
         """Whether this process is waiting for a storage that refuses."""
-        return riding_out()
+        return is_retrying()
 
     async def run(self, shard: Shard, start: int, stop: int, attempt: int) -> Done | Failure:
         """Does rows `start` to `stop` of a shard, and commits it if those are all of its rows."""

@@ -273,7 +273,7 @@ class Pool:
 
     def _rides_out(self, member: Member) -> bool:
         try:
-            return ray.get(member.actor.riding_out.remote(), timeout=2.0)
+            return ray.get(member.actor.is_retrying.remote(), timeout=2.0)
         except RayError:  # it does not answer, or is dead
             return False
 

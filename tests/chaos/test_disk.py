@@ -76,7 +76,7 @@ def test_a_full_disk_ends_a_run_in_clear_words_or_is_waited_for_and_costs_nothin
     with pytest.raises(RunError, match="No space left on device") as caught:
         run_on(small, storage_timeout_s=1.0).execute(stage)
     filler.join()
-    assert "What is committed is kept; the same command continues from it." in str(caught.value)
+    assert "Committed work is kept; the same command continues from it." in str(caught.value)
     assert "\n" not in str(caught.value)
     kept = commits(small)
     assert 1 <= kept < SHARDS

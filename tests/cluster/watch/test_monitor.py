@@ -78,7 +78,7 @@ def test_the_last_word_says_how_it_ended_and_counts_all(table: Table, error: Bas
             monitor.look(pool(member("a", 1.0, 0.5)))
             for name in ("00000", "00001"):
                 commit = Commit(name, (), 10, 10, {}, 0, 50, 1.0, "a", "node of a")
-                table.record(commit)
+                table.add_commit(commit)
                 monitor.done(commit)
             if error:
                 raise error
