@@ -25,7 +25,7 @@ from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
 from cluster.watch.estimate import Left
-from cluster.workers.process import identify, lives, machine_id
+from cluster.workers.process import identify, is_alive, machine_id
 
 EVERY_S = 5.0
 SILENT_S = 6 * EVERY_S  # a driver that was not heard of for so long is not called running
@@ -107,7 +107,7 @@ class Word:
             return self.state
         machine, pid, start = self.driver
         if machine == machine_id():
-            return "running" if lives(pid, start) else "gone"
+            return "running" if is_alive(pid, start) else "gone"
         return "running" if self.heard_s() < SILENT_S else "silent"
 
 
