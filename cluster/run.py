@@ -22,7 +22,7 @@ from cluster.tables.storage import Storage, check_writable
 from cluster.tables.table import Table, discard
 from cluster.watch.heartbeat import heartbeat_path
 from cluster.watch.monitor import Monitor
-from cluster.watch.one_process_stage import Watch
+from cluster.watch.one_process_stage import OneProcessMonitor
 from cluster.watch.progress import Progress
 from cluster.workers.commit_split import commit_split
 from cluster.workers.stage import Stage
@@ -181,7 +181,7 @@ class Run:
         try:
             with Pool(stage, job, self.settings, log) as pool:
                 for result in pool.run(missing):
-                    monitor.look(pool)
+                    monitor.update(pool)
                     if result is None:
                         continue
                     commit = commit_split(table, result) if isinstance(result, Split) else result
@@ -264,7 +264,7 @@ class Run:
         begun = time.monotonic()
         self.progress.current = None
         try:
-            with Watch(Storage(self.storage.url), name, self.progress):
+            with OneProcessMonitor(Storage(self.storage.url), name, self.progress):
                 record = produce()
         except InputError:
             if is_new:
