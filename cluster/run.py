@@ -1,4 +1,4 @@
-"""A run: one workdir, and the two ways to run a stage in it: over shards (`execute`) or in this process (`once`)."""
+"""A run: one workdir. A stage runs in it over shards (`execute`) or in this process (`execute_in_process`)."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class Run:
 
     # ---- a stage in one process
 
-    def once(
+    def execute_in_process(
         self, name: str, fingerprint: dict[str, Any], produce: Callable[[], dict[str, Any]], *, title: str
     ) -> dict[str, Any]:
         """Runs a stage in this process by calling `produce`, unless it is done already; returns its record (JSON).

@@ -349,7 +349,7 @@ def test_every_line_of_the_log_names_worker_node_and_shard(run: MakeRun) -> None
     assert sum("done:" in line for line in lines) >= 10
 
 
-def test_once_keeps_its_record_and_refuses_another_fingerprint(run: MakeRun) -> None:
+def test_a_stage_in_this_process_keeps_its_record_and_refuses_another_fingerprint(run: MakeRun) -> None:
     engine = run()
     calls: list[int] = []
 
@@ -357,9 +357,9 @@ def test_once_keeps_its_record_and_refuses_another_fingerprint(run: MakeRun) -> 
         calls.append(1)
         return {"steps": 7}
 
-    record = engine.once("training", {"lr": 0.1}, produce, title="training")
+    record = engine.execute_in_process("training", {"lr": 0.1}, produce, title="training")
     assert record["steps"] == 7
-    assert engine.once("training", {"lr": 0.1}, produce, title="training") == record
+    assert engine.execute_in_process("training", {"lr": 0.1}, produce, title="training") == record
     assert len(calls) == 1
     with pytest.raises(InputError, match=r"lr: was 0.1, is 0.2(.|\n)*--overwrite training"):
-        engine.once("training", {"lr": 0.2}, produce, title="training")
+        engine.execute_in_process("training", {"lr": 0.2}, produce, title="training")

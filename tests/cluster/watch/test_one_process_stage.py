@@ -60,10 +60,10 @@ def test_a_stage_that_failed_or_is_done_has_that_state(tmp_path: Path) -> None:
     with Run(str(tmp_path / "run"), ClusterSettings(), progress=Progress(quiet=True)) as run:
         assert one_process_stages(run.storage) == []
         with pytest.raises(RunError):
-            run.once("training", {}, fail, title="training")
+            run.execute_in_process("training", {}, fail, title="training")
         assert (stage_status(run.storage)["state"], stage_status(run.storage)["why"]) == (
             "failed",
             "the loss of step 3 is nan",
         )
-        run.once("training", {}, lambda: {"steps": 3}, title="training")
+        run.execute_in_process("training", {}, lambda: {"steps": 3}, title="training")
         assert (stage_status(run.storage)["state"], stage_status(run.storage)["why"]) == ("done", "")
