@@ -1,16 +1,13 @@
-"""The machine room: sharded tables with atomic commits, the pool of workers that fills them, the Ray they run on.
+"""The engine: tables cut into shards, a pool of Ray workers that fills them, and atomic commits.
 
-In reading order:
+Reading order. A file imports from files and rooms above it and from its own room:
 
-    errors, schemas, settings           what ends a run; which tables there are; what a recipe says of the cluster
-    disclosure, unicode                 no secret and no terminal control in words; no half characters
-    private, weights                    a folder of one's own; no pickles
-    storage                             files on a disk or an object store, and patience with both
-    plan, fingerprint, tables           the shards of a table, and the protocol that makes every unit end exactly once
-    worker, stage, once                 what a stage implements, what it is to the engine; what a machine shares
-    failures, tasks                     every way to end badly, and what becomes of a task: again, cut, rejected
-    reader, actor, pool                 rows of a shard; one worker in its process; workers kept alive and fed
-    run, split, gc                      plans a stage, or resumes it, and does the final accounting
-    session, head, handover, process    the Ray it runs on; its end, and the end of every process of a pool
-    watch                               a package of its own: what is seen of all this; no work depends on it
+    disclosure, unicode         control characters and secrets in shown text; text that UTF-8 can hold
+    errors, schemas             the errors that end a run with a message; every table of a run with its columns
+    settings, weights           the cluster's part of a recipe; model folders whose weights are pickles are refused
+    machines/                   the Ray session; private and shared folders of a machine; memory
+    tables/                     storage; plan, shards and commit records: how every unit ends exactly once in a table
+    workers/                    what a stage implements; the pool that runs it on Ray; what happens when a task fails
+    watch/                      progress, heartbeats and metrics of a running stage; results never depend on them
+    run                         plans or resumes a stage, runs it and checks that every unit is accounted for
 """

@@ -1,7 +1,8 @@
-"""What may be shown: text without terminal control, and without secrets.
+"""Text that is safe to show: without control characters and without secrets.
 
-Errors, logs and tables quote corpus texts, file names, answers of servers and urls. None of them may move the cursor of
-who reads it, or tell a key. Both are done where words leave the program, so that nobody has to think of it before.
+Errors, logs and tables quote corpus texts, file names, answers of servers and urls. None of these may control the
+reader's terminal or reveal a key. Text is cleaned at the points where it leaves the program, so no other code has to
+do it.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ HIDDEN = "***"
 _SECRET_NAME = r"(?:key|token|secret|password|passwd|credentials?|signature|sig)"
 _NAMED_SO = re.compile(rf"(?i)(?:^|[_.-])(?:api)?{_SECRET_NAME}$")
 _VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
-# abfs://container@account names no user, host:8080/@x no password; a password may hold slashes, AWS's do
+# abfs://container@account holds no user and host:8080/@x no password; a password may hold slashes, as AWS's do
 _USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/\s'\"]+@|://[^/\s:'\"]*:(?!\d+/)[^\s'\"]+@")
 _FIELD = re.compile(rf"(?i)(?<=[?&;.\s])((?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME})=[^&\s'\"]+")
-_SHORTEST = 8  # a shorter value of a variable is no secret worth the harm of hiding common words
-# control characters but newline and tab, and those that turn the direction of writing
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_MIN_SECRET_LENGTH = 8  # characters; hiding shorter values would hide common words
+# control characters except newline and tab, and those that change the direction of writing
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def disclose(text: str) -> str:
-    """Text for a terminal, a log or a table of errors: `printable`, and without secrets.
+    """Text for a terminal, a log or a table of errors: `printable`, with secrets replaced by `***`.
 
-    Hidden are the user part of urls, fields named like a secret (`?sig=…`), and the values of this process's
-    environment variables that are named like one (`OPENAI_API_KEY`).
+    Three things count as secrets: the user part of a url, the value of a field with a secret's name (`?sig=…`), and
+    the value of an environment variable of this process with a secret's name (`OPENAI_API_KEY`).
     """
     for value in _secrets():
         text = text.replace(value, HIDDEN)
@@ -35,8 +36,8 @@ def disclose(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text whose control characters are written out (`\\x1b`), so that a terminal shows and does not obey them."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """Text with control characters written out (`\\x1b`), so that a terminal shows them and does not obey them."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def is_secret_name(name: str) -> bool:
@@ -45,7 +46,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_in_url(text: str) -> str | None:
-    """What makes a url secret, in words; None for any other text."""
+    """A phrase that names the secret in a url ("a user or a password"), or None if the text holds none."""
     if "://" not in text:
         return None
     try:
@@ -59,6 +60,8 @@ def secret_in_url(text: str) -> str | None:
 
 
 def _secrets() -> list[str]:
-    """Longest first, since one may begin with another."""
-    found = {value for name, value in os.environ.items() if len(value) >= _SHORTEST and _VARIABLE.search(name)}
-    return sorted(found, key=len, reverse=True)
+    """Secret values of the environment, longest first, because a short one may be the beginning of a longer one."""
+    values = {
+        value for name, value in os.environ.items() if len(value) >= _MIN_SECRET_LENGTH and _VARIABLE.search(name)
+    }
+    return sorted(values, key=len, reverse=True)

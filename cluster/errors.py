@@ -1,4 +1,4 @@
-"""Errors that end a run with one clear message. Anything else that escapes is a bug and shows its traceback."""
+"""Errors that end a run with one clear message. Any other exception is a bug and is shown with its traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cluster.disclosure import disclose
 
 
 class ListwiseError(Exception):
-    """Base of the errors that are shown without a traceback; as text they hold no secret and no terminal control."""
+    """Base of the errors that are shown without a traceback; their text holds no secrets and no control characters."""
 
     exit_code = 1
 
@@ -15,22 +15,27 @@ class ListwiseError(Exception):
 
 
 class InputError(ListwiseError):
-    """Something a person can put right: what is wrong, where, what was expected, what to do."""
+    """An error that the user can correct. Its text says what is wrong, where, what was expected and what to do."""
 
     exit_code = 2
 
 
 class RunError(ListwiseError):
-    """A run that failed although its input was right: a lost resource, a time limit, too many rejects."""
+    """A failure of a run whose input was right: a lost resource, a time limit, too many rejects."""
 
 
 class DamagedError(RunError):
-    """A committed data file that is missing or no longer has the content it was committed with."""
+    """A committed data file that is missing or no longer has the content it was committed with.
 
-    def __init__(self, path: str, found: str) -> None:
-        super().__init__(path, found)
+    Args:
+        path: the file, relative to the workdir.
+        damage: a phrase that says what is wrong with it.
+    """
+
+    def __init__(self, path: str, damage: str) -> None:
+        super().__init__(path, damage)
         self.path = path
-        self.found = found
+        self.damage = damage
 
     def __str__(self) -> str:
-        return disclose(f"{self.path} is damaged: {self.found}. Run again: its shard is done again.")
+        return disclose(f"{self.path} is damaged: {self.damage}. Run the same command again: it redoes the shard.")

@@ -1,4 +1,4 @@
-"""A run: one workdir, and the two ways a stage is done in it: over shards (`execute`) or in one piece (`once`)."""
+"""A run: one workdir. A stage runs in it over shards (`execute`) or in this process (`execute_in_process`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cluster.tables.storage import Storage, check_writable
 from cluster.tables.table import Table, discard
 from cluster.watch.heartbeat import heartbeat_path
 from cluster.watch.monitor import Monitor
-from cluster.watch.one_process_stage import Watch
+from cluster.watch.one_process_stage import OneProcessMonitor
 from cluster.watch.progress import Progress
 from cluster.workers.commit_split import commit_split
 from cluster.workers.stage import Stage
@@ -31,9 +31,17 @@ from cluster.workers.tasks import Split
 
 
 class Run:
-    """A workdir and the cluster that works on it. Use as a context manager, or call `close`.
+    """A workdir and the cluster that works on it. Use it as a context manager, or call `close`.
 
-    Constructing it with `overwrite` clears those stages and all after them.
+    Args:
+        workdir: a local path or an s3://, gs:// or az:// url.
+        settings: the cluster and its limits.
+        overwrite: stages to do again; their tables and those of all later stages are removed at once.
+        progress: the terminal output.
+
+    Raises:
+        InputError: `overwrite` names no stage, or the workdir cannot be used.
+        StorageError: the workdir does not accept a file.
     """
 
     def __init__(
@@ -55,7 +63,8 @@ class Run:
             raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
         order = list(STAGES)
         first = min((order.index(stage) for stage in overwrite), default=len(order))
-        for stage in reversed(order[first:]):  # so that what is left, if it dies here, was made from what is there
+        # from the last stage back: if the process dies here, everything a remaining table was made from remains too
+        for stage in reversed(order[first:]):
             for folder in STAGES[stage]:
                 discard(self.storage, folder)
 
@@ -66,7 +75,7 @@ class Run:
         self.close()
 
     def connect(self) -> None:
-        """Starts or joins Ray when it is first needed."""
+        """Starts or joins Ray, unless this process is connected already."""
         from cluster.machines import session
 
         self._connected = session.connect(self.settings) or self._connected
@@ -80,10 +89,10 @@ class Run:
             self._connected = False
 
     def check(self, pools: dict[str, PoolSettings]) -> None:
-        """Refuses pools of which not one worker fits on any node, before anything starts.
+        """Refuses a stage's pool if no node can hold even one of its workers; call it before any work starts.
 
         Raises:
-            InputError: names the stage, what its workers want, and what each node has.
+            InputError: it names the stage, the resources its workers want, and those of each node.
         """
         from cluster.machines import session
 
@@ -92,29 +101,33 @@ class Run:
             session.check_places(stage, pool)
 
     def table(self, path: str) -> Table:
-        """A table of this run.
+        """A planned table of this run, complete or not.
 
         Raises:
-            KeyError: it was never planned.
+            KeyError: the table has no plan.
         """
         return Table.open(self.storage, path)
 
     # ---- a stage over shards
 
     def execute(self, stage: Stage) -> Table:
-        """Plans or resumes a table and does what is missing. A finished one costs a look and starts no Ray.
+        """Plans or resumes a stage's table, does the missing shards and returns the complete table.
+
+        For a finished table this only reads the plan and the file with all commit records; it starts no Ray.
 
         Raises:
-            InputError: the table was made from something else, a worker found bad input, or no node can hold one.
-            RunError: too many rejects, a time limit, a worker that does not start or breaks its contract.
+            InputError: the table was made with other settings or inputs, a worker found bad input, or no node can
+                hold a worker.
+            RunError: there are too many rejects, a time limit has passed, or a worker does not start or does not
+                account for all its units.
         """
         self._stages[stage.path] = stage
         table, is_new = self._plan(stage)
         if not table.sealed():
             try:
-                self._work(stage, table)
+                self._do_missing(stage, table)
             except InputError:
-                if is_new and (stage.reads_files or not table.names()):
+                if is_new and (stage.reads_files or not table.committed_names()):
                     discard(self.storage, stage.path)
                 raise
             self._finish(stage, table)
@@ -129,16 +142,14 @@ class Run:
                 self.check({stage_of(stage.path): stage.pool})
             plan = Plan.new(stage.table, stage.shards, stage.fingerprint)
             is_new = self.storage.create(f"{stage.path}/plan.json", plan.to_bytes())
-            table = self.table(stage.path)  # of two drivers, the plan that was created first
+            table = self.table(stage.path)  # if two drivers plan at a time, the plan that was created first counts
         check_fingerprint(stage.path, stage_of(stage.path), table.plan.fingerprint, stage.fingerprint)
         return table, is_new
 
-    def _work(self, stage: Stage, table: Table) -> None:
+    def _do_missing(self, stage: Stage, table: Table) -> None:
         if table.complete:
             return
-        writes = BackgroundWrites(
-            Storage(self.storage.url)
-        )  # without patience: what is worth showing is not worth a wait
+        writes = BackgroundWrites(Storage(self.storage.url))  # no retries: heartbeats and logs must not delay work
         try:
             with (
                 self.progress.task(stage.title, table.plan.units, stage.table.unit) as handle,
@@ -146,17 +157,17 @@ class Run:
             ):
                 while missing := [shard for shard in table.plan.shards if shard.name not in table.committed()]:
                     try:
-                        self._pool(stage, table, missing, monitor, writes)
+                        self._run_pool(stage, table, missing, monitor, writes)
                     except DamagedError as damaged:
                         self._repair(damaged)
         finally:
             writes.close()
 
-    def _pool(
+    def _run_pool(
         self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, writes: BackgroundWrites
     ) -> None:
         name = stage_of(stage.path)
-        self.check({name: stage.pool})  # before Ray is imported, since connecting decides what Ray reads then
+        self.check({name: stage.pool})  # before the imports: connecting sets variables that Ray reads when imported
         from cluster.workers.actor import Job
         from cluster.workers.pool import Pool
 
@@ -170,11 +181,11 @@ class Run:
         try:
             with Pool(stage, job, self.settings, log) as pool:
                 for result in pool.run(missing):
-                    monitor.look(pool)
+                    monitor.update(pool)
                     if result is None:
                         continue
                     commit = commit_split(table, result) if isinstance(result, Split) else result
-                    table.record(commit)
+                    table.add_commit(commit)
                     monitor.done(commit)
                     rejects += commit.rejects
                     if rejects > limit:
@@ -184,8 +195,14 @@ class Run:
         self._check_rejects(table)
 
     def _repair(self, damaged: DamagedError) -> None:
-        """Does the shard of a damaged input file again, once, if this run knows how; downstream plans stay valid if its
-        rows come out the same, since files are named after their content."""
+        """Does the shard of a damaged input file again, at most once a run, if this run has executed its stage.
+
+        Files are named after their content. So if the new rows are the same, the plans that name the file stay valid.
+
+        Raises:
+            DamagedError: this run does not know the stage, or has repaired the file before.
+            RunError: the shard came out with other rows.
+        """
         path = damaged.path.rsplit("/data/", 1)[0]
         stage = self._stages.get(path)
         if stage is None or damaged.path in self._repaired:
@@ -194,16 +211,16 @@ class Run:
         table = self.table(path)
         before = table.fingerprint
         table.withdraw(damaged.path)
-        self.progress.say(f"{damaged.path} is damaged ({damaged.found}); its shard is done again")
+        self.progress.say(f"{damaged.path} is damaged ({damaged.damage}); its shard is done again")
         if self.execute(stage).fingerprint != before:
             raise RunError(
-                f"{damaged.path} was damaged ({damaged.found}) and its shard came out with other rows when it was done "
-                f"again. What was made from it must be done again too: run with --overwrite for the stage after "
+                f"{damaged.path} was damaged ({damaged.damage}). Its shard was done again and came out with other "
+                "rows, so all that was made from it must be done again too: run with --overwrite for the stage after "
                 f"{stage_of(path)}."
             )
 
     def _finish(self, stage: Stage, table: Table) -> None:
-        """The final accounting: every planned unit is a row, a counted drop or a reject."""
+        """Checks that every planned unit is a row, a counted drop or a reject; then ends the table."""
         for shard in table.plan.shards:
             table.committed()[shard.name].check(f"{stage.path}, shard {shard.name}", shard.units)
         table.seal()
@@ -220,21 +237,21 @@ class Run:
         raise RunError(
             f"{table.path}: {rejected} of {units} units could not be done, more than the "
             f"{self.settings.max_reject_fraction:.1%} that cluster.max_reject_fraction allows. The commonest errors:\n"
-            f"{common}\nPut the cause right and run again with --overwrite {stage_of(table.path)}, or allow more."
+            f"{common}\nRemove the cause and run again with --overwrite {stage_of(table.path)}, or raise the limit."
         )
 
-    # ---- a stage in one piece
+    # ---- a stage in one process
 
-    def once(
+    def execute_in_process(
         self, name: str, fingerprint: dict[str, Any], produce: Callable[[], dict[str, Any]], *, title: str
     ) -> dict[str, Any]:
-        """Runs `produce` unless it was done from the same fingerprint; returns its record (JSON).
+        """Runs a stage in this process by calling `produce`, unless it is done already; returns its record (JSON).
 
-        `produce` may have been cut short in an earlier run, with the same fingerprint: what it left in its folder is
-        its own to resume.
+        An earlier run with the same fingerprint may have ended inside `produce`. Its files are then still in the
+        stage's folder, and `produce` may continue from them.
 
         Raises:
-            InputError: it was done, or begun, from something else.
+            InputError: the stage was done, or begun, with another fingerprint.
         """
         plan_path, record_path = f"{name}/plan.json", f"{name}/record.json"
         content = json.dumps({"fingerprint": fingerprint}).encode()
@@ -242,12 +259,12 @@ class Run:
         if not is_new:
             planned = json.loads(self.storage.get(plan_path))["fingerprint"]
             check_fingerprint(name, stage_of(name), planned, fingerprint)
-            with contextlib.suppress(KeyError, ValueError):  # not done; or cut short by a power cut
+            with contextlib.suppress(KeyError, ValueError):  # no record yet, or one that a power cut left half-written
                 return json.loads(self.storage.get(record_path))
         begun = time.monotonic()
         self.progress.current = None
         try:
-            with Watch(Storage(self.storage.url), name, self.progress):
+            with OneProcessMonitor(Storage(self.storage.url), name, self.progress):
                 record = produce()
         except InputError:
             if is_new:

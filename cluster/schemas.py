@@ -1,7 +1,7 @@
 """The data dictionary: every table of a run, its columns, and who writes it.
 
-Read from top to bottom this is the whole way of the data. A table is a set of Parquet shards plus their commit
-records (`cluster/tables/table.py`); how its rows are made is the business of the module named in `writer`.
+The tables stand in the order in which the data passes through them. A table is a set of Parquet shards plus their
+commit records (`cluster/tables/table.py`). The module named in `writer` makes its rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class TableSchema:
-    """Columns of a table and the module that writes it. `path` may hold one placeholder, the retriever or teacher."""
+    """Columns of a table, its unit, and the module that writes it.
+
+    `path` may hold the placeholder `{name}`, which stands for a retriever or a teacher. `unit` is what the table
+    accounts for: every planned unit becomes a row, a counted drop or a reject.
+    """
 
     path: str
     schema: pa.Schema
@@ -31,9 +35,9 @@ RECORDS = _table(
     ("title", pa.string()),          # NFKC-normalised
     ("text", pa.string()),           # NFKC-normalised, cut at corpus.max_characters
     ("digest", pa.int64()),          # of title and text, the key of exact duplicates
-    ("place", pa.string()),          # file and line the record came from, for messages
-    ("too_short", pa.bool_()),       # under corpus.min_characters
-    ("contained", pa.bool_()),       # its text stands inside a neighbouring record
+    ("place", pa.string()),          # file and line of the record, for error messages
+    ("too_short", pa.bool_()),       # shorter than corpus.min_characters
+    ("contained", pa.bool_()),       # its text is part of a neighbouring record's text
 )  # fmt: skip
 
 PASSAGES = _table(
@@ -41,7 +45,7 @@ PASSAGES = _table(
     ("passage_id", pa.string()),
     ("title", pa.string()),
     ("text", pa.string()),
-    ("is_source", pa.bool_()),       # may queries be written for it
+    ("is_source", pa.bool_()),       # whether queries may be written for it
 )  # fmt: skip
 
 QUERIES = _table(
@@ -93,10 +97,10 @@ LISTS = _table(
     ("passage_rows", pa.list_(pa.int64())),     # by descending teacher score
     ("scores", pa.list_(pa.float32())),         # normalised to 0…1 over the whole run
     ("split", pa.string()),                     # "train" or "dev", by source
-    ("left_out_row", pa.int64()),               # the source, where it was left out of its own list, else null
+    ("left_out_row", pa.int64()),               # the source's row if the list leaves it out, else null
 )  # fmt: skip
 
-# Stages in order, as `--until` and `--overwrite` name them, and the folders of the workdir that belong to each.
+# Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
     "queries": ("queries", "distinct", "query_log"),
@@ -108,10 +112,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "judged"),
 }
 
-ONE_PROCESS_STAGES = ("training", "evaluation")  # stages that are done in one piece; the others are tables over shards
+ONE_PROCESS_STAGES = ("training", "evaluation")  # they run once, in one process; the other stages run over shards
 
 
 def stage_of(path: str) -> str:
-    """The stage that a folder or table of the workdir belongs to; a folder of its own is its own stage."""
+    """The stage that a folder or table of the workdir belongs to; a folder of no stage counts as a stage itself."""
     top = path.split("/", maxsplit=1)[0]
     return next((stage for stage, folders in STAGES.items() if top in folders), top)

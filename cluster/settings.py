@@ -1,4 +1,4 @@
-"""Recipe sections that the machine room owns: where a run lives, what it may use, when it gives up."""
+"""The recipe sections that `cluster` reads: the Ray cluster, the size of worker pools, and limits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Base of every recipe section: immutable, and unknown keys are refused."""
+    """Base of every recipe section: it is immutable and refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PoolSettings(Settings):
-    """How many workers a stage gets, and what each of them holds."""
+    """The number of workers of a stage, and the resources of each."""
 
     workers: int | None = Field(None, ge=1, description="number of workers; empty: as many as the cluster can place")
     cpus: float = Field(1.0, ge=0, description="CPU cores per worker")
@@ -27,7 +27,7 @@ class ClusterSettings(Settings):
         None, description="Ray address to join; empty: start Ray on this machine, loopback only"
     )
     nodes: int | None = Field(
-        None, ge=1, description="of a cluster that is joined: wait until it has so many; empty: use what is there"
+        None, ge=1, description="nodes to wait for in a cluster that is joined; empty: use those it has"
     )
     cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
     object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
@@ -38,12 +38,14 @@ class ClusterSettings(Settings):
     shard_attempts: int = Field(
         3,
         ge=1,
-        description="failures after which a shard is cut in two, a row rejected",
+        description="failures after which a shard is cut in two, or a single row rejected",
     )
     shard_timeout_s: float = Field(3600.0, gt=0, description="a shard that runs longer counts as hung")
     wait_timeout_s: float = Field(600.0, gt=0, description="longest wait for a resource or a worker to start")
-    storage_timeout_s: float = Field(600.0, gt=0, description="longest time that storage may refuse, or be full")
-    handover_timeout_s: float = Field(60.0, gt=0, description="longest wait for a stage's processes and devices to go")
+    storage_timeout_s: float = Field(600.0, gt=0, description="longest time that storage may fail, or be full")
+    handover_timeout_s: float = Field(
+        60.0, gt=0, description="longest wait for a stage's processes to end and its devices to be free"
+    )
     head_timeout_s: float = Field(
         45.0, gt=0, le=50, description="longest silence of the cluster's head; Ray itself ends the process after 60 s"
     )

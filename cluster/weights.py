@@ -1,6 +1,6 @@
-"""Which model folders are opened: those with weights as safetensors, which is data.
+"""A check of model folders: weights must be safetensors, which hold only data.
 
-A pickle is a program that runs when it is read.
+A pickle can run any program when it is loaded.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from pathlib import Path
 from cluster.errors import InputError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")  # left by trainers, never loaded
+# beginnings of the names of files that trainers write and that hold no weights
+_NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 
 def refuse_pickles(folder: Path, model: str) -> None:
-    """Refuses a model folder of which a part has its weights in a pickle alone.
+    """Refuses a model folder if one of its parts has its weights only in a pickle.
 
     Args:
-        folder: the model; folders in it are its parts (`2_Dense`), and are looked at too.
-        model: as the recipe names it.
+        folder: the model; its subfolders are parts of the model (`2_Dense`) and are checked too.
+        model: the model's name in the recipe.
 
     Raises:
-        InputError: names the pickle.
+        InputError: it names the pickle.
     """
     for part in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
         files = [path for path in sorted(part.iterdir()) if path.is_file()]
@@ -31,6 +32,6 @@ def refuse_pickles(folder: Path, model: str) -> None:
         if pickled:
             raise InputError(
                 f"model '{model}': {pickled[0]} is a pickle, which can run any program when it is read. Expected "
-                "model.safetensors. If you trust where it comes from, load it elsewhere with transformers or "
-                "sentence-transformers, save it again (both write safetensors), and name that folder."
+                "model.safetensors. If you trust its source, load the model elsewhere with transformers or "
+                "sentence-transformers, save it again (both write safetensors), and name the new folder."
             )

@@ -1,4 +1,4 @@
-"""Small agreements between the ranks of a process group, on Python objects."""
+"""Collectives on Python objects: small agreements between the ranks of a process group. Every rank must call them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def broadcast_object(value: Any) -> Any:
-    """What rank 0 has, on every rank: for what a shared file system may answer them unlike."""
+    """Rank 0's value, on every rank. A shared file system may answer the ranks differently."""
     holder = [value]
     dist.broadcast_object_list(holder)
     return holder[0]
 
 
 def all_ranks(holds: bool) -> bool:
-    """Whether it holds on every rank; called by all of them."""
+    """Whether a condition holds on every rank."""
     if not dist.is_initialized():
         return holds
     answers: list[bool] = [False] * dist.get_world_size()
@@ -28,14 +28,14 @@ def all_ranks(holds: bool) -> bool:
 
 
 def ranks_on_this_machine() -> int:
-    """How many ranks are on this machine; called by all of them."""
+    """Number of ranks on this machine."""
     names: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(names, socket.gethostname())
     return names.count(socket.gethostname())
 
 
 def run_on_rank_0(call: Callable[[], T]) -> T:
-    """What `call` gives on rank 0, on every rank; or the error that it raises there."""
+    """Result of a call that rank 0 makes, on every rank; an error that it raises is raised on every rank."""
     result: Any = None
     if dist.get_rank() == 0:
         try:

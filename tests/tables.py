@@ -5,9 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish, put_rows
+from cluster.tables.table import Table
 
 
 def write_table(workdir: str, schema: TableSchema, path: str, rows: list[dict], **fingerprint) -> Table:

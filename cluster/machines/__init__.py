@@ -1,4 +1,4 @@
-"""The machines that a run is on: the Ray session, folders of one's own or shared by a machine, memory, the allocator.
+"""The machines a run uses: the Ray session, folders for temporary files, and memory.
 
-In reading order: session, head; private_folder, shared_folder; memory, malloc, garbage_collector.
+Reading order: session, head (Ray); private_folder, shared_folder (folders); memory, malloc, garbage_collector.
 """

@@ -1,4 +1,4 @@
-"""What glibc does with memory that torch frees on a CPU: kept for the next micro-batch, in bounds for the next step."""
+"""Settings of glibc's malloc for torch on a CPU: freed memory is kept for the next micro-batch, up to a bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class Mallinfo2(ctypes.Structure):
-    """glibc's `struct mallinfo2`; `fordblks` are the bytes that it holds and nobody uses."""
+    """glibc's `struct mallinfo2`; `fordblks` counts the bytes that glibc holds free."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -20,11 +20,11 @@ class Mallinfo2(ctypes.Structure):
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed for the next micro-batch, until `trim_freed_memory`.
+    """Makes glibc keep freed memory for the next micro-batch, until `trim_freed_memory`.
 
-    By itself it maps every large tensor anew and gives it back at once, so that the kernel zeroes all activations again
-    and again: a step of 64 queries took 21.7 s with two million page faults, and 14.8 s with a third of them. Encoding
-    alone gains a fifth.
+    By default glibc maps every large tensor anew and returns it to the system when it is freed, so the kernel zeroes
+    the memory of all activations again and again. A training step of 64 queries took 21.7 s with two million page
+    faults; with this setting it took 14.8 s with a third of them. Encoding alone gains a fifth.
     """
     mallopt = _function("mallopt")
     if mallopt is not None:
@@ -33,12 +33,14 @@ def keep_freed_memory() -> None:
 
 
 def trim_freed_memory(needed: int = 0) -> None:
-    """Gives memory that is free inside glibc back to the system: micro-batches of many shapes fragment its heap.
+    """Returns free memory from glibc to the system, if there is much of it.
 
-    Sixty micro-batches of 4,096 tokens through a MiniLM grow a process to 3.2 GiB, of which 2.0 GiB are free.
+    Micro-batches of many shapes fragment glibc's heap. Sixty micro-batches of 4,096 tokens through a MiniLM grow a
+    process to 3.2 GiB, of which 2.0 GiB are free.
 
     Args:
-        needed: bytes that the next step takes again; as many may stay, and as many for fragments.
+        needed: bytes that the next step will take again. Up to twice as many free bytes stay: the second half allows
+            for fragments.
     """
     trim = _function("malloc_trim")
     if trim is not None and freed_bytes() > needed * 2:
@@ -46,7 +48,7 @@ def trim_freed_memory(needed: int = 0) -> None:
 
 
 def freed_bytes() -> int:
-    """Bytes that glibc holds and nobody uses; older ones, which do not tell, hold all there could be."""
+    """Free bytes that glibc holds; `sys.maxsize` for an old glibc, which cannot report them."""
     info = _function("mallinfo2")
     if info is None:
         return sys.maxsize
@@ -55,5 +57,5 @@ def freed_bytes() -> int:
 
 
 def _function(name: str) -> ctypes._NamedFuncPointer | None:
-    """A function of the C library, if it has it; other libraries than glibc have none of these."""
+    """A function of the C library, or None where it has no such function; only glibc has these."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

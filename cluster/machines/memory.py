@@ -1,4 +1,4 @@
-"""How much memory this process may take: what the machine has, and what containers and jobs of a scheduler leave it."""
+"""Memory that this process may use: the machine's memory, limited by containers and by jobs of a scheduler."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-# files of a control group, by the version of control groups: its limit, what is used, and the line of memory.stat that
-# tells how much of that is file contents which the kernel drops when somebody needs the memory
+# For each version of control groups: the file with a group's limit, the file with its use, and the line of memory.stat
+# that counts cached file contents. These are part of the use, but the kernel drops them when memory is needed.
 VERSIONS = {
     2: ("memory.max", "memory.current", "inactive_file"),
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -18,18 +18,18 @@ VERSIONS = {
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: `total` that may be used, `available` of them now."""
+    """Memory in bytes: `total` is what the process may use, `available` what is free of it now."""
 
     total: int
     available: int
 
 
 def machine_memory(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> Memory:
-    """Of this process: the machine's, or less if one of its control groups is limited to less.
+    """Memory of this process: the machine's, or less if one of the process's control groups has a lower limit.
 
     Args:
-        groups: what the process is in.
-        mounted: where groups are.
+        groups: file that lists the control groups of the process.
+        mounted: folder where control groups are mounted.
     """
     machine = psutil.virtual_memory()
     total, available = machine.total, machine.available
@@ -42,7 +42,7 @@ def machine_memory(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Pat
 
 
 def _limits(groups: Path, mounted: Path) -> Iterator[tuple[int, int]]:
-    """(limit, used) of every group that has a limit, bytes; those that hold it count too."""
+    """(limit, used) in bytes of every group of the process that has a limit, and of the groups that contain it."""
     for line in groups.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -50,16 +50,16 @@ def _limits(groups: Path, mounted: Path) -> Iterator[tuple[int, int]]:
         version, root = (1, mounted / "memory") if controllers else (2, mounted)
         group = root / path.strip("/")
         for folder in (group, *group.parents):
-            if folder.is_relative_to(root) and (found := _limit(folder, version)):
-                yield found
+            if folder.is_relative_to(root) and (limit_and_use := _limit(folder, version)):
+                yield limit_and_use
 
 
 def _limit(folder: Path, version: int) -> tuple[int, int] | None:
-    limit, used, dropped = VERSIONS[version]
+    limit_file, use_file, cached = VERSIONS[version]
     try:
-        most = (folder / limit).read_text(encoding="ascii").strip()
-        now = int((folder / used).read_text(encoding="ascii"))
+        limit = (folder / limit_file).read_text(encoding="ascii").strip()
+        used = int((folder / use_file).read_text(encoding="ascii"))
         stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):  # the root has none, and a container does not see the groups around it
+    except (OSError, ValueError):  # the root group has no such files, and a container does not see the groups around it
         return None
-    return None if most == "max" else (int(most), now - int(stat.get(dropped, 0)))
+    return None if limit == "max" else (int(limit), used - int(stat.get(cached, 0)))

@@ -1,7 +1,7 @@
 """A folder for temporary files that no other user of the machine can enter.
 
-Ray makes its own temporary folders writable for everybody, sockets and logs included. Below a folder that only we can
-enter that does no harm.
+Ray makes its temporary folders, with sockets and logs, writable for every user. Inside a folder that only this user
+can enter, that does no harm.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ from pathlib import Path
 
 from cluster.errors import InputError
 
-LONGEST = 43  # characters of Ray's folder: the names of its sockets end at 107
+MAX_RAY_FOLDER = 43  # characters; Ray's sockets lie inside, and Linux limits the path of a socket to 107
 
 
 def private_folder() -> Path:
-    """The folder `listwise-<user id>` in the temporary folder, made for this user alone.
+    """The folder `listwise-<user id>` in the temporary folder, for this user alone; it is made if it is absent.
 
     Raises:
-        InputError: somebody else made it, or lets others in.
+        InputError: the folder belongs to another user, or other users can enter it.
     """
     folder = Path(tempfile.gettempdir()) / f"listwise-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise InputError(
             f"{folder}: expected a folder that belongs to you alone (mode 700), found mode "
-            f"{stat.S_IMODE(found.st_mode):o} of user {found.st_uid}. Remove it, or set TMPDIR to another place."
+            f"{stat.S_IMODE(status.st_mode):o} of user {status.st_uid}. Remove it, or set TMPDIR to another folder."
         )
     return folder
 
 
 def ray_folder() -> str | None:
-    """Where a Ray that is started here keeps sockets, logs and spilled objects; None: where RAY_TMPDIR says.
+    """The folder for sockets, logs and spilled objects of a Ray started here, or None where RAY_TMPDIR names one.
 
     Raises:
-        InputError: the private folder is not private, or its name is too long for Ray's sockets.
+        InputError: other users can enter the private folder, or its path is too long for Ray's sockets.
     """
     if "RAY_TMPDIR" in os.environ:
         return None
     folder = str(private_folder() / "ray")
-    if len(folder) > LONGEST:
+    if len(folder) > MAX_RAY_FOLDER:
         raise InputError(
-            f"TMPDIR: {folder} has {len(folder)} characters, and Ray's sockets allow {LONGEST}. Set TMPDIR to a folder "
-            "with a shorter name."
+            f"TMPDIR: {folder} has {len(folder)} characters, and Ray's sockets allow {MAX_RAY_FOLDER}. Set TMPDIR to a "
+            "folder with a shorter path."
         )
     return folder
 
 
 def share_as_folder(folder: Path) -> None:
-    """Gives the files directly and deeper in a folder the modes that the folder's own, which the umask made, allow.
+    """Gives all files in a folder and its subfolders the read and write permissions of the folder itself.
 
-    safetensors writes files that only their owner can read, whatever the umask.
+    The umask decided the folder's permissions. safetensors ignores the umask: only the owner can read its files.
     """
     mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
     for path in folder.rglob("*"):

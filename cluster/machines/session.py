@@ -1,7 +1,7 @@
-"""The Ray session: one on this machine, loopback only and quiet, or a running cluster that is joined.
+"""The Ray session: a private Ray started on this machine, or a running cluster that this process joins.
 
-A Ray started here listens on 127.0.0.1 alone, asks for a token that only its own processes have, and keeps its files
-where no other user can enter. Nothing that this process did not start is ever stopped.
+A Ray started here listens only on 127.0.0.1, demands a token that only its own processes have, and keeps its files in
+a folder that no other user can enter. Only what this process started is stopped.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ import time
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.machines.head import listens, watch
+from cluster.machines.head import listens, watch_head
 from cluster.machines.private_folder import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
 
-# Read by Ray when it is imported, so they are set before that.
+# Ray reads these variables when it is imported, so they are set before the import.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without GPUs keeps its environment as it is
     "RAY_DEDUP_LOGS": "1",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # deaths of workers are ours to report; Ray prints them even when told not to
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # we report the deaths of workers; Ray prints them even with log_to_driver=False
 }
 PRIVATE = {
     # on Linux Ray replaces 127.0.0.1 by the host's address and listens on all interfaces, unless this is off
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # loopback is shared with every other user of the machine, and who reaches Ray can run code as us
+    # every user of the machine can reach loopback, and whoever reaches Ray can run code as this user
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
-ANSWER_S = 5.0  # a head that is just being started may take a moment
+ANSWER_S = 5.0  # a head that has just been started needs a moment until it listens
 
 _watches: list[threading.Event] = []
 
 
 def connect(settings: ClusterSettings) -> bool:
-    """Starts or joins Ray, if this process has not yet. Returns whether this call did.
+    """Starts or joins Ray, unless this process is connected already. Returns whether this call connected.
 
     Raises:
-        InputError: there is no Ray at `settings.address`, or the temporary folder is somebody else's.
-        RunError: Ray does not start here, or has not as many nodes as `settings.nodes` within the time limit.
+        InputError: no Ray answers at `settings.address`, or the private folder is not this user's alone.
+        RunError: Ray does not start here, or does not have `settings.nodes` nodes within the time limit.
     """
     if "ray" not in sys.modules:
         os.environ.update(QUIET if settings.address else QUIET | PRIVATE)
@@ -56,7 +56,7 @@ def connect(settings: ClusterSettings) -> bool:
         return False
     handler = signal.getsignal(signal.SIGTERM)
     if settings.address:
-        _refuse_silence(settings.address)
+        _check_listens(settings.address)
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if settings.address:
@@ -74,22 +74,24 @@ def connect(settings: ClusterSettings) -> bool:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.AuthenticationError) as error:
         if settings.address:
-            first = str(error).split("\n")[0]
-            raise InputError(f"cluster.address: no Ray cluster answers at '{settings.address}' ({first})") from error
+            first_line = str(error).split("\n")[0]
+            raise InputError(
+                f"cluster.address: no Ray cluster answers at '{settings.address}' ({first_line})"
+            ) from error
         raise RunError(f"Ray did not start on this machine: {error}") from error
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray puts its own, which ends the process on the spot
-    _watches.append(watch(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
+        signal.signal(signal.SIGTERM, handler)  # Ray sets a handler of its own, which ends the process at once
+    _watches.append(watch_head(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     if settings.address and settings.nodes:
         _wait_for_nodes(settings.nodes, settings.wait_timeout_s)
     return True
 
 
-def _refuse_silence(address: str) -> None:
-    """Says at once that nothing is there; Ray 2.60 tries an address where nothing listens for more than four minutes.
+def _check_listens(address: str) -> None:
+    """Refuses an address where nothing listens. Ray 2.60 would try such an address for more than four minutes.
 
     Raises:
-        InputError: nothing listens at "host:port"; other forms of address are left to Ray.
+        InputError: nothing listens at "host:port". Other forms of address are not checked here; Ray checks them.
     """
     if not re.fullmatch(r"[^/]+:\d+", address):
         return
@@ -97,14 +99,14 @@ def _refuse_silence(address: str) -> None:
     while not listens(address):
         if time.monotonic() > limit:
             raise InputError(
-                f"cluster.address: no Ray cluster answers at '{address}': nothing listens there. Start one (ray start "
-                "--head), or correct the address; it has the port of Ray's head, usually 6379."
+                f"cluster.address: no Ray cluster answers at '{address}': nothing listens there. Start a cluster (ray "
+                "start --head), or correct the address; its port is that of Ray's head, usually 6379."
             )
         time.sleep(0.2)
 
 
 def _wait_for_nodes(wanted: int, limit_s: float) -> None:
-    """Nodes of a job start one after the other; a stage that begins before would count too few workers."""
+    """Waits until enough nodes have joined. They start one by one, and an early stage would count too few workers."""
     import ray
 
     end = time.monotonic() + limit_s
@@ -112,7 +114,7 @@ def _wait_for_nodes(wanted: int, limit_s: float) -> None:
         if time.monotonic() > end:
             raise RunError(
                 f"cluster.nodes: waited {limit_s:.0f} s (cluster.wait_timeout_s) for {wanted} nodes of the Ray "
-                f"cluster, and there are {len(alive)}: {', '.join(sorted(alive))}. Look why the others do not join."
+                f"cluster, and there are {len(alive)}: {', '.join(sorted(alive))}. Find out why the others do not join."
             )
         time.sleep(0.2)
 
@@ -126,33 +128,33 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def request(pool: PoolSettings) -> dict[str, float]:
-    """What each worker of a pool holds, by Ray's names."""
-    wants = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
-    return {name: amount for name, amount in wants.items() if amount}
+def worker_resources(pool: PoolSettings) -> dict[str, float]:
+    """Resources of each worker of a pool, by Ray's names; resources of amount 0 are left out."""
+    resources = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
+    return {name: amount for name, amount in resources.items() if amount}
 
 
 def places_for(pool: PoolSettings) -> int:
-    """How many workers of a pool the living nodes can hold, were they empty."""
+    """The number of workers of a pool that the living nodes could hold if nothing else ran on them."""
     import ray
 
-    wants = request(pool)
-    total = 0
+    wanted = worker_resources(pool)
+    places = 0
     for node in ray.nodes():
         if node["Alive"]:
-            has = node["Resources"]
-            if not wants:
-                total += int(has.get("CPU", 1))
+            available = node["Resources"]
+            if not wanted:
+                places += int(available.get("CPU", 1))
             else:
-                total += min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in wants.items())
-    return total
+                places += min(int(available.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items())
+    return places
 
 
 def check_places(stage: str, pool: PoolSettings) -> None:
-    """Refuses a pool of which not one worker fits on any node.
+    """Refuses a pool if no node can hold even one of its workers.
 
     Raises:
-        InputError: names what a worker wants and what each node has.
+        InputError: it names the resources that a worker wants and those that each node has.
     """
     if places_for(pool) == 0:
         raise InputError(
@@ -162,12 +164,12 @@ def check_places(stage: str, pool: PoolSettings) -> None:
 
 
 def describe_request(pool: PoolSettings) -> str:
-    """What each worker of a pool wants, in words."""
-    return ", ".join(f"{amount:g} {name}" for name, amount in request(pool).items()) or "nothing"
+    """Resources of each worker of a pool, as text: "1 CPU, 8 GPU"."""
+    return ", ".join(f"{amount:g} {name}" for name, amount in worker_resources(pool).items()) or "nothing"
 
 
 def describe_cluster() -> str:
-    """What each living node has, in words."""
+    """Resources of each living node, as text."""
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -176,15 +178,15 @@ def describe_cluster() -> str:
     return f"The cluster: {'; '.join(lines)}{more}."
 
 
-def free() -> str:
-    """What the cluster has free, in words."""
+def describe_free() -> str:
+    """Free resources of the whole cluster, as text."""
     import ray
 
     return _amounts(ray.available_resources())
 
 
 def _amounts(resources: dict[str, float]) -> str:
-    """What people ask for, without Ray's own books."""
+    """Resources that a recipe can ask for, as text; Ray's internal entries are left out."""
     named = {name: amount for name, amount in sorted(resources.items()) if ":" not in name}
-    own = ("memory", "object_store_memory")
-    return ", ".join(f"{amount:g} {name}" for name, amount in named.items() if name not in own) or "nothing"
+    internal = ("memory", "object_store_memory")
+    return ", ".join(f"{amount:g} {name}" for name, amount in named.items() if name not in internal) or "nothing"

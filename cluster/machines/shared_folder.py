@@ -1,8 +1,9 @@
-"""A folder that one process of a machine fills, and all others of it read: what is costly to make and the same for all.
+"""A folder of costly files, such as an index: one process of a machine makes them, and all its processes read them.
 
-It lies among this user's temporary files. A lock on the folder itself says who needs it: exclusive while it is filled,
-shared for as long as a process that reads it lives. The kernel drops both when a process dies, however it dies, so that
-the next one begins anew, and a folder that nobody needs can be known and removed.
+The folder lies among this user's temporary files. A lock on the folder itself shows its use: the lock is exclusive
+while one process fills the folder, and shared while processes read it, for as long as they live. The kernel drops the
+lock of a process that dies, however it dies. So after a death the next process fills the folder anew, and a folder
+without a lock is unused and can be removed.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from pathlib import Path
 
 from cluster.machines.private_folder import private_folder
 
-UNUSED_S = 3600.0  # after which a folder that nobody reads goes: the next stage may need it again
-COMPLETE = "complete"  # an empty file; its time is when the folder was last opened
+UNUSED_S = 3600.0  # a folder without readers stays so long, since the next stage may need it
+COMPLETE = "complete"  # an empty file; its modification time is when the folder was last opened
 
 _locks: list[int] = []  # descriptors of the folders that this process reads
 
 
 def shared_folder(name: str, make: Callable[[Path], None]) -> Path:
-    """The folder `name` of this machine; the first process that asks for it fills it, the others wait meanwhile.
+    """The path of the machine's folder `name`; the first process that asks fills the folder, the others wait for it.
 
-    It stays as long as a process lives that has asked for it. After that, and when it was not opened for an hour, the
-    next one that asks for another folder removes it.
+    The folder stays while a process that asked for it lives. When no such process lives and nobody has opened the
+    folder for an hour, the next call for another folder removes it.
 
     Args:
-        name: tells the content; two contents never share one.
-        make: fills an empty folder with files. What it raises is raised here, and leaves no folder behind.
+        name: identifies the content; different contents need different names.
+        make: fills an empty folder with files. If it raises an error, the folder is removed and the error raised here.
 
     Raises:
         OSError: temporary files cannot be written or locked.
-        InputError: the folder for them is not this user's alone.
+        InputError: other users can enter the folder for temporary files.
     """
     root = private_folder() / "made"
     root.mkdir(mode=0o700, exist_ok=True)
@@ -43,14 +44,14 @@ def shared_folder(name: str, make: Callable[[Path], None]) -> Path:
     folder = root / name
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if (lock := _locked(folder, fcntl.LOCK_SH)) is None:
+        if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
             continue
         if (folder / COMPLETE).exists():
             (folder / COMPLETE).touch()
             _locks.append(lock)
             return folder
         os.close(lock)
-        if (lock := _locked(folder, fcntl.LOCK_EX)) is not None:
+        if (lock := _lock(folder, fcntl.LOCK_EX)) is not None:
             try:
                 _fill(folder, make)
             finally:
@@ -58,15 +59,15 @@ def shared_folder(name: str, make: Callable[[Path], None]) -> Path:
 
 
 def _fill(folder: Path, make: Callable[[Path], None]) -> None:
-    """Fills a locked folder, unless somebody has done so before the lock was had."""
+    """Fills a locked folder, unless another process filled it before this one got the lock."""
     if (folder / COMPLETE).exists():
         return
-    for left in folder.iterdir():  # by one that died
-        left.unlink()
+    for leftover in folder.iterdir():  # a process that died left these
+        leftover.unlink()
     try:
         make(folder)
-        for made in [*folder.iterdir(), folder]:  # a power cut must not keep the mark and lose what it stands for
-            _sync(made)
+        for path in [*folder.iterdir(), folder]:  # a power cut must not keep the mark COMPLETE and lose the files
+            _sync(path)
         (folder / COMPLETE).touch()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +75,7 @@ def _fill(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -82,11 +83,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _locked(folder: Path, kind: int) -> int | None:
-    """Descriptor of a folder with a lock of this kind; None if the folder was removed before the lock was had.
+def _lock(folder: Path, kind: int) -> int | None:
+    """A file descriptor that holds a lock of this kind on a folder; None if the folder was removed meanwhile.
 
     Raises:
-        BlockingIOError: `kind` says not to wait, and somebody else has it.
+        BlockingIOError: another process holds the lock, and `kind` says not to wait.
     """
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,14 +106,14 @@ def _locked(folder: Path, kind: int) -> int | None:
 
 
 def _remove_unused(root: Path, wanted: str) -> None:
-    """Removes what nobody reads and was not opened for long."""
+    """Removes the folders that no process reads and that were not opened for `UNUSED_S`; `wanted` stays."""
     for folder in root.iterdir():
-        with contextlib.suppress(OSError):  # somebody reads it, or removes it too
-            if folder.name == wanted or (lock := _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+        with contextlib.suppress(OSError):  # another process reads the folder, or removes it at the same time
+            if folder.name == wanted or (lock := _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
                 continue
             try:
-                used = folder / COMPLETE if (folder / COMPLETE).exists() else folder
-                if time.time() - used.stat().st_mtime > UNUSED_S:
+                last_opened = folder / COMPLETE if (folder / COMPLETE).exists() else folder
+                if time.time() - last_opened.stat().st_mtime > UNUSED_S:
                     shutil.rmtree(folder)
             finally:
                 os.close(lock)

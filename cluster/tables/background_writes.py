@@ -1,6 +1,6 @@
-"""Writes that nobody waits for: the latest content of a few objects, put by a thread; what fails is let go.
+"""Writes in the background: a thread puts the latest content of a few objects, and drops a write that fails.
 
-For what is worth showing and not worth a second of work: heartbeats, and logs on an object store.
+Heartbeats use it, and logs on an object store: useful to see, but no work may wait for them.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from cluster.tables.storage import Storage, StorageError
 
 
 class BackgroundWrites:
-    """One thread that puts what it was last given for each path."""
+    """A thread that writes, for each path, the content that was given last."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._latest: dict[str, bytes] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background writes", daemon=True)
         self._thread.start()
 
     def put(self, path: str, data: bytes) -> None:
-        """Has `data` written soon, in place of anything for this path that is not written yet."""
+        """Queues `data` to be written; it replaces content for the same path that is still queued."""
         with self._changed:
             self._latest[path] = data
             self._changed.notify()
 
     def close(self, limit_s: float = 5.0) -> None:
-        """Waits for what is not written yet, but not for long."""
+        """Ends the thread; waits at most `limit_s` seconds for queued content to be written."""
         with self._changed:
             self._closed = True
             self._changed.notify()

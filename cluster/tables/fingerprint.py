@@ -1,4 +1,4 @@
-"""Fingerprints: JSON of all that determines a table or an artefact. What was made from another one is not continued."""
+"""Fingerprints: JSON of everything that determines a table or a model. Work is continued only if they are equal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from cluster.errors import InputError
 
 
 def check_fingerprint(path: str, stage: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuses to go on with a table or artefact that was planned from something else.
+    """Refuses to continue a table or model if its fingerprint differs from the wanted one.
+
+    Args:
+        path: the table or folder, for the message.
+        stage: the stage that makes it, for the message.
+        planned: the fingerprint it was begun with.
+        wanted: the fingerprint of this run.
 
     Raises:
-        InputError: names each differing key with both values, and `--overwrite`.
+        InputError: it names each differing key with both values, and `--overwrite`.
     """
     before, now = _flat(planned), _flat(json.loads(json.dumps(wanted)))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -22,11 +28,12 @@ def check_fingerprint(path: str, stage: str, planned: dict[str, Any], wanted: di
         more = [f"  … and {len(keys) - 10} more"] if len(keys) > 10 else []
         raise InputError(
             f"{path} was made with other settings or inputs:\n" + "\n".join(lines[:10] + more) + "\n"
-            f"Put them back, or do the stage and all after it again with --overwrite {stage}."
+            f"Restore them, or do this stage and all later ones again with --overwrite {stage}."
         )
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys like "model.name"."""
     if isinstance(value, dict) and value:
         return {name: v for k in value for name, v in _flat(value[k], f"{key}.{k}" if key else str(k)).items()}
     return {key: value}

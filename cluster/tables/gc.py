@@ -1,19 +1,21 @@
-"""Removes files that no commit record names: what workers left that died, or lost a race, before their commit."""
+"""Removes files that no commit record names: workers left them that died or lost a race before their commit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.tables.commit import commit_path
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, commit_path, planned
+from cluster.tables.table import Table, planned_tables
 
 
 def collect(table: Table) -> int:
-    """Removes what no commit record of an ended table names; returns how many files.
+    """Removes the files of a complete table that no commit record names; returns their number.
 
-    Safe while workers of a dead driver still write: in a complete table every create of a commit record fails, so what
-    is not named now will never be. (Should a record be withdrawn later, and name such a file: that reads as damaged.)
-    An unfinished table is left alone: a file without a record may be about to get one.
+    This is safe while workers of a dead driver still write: every shard has its commit record, so no further one can
+    be created, and a file that no record names now will never be named. (If a record is withdrawn later and its
+    successor names a removed file, the file reads as damaged.) In an unfinished table nothing is removed, because a
+    file without a record may still get one.
     """
     if not table.sealed():
         return 0
@@ -30,22 +32,25 @@ def collect(table: Table) -> int:
 
 
 def collect_all(storage: Storage) -> dict[str, int]:
-    """Removes leftovers of every complete table below a workdir; returns how many files by table."""
+    """Removes the leftover files of every complete table of a workdir; returns their number by table."""
     removed = {}
-    for path in planned(storage):
+    for path in planned_tables(storage):
         try:
             table = Table.open(storage, path)
         except KeyError:
-            continue  # a stage in one piece has a plan without shards
+            continue  # the plan of a one-process stage has no shards
         removed[table.path] = collect(table)
     return {path: count for path, count in removed.items() if count}
 
 
 def _unfinished_puts(storage: Storage, path: str) -> int:
-    """A local put writes `name#number` and renames it; a process that was killed in between leaves that file."""
+    """Removes the files of unfinished puts; returns their number.
+
+    On a local disk a put writes `name#number` and then renames it. A process killed in between leaves that file.
+    """
     if storage.local_path is None:
         return 0
-    left = [file for file in Path(storage.local_path, path).rglob("*#*") if file.is_file()]
-    for file in left:
+    unfinished = [file for file in Path(storage.local_path, path).rglob("*#*") if file.is_file()]
+    for file in unfinished:
         file.unlink(missing_ok=True)
-    return len(left)
+    return len(unfinished)

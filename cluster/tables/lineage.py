@@ -1,4 +1,8 @@
-"""Which output rows of a table come from which input rows, read from the table's commit records."""
+"""Lineage: which output rows of a table were made from which input rows, read from its commit records.
+
+Every stage turns consecutive input rows into consecutive output rows, and leaves out drops and rejects. So the commit
+records tell where the results of given input rows are, and no worker needs an index of all ids.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from cluster.tables.table import Table
 
 
 class Lineage:
-    """Which output rows of a complete table come from which input rows.
+    """The map between input rows and output rows of a complete table, shard by shard.
 
     Args:
         table: a complete table whose shards are consecutive input rows, one unit each.
@@ -20,11 +24,11 @@ class Lineage:
         self._outputs = np.concatenate([[0], np.cumsum([commit.rows for commit in commits])]).astype(np.int64)
 
     def outputs(self, start: int, stop: int) -> tuple[int, int]:
-        """A range of output rows that holds everything made of input rows `start` to `stop`, and whole shards."""
+        """The range of output rows of all shards that contain any of the input rows `start` to `stop`."""
         return self._range(self._inputs, self._outputs, start, stop)
 
     def inputs(self, start: int, stop: int) -> tuple[int, int]:
-        """A range of input rows that output rows `start` to `stop` were made of, whole shards."""
+        """The range of input rows of all shards that contain any of the output rows `start` to `stop`."""
         return self._range(self._outputs, self._inputs, start, stop)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The plan of a table: its shards, of what they are made, and the fingerprint of all that determines them."""
+"""The plan of a table: its shards, the input rows of each, and the fingerprint of everything that determines them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import base64
 import json
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `start` to `stop` of a committed data file; `where` names a boolean column that picks among them."""
+    """Rows `start` to `stop` of a committed data file; `where` may name a boolean column that selects among them."""
 
     file: str
     start: int
@@ -30,8 +27,9 @@ class Slice:
 class Shard:
     """A planned piece of work: `rows` input rows, and the units that each of them makes.
 
-    `units_per_row` is one number for all rows, or one for each row, in their order. `params` (JSON) describe a shard
-    that is no rows of a table, such as a byte range of an input file.
+    `units_per_row` is one number for all rows, or one for each row, in their order. `slices` say where the input rows
+    are. If the input is no table, `slices` is empty and `params` (JSON) describe the input, such as a byte range of a
+    file.
     """
 
     name: str
@@ -54,7 +52,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """Content of plan.json. `revision` grows when a damaged shard was redone with other rows."""
+    """The content of plan.json. `revision` grows when a damaged shard was done again and came out with other rows."""
 
     id: str
     fingerprint: dict[str, Any]
@@ -65,9 +63,9 @@ class Plan:
 
     @classmethod
     def new(cls, table: TableSchema, shards: list[Shard], fingerprint: dict[str, Any]) -> Plan:
-        """A plan with a fresh id."""
-        plain = json.loads(json.dumps(fingerprint))
-        return cls(uuid.uuid4().hex[:12], plain, table.unit, table.schema, tuple(shards))
+        """A plan with a new random id."""
+        plain_json = json.loads(json.dumps(fingerprint))  # tuples become lists, as in a plan that was read back
+        return cls(uuid.uuid4().hex[:12], plain_json, table.unit, table.schema, tuple(shards))
 
     @property
     def units(self) -> int:
@@ -75,7 +73,7 @@ class Plan:
         return sum(shard.units for shard in self.shards)
 
     def to_bytes(self) -> bytes:
-        """JSON; shards as arrays, since a plan may hold tens of thousands."""
+        """The plan as JSON; each shard is an array, which is short, since a plan may hold tens of thousands."""
         shards = [
             [s.name, s.rows, s.units_per_row, [[c.file, c.start, c.stop, c.where] for c in s.slices], s.params]
             for s in self.shards
@@ -86,7 +84,7 @@ class Plan:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
-        """Reads what `to_bytes` wrote."""
+        """The plan that `to_bytes` wrote."""
         record = json.loads(data)
         shards = tuple(
             Shard(

@@ -1,16 +1,12 @@
-"""Cuts committed tables into shards: the work of a stage, planned over the rows of the tables it reads."""
+"""Plans the work of a stage: cuts the rows of the tables that it reads into shards."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from cluster.tables.plan import Shard, Slice
 from cluster.tables.table import Table
-
-if TYPE_CHECKING:
-    from cluster.tables.table import Table
 
 
 def plan_shards(
@@ -20,26 +16,27 @@ def plan_shards(
 
     Args:
         table: a complete table.
-        rows_per_shard: most rows of a shard.
-        where: boolean column; only rows where it is true are planned.
-        units_per_row: units each row must account for: one number, or one for each planned row, in the table's order.
+        rows_per_shard: the largest number of rows of a shard.
+        where: a boolean column; only rows where it is true are planned.
+        units_per_row: units that each row must account for: one number, or one for each planned row, in the table's
+        order.
     """
     pieces: list[list[Slice]] = [[]]
     counts = [0]
     files = table.files()
     masks = (batch.column(where).to_numpy() for batch in table.batches([where])) if where else None
     for file, rows in files:
-        kept = next(masks).nonzero()[0] if masks is not None else range(rows)
+        planned_rows = next(masks).nonzero()[0] if masks is not None else range(rows)
         done = 0
-        while done < len(kept):
+        while done < len(planned_rows):
             if counts[-1] == rows_per_shard:
                 pieces.append([])
                 counts.append(0)
-            take = min(rows_per_shard - counts[-1], len(kept) - done)
-            start, stop = int(kept[done]), int(kept[done + take - 1]) + 1
+            count = min(rows_per_shard - counts[-1], len(planned_rows) - done)
+            start, stop = int(planned_rows[done]), int(planned_rows[done + count - 1]) + 1
             pieces[-1].append(Slice(file, start, stop, where))
-            counts[-1] += take
-            done += take
+            counts[-1] += count
+            done += count
     shards, first = [], 0
     for number, (count, slices) in enumerate(zip(counts, pieces, strict=True)):
         units = units_per_row if isinstance(units_per_row, int) else tuple(units_per_row[first : first + count])
@@ -52,7 +49,10 @@ def plan_shards(
 
 
 def plan_over_tables(tables: Sequence[Table], rows_per_shard: int) -> list[Shard]:
-    """Cuts several tables, one after the other, into shards; `params["first"]` is the number of a shard's first row."""
+    """Cuts several tables, one after the other, into shards.
+
+    `params["first"]` of a shard is the number of its first row, counted over all tables.
+    """
     shards: list[Shard] = []
     first = 0
     for table in tables:

@@ -1,4 +1,4 @@
-"""Reads the rows of a shard out of the data files of another table."""
+"""A reader of the input rows of a shard, from the data files of another table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cluster.tables.commit import read_checked
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import read_checked
 
 
 class ShardReader:
-    """Reads rows of shards; holds the last data file, since neighbouring shards share it."""
+    """Reads rows of shards. It holds the last data file open, because neighbouring shards share files."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -20,7 +20,11 @@ class ShardReader:
         self._file: pq.ParquetFile | None = None
 
     def rows(self, shard: Shard, start: int, stop: int) -> pa.Table | None:
-        """Rows `start` to `stop` of a shard, or None if it is no rows of a table."""
+        """Rows `start` to `stop` of a shard, or None if the shard's input is no table.
+
+        Raises:
+            DamagedError: a data file is missing or not the one that was committed.
+        """
         if not shard.slices:
             return None
         parts = []
@@ -35,7 +39,10 @@ class ShardReader:
 
 
 def _row_range(file: pq.ParquetFile, start: int, stop: int) -> pa.Table:
-    """Rows `start` to `stop`, out of the row groups that hold them; all but the last are of one size (`put_rows`)."""
+    """Rows `start` to `stop`, read from the row groups that hold them.
+
+    All row groups but the last have the same size (`put_rows`).
+    """
     size = max(file.metadata.row_group(0).num_rows, 1)
     first = start // size
     return file.read_row_groups(list(range(first, -(-stop // size)))).slice(start - first * size, stop - start)

@@ -1,7 +1,7 @@
-"""Files of a run, on a local disk or an object store, behind one small class over obstore.
+"""Storage for the files of a run, on a local disk or an object store: one small class over obstore.
 
-Every write is atomic: a reader sees the whole object or none. `create` is the one primitive that decides races. A call
-that the storage refuses is tried again for as long as the storage is given patience, wherever in the run it is made.
+Every write is atomic: a reader sees the whole object or none. `create` is the one operation that decides races between
+processes. Every call that fails is retried, for as long as the storage's `patience_s` allows, wherever it is made.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cluster.errors import InputError, RunError
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
-_REFUSALS = (BaseError, OSError)  # of a store that does not answer, is full, or says no
-_NEVER_HEALS = "(os error 20)"  # a file stands where a folder should be
+_FAILURES = (BaseError, OSError)  # the store does not answer, is full, or forbids the call
+_PERMANENT = "(os error 20)"  # a file where a folder should be: no retry helps
 _ABSENT = (NotFoundError, FileNotFoundError)
-_riding_out: set[object] = set()  # one token for each call of this process that is being tried again
+_retrying: set[object] = set()  # one token for each call of this process that is being retried
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -38,57 +38,59 @@ T = TypeVar("T")
 
 
 class StorageError(RunError):
-    """A storage has refused for longer than there was patience with it: no row's fault, whoever was reading."""
+    """A storage has failed for longer than its `patience_s`. No row of the reading task is charged with it."""
 
 
-def riding_out() -> bool:
-    """Whether a call of this process is waiting for a storage that refuses."""
-    return bool(_riding_out)
+def is_retrying() -> bool:
+    """Whether a call of this process is being retried because the storage fails."""
+    return bool(_retrying)
 
 
-def _patient(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
-    """A method of a path, which is tried again, after longer and longer pauses, while the storage refuses."""
+def _retried(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
+    """A decorator for methods that take a path: retries a failing call, after longer and longer pauses."""
 
     @functools.wraps(call)
-    def tried(self: Storage, *arguments: P.args, **named: P.kwargs) -> T:
+    def retried(self: Storage, *arguments: P.args, **named: P.kwargs) -> T:
         _check_inside(self.url, str((*arguments, *named.values(), "")[0]))
         begun, token = time.monotonic(), object()
         try:
             while True:
                 try:
                     result = call(self, *arguments, **named)
-                    if token in _riding_out:
+                    if token in _retrying:
                         _log.warning("the storage %s answers again, after %.1f s", self.url, time.monotonic() - begun)
                     return result
-                except _REFUSALS as error:
-                    failing = time.monotonic() - begun
-                    first = str(error).strip().partition("\n")[0]
-                    if failing >= self.patience_s or _NEVER_HEALS in str(error):
+                except _FAILURES as error:
+                    failing_s = time.monotonic() - begun
+                    first_line = str(error).strip().partition("\n")[0]
+                    if failing_s >= self.patience_s or _PERMANENT in str(error):
                         raise StorageError(
-                            f"the storage {self.url} has failed for {failing:.0f} s, last: {first}. What is committed "
-                            "is kept; the same command continues from it."
+                            f"the storage {self.url} has failed for {failing_s:.0f} s, last: {first_line}. Committed "
+                            "work is kept; the same command continues from it."
                         ) from error
-                    if token not in _riding_out:
-                        _log.warning("the storage %s refuses, and is tried again: %s", self.url, first)
-                        _riding_out.add(token)
-                    time.sleep(min(0.2 + failing / 2, 30.0, max(self.patience_s - failing, 0.05)))
+                    if token not in _retrying:
+                        _log.warning("the storage %s refuses, and is tried again: %s", self.url, first_line)
+                        _retrying.add(token)
+                    time.sleep(min(0.2 + failing_s / 2, 30.0, max(self.patience_s - failing_s, 0.05)))
         finally:
-            _riding_out.discard(token)
+            _retrying.discard(token)
 
-    return tried
+    return retried
 
 
 class Storage:
-    """A folder; paths are relative to it and use `/`. Pickles as its url and its patience.
+    """A folder on a disk or an object store; paths are relative to it and use `/`.
+
+    A storage pickles as its url and its patience.
 
     Args:
         url: a local path, which is created, or an s3://, gs:// or az:// url.
-        patience_s: how long a call is tried again while the storage refuses.
+        patience_s: seconds for which a failing call is retried.
 
     Raises:
-        InputError: unknown scheme, a secret in the url, or a path that cannot be a folder.
-        StorageError: raised by every method, when the storage has refused for longer than `patience_s`.
-        RunError: raised by every method, for a path that leads out of the folder.
+        InputError: the scheme is unknown, the url holds a secret, or the path cannot be a folder.
+        StorageError: raised by every method when the storage has failed for longer than `patience_s`.
+        RunError: raised by every method for a path that leads out of the folder.
     """
 
     def __init__(self, url: str, patience_s: float = 0.0) -> None:
@@ -100,12 +102,12 @@ class Storage:
             if scheme not in SCHEMES:
                 raise InputError(f"{url}: unknown storage '{scheme}://'; use a local path, s3://, gs:// or az://")
             self._local: Path | None = None
-            retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}  # the rest is our own patience
-            try:  # typed per backend by obstore; the url decides which one it is
+            retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}  # of obstore, inside each of our tries
+            try:  # obstore has a type for each backend; the url decides which one this is
                 self._store: Any = cast(Any, from_url)(self.url, retry_config=retries)
             except (BaseError, ValueError, OSError) as error:
-                first = str(error).strip().partition("\n")[0]
-                raise InputError(f"{url}: cannot be used as a storage ({first})") from error
+                first_line = str(error).strip().partition("\n")[0]
+                raise InputError(f"{url}: cannot be used as a storage ({first_line})") from error
             return
         self._local = Path(rest if separator else url).expanduser().absolute()
         self.url = str(self._local)
@@ -126,15 +128,18 @@ class Storage:
         """The folder on this machine, or None on an object store."""
         return self._local
 
-    @_patient
+    @_retried
     def put(self, path: str, data: bytes) -> None:
-        """Writes an object, replacing what was there."""
-        # one request, so that a failed write leaves nothing; multipart would be a stream into the final name
+        """Writes an object; it replaces one of the same name."""
+        # a single request, so a failed write leaves nothing; a multipart write streams into the final name
         self._store.put(path, data, use_multipart=False)
 
-    @_patient
+    @_retried
     def create(self, path: str, data: bytes) -> bool:
-        """Writes an object if none is there. Of many callers exactly one gets True, or none if its answer was lost."""
+        """Writes an object if none of this name exists; returns whether it did.
+
+        Of many callers exactly one gets True; none gets it if the winner's answer was lost and the call retried.
+        """
         try:
             self._store.put(path, data, mode="create", use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
@@ -142,47 +147,47 @@ class Storage:
         return True
 
     def get(self, path: str) -> bytes:
-        """The object's bytes.
+        """The bytes of an object.
 
         Raises:
-            KeyError: no such object.
+            KeyError: no object has this name.
         """
         return bytes(self.buffer(path))
 
-    @_patient
+    @_retried
     def buffer(self, path: str) -> pa.Buffer:
-        """Like `get`, without a copy."""
+        """The bytes of an object, without a copy; raises what `get` raises."""
         try:
             return pa.py_buffer(self._store.get(path).bytes())
         except _ABSENT:
             raise KeyError(f"{self.url}/{path}") from None
 
-    @_patient
+    @_retried
     def exists(self, path: str) -> bool:
-        """Whether an object of this name is there."""
+        """Whether an object of this name exists."""
         try:
             self._store.head(path)
         except _ABSENT:
             return False
         return True
 
-    @_patient
+    @_retried
     def folders(self, prefix: str = "") -> list[str]:
-        """Paths of the folders directly in `prefix`, sorted, without a look inside them."""
+        """Paths of the folders directly in the folder `prefix`, sorted; their content is not listed."""
         return sorted(obstore.list_with_delimiter(self._store, prefix or None)["common_prefixes"])
 
-    @_patient
+    @_retried
     def list(self, prefix: str) -> list[str]:
-        """Names of the objects in the folder `prefix` and below, sorted. Not for the hot path."""
+        """Paths of the objects in the folder `prefix` and its subfolders, sorted. Too slow to be called per shard."""
         return sorted(meta["path"] for page in obstore.list(self._store, prefix or None) for meta in page)
 
-    @_patient
+    @_retried
     def remove(self, path: str) -> None:
-        """Deletes one object, without a listing; it may be absent."""
+        """Deletes one object, without a listing; the object may be absent."""
         with contextlib.suppress(*_ABSENT):
             self._store.delete(path)
 
-    @_patient
+    @_retried
     def delete(self, path: str) -> None:
         """Deletes the object of this name and everything in the folder of this name; either may be absent."""
         if self._local is None:
@@ -190,28 +195,32 @@ class Storage:
                 self._store.delete(paths)
             self.remove(path)
         elif (self._local / path).is_dir():
-            _empty(self._local / path)
+            _remove_folder(self._local / path)
         else:
             (self._local / path).unlink(missing_ok=True)
 
 
 def refuse_secret(url: str, what: str) -> None:
-    """Refuses a url that holds a key or a password: urls stand in recipes, records, logs and messages.
+    """Refuses a url that holds a key or a password, because recipes, records, logs and messages show urls.
 
     Raises:
-        InputError: begins with `what`, and does not show the secret.
+        InputError: the url holds a secret; the message begins with `what` and does not show the secret.
     """
-    if found := secret_in_url(url):
+    if secret := secret_in_url(url):
         scheme = url.partition("://")[0]
         raise InputError(
-            f"{what}: the url {scheme}://{HIDDEN} holds a secret ({found}), and urls are written down and shown. Take "
-            "it out, and set it in the environment of driver and workers (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY, OPENAI_API_KEY)."
+            f"{what}: the url {scheme}://{HIDDEN} holds a secret ({secret}), and logs and records show urls. Remove it "
+            "from the url, and set it in the environment of driver and workers (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY, OPENAI_API_KEY)."
         )
 
 
 def _check_inside(url: str, path: str) -> None:
-    """Names come from records too, and a record may have been written by anybody who could write to the folder."""
+    """Refuses a path out of the folder. Paths also come from records, which anybody who can write there may change.
+
+    Raises:
+        RunError: the path leads out of the folder.
+    """
     if path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise RunError(
             f"{url}: '{path}' leads out of the workdir, so it was not written by listwise. Find out who else writes to "
@@ -219,8 +228,8 @@ def _check_inside(url: str, path: str) -> None:
         )
 
 
-def _empty(folder: Path) -> None:
-    """Removes a folder, though others may be removing it too; a link to a folder stays, without its content."""
+def _remove_folder(folder: Path) -> None:
+    """Removes a folder, also while other processes remove it. A link to a folder is kept, and its target emptied."""
 
     def ignore_absent(function: Any, path: str, error: tuple[type[BaseException], BaseException, Any]) -> None:
         if not isinstance(error[1], FileNotFoundError):
@@ -231,16 +240,16 @@ def _empty(folder: Path) -> None:
         return
     for inner in folder.iterdir():
         if inner.is_dir():
-            _empty(inner)
+            _remove_folder(inner)
         else:
             inner.unlink(missing_ok=True)
 
 
 def check_writable(url: str, patience_s: float = 0.0) -> None:
-    """Tries a storage before work is trusted to it: what fails now, a person has to put right.
+    """Checks that a storage accepts a file, before any work is written to it.
 
     Raises:
-        StorageError: it does not take a file.
+        StorageError: it does not accept one.
     """
     storage, name = Storage(url, patience_s), f".writable-{uuid.uuid4().hex}"
     storage.put(name, b"")

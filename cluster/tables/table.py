@@ -1,47 +1,50 @@
-"""Sharded tables: the protocol that makes every planned unit end exactly once in a table, whoever dies when.
+"""Sharded tables: the protocol by which every planned unit ends exactly once in a table, even if processes die.
 
 A table is a folder of the workdir:
 
     plan.json                        the shards, the fingerprint of all that determines the output, a random id
-    data/<shard>.<sha256>.parquet    rows; named after the content, so that whoever reads the file can check it
+    data/<shard>.<sha256>.parquet    rows; the name holds a hash of the content, so every reader can check it
     rejects/<shard>.<sha256>.json    rows that could not be done, with error and attempts
-    commits/<shard>.<plan id>.json   the commit record: files, rows, drops, rejects, tokens, seconds, who did it
-    withdrawn/<shard>.<plan id>.json the record of a damaged shard, until it is done again
-    complete.<plan id>.json          all commit records in one object, a shortcut written once none is missing
+    commits/<shard>.<plan id>.json   the commit record: files, rows, drops, rejects, tokens, seconds, worker, node
+    withdrawn/<shard>.<plan id>.json the record of a damaged shard, until the shard is done again
+    complete.<plan id>.json          all commit records in one object, a shortcut that is written when none is missing
 
 A worker puts data, then rejects, then creates the commit record (atomic create-if-absent). Readers follow commit
-records, never a listing of data/. Why each point of death is safe:
+records; they never list data/. A process may die at any point. Why each point is safe:
 
-- before or inside the put of data: puts are atomic, so there is no file, or a whole one that no record names;
-- between data and commit: the shard counts as not done and is done again. The same rows give the same name, so the
-  file is simply replaced by itself; other rows (sampling) give another name, and no record ever names the first file;
-- inside the create: the store makes the record whole or not at all. A second finisher gets False, reads the winner's
-  record, and removes its own file unless the winner names the same one. That holds too when the first create
-  succeeded and only its answer was lost;
-- after the create: the shard is done; a driver that did not hear of it finds the record when it starts again;
-- before or inside complete.json: it is only a shortcut for records that all exist; without it they are read one by one;
-- a power cut that keeps the record and loses data: the file no longer matches the name, reading it raises DamagedError,
-  its record is withdrawn, and the shard is done again. A record or shortcut that cannot be read counts as none;
-- inside a withdrawal, or before its shard is done again: the record is first kept aside, then the shortcut goes, then
-  the record. Whoever completes the table compares, and gives it a new revision if other rows came out, so that nothing
-  that was made from the old rows is paired with the new ones. Kept records go after that; to compare them twice is
-  one revision too many, and harmless;
-- inside the removal of a table: its plan goes first, and what has no plan counts for nothing.
+- before or inside the put of data: a put is atomic, so there is either no file, or a whole one that no record names;
+- between data and commit: the shard counts as not done and is done again. The same rows give the same file name, so
+  the file is replaced by an equal one. Other rows (of a sampling worker) give another name, and no record will ever
+  name the first file;
+- inside the create: the store creates the whole record or none. If two workers finish the same shard, the second
+  one's create returns False. It reads the winner's record, and removes its own file unless the winner names the same
+  one. This also holds when the first create succeeded and only the answer was lost;
+- after the create: the shard is done. A driver that did not learn of it finds the record when it starts again;
+- before or inside complete.json: it is only a shortcut for records that all exist. Without it, readers read the
+  records one by one;
+- a power cut that keeps the record and loses data: the file's content no longer matches its name, so reading it raises
+  DamagedError. Its record is then withdrawn and the shard is done again. A record or shortcut that cannot be parsed
+  counts as absent;
+- inside a withdrawal, or before the shard is done again: the record is first copied to withdrawn/, then the shortcut
+  is removed, then the record. Whoever completes the table compares the withdrawn records with the new ones. If the
+  rows differ, the table gets a new revision, so that nothing made from the old rows is combined with the new ones.
+  Only then are the withdrawn records removed. If a death makes the comparison happen twice, the revision grows twice,
+  which is harmless;
+- inside the removal of a table: the plan is removed first, and files without a plan count for nothing.
 
-A table that is planned anew gets a new plan id. Commit records carry it in their name, so a worker of the old plan
-that is still alive cannot slip its result into the new one. Files that no record names are removed when the table is
-complete: from then on no create can succeed, so they can never be named (`cluster/tables/gc.py`). The parts of a shard
-that was cut are such files until the driver commits the shard.
+A table that is planned anew gets a new plan id. Names of commit records contain the id, so a worker of the old plan
+that is still alive cannot commit into the new one. Files that no record names are removed when the table is complete:
+from then on no create can succeed, so no record can ever name them (`cluster/tables/gc.py`). If a shard was cut into
+parts to find a bad row, the files of its parts are also named by no record until the driver commits the shard.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -50,53 +53,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import DamagedError, RunError
 from cluster.schemas import stage_of
+from cluster.tables.commit import COMMIT, Commit, commit_path, keep_withdrawn, read_checked
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
 
-ROW_GROUP_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What became of a shard: rows in `files`, `drops` by reason, units in `rejects`; together all planned units."""
-
-    shard: str
-    files: tuple[tuple[str, int], ...]  # path in the workdir, rows
-    rows: int
-    units: int
-    drops: dict[str, int]
-    rejects: int
-    tokens: int
-    seconds: float
-    worker: str
-    node: str
-    stats: dict[str, int] = field(default_factory=dict)
-    reject_files: tuple[str, ...] = ()
-    attempts: int = 1
-
-    @property
-    def accounted(self) -> int:
-        """Units that ended as rows, drops or rejects."""
-        return self.rows + sum(self.drops.values()) + self.rejects
-
-    def check(self, where: str, units: int) -> None:
-        """Refuses a record that does not account for as many units as were planned.
-
-        Raises:
-            RunError: begins with `where`.
-        """
-        if self.accounted != units:
-            raise RunError(
-                f"{where}: {units} units planned, but {self.rows} rows + {sum(self.drops.values())} drops + "
-                f"{self.rejects} rejects came out"
-            )
-
-
-_COMMIT, _COMMITS = TypeAdapter(Commit), TypeAdapter(list[Commit])
+_COMMITS = TypeAdapter(list[Commit])
 
 
 class Table:
-    """A table of a run. Opening reads the plan; commit records are read when first needed."""
+    """A table of a run. `Table.open` reads the plan; commit records are read when they are first needed.
+
+    A table is complete when every planned shard is committed. It is sealed when, after that, its final accounting was
+    done and one object with all commit records was written.
+    """
 
     def __init__(self, storage: Storage, path: str, plan: Plan) -> None:
         self.storage = storage
@@ -107,11 +76,11 @@ class Table:
 
     @classmethod
     def open(cls, storage: Storage, path: str) -> Table:
-        """Opens a planned table, complete or not.
+        """A planned table, complete or not.
 
         Raises:
-            KeyError: no plan there.
-            RunError: a plan that cannot be read.
+            KeyError: the table has no plan.
+            RunError: the plan cannot be read.
         """
         data = storage.get(f"{path}/plan.json")
         try:
@@ -124,7 +93,7 @@ class Table:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the table's content; changes whenever it is planned anew or redone with other rows."""
+        """Identity of the table's content. It changes when the table is planned anew or a shard gets other rows."""
         return f"{self.plan.id}.{self.plan.revision}"
 
     @property
@@ -134,13 +103,13 @@ class Table:
 
     @property
     def num_rows(self) -> int:
-        """Committed rows."""
+        """The number of committed rows."""
         return sum(commit.rows for commit in self.committed().values())
 
     def committed(self) -> dict[str, Commit]:
-        """Commit records by shard name; read once, all in one object where the table is complete."""
+        """Commit records by shard name. They are read once; those of a sealed table come from one object."""
         if self._commits is None and not self.sealed():
-            self._commits = {commit.shard: commit for commit in self.read_commits(self.names())}
+            self._commits = {commit.shard: commit for commit in self.read_commits(self.committed_names())}
         assert self._commits is not None
         return self._commits
 
@@ -150,7 +119,7 @@ class Table:
         return [committed[shard.name] for shard in self.plan.shards if shard.name in committed]
 
     def rejects(self) -> list[dict[str, Any]]:
-        """Rows that could not be done: stage, shard, row, error, units, attempts."""
+        """Rows that could not be done, each a record with the keys stage, shard, row, error, units, attempts."""
         files = [path for commit in self.commits() for path in commit.reject_files]
         return [record for path in files for record in json.loads(self.storage.get(path))]
 
@@ -158,7 +127,7 @@ class Table:
         """Commit records of all shards, in the order of the plan.
 
         Raises:
-            RunError: some shard is not done, so that whoever counts rows would count wrong.
+            RunError: some shard is not done, so row numbers would be wrong.
         """
         if not self.complete:
             raise RunError(
@@ -175,7 +144,7 @@ class Table:
         """Rows of one data file.
 
         Raises:
-            DamagedError: the file is not what was committed; its commit record has been withdrawn.
+            DamagedError: the file is not the one that was committed; its commit record is withdrawn.
         """
         try:
             data = read_checked(self.storage, path)
@@ -185,27 +154,31 @@ class Table:
         return pq.read_table(pa.BufferReader(data), columns=columns)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """One data file at a time, in the order of the plan; raises what `files` and `read_file` raise."""
+        """Rows of one data file after the other, in the order of the plan.
+
+        Raises:
+            RunError, DamagedError: as `files` and `read_file` do.
+        """
         for path, _ in self.files():
             yield self.read_file(path, columns)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
-        """The whole table in the order of the plan."""
+        """All rows of the table, in the order of the plan."""
         empty = self.plan.schema.empty_table()
         return pa.concat_tables([empty.select(columns) if columns else empty, *self.batches(columns)])
 
-    def record(self, commit: Commit) -> None:
-        """Notes a commit that a worker of this driver reported."""
+    def add_commit(self, commit: Commit) -> None:
+        """Adds a commit record that a worker of this driver reported, without reading storage."""
         self.committed()[commit.shard] = commit
 
     def seal(self) -> None:
-        """Ends a table that is complete: compares what was withdrawn, and writes the shortcut with every record.
+        """Ends a complete table: compares withdrawn records with the new ones, and writes all records in one object.
 
         Raises:
-            RunError: another run has planned it anew meanwhile.
+            RunError: another run has planned the table anew meanwhile.
         """
         ending = f".{self.plan.id}.json"
-        kept = [path for path in self.storage.list(f"{self.path}/withdrawn") if path.endswith(ending)]
+        withdrawn = [path for path in self.storage.list(f"{self.path}/withdrawn") if path.endswith(ending)]
         try:
             plan = Table.open(self.storage, self.path).plan  # another driver may have given it a new revision
         except KeyError:
@@ -213,35 +186,35 @@ class Table:
         if plan is None or plan.id != self.plan.id:
             raise RunError(f"{self.path} was planned anew by another run while this one worked on it")
         self.plan = plan
-        if any(self._differs(path) for path in kept):
+        if any(self._differs(path) for path in withdrawn):
             self.plan = replace(plan, revision=plan.revision + 1)
             self.storage.put(f"{self.path}/plan.json", self.plan.to_bytes())
-        for path in kept:
+        for path in withdrawn:
             self.storage.remove(path)
         self.storage.put(self._complete, _COMMITS.dump_json(self.commits()))
         self._sealed = True
 
-    def _differs(self, kept: str) -> bool:
-        """Whether a withdrawn record names other rows than the one that replaced it; also if nobody can tell."""
+    def _differs(self, withdrawn: str) -> bool:
+        """Whether a withdrawn record names other files than its successor; True also if it cannot be parsed."""
         try:
-            before = _COMMIT.validate_json(self.storage.get(kept))
-        except KeyError:  # another driver has compared it
+            before = COMMIT.validate_json(self.storage.get(withdrawn))
+        except KeyError:  # another driver has compared and removed it
             return False
         except ValidationError:
             return True
         return before.files != self.committed()[before.shard].files
 
     def withdraw(self, file: str) -> None:
-        """Takes back the commit of the shard that wrote `file`, so that the next run does it again."""
+        """Withdraws the commit of the shard that wrote `file`, so that the shard is done again."""
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
-        known = self.committed().get(shard)
-        _keep(self.storage, self.path, shard, self.plan.id, _COMMIT.dump_json(known) if known else b"")
+        commit = self.committed().get(shard)
+        keep_withdrawn(self.storage, self.path, shard, self.plan.id, COMMIT.dump_json(commit) if commit else b"")
         self.storage.remove(self._complete)
         self.storage.remove(commit_path(self.path, shard, self.plan.id))
         self._commits, self._sealed = None, False
 
     def sealed(self) -> bool:
-        """Whether one object holds all commit records; they are read from it then."""
+        """Whether one object holds all commit records; if so, they have been read from it."""
         if not self._sealed:
             with contextlib.suppress(KeyError, ValidationError):
                 records = _COMMITS.validate_json(self.storage.get(self._complete))
@@ -253,108 +226,39 @@ class Table:
     def _complete(self) -> str:
         return f"{self.path}/complete.{self.plan.id}.json"
 
-    def names(self) -> set[str]:
-        """Names of the shards that have a commit record, by a listing: no record is read."""
+    def committed_names(self) -> set[str]:
+        """Names of the shards that have a commit record. This lists the records and reads none."""
         ending = f".{self.plan.id}.json"
         paths = self.storage.list(f"{self.path}/commits")
         return {path.rsplit("/", 1)[1].removesuffix(ending) for path in paths if path.endswith(ending)}
 
     def read_commits(self, shards: Iterable[str]) -> list[Commit]:
-        """Commit records of some shards, in any order; one that is gone or cannot be read counts as none."""
+        """Commit records of some shards, in any order; a record that is absent or cannot be parsed is left out."""
         paths = [commit_path(self.path, shard, self.plan.id) for shard in shards]
         with ThreadPoolExecutor(16) as pool:
             return [commit for commit in pool.map(self._read_commit, paths) if commit]
 
     def _read_commit(self, path: str) -> Commit | None:
         try:
-            return _COMMIT.validate_json(self.storage.get(path))
+            return COMMIT.validate_json(self.storage.get(path))
         except (KeyError, ValidationError):
             return None
 
 
-def commit_path(table: str, shard: str, plan: str) -> str:
-    """Name of a commit record."""
-    return f"{table}/commits/{shard}.{plan}.json"
-
-
-def put_rows(storage: Storage, table: str, shard: str, rows: pa.Table) -> tuple[tuple[str, int], ...]:
-    """Writes a data file named after its content; returns (path, rows), or nothing for no rows."""
-    if rows.num_rows == 0:
-        return ()
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-    data = sink.getvalue().to_pybytes()
-    path = f"{table}/data/{shard}.{hashlib.sha256(data).hexdigest()}.parquet"
-    storage.put(path, data)
-    return ((path, rows.num_rows),)
-
-
-def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Writes the rejects of a shard; returns the path, or nothing for no rejects."""
-    if not records:
-        return ()
-    data = json.dumps(records).encode()
-    path = f"{table}/rejects/{shard}.{hashlib.sha256(data).hexdigest()}.json"
-    storage.put(path, data)
-    return (path,)
-
-
-def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
-    """Commits a shard whose files are written; returns the record that counts, which may be another finisher's."""
-    path = commit_path(table, commit.shard, plan)
-    while not storage.create(path, _COMMIT.dump_json(commit)):
-        try:
-            winner = _COMMIT.validate_json(storage.get(path))
-        except KeyError:  # withdrawn meanwhile
-            continue
-        except ValidationError:  # left by a power cut
-            _keep(storage, table, commit.shard, plan, b"")
-            storage.remove(path)
-            continue
-        named = {name for name, _ in winner.files} | set(winner.reject_files)
-        for name in [name for name, _ in commit.files] + list(commit.reject_files):
-            if name not in named:
-                storage.remove(name)
-        return winner
-    return commit
-
-
-def _keep(storage: Storage, table: str, shard: str, plan: str, record: bytes) -> None:
-    """Keeps a withdrawn record aside; of several the first, which is what other tables were made from."""
-    storage.create(f"{table}/withdrawn/{shard}.{plan}.json", record)
-
-
-def read_checked(storage: Storage, path: str) -> pa.Buffer:
-    """Bytes of a data file, checked against the sha256 in its name.
-
-    Raises:
-        DamagedError: the file is missing, or is not what was committed.
-    """
-    expected = path.rsplit(".", 2)[1]
-    try:
-        data = storage.buffer(path)
-    except KeyError:
-        raise DamagedError(path, "the file is missing") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise DamagedError(path, f"{data.size} bytes with sha256 {found[:12]}…, committed was {expected[:12]}…")
-    return data
-
-
 def discard(storage: Storage, folder: str) -> None:
-    """Removes a table, or all tables in a folder: their plans first, without which what is left counts for nothing."""
+    """Removes a table, or all tables in a folder. Plans are removed first: files without a plan count for nothing."""
     for path in storage.list(folder):
         if path.endswith("/plan.json"):
             storage.remove(path)
     storage.delete(folder)
 
 
-def planned(storage: Storage) -> list[str]:
-    """Folders with a plan, at most three deep (`embeddings/minilm/passages`); the inside of a table is not listed."""
-    found: list[str] = []
+def planned_tables(storage: Storage) -> list[str]:
+    """Folders with a plan, at most three levels deep (`embeddings/minilm/passages`); tables are not searched inside."""
+    planned: list[str] = []
     level = storage.folders()
     for _ in range(3):
         tables = {folder for folder in level if storage.exists(f"{folder}/plan.json")}
-        found += sorted(tables)
+        planned += sorted(tables)
         level = [inner for folder in level if folder not in tables for inner in storage.folders(folder)]
-    return found
+    return planned

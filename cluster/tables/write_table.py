@@ -1,4 +1,4 @@
-"""A table that one process writes as a whole: what is at hand already needs no workers."""
+"""A table that one process writes as a whole, from rows that exist already and need no workers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, publish, put_rows
 
 ROWS_PER_FILE = 50_000
 
@@ -20,11 +20,14 @@ ROWS_PER_FILE = 50_000
 def write_table(
     storage: Storage, path: str, schema: TableSchema, rows: Iterable[dict[str, Any]], fingerprint: dict[str, Any]
 ) -> None:
-    """Commits a table in files of `ROWS_PER_FILE`; the plan comes last, so the table is there whole or not at all."""
+    """Writes and commits a table, in data files of `ROWS_PER_FILE` rows.
+
+    The plan is written last. So readers see the complete table, or none.
+    """
     plan = Plan.new(schema, [], fingerprint)
     shards: list[Shard] = []
-    rest = iter(rows)
-    while part := list(islice(rest, ROWS_PER_FILE)):
+    remaining = iter(rows)
+    while part := list(islice(remaining, ROWS_PER_FILE)):
         shards.append(Shard(f"{len(shards):05d}", len(part)))
         files = put_rows(storage, path, shards[-1].name, pa.Table.from_pylist(part, schema=schema.schema))
         commit = Commit(shards[-1].name, files, len(part), len(part), {}, 0, 0, 0.0, "driver", "driver")

@@ -1,9 +1,5 @@
-"""What is seen of a stage while it runs and afterwards. Nothing of the work depends on it.
+"""Observation of a stage while it runs and afterwards. No result depends on anything here.
 
-heartbeat, words     the last word of a stage's driver, in storage; the same for people
-estimate             the time left with its spread, and who is slow
-monitor, piece       what makes it: of a stage over shards, of one that is done in one piece
-progress, metrics    shows it on the terminal, and to Prometheus
-log, aside           one line an event; the thread that writes what nobody waits for
-status               where a run stands, from its files alone, with no cluster alive
+Reading order: estimate (time left, slow workers); heartbeat, phrases (a driver's report, in storage and as text);
+progress, metrics (terminal, Prometheus); monitor, one_process_stage (write the reports); status (reads them).
 """

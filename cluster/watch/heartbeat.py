@@ -1,11 +1,11 @@
-"""What a stage is doing just now, as its driver last said it: `<table>/progress.json`, written every few seconds.
+"""The heartbeat of a stage, `<table>/progress.json`: its driver writes every few seconds what the stage is doing.
 
-Commit records say what is done; only the driver knows what is running where, what fails, and who is slow. It puts one
-small object beside the plan, so that this costs no request per shard, and a reader can tell a driver that works from
-one that is gone. Nothing depends on it: without it a table is just as complete.
+Commit records show what is done. Only the driver knows which shards run where, what fails, and which workers are slow.
+It writes one small object beside the plan; so this costs no request per shard, and a reader can tell a working driver
+from a dead one. Nothing else depends on the heartbeat: a table is complete without it too.
 
-It also holds the totals of the shards it knows to be done, and which those are, one bit a shard. So `status` of a
-table in work need not read a commit record per shard (`cluster/watch/status.py`).
+The heartbeat also holds the totals of the shards that the driver knows to be done, and which shards these are, as one
+bit for each. So `status` of a running table does not read one commit record per shard (`cluster/watch/status.py`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import TypeVar
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit
-from cluster.watch.estimate import Left
-from cluster.workers.process import identify, lives, machine_id
+from cluster.watch.estimate import TimeLeft
+from cluster.workers.process import identify, is_alive, machine_id
 
 EVERY_S = 5.0
-SILENT_S = 6 * EVERY_S  # a driver that was not heard of for so long is not called running
+SILENT_S = 6 * EVERY_S  # a driver on another machine without a report for so long is called silent
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Totals:
     stats: dict[str, int] = field(default_factory=dict)
 
     def add(self, commit: Commit) -> None:
-        """Counts one more shard."""
+        """Adds the commit record of one more shard."""
         self.shards += 1
         self.units += commit.units
         self.rows += commit.rows
@@ -58,7 +58,7 @@ class Totals:
 
     @classmethod
     def of(cls, commits: Iterable[Commit]) -> Totals:
-        """The sums over some commits."""
+        """The sums over some commit records."""
         totals = cls()
         for commit in commits:
             totals.add(commit)
@@ -67,7 +67,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker as its driver sees it: `shards` in work with the seconds so far; `times` as slow as the others."""
+    """A worker as its driver sees it.
+
+    Attributes:
+        name, node: "w0", and its node's name.
+        ready: whether it is constructed.
+        shards: the tasks it processes now, with the seconds so far.
+        times: how many times as long as the others it takes for a unit; None while unknown.
+        slow: whether it counts as slow.
+    """
 
     name: str
     node: str
@@ -78,14 +86,14 @@ class WorkerState:
 
 
 @dataclass(frozen=True)
-class Word:
-    """What a driver says with everything else.
+class DriverReport:
+    """The fields that every report of a driver has.
 
     Attributes:
         state: running, done, failed or interrupted.
-        why: the error, where it failed.
-        at: when it was written, seconds since 1970 by the driver's clock.
-        driver: machine, process id and start of the driver.
+        why: the error, if the state is failed.
+        at: time of the report, seconds since 1970 by the driver's clock.
+        driver: machine, process id and start of the driver's process.
     """
 
     state: str
@@ -94,43 +102,46 @@ class Word:
     driver: tuple[str, int, float]
 
     def to_bytes(self) -> bytes:
-        """JSON, as `last_word` reads it."""
+        """The report as JSON, which `last_report` reads."""
         return TypeAdapter(type(self)).dump_json(self)
 
     def heard_s(self) -> float:
-        """Seconds since it was written; not below 0, whatever the clocks."""
+        """Seconds since the report; never negative, even if clocks differ."""
         return max(time.time() - self.at, 0.0)
 
-    def standing(self) -> str:
-        """Its state as it is now: a driver that said "running" and is gone, or silent for long, is called that."""
+    def current_state(self) -> str:
+        """The state now. If the last report says "running", it is "gone" when the driver's process has ended.
+
+        A driver on another machine cannot be checked; it is "silent" when its report is older than `SILENT_S`.
+        """
         if self.state != "running":
             return self.state
         machine, pid, start = self.driver
         if machine == machine_id():
-            return "running" if lives(pid, start) else "gone"
+            return "running" if is_alive(pid, start) else "gone"
         return "running" if self.heard_s() < SILENT_S else "silent"
 
 
-W = TypeVar("W", bound=Word)
+Report = TypeVar("Report", bound=DriverReport)
 
 
 @dataclass(frozen=True)
-class Heartbeat(Word):
-    """Content of progress.json.
+class Heartbeat(DriverReport):
+    """The content of a table's progress.json.
 
     Attributes:
-        plan: id of the plan it is about.
-        seconds: that this driver has worked on the table.
-        shards: planned.
-        units: planned.
-        totals: what is done, by earlier runs too.
+        plan: id of the table's plan.
+        seconds: time that this driver has worked on the table.
+        shards: number of planned shards.
+        units: number of planned units.
+        totals: sums over all committed shards, also those of earlier runs.
         done: one bit for each planned shard, in base64.
         rows_per_s, tokens_per_s: of all workers together, over the last minute; at the end, over all of `seconds`.
-        running: shards in work.
-        failing: shards that failed and are not done yet: they are tried again, cut, or their row rejected.
-        failures: failed attempts so far.
-        workers: all that are alive.
-        left: the time left, once there is something to judge by.
+        running: number of tasks that are being processed.
+        failing: names of shards that failed and are not done yet.
+        failures: number of failed attempts so far.
+        workers: all living workers.
+        left: the time left, once enough shards are done for an estimate.
     """
 
     plan: str
@@ -145,39 +156,39 @@ class Heartbeat(Word):
     failing: list[str]
     failures: int
     workers: list[WorkerState]
-    left: Left | None
+    left: TimeLeft | None
 
     @property
     def slow(self) -> list[WorkerState]:
         """Workers that are slow, the slowest first."""
         return sorted((worker for worker in self.workers if worker.slow), key=lambda worker: -(worker.times or 0.0))
 
-    def knows(self, shards: Sequence[Shard]) -> set[str]:
-        """Names of the planned shards that `totals` counts."""
+    def counted_shards(self, shards: Sequence[Shard]) -> set[str]:
+        """Names of those planned shards that `totals` includes."""
         bits = base64.b64decode(self.done)
         return {shard.name for number, shard in enumerate(shards) if bits[number // 8] >> number % 8 & 1}
 
 
 def heartbeat_path(table: str) -> str:
-    """Where a table's heartbeat lies."""
+    """The path of the heartbeat of a table or a one-process stage."""
     return f"{table}/progress.json"
 
 
-def last_word(kind: type[W], storage: Storage, folder: str) -> W | None:
-    """What a driver last said about a table or a piece; None if nothing, or in words of another version."""
+def last_report(kind: type[Report], storage: Storage, folder: str) -> Report | None:
+    """The last report of a driver about a table or one-process stage; None if there is none that can be parsed."""
     with contextlib.suppress(KeyError, ValidationError):
         return TypeAdapter(kind).validate_json(storage.get(heartbeat_path(folder)))
     return None
 
 
 def last_heartbeat(storage: Storage, table: str, plan: str) -> Heartbeat | None:
-    """The last heartbeat of a plan's driver, if there is one."""
-    beat = last_word(Heartbeat, storage, table)
+    """The last heartbeat of a table, if its driver worked on this plan."""
+    beat = last_report(Heartbeat, storage, table)
     return beat if beat and beat.plan == plan else None
 
 
-def how_it_ended(kind: type[BaseException] | None, error: BaseException | None) -> tuple[str, str]:
-    """State and reason, from what a context manager is left with."""
+def end_state(kind: type[BaseException] | None, error: BaseException | None) -> tuple[str, str]:
+    """The final state and the error's first line, from the arguments of a context manager's `__exit__`."""
     if kind is None:
         return "done", ""
     return ("failed", str(error).partition("\n")[0]) if issubclass(kind, Exception) else ("interrupted", "")
@@ -188,7 +199,7 @@ def this_driver() -> tuple[str, int, float]:
     return (machine_id(), *identify(psutil.Process(os.getpid())))
 
 
-def bits(shards: Sequence[Shard], done: Container[str]) -> str:
+def shard_bits(shards: Sequence[Shard], done: Container[str]) -> str:
     """One bit for each shard, in base64."""
     array = bytearray((len(shards) + 7) // 8)
     for number, shard in enumerate(shards):

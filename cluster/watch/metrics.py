@@ -1,7 +1,7 @@
-"""A stage's figures as Prometheus metrics, through Ray: every node of a cluster serves them on its metrics port.
+"""Prometheus metrics of a stage, published through Ray: every node of a cluster serves them on its metrics port.
 
-They are gauges of the driver with the label `table`, and hold the same numbers as `listwise status`. Ray puts `ray_`
-before each name.
+They are gauges of the driver, with the label `table`, and hold the same numbers as `listwise status`. Ray adds the
+prefix `ray_` to each name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GAUGES = {
 
 
 class StageMetrics:
-    """The gauges of one table. Needs a connected Ray."""
+    """The gauges of one table. Ray must be connected."""
 
     def __init__(self, table: str) -> None:
         from ray.util.metrics import Gauge
@@ -38,7 +38,7 @@ class StageMetrics:
         self._workers: set[tuple[str, str]] = set()
 
     def show(self, beat: Heartbeat) -> None:
-        """Sets all gauges."""
+        """Sets all gauges to the figures of a heartbeat."""
         totals = beat.totals
         shards = {"planned": beat.shards, "done": totals.shards, "running": beat.running, "failed": len(beat.failing)}
         for state, count in shards.items():
@@ -52,12 +52,12 @@ class StageMetrics:
         left = (beat.left.low, beat.left.middle, beat.left.high) if beat.left else (0.0, 0.0, 0.0)
         for quantile, seconds in zip(("0.1", "0.5", "0.9"), left, strict=True):
             self._set("listwise_seconds_left", seconds, quantile=quantile)
-        now = {(worker.name, worker.node): worker.times for worker in beat.workers if worker.times}
-        for name, node in self._workers - now.keys():  # Ray keeps the last value of a worker that is gone
+        slowness = {(worker.name, worker.node): worker.times for worker in beat.workers if worker.times}
+        for name, node in self._workers - slowness.keys():  # Ray would keep the last value of a worker that has ended
             self._set("listwise_worker_slowness", 0.0, worker=name, node=node)
-        for (name, node), times in now.items():
+        for (name, node), times in slowness.items():
             self._set("listwise_worker_slowness", times, worker=name, node=node)
-        self._workers |= now.keys()
+        self._workers |= slowness.keys()
 
     def _set(self, name: str, value: float, **labels: str) -> None:
         self._gauges[name].set(float(value), {"table": self.table, **labels})

@@ -1,4 +1,4 @@
-"""Watches a stage for its driver: looks at its pool once a second, tells terminal, storage and metrics."""
+"""The monitor of a stage over shards: reads the pool once a second and reports to terminal, storage and metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cluster.tables.background_writes import BackgroundWrites
-from cluster.tables.table import Commit, Table
-from cluster.watch.estimate import SLOW, Left, slowness, time_left
+from cluster.tables.commit import Commit
+from cluster.tables.table import Table
+from cluster.watch.estimate import SLOW_FACTOR, TimeLeft, slowness, time_left
 from cluster.watch.heartbeat import (
     EVERY_S,
     Heartbeat,
     Totals,
     WorkerState,
-    bits,
+    end_state,
     heartbeat_path,
-    how_it_ended,
+    shard_bits,
     this_driver,
 )
 from cluster.watch.metrics import StageMetrics
@@ -27,13 +28,16 @@ from cluster.watch.progress import TaskHandle
 if TYPE_CHECKING:
     from cluster.workers.pool import Pool
 
-LOOK_S = 1.0
-WINDOW_S = 60.0  # over which a stage's rates are taken
-WINDOW_SHARDS = 20  # but at least so many
+READ_S = 1.0  # between two readings of the pool
+WINDOW_S = 60.0  # a stage's rates are those of the last minute
+WINDOW_SHARDS = 20  # or of so many shards, if they took longer
 
 
 class Monitor:
-    """Fed by the run: `done` for every commit, `look` as often as you like. A context: leaving it says how it ended."""
+    """The monitor of one stage. The run calls `done` for every commit and `update` as often as it likes.
+
+    It is a context manager: leaving it writes a last heartbeat with the final state.
+    """
 
     def __init__(self, table: Table, handle: TaskHandle, writes: BackgroundWrites) -> None:
         self.table = table
@@ -44,7 +48,7 @@ class Monitor:
         self._begun = time.monotonic()
         self._before = replace(self.totals)
         self._window: deque[tuple[float, int, int]] = deque([(self._begun, self.totals.rows, self.totals.tokens)])
-        self._looked = self._said = float("-inf")
+        self._read_at = self._reported_at = float("-inf")
         self._failures = 0
         self._metrics: StageMetrics | None = None
         handle.resumed(self.totals.units)
@@ -55,29 +59,29 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._say(self._beat(None, *how_it_ended(kind, error)))
+        self._report(self._heartbeat(None, *end_state(kind, error)))
 
     def done(self, commit: Commit) -> None:
-        """Counts a shard."""
+        """Counts a committed shard."""
         self.totals.add(commit)
         self.handle.advance(commit.units, commit.tokens)
 
-    def look(self, pool: Pool) -> None:
-        """Looks at the pool, if the last look is a while ago."""
+    def update(self, pool: Pool) -> None:
+        """Reads the pool and shows its state, if the last reading is at least `READ_S` ago."""
         now = time.monotonic()
-        if now - self._looked < LOOK_S:
+        if now - self._read_at < READ_S:
             return
-        self._looked = now
-        self._slide(pool, now)
+        self._read_at = now
+        self._move_window(pool, now)
         self._failures = pool.tasks.failed
-        beat = self._beat(pool, "running", "")
+        beat = self._heartbeat(pool, "running", "")
         self.handle.show(beat)
-        if now - self._said >= EVERY_S:
-            self._said = now
-            self._say(beat)
+        if now - self._reported_at >= EVERY_S:
+            self._reported_at = now
+            self._report(beat)
 
-    def _slide(self, pool: Pool, now: float) -> None:
-        """Rates are over the last minute, or the last shards where these take longer, and never over loading."""
+    def _move_window(self, pool: Pool, now: float) -> None:
+        """Moves the window of time that rates are computed over; the time of loading is never inside."""
         if not any(member.ready for member in pool.members) and self.totals.shards == self._before.shards:
             self._window.clear()
         if not self._window or self.totals.rows != self._window[-1][1]:
@@ -85,16 +89,18 @@ class Monitor:
         while len(self._window) > WINDOW_SHARDS and now - self._window[1][0] > WINDOW_S:
             self._window.popleft()
 
-    def _say(self, beat: Heartbeat) -> None:
-        done = bits(self.table.plan.shards, self.table.committed())
+    def _report(self, beat: Heartbeat) -> None:
+        """Sends a heartbeat to storage, terminal and metrics."""
+        done = shard_bits(self.table.plan.shards, self.table.committed())
         self.writes.put(heartbeat_path(self.table.path), replace(beat, done=done).to_bytes())
         self.handle.show(beat)
-        if self._metrics is None and self._looked > 0:  # a pool was seen, so Ray is connected
+        if self._metrics is None and self._read_at > 0:  # a pool was read, so Ray is connected
             self._metrics = StageMetrics(self.table.path)
         if self._metrics:
             self._metrics.show(beat)
 
-    def _beat(self, pool: Pool | None, state: str, why: str) -> Heartbeat:
+    def _heartbeat(self, pool: Pool | None, state: str, why: str) -> Heartbeat:
+        """The heartbeat now; the last one has no pool."""
         now = time.monotonic()
         workers = _workers(pool, now) if pool else []
         since, rows, tokens = self._window[0] if pool else (self._begun, self._before.rows, self._before.tokens)
@@ -117,26 +123,30 @@ class Monitor:
             failing=sorted(pool.tasks.failing) if pool else [],
             failures=self._failures,
             workers=workers,
-            left=self._left(pool, workers) if pool else None,
+            left=self._time_left(pool, workers) if pool else None,
         )
 
-    def _left(self, pool: Pool, workers: list[WorkerState]) -> Left | None:
+    def _time_left(self, pool: Pool, workers: list[WorkerState]) -> TimeLeft | None:
         units, shards = self.table.plan.units - self.totals.units, len(self.table.plan.shards) - self.totals.shards
         running = [seconds for worker in workers for _, seconds in worker.shards]
         return time_left(pool.durations, units, shards, pool.slots, running)
 
 
 def _workers(pool: Pool, now: float) -> list[WorkerState]:
-    """The pool's workers. Slow is who takes long by the median, or is at a shard for longer than any shard took."""
-    times = slowness({member.name: member.durations for member in pool.members})
+    """The states of the pool's workers.
+
+    A worker is slow if its median time for a unit is long, or if its running shard takes longer than all shards so far.
+    """
+    slowness_of = slowness({member.name: member.durations for member in pool.members})
     longest = max((seconds for _, seconds in pool.durations), default=float("inf"))
-    found = []
+    states = []
     for member in pool.members:
         shards = [(attempt.name, round(now - attempt.running_since, 1)) for attempt in member.at_work]
-        how = times.get(member.name)
-        worst = max((seconds for _, seconds in shards), default=0.0)
-        if len(pool.members) > 1 and worst > SLOW * longest:  # it may never end, so no median would show it
-            how = max(how or 0.0, worst / longest)
-        slow = how is not None and how >= SLOW
-        found.append(WorkerState(member.name, member.node, member.ready, shards, how and round(how, 2), slow))
-    return found
+        times = slowness_of.get(member.name)
+        longest_running = max((seconds for _, seconds in shards), default=0.0)
+        # a shard that never ends would not show in the median
+        if len(pool.members) > 1 and longest_running > SLOW_FACTOR * longest:
+            times = max(times or 0.0, longest_running / longest)
+        slow = times is not None and times >= SLOW_FACTOR
+        states.append(WorkerState(member.name, member.node, member.ready, shards, times and round(times, 2), slow))
+    return states

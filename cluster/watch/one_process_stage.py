@@ -1,6 +1,6 @@
-"""A stage in one piece, training or evaluation, as its driver last said how far it is: `<stage>/progress.json`.
+"""The monitor of a one-process stage (training, evaluation): writes its progress to `<stage>/progress.json`.
 
-The same idea as the heartbeat of a table (`cluster/watch/heartbeat.py`), with units in place of shards.
+It works like the heartbeat of a table (`cluster/watch/heartbeat.py`), with units instead of shards.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 from cluster.schemas import ONE_PROCESS_STAGES
 from cluster.tables.storage import Storage, StorageError
-from cluster.watch.estimate import Left, time_left
-from cluster.watch.heartbeat import EVERY_S, Word, heartbeat_path, how_it_ended, last_word, this_driver
+from cluster.watch.estimate import TimeLeft, time_left
+from cluster.watch.heartbeat import EVERY_S, DriverReport, end_state, heartbeat_path, last_report, this_driver
 from cluster.watch.phrases import rate, span
 from cluster.watch.progress import Progress, TaskHandle
 
-WINDOW = 60  # latest advances that the time left is judged by
+WINDOW = 60  # number of latest advances that the time left is estimated from
 
 
 @dataclass(frozen=True)
-class Pulse(Word):
-    """Content of progress.json: what is being done (`title`), how far, how fast, and the text under the bar."""
+class OneProcessReport(DriverReport):
+    """The content of a one-process stage's progress.json: the bar's title, progress, rates, text and time left."""
 
     title: str
     unit: str
@@ -35,33 +35,33 @@ class Pulse(Word):
     units_per_s: float
     tokens_per_s: float
     text: str
-    left: Left | None
+    left: TimeLeft | None
 
     def words(self) -> str:
-        """All of it in one line."""
-        words = [f"{self.title} {self.units_done:,}/{self.units:,} {self.unit}", f"{rate(self.units_per_s)}/s"]
+        """The report as one line of text."""
+        parts = [f"{self.title} {self.units_done:,}/{self.units:,} {self.unit}", f"{rate(self.units_per_s)}/s"]
         if self.tokens_per_s:
-            words.append(f"{rate(self.tokens_per_s)} tokens/s")
+            parts.append(f"{rate(self.tokens_per_s)} tokens/s")
         if self.text:
-            words.append(self.text)
+            parts.append(self.text)
         if self.left:
-            words.append(f"{span(self.left)} left")
-        return " · ".join(words)
+            parts.append(f"{span(self.left)} left")
+        return " · ".join(parts)
 
 
-class Watch:
-    """Says every few seconds what a stage's bar shows; a context around the stage."""
+class OneProcessMonitor:
+    """A thread that writes every few seconds what the stage's bar shows; a context manager around the stage."""
 
     def __init__(self, storage: Storage, name: str, progress: Progress, every_s: float = EVERY_S) -> None:
         self.storage, self.name, self.progress, self.every_s = storage, name, progress, every_s
         self._driver = this_driver()
         self._over = threading.Event()
         self._bar: TaskHandle | None = None
-        self._advances: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+        self._advances: deque[tuple[int, float]] = deque(maxlen=WINDOW)  # units and seconds
         self._last = (0, time.monotonic())
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> OneProcessMonitor:
         self._thread.start()
         return self
 
@@ -69,77 +69,79 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join(self.every_s)  # not for ever: a storage may neither answer nor refuse
-        self._say(*how_it_ended(kind, error))
+        self._thread.join(self.every_s)  # with a limit: a call to storage may hang
+        self._report(*end_state(kind, error))
 
     def _run(self) -> None:
         while True:
-            self._say("running", "")
+            self._report("running", "")
             if self._over.wait(self.every_s):
                 return
 
-    def _say(self, state: str, why: str) -> None:
+    def _report(self, state: str, why: str) -> None:
+        """Writes a report of the bar; a write that fails is dropped."""
         bar = self.progress.current or TaskHandle(self.name, 0, "")
         done = bar.before + bar.done
-        self._look(bar)
-        bar.left = self._left(bar.total - done)
-        pulse = Pulse(
+        self._note_advance(bar)
+        bar.left = self._time_left(bar.total - done)
+        report = OneProcessReport(
             state=state, why=why, at=time.time(), driver=self._driver, title=bar.title, unit=bar.unit, units=bar.total,
             units_done=done, units_per_s=round(bar.per_s, 3), tokens_per_s=round(bar.tokens_per_s, 1), text=bar.text,
             left=bar.left,
         )  # fmt: skip
         with contextlib.suppress(StorageError):
-            self.storage.put(heartbeat_path(self.name), pulse.to_bytes())
+            self.storage.put(heartbeat_path(self.name), report.to_bytes())
 
-    def _look(self, bar: TaskHandle) -> None:
-        """Notes how long the latest advance took; a stage may show one bar after the other."""
+    def _note_advance(self, bar: TaskHandle) -> None:
+        """Notes the duration of the latest advance. A stage may show several bars in turn; each begins anew."""
         now = time.monotonic()
         if bar is not self._bar:
             self._bar, self._last = bar, (0, now)
             self._advances.clear()
-        count, since = self._last
-        if bar.done > count:
-            if count:  # the first one holds loading
-                self._advances.append((bar.done - count, now - since))
+        last_done, last_time = self._last
+        if bar.done > last_done:
+            if last_done:  # the first advance includes the time of loading
+                self._advances.append((bar.done - last_done, now - last_time))
             self._last = (bar.done, now)
 
-    def _left(self, units: int) -> Left | None:
+    def _time_left(self, units: int) -> TimeLeft | None:
         if not self._advances or units <= 0:
             return None
-        mean = sum(count for count, _ in self._advances) / len(self._advances)
+        mean = sum(count for count, _ in self._advances) / len(self._advances)  # units of an advance
         return time_left(self._advances, units, math.ceil(units / mean), 1, [time.monotonic() - self._last[1]])
 
 
 def one_process_stages(storage: Storage) -> list[dict[str, Any]]:
-    """One record for each stage in one piece that was begun, done or not.
+    """The status of every one-process stage that was begun, one record each.
 
-    Keys: stage, table (the same), state (as in `cluster.watch.status`), unit, units, units_done, units_per_s,
-    tokens_per_s, left_s (low, middle, high), heard_s, why (it failed), now (all that in words).
+    Keys: stage, table (equal to stage), state (as in `cluster/watch/status.py`), unit, units, units_done, units_per_s,
+    tokens_per_s, left_s (low, middle, high), heard_s (age of the report in seconds), why (the error, if it failed),
+    now (all this as text).
     """
-    found = []
+    records = []
     for name in ONE_PROCESS_STAGES:
         done = storage.exists(f"{name}/record.json")
         if not done and not storage.exists(f"{name}/plan.json"):
             continue
-        pulse = last_word(Pulse, storage, name)
-        state = pulse.standing() if pulse else "stopped"
+        report = last_report(OneProcessReport, storage, name)
+        state = report.current_state() if report else "stopped"
         if done:
             state = "done"
-        elif state == "done":  # it was, and its record was taken away
+        elif state == "done":  # it was done, and its record was removed
             state = "stopped"
-        left = pulse.left if pulse and state == "running" else None
-        found.append({
+        left = report.left if report and state == "running" else None
+        records.append({
             "stage": name,
             "table": name,
             "state": state,
-            "unit": pulse.unit if pulse else "",
-            "units": pulse.units if pulse else 0,
-            "units_done": pulse.units_done if pulse else 0,
-            "units_per_s": pulse.units_per_s if pulse else None,
-            "tokens_per_s": pulse.tokens_per_s if pulse else None,
+            "unit": report.unit if report else "",
+            "units": report.units if report else 0,
+            "units_done": report.units_done if report else 0,
+            "units_per_s": report.units_per_s if report else None,
+            "tokens_per_s": report.tokens_per_s if report else None,
             "left_s": left and [round(s, 1) for s in (left.low, left.middle, left.high)],
-            "heard_s": round(pulse.heard_s(), 1) if pulse else None,
-            "why": pulse.why if pulse and state == "failed" else "",
-            "now": [pulse.words()] if pulse and state != "done" else [],
+            "heard_s": round(report.heard_s(), 1) if report else None,
+            "why": report.why if report and state == "failed" else "",
+            "now": [report.words()] if report and state != "done" else [],
         })  # fmt: skip
-    return found
+    return records

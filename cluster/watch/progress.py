@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar for the stage in work with what goes on in it, and one line for each that is over."""
+"""Progress on the terminal: a bar with notes for the running stage, and one line for each stage that has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.disclosure import disclose
-from cluster.watch.estimate import Left
+from cluster.watch.estimate import TimeLeft
 from cluster.watch.heartbeat import Heartbeat
 from cluster.watch.phrases import describe, duration, rate, span
 
@@ -22,7 +22,18 @@ TITLE_WIDTH = 22
 
 
 class TaskHandle:
-    """One stage in work. Cheap to call for every shard; what is shown is made when the screen is drawn."""
+    """The progress of one stage. Its methods are cheap enough for every shard; the text is made only when it is drawn.
+
+    Attributes:
+        total: units that fill the bar; 0 while unknown.
+        done: units that this run has finished.
+        before: units that an earlier run had finished.
+        tokens: tokens of the units in `done`.
+        text: a short text under the bar.
+        beat: the last heartbeat, of a stage over shards.
+        left: the estimated time left, of a one-process stage.
+        over: whether the stage has ended.
+    """
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title = title
@@ -33,23 +44,23 @@ class TaskHandle:
         self.tokens = 0
         self.text = ""
         self.beat: Heartbeat | None = None
-        self.left: Left | None = None
+        self.left: TimeLeft | None = None
         self.over = False
         self._begun = time.monotonic()
-        self._first: tuple[int, float] | None = None  # what was done when the first units were, and when
+        self._first: tuple[int, float] | None = None  # `done` and time at the first advance
 
     def advance(self, units: int = 1, tokens: int = 0) -> None:
-        """Notes finished units and the tokens they took."""
+        """Adds finished units and their tokens."""
         self.done += units
         self.tokens += tokens
         self._first = self._first or (self.done, time.monotonic())
 
     def resumed(self, units: int) -> None:
-        """Notes units that an earlier run did: they fill the bar and do not count in the rate."""
+        """Adds units that an earlier run finished: they fill the bar and do not count in the rate."""
         self.before += units
 
     def resize(self, total: int) -> None:
-        """Sets the number of units that fill the bar, where it is known only after the start."""
+        """Sets the number of units that fill the bar, if it becomes known only after the start."""
         self.total = total
 
     def note(self, text: str) -> None:
@@ -57,7 +68,7 @@ class TaskHandle:
         self.text = text
 
     def show(self, beat: Heartbeat) -> None:
-        """Shows what goes on in a stage over shards."""
+        """Shows the heartbeat of a stage over shards."""
         self.beat = beat
 
     @property
@@ -71,24 +82,28 @@ class TaskHandle:
         return self.tokens / max(time.monotonic() - self._begun, 1e-6)
 
     def rate(self) -> str:
-        """Units and tokens per second, in words."""
+        """Units and tokens per second, as text."""
         text = f"{rate(self.per_s)}/s"
         return f"{text}, {rate(self.tokens_per_s)} tokens/s" if self.tokens else text
 
-    def rest(self) -> list[str]:
-        """The time left in words: with its spread, or by the rate since the first units, which took the loading too."""
+    def time_left(self) -> list[str]:
+        """The time left as text, or an empty list if it is unknown.
+
+        Without an estimate it is computed from the rate since the first advance, because the time before that also
+        contains the loading.
+        """
         units = self.total - self.before - self.done
         if units <= 0 or not self._first:
             return []
         if self.left:
             return [f"{span(self.left)} left"]
-        since, begun = self._first
-        return (
-            [f"{duration(units * (time.monotonic() - begun) / (self.done - since))} left"] if self.done > since else []
-        )
+        first_done, first_time = self._first
+        if self.done == first_done:
+            return []
+        return [f"{duration(units * (time.monotonic() - first_time) / (self.done - first_done))} left"]
 
     def summary(self) -> str:
-        """One line for the end of the stage."""
+        """The line that stays on the screen when the stage has ended."""
         seconds = time.monotonic() - self._begun
         more = [self.rate()]
         if self.beat and self.beat.totals.rejects:
@@ -100,7 +115,7 @@ class TaskHandle:
         return f"{self.title}: {self.done:,} in {seconds:.1f} s ({', '.join(more)})"
 
     def __rich__(self) -> RenderableType:
-        """Two lines while it is in work, more where workers are slow; one when it is over."""
+        """Two lines while the stage runs, more if workers are slow; one line when it has ended."""
         if self.over:
             return Text(disclose(self.summary()), overflow="fold")
         count = self.before + self.done
@@ -115,23 +130,23 @@ class TaskHandle:
             f"{count:,}/{self.total:,} {self.unit}" if self.total else f"{count:,} {self.unit}",
             duration(time.monotonic() - self._begun),
         )
-        doing = describe(self.beat) if self.beat else [" · ".join([self.rate(), *self.rest()])]
+        doing = describe(self.beat) if self.beat else [" · ".join([self.rate(), *self.time_left()])]
         notes = [*doing, *([self.text] if self.text else [])]
         styles = ["dim", *("yellow" if note.startswith("slow: ") else "dim" for note in notes[1:])]
         return Group(line, *(Padding(Text(disclose(n), s), (0, 0, 0, 2)) for n, s in zip(notes, styles, strict=True)))
 
 
 class Progress:
-    """Where stages report. `quiet` shows nothing at all."""
+    """The terminal output of a run. With `quiet` it shows nothing."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
-        self.current: TaskHandle | None = None  # the bar that was begun last
+        self.current: TaskHandle | None = None  # of the stage that was begun last
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[TaskHandle]:
-        """A bar for the time of the context; its last line stays on the screen, at whatever it has reached."""
+        """A bar that is shown while the context lasts. Its summary stays on the screen, also after an error."""
         handle = self.current = TaskHandle(title, total, unit)
         if self.quiet or not self.console.is_terminal:
             yield handle
@@ -144,6 +159,6 @@ class Progress:
                 handle.over = True
 
     def say(self, text: str) -> None:
-        """One line of its own, for what is worth keeping on the screen."""
+        """Prints a line that stays on the screen."""
         if not self.quiet:
             self.console.print(disclose(text), highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""Where a run stands, from storage alone: works with no cluster alive."""
+"""The status of a run, read from storage alone, so that it works without a cluster."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from typing import Any
 
 from cluster.schemas import STAGES, stage_of
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, planned
+from cluster.tables.table import Table, planned_tables
 from cluster.watch.heartbeat import Heartbeat, Totals, last_heartbeat
 from cluster.watch.phrases import describe
 
 
 def status(storage: Storage) -> list[dict[str, Any]]:
-    """One record per planned table, in the order in which they are made.
+    """The status of every planned table, one record each, in the order of the stages.
 
-    Keys, of what is committed: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason),
+    Keys about committed work: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason),
     rejects, tokens, seconds (of work, summed over workers), rows_per_s (of one worker), stats.
 
-    Keys, as the driver last said (`cluster/watch/heartbeat.py`): running and failed (shards), all_rows_per_s and
-    all_tokens_per_s (of all workers together), left_s (low, middle, high), slow (worker, node, times as slow as the
-    others), heard_s (seconds since it said so), why (it failed), now (all that in words). And `state`: done; running;
-    failed; interrupted; gone (its driver's process is no more); silent (a driver on another machine has not been heard
-    of for long); stopped (not done, and nothing is known of a driver). `running` counts only where `state` is running.
+    Keys from the driver's last report (`cluster/watch/heartbeat.py`): running and failed (numbers of shards; running
+    is 0 unless `state` is running), all_rows_per_s and all_tokens_per_s (of all workers together), left_s (low,
+    middle, high), slow (worker, node, times as slow as the others), heard_s (age of the report in seconds), why (the
+    error, if it failed), now (all this as text).
+
+    The key `state` is one of: done; running; failed; interrupted; gone (the driver's process has ended without a
+    report); silent (a driver on another machine has not reported for long); stopped (not done, and no report exists).
     """
-    found = planned(storage)
+    tables = planned_tables(storage)
     order = [folder for folders in STAGES.values() for folder in folders]
-    found.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
-    return [record for path in found if (record := _table_status(storage, path))]
+    tables.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
+    return [record for path in tables if (record := _table_status(storage, path))]
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
     try:
         table = Table.open(storage, path)
-    except KeyError:  # removed meanwhile, or a stage in one piece, whose plan has no shards
+    except KeyError:  # removed meanwhile, or a one-process stage, whose plan has no shards
         return None
     beat = last_heartbeat(storage, path, table.plan.id)
     totals = _totals(table, beat)
@@ -53,7 +55,7 @@ def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
         "stats": totals.stats,
     }
     done = totals.shards == len(table.plan.shards)
-    state = "done" if done else beat.standing() if beat else "stopped"
+    state = "done" if done else beat.current_state() if beat else "stopped"
     record |= {"state": state, "running": 0, "failed": 0, "all_rows_per_s": None, "all_tokens_per_s": None}
     record |= {"left_s": None, "slow": [], "heard_s": None, "why": "", "now": []}
     if beat:
@@ -66,18 +68,20 @@ def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
                 "now": describe(beat),
             }
             record["left_s"] = beat.left and [round(s, 1) for s in (beat.left.low, beat.left.middle, beat.left.high)]
-            record["slow"] = [{"worker": one.name, "node": one.node, "times": one.times} for one in beat.slow]
+            record["slow"] = [
+                {"worker": worker.name, "node": worker.node, "times": worker.times} for worker in beat.slow
+            ]
     return record
 
 
 def _totals(table: Table, beat: Heartbeat | None) -> Totals:
-    """Sums over what is committed. Of a table in work, only commit records that its driver did not count are read."""
+    """Sums over all committed shards. For a running table, this reads only the records that the heartbeat omits."""
     if not beat or table.sealed():
         return Totals.of(table.commits())
-    known, committed = beat.knows(table.plan.shards), table.names()
-    if known - committed:  # a damaged shard was taken back
+    counted, committed = beat.counted_shards(table.plan.shards), table.committed_names()
+    if counted - committed:  # the commit of a damaged shard was withdrawn
         return Totals.of(table.commits())
     totals = beat.totals
-    for commit in table.read_commits(committed - known):
+    for commit in table.read_commits(committed - counted):
         totals.add(commit)
     return totals

@@ -1,4 +1,5 @@
-"""Workers that fill a table: what a stage implements, the actor around it, the pool that keeps actors alive and fed.
+"""The workers that fill a table: what a stage implements, the Ray actor around it, and the pool that feeds the actors.
 
-In reading order: worker, stage; failures, tasks; actor, pool; commit_split, handover, process, stage_log.
+Reading order: worker, stage (what a stage implements); failures, tasks (what happens when a task fails); actor, member,
+pool (the work on Ray); commit_split, process, handover (the end of a shard and of a pool); stage_log.
 """

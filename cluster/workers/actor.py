@@ -1,7 +1,7 @@
-"""The Ray actor around a worker: reads a task's rows, has them done, writes data and commit.
+"""The Ray actor around a worker: it reads a task's rows, calls the worker, and writes data and commit record.
 
-Nothing is raised to the driver: every way a task can end comes back as a `Done` or a `Failure`, and only the death of
-the process arrives as an exception of Ray's. What it has not committed when it dies, nobody misses.
+The actor raises nothing to the driver. Every task ends with a `Done` or a `Failure`; only the death of the process
+reaches the driver as an exception of Ray's. If the process dies, work that it has not committed is done again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import ray
 
 from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
+from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.storage import Storage, check_writable, riding_out
-from cluster.tables.table import Commit, publish, put_rejects, put_rows
+from cluster.tables.storage import Storage, check_writable, is_retrying
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
 from cluster.workers.worker import Output, Task
@@ -40,7 +40,14 @@ _shard_name: contextvars.ContextVar[str] = contextvars.ContextVar("shard", defau
 
 @dataclass(frozen=True)
 class Place:
-    """Where an actor runs: node for people, ids to find its process again. A process is what `identify` returns."""
+    """The place where an actor runs.
+
+    Attributes:
+        node: "host name/first letters of the Ray node's id", for people.
+        node_id: id of the Ray node.
+        machine: what `machine_id` returns there.
+        process: the actor's process, as `identify` describes it.
+    """
 
     node: str
     node_id: str
@@ -50,7 +57,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Done:
-    """A task that ended well. `commit` is the record that counts; for a part of a shard it is not published yet."""
+    """The result of a task that succeeded.
+
+    Attributes:
+        commit: the record that counts; for a part of a shard it is not published yet.
+        log: what the worker logged.
+        children: the child processes of the actor, if they were listed this time.
+    """
 
     commit: Commit
     log: list[str] = field(default_factory=list)
@@ -59,7 +72,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Job:
-    """What every actor of a pool shares; `mark` tells its processes from strangers. The worker travels apart."""
+    """The facts that all actors of a pool share, except the worker itself, which Ray's object store passes on.
+
+    `mark` is a random text. The pool's processes have it in their environment, so it tells them from other processes.
+    """
 
     storage_url: str
     patience_s: float
@@ -72,14 +88,14 @@ class Job:
 
 
 class _LogKeeper(logging.Handler):
-    """Keeps what the worker logs until the driver takes it with a result."""
+    """Keeps the worker's log lines, by shard, until the driver gets them with a result."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.lines: dict[str, list[str]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = disclose(f"{record.levelname} {record.name}: {record.getMessage()}")  # its secrets are known only here
+        text = disclose(f"{record.levelname} {record.name}: {record.getMessage()}")  # its secrets are known here
         self.lines.setdefault(_shard_name.get(), []).append(text)
 
     def take(self, shard: str) -> list[str]:
@@ -87,7 +103,7 @@ class _LogKeeper(logging.Handler):
 
 
 class ShardActor:
-    """One worker of a pool. An async actor, so that one task is read or written while another is being done."""
+    """One worker of a pool. The actor is asynchronous: it reads or writes one task while it processes another."""
 
     def __init__(self, job: Job, name: str, payload: list[Any]) -> None:
         self.job = job
@@ -97,26 +113,26 @@ class ShardActor:
         self._processing = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._log = _LogKeeper()
-        self._looked = 0.0
+        self._children_read_at = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
         self._node = f"{socket.gethostname()}/{self._node_id[:6]}"
-        os.environ[POOL_VARIABLE] = job.mark  # children inherit it: orphans can be told from strangers
+        os.environ[POOL_VARIABLE] = job.mark  # child processes inherit it, so orphans can be recognised
         logging.getLogger().addHandler(self._log)
         known = set(sys.path)
         sys.path.extend(path for path in job.sys_path if path not in known)
 
     async def place(self) -> Place:
-        """Says where this actor runs, before the slow construction of the worker."""
+        """The place where this actor runs; the driver asks before the slow construction of the worker."""
         return Place(self._node, self._node_id, machine_id(), identify(psutil.Process()))
 
     async def start(self) -> Failure | tuple[bool, list[tuple[int, float]]]:
-        """Constructs the worker; returns whether it is asynchronous, and its child processes."""
+        """Constructs the worker; returns whether its `process` is a coroutine, and its child processes."""
         try:
-            # a thread: a constructor may load a model for minutes, and may start an event loop of its own
+            # in a thread, because a constructor may load a model for minutes, or start an event loop of its own
             self._worker = await asyncio.to_thread(self._construct)
         except Exception as error:
             return Failure.of(error, "start", "", self._log.take("-"))
-        return inspect.iscoroutinefunction(self._worker.process), self._children(now=True)
+        return inspect.iscoroutinefunction(self._worker.process), self._children(refresh=True)
 
     def _construct(self) -> Any:
         self._storage = Storage(self.job.storage_url, self.job.patience_s)
@@ -125,27 +141,28 @@ class ShardActor:
         worker, arguments = ray.get(self._payload[0])
         return worker(**arguments)
 
-    async def riding_out(self) -> bool:
-        """Whether this process is waiting for a storage that refuses."""
-        return riding_out()
+    async def is_retrying(self) -> bool:
+        """Whether this process is waiting for a storage that fails."""
+        return is_retrying()
 
     async def run(self, shard: Shard, start: int, stop: int, attempt: int) -> Done | Failure:
-        """Does rows `start` to `stop` of a shard, and commits it if those are all of its rows."""
+        """Does rows `start` to `stop` of a shard, and commits the shard if these are all its rows."""
         _shard_name.set(shard.name)
-        where = f"stage {self.job.stage}, shard {shard.name}, rows {start} to {stop}"
-        otherwise: Kind = "run"
+        place = f"stage {self.job.stage}, shard {shard.name}, rows {start} to {stop}"
+        default_kind: Kind = "run"
         try:
             async with self._reading:
                 rows = await asyncio.to_thread(self._reader.rows, shard, start, stop)
-            task, otherwise = Task(shard, start, stop, rows), "row"
+            task, default_kind = Task(shard, start, stop, rows), "row"
             output, seconds = await self._process(task)
-            otherwise = "run"
-            commit = await asyncio.to_thread(self._write, task, attempt, output, seconds, where)
+            default_kind = "run"
+            commit = await asyncio.to_thread(self._write, task, attempt, output, seconds, place)
         except Exception as error:
-            return Failure.of(error, otherwise, where, self._log.take(shard.name))
+            return Failure.of(error, default_kind, place, self._log.take(shard.name))
         return Done(commit, self._log.take(shard.name), self._children())
 
     async def _process(self, task: Task) -> tuple[Output, float]:
+        """The worker's output for a task, and the seconds it took."""
         if inspect.iscoroutinefunction(self._worker.process):
             begun = time.monotonic()
             return await self._worker.process(task), time.monotonic() - begun
@@ -153,7 +170,8 @@ class ShardActor:
             begun = time.monotonic()
             return await asyncio.to_thread(self._worker.process, task), time.monotonic() - begun
 
-    def _write(self, task: Task, attempt: int, output: Output, seconds: float, where: str) -> Commit:
+    def _write(self, task: Task, attempt: int, output: Output, seconds: float, place: str) -> Commit:
+        """Writes data and rejects of a task; publishes the commit record if the task is a whole shard."""
         shard, storage, path = task.shard, self._storage, self.job.table
         commit = Commit(
             shard=shard.name,
@@ -169,48 +187,50 @@ class ShardActor:
             stats=output.stats,
             attempts=attempt,
         )
-        commit.check(where, commit.units)
+        commit.check(place, commit.units)
         rejects = [
             {"stage": self.job.stage, "shard": shard.name, "row": r.row, "error": r.error, "units": r.units,
              "attempts": attempt}
             for r in output.rejects
         ]  # fmt: skip
-        files = put_rows(storage, path, shard.name, _conform(output.rows, self.job.schema, where))
+        files = put_rows(storage, path, shard.name, _conform(output.rows, self.job.schema, place))
         commit = replace(commit, files=files, reject_files=put_rejects(storage, path, shard.name, rejects))
         whole = task.start == 0 and task.stop == shard.rows
         return publish(storage, path, self.job.plan_id, commit) if whole else commit
 
     async def stop(self) -> list[tuple[int, float]]:
-        """Closes the worker and returns the child processes that are still there."""
+        """Closes the worker and returns the child processes that are still alive."""
         if hasattr(self._worker, "close"):
             closing = await asyncio.to_thread(self._worker.close)
             if inspect.isawaitable(closing):
                 await closing
-        return self._children(now=True)
+        return self._children(refresh=True)
 
-    def _children(self, now: bool = False) -> list[tuple[int, float]]:
-        if not now and time.monotonic() - self._looked < 5.0:
+    def _children(self, refresh: bool = False) -> list[tuple[int, float]]:
+        """The child processes of this process. Without `refresh` they are listed only if 5 s have passed, else []."""
+        if not refresh and time.monotonic() - self._children_read_at < 5.0:
             return []
-        self._looked = time.monotonic()
-        found = []
+        self._children_read_at = time.monotonic()
+        children = []
         for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error, OSError):  # it ended meanwhile
-                found.append(identify(child))
-        return found
+            with contextlib.suppress(psutil.Error, OSError):  # the child ended meanwhile
+                children.append(identify(child))
+        return children
 
 
 def check_workdir(storage: Storage, job: Job, node: str, waits_s: Sequence[float] = (0.5, 1, 2, 4, 8, 16)) -> None:
-    """Refuses a workdir that this process does not share with the driver, or cannot write to.
+    """Refuses a workdir that this process does not share with the driver, or to which it cannot write.
 
     Args:
         storage: the workdir as this process sees it.
         job: names the plan that the driver has written.
-        node: for the message.
-        waits_s: pauses between looks, since a network file system may show a new file late.
+        node: name of the node, for the message.
+        waits_s: pauses between tries; a network file system may show a new file late.
 
     Raises:
-        InputError: the plan is not there.
-        RunError: there is another one, which a newer run has made.
+        InputError: the plan is absent here.
+        RunError: another run has made a newer plan.
+        StorageError: the workdir does not accept a file.
     """
     check_writable(storage.url, storage.patience_s)
     path = f"{job.table}/plan.json"
@@ -222,17 +242,18 @@ def check_workdir(storage: Storage, job: Job, node: str, waits_s: Sequence[float
             if wait is None:
                 raise InputError(
                     f"workdir {storage.url}: node {node} sees another folder of this name. The driver has written "
-                    f"{path}, and it is not there. Name a workdir that all nodes share: on a network file system, or "
-                    "s3://, gs://, az://."
+                    f"{path}, and the file is absent on this node. Name a workdir that all nodes share: on a network "
+                    "file system, or s3://, gs://, az://."
                 ) from None
             time.sleep(wait)
     if planned != job.plan_id:
         raise RunError(f"{job.table} was planned anew by another run while this one worked on it")
 
 
-def _conform(rows: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+def _conform(rows: pa.Table, schema: pa.Schema, place: str) -> pa.Table:
+    """The rows with exactly the columns and types of a schema."""
     missing = [name for name in schema.names if name not in rows.column_names]
     if missing:
-        there = ", ".join(rows.column_names)
-        raise RunError(f"{where}: the rows have no column {', '.join(missing)}; they have {there}")
+        present = ", ".join(rows.column_names)
+        raise RunError(f"{place}: the rows have no column {', '.join(missing)}; they have {present}")
     return rows.select(schema.names).cast(schema)

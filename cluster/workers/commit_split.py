@@ -1,4 +1,4 @@
-"""The commit of a shard that was cut to find the rows that could not be done: one record for all of its parts."""
+"""The commit of a shard that was cut to find the rows that cannot be done: one record for all its parts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.schemas import stage_of
+from cluster.tables.commit import Commit, publish, put_rejects
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.table import Commit, Table, publish, put_rejects
+from cluster.tables.table import Table
 from cluster.workers.tasks import Part, Split
 
 
@@ -20,8 +21,8 @@ def commit_split(table: Table, split: Split) -> Commit:
         RunError: its parts do not account for all units.
     """
     shard, storage = split.shard, table.storage
-    if there := table.read_commits([shard.name]):  # another driver's, which may have collected our parts since
-        return there[0]
+    if committed := table.read_commits([shard.name]):  # by another driver, which may have removed our files
+        return committed[0]
     reader = ShardReader(storage)
     commits = [part.commit for part in split.parts if part.commit]
     rejects: list[dict[str, Any]] = []
@@ -56,7 +57,7 @@ def commit_split(table: Table, split: Split) -> Commit:
 
 
 def _reject(table: Table, split: Split, part: Part, reader: ShardReader) -> dict[str, Any]:
-    """The record of a row that could not be done, under its id where it has one."""
+    """The reject of a row that cannot be done. It names the row by its id, or by its number if it has no id."""
     shard = split.shard
     rows = reader.rows(shard, part.start, part.stop)
     row = str(rows.column(0)[0].as_py()) if rows is not None else f"{shard.name}:{part.start}"

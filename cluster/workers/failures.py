@@ -1,19 +1,19 @@
-"""Every way in which a task or a worker can end badly, and what becomes of it.
+"""Failures: every way in which a task or a worker can fail, and what the run then does.
 
 | what happened | kind | who is charged | what is done |
 |---|---|---|---|
-| an InputError | input | a person | the run ends, exit code 2 |
-| a DamagedError: an input file is not what was committed | damaged | nobody | that file's shard is done again first |
-| a RunError: units lost, storage refused for too long | run | nobody | the run ends, exit code 1 |
-| anything else, while rows were processed | row | the task | tried again, then cut in two, then its row is rejected |
-| anything else, while rows were read or written | run | nobody | the run ends, exit code 1 |
-| anything else, while the worker was constructed | start | the worker | replaced; after `shard_attempts` the run ends |
-| the process died, or Ray's memory monitor ended it | – | all it had in flight | as `row`, but each of them alone |
-| no result in time (and no storage that refuses) | – | the task | the worker is ended; as `row`, but cut at once |
+| an InputError | input | the user | the run ends, exit code 2 |
+| a DamagedError: an input file is not the committed one | damaged | nobody | that file's shard is done again first |
+| a RunError: units lost, storage failed for too long | run | nobody | the run ends, exit code 1 |
+| another exception in processing rows | row | the task | tried again, then cut in two, then its row is rejected |
+| another exception in reading or writing rows | run | nobody | the run ends, exit code 1 |
+| another exception in constructing the worker | start | the worker | replaced; after `shard_attempts` the run ends |
+| the process died, or Ray's memory monitor ended it | – | its tasks in flight | as `row`, but each has a worker alone |
+| no result in time, and storage does not fail | – | the task | the worker is ended; as `row`, but cut at once |
 
-The first six happen in a worker's process, and reach the driver as a `Failure` (`cluster/workers/actor.py`). The last
-two the driver sees by itself (`cluster/workers/pool.py`); `cluster/workers/tasks.py` does the trying again, cutting and
-rejecting.
+The first six happen in a worker's process and reach the driver as a `Failure` (`cluster/workers/actor.py`). The driver
+itself notices the last two (`cluster/workers/pool.py`). `cluster/workers/tasks.py` tries tasks again, cuts them and
+rejects rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ Kind = Literal["input", "damaged", "run", "row", "start"]
 
 @dataclass(frozen=True)
 class Failure:
-    """How something ended that a worker was asked for; `path` names the damaged file, `log` is for the stage's log."""
+    """The failure of a call of a worker.
+
+    Attributes:
+        kind: the row of the table above.
+        error: the message, in one line for kinds `row` and `start`.
+        path: the damaged file, for kind `damaged`.
+        log: lines for the stage's log.
+    """
 
     kind: Kind
     error: str
@@ -40,21 +47,33 @@ class Failure:
     log: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, error: Exception, otherwise: Kind, where: str, log: list[str]) -> Failure:
-        """Classifies an exception that is being handled; `otherwise` is the kind of one that nobody foresaw."""
+    def of(cls, error: Exception, default_kind: Kind, place: str, log: list[str]) -> Failure:
+        """The failure for an exception that is being handled.
+
+        Args:
+            error: the exception.
+            default_kind: the kind of any exception that is none of our own errors.
+            place: stage, shard and rows, for the message of kind `run`.
+            log: what the worker logged.
+        """
         match error:
             case InputError():
                 return cls("input", str(error), log=log)
             case DamagedError():
-                return cls("damaged", error.found, error.path, log)
+                return cls("damaged", error.damage, error.path, log)
             case RunError():
                 return cls("run", str(error), log=log)
         text = describe(error)
         log = [*log, *disclose(traceback.format_exc()).splitlines()]
-        return cls(otherwise, f"{where}: {text}" if otherwise == "run" else text, log=log)
+        return cls(default_kind, f"{place}: {text}" if default_kind == "run" else text, log=log)
 
-    def end_run(self) -> None:
-        """Raises what ends the run, or has a damaged shard done again; returns where the run goes on."""
+    def raise_if_final(self) -> None:
+        """Raises the error of kinds `input`, `damaged` and `run`; does nothing for `row` and `start`.
+
+        Raises:
+            InputError, RunError: the run ends.
+            DamagedError: a shard must be done again first.
+        """
         match self.kind:
             case "input":
                 raise InputError(self.error)
@@ -65,15 +84,15 @@ class Failure:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
+    """An exception as one line of text, at most 500 characters."""
     text = disclose(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def cause_of_death(error: RayError) -> str:
-    """Why a process died, without the ids in Ray's message, so that equal causes read equal."""
+    """The cause of a process's death, without the ids in Ray's message, so that equal causes have equal texts."""
     text = " ".join(str(error).split())
-    for before in ("Worker exit detail: ", "The actor is dead because "):
-        if before in text:
-            return text.split(before, 1)[1].split(". ")[0][:200]
+    for prefix in ("Worker exit detail: ", "The actor is dead because "):
+        if prefix in text:
+            return text.split(prefix, 1)[1].split(". ")[0][:200]
     return text[:200]

@@ -1,4 +1,4 @@
-"""What a stage is to the engine: a table to fill, the worker that fills it, all that determines the result."""
+"""A stage as the engine sees it: the table, the worker that fills it, and everything that determines the result."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from cluster.tables.plan import Shard
 
 @dataclass(frozen=True)
 class Stage:
-    """One call of `Run.execute`.
+    """The argument of `Run.execute`.
 
     Attributes:
-        title: shown in the progress bar.
-        table: columns and unit of the rows, from the data dictionary.
-        path: the table's folder in the workdir, placeholders filled in.
-        worker: class that is constructed in each actor as `worker(**arguments)`.
-        arguments: picklable; travel to the workers once, through Ray's object store.
-        shards: the plan.
-        fingerprint: JSON; all that determines the output: settings, models, prompts, fingerprints of input tables.
-        pool: how many workers, and what each of them holds.
-        reads_files: whether bad input is in files that a person will mend: then nothing of a new table stays, so that
-            the mended files are read from the start. Otherwise what is committed stays.
+        title: the name that the progress bar shows.
+        table: columns and unit of the rows, from the data dictionary (`cluster/schemas.py`).
+        path: the table's folder in the workdir, with placeholders filled in.
+        worker: a class; each actor constructs it as `worker(**arguments)`.
+        arguments: must be picklable; Ray's object store passes them to the workers once.
+        shards: the planned shards.
+        fingerprint: JSON; everything that determines the output: settings, models, prompts, fingerprints of input
+            tables.
+        pool: the number of workers and the resources of each.
+        reads_files: whether the stage reads files that a user corrects after an InputError. A new table is then
+            removed, so that the corrected files are read from the start. Otherwise committed work is kept.
     """
 
     title: str

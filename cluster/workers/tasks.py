@@ -1,7 +1,8 @@
-"""The tasks of a stage: what waits, and what becomes of a task that failed. It is tried again, cut in two, or rejected.
+"""The tasks of a stage: a queue of waiting tasks, and bisection of those that fail.
 
-After `limit` failures a task is cut, and its parts again, until the culprit row stands alone and becomes a reject. No
-Ray, no storage: the pool says what happened, and takes from `queue`.
+A task that failed is tried again. After `limit` failures it is cut in two, and its parts likewise, until the row that
+causes the failure is alone; that row becomes a reject. This module uses no Ray and no storage: the pool takes tasks
+from `queue` and reports how they ended.
 """
 
 from __future__ import annotations
@@ -9,32 +10,40 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, replace
 
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
-from cluster.tables.table import Commit
 
 
 @dataclass(eq=False)
 class Attempt:
-    """A task and its history."""
+    """A task, rows `start` to `stop` of a shard, and its history.
+
+    Attributes:
+        tries: how many times it was begun.
+        suspect: whether it was in flight when a worker died; from then on it has a worker alone.
+        part: whether it is a part of a shard that was cut.
+        running_since: when its worker began it, as far as the driver can tell (monotonic seconds).
+        error: its last failure.
+    """
 
     shard: Shard
     start: int
     stop: int
     tries: int = 0
-    suspect: bool = False  # was in flight when a worker died, and runs alone from then on
-    part: bool = False  # of a shard that was cut
-    running_since: float = 0.0  # as far as the driver can tell
+    suspect: bool = False
+    part: bool = False
+    running_since: float = 0.0
     error: str = ""
 
     @property
     def name(self) -> str:
-        """For logs: the shard, and the rows if not all of them."""
+        """The shard's name, for logs; for a part also its rows."""
         return f"{self.shard.name}[{self.start}:{self.stop}]" if self.part else self.shard.name
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part of a shard that was cut; without a commit, a single row that could not be done."""
+    """A finished part of a shard that was cut. If `commit` is None, it is a single row that could not be done."""
 
     start: int
     stop: int
@@ -45,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Split:
-    """A shard that was cut, all parts finished, in order. Its commit record is the driver's to write."""
+    """A shard that was cut and whose parts are all finished, in order. The driver writes its commit record."""
 
     shard: Shard
     parts: list[Part]
@@ -55,13 +64,16 @@ Finished = list[Commit | Split]
 
 
 class Tasks:
-    """What is left to do of some shards.
+    """The unfinished tasks of some shards.
 
     Args:
-        shards: in the order in which they are begun.
-        limit: failures after which a task is cut, or its only row rejected.
+        shards: the shards, in the order in which they are begun.
+        limit: number of failures after which a task is cut, or its only row rejected.
 
-    `failed` counts failures; `failing` names the shards that failed and are not done yet.
+    Attributes:
+        queue: the waiting tasks.
+        failed: number of failures so far.
+        failing: names of the shards that failed and are not done yet.
     """
 
     def __init__(self, shards: list[Shard], limit: int) -> None:
@@ -71,25 +83,34 @@ class Tasks:
         self.failing: set[str] = set()
         self._parts: dict[str, list[Part]] = {}
 
-    def again(self, attempt: Attempt) -> None:
-        """Puts back a task that was interrupted by what is not its fault."""
+    def put_back(self, attempt: Attempt) -> None:
+        """Returns a task to the queue that was interrupted and did not fail itself; the try does not count."""
         attempt.tries -= 1
         self.queue.appendleft(attempt)
 
     def done(self, attempt: Attempt, commit: Commit) -> Finished:
-        """A task ended well. Returns its shard if that is finished now."""
+        """Notes that a task succeeded. Returns its shard if the shard is finished now."""
         if attempt.part:
             return self._part(attempt, commit)
         self.failing.discard(attempt.shard.name)
         return [commit]
 
-    def blame(self, attempt: Attempt, error: str, *, cut_now: bool = False) -> Finished:
-        """Charges a failure to a task: try again, cut in two, or reject its only row. Returns finished shards."""
+    def charge(self, attempt: Attempt, error: str, *, cut_now: bool = False) -> Finished:
+        """Charges a failure to a task: the task is tried again, cut in two, or its only row is rejected.
+
+        Args:
+            attempt: the task.
+            error: the failure, for logs and for the reject.
+            cut_now: cut the task after this first failure; a single row still has all its tries.
+
+        Returns:
+            The task's shard, if the shard is finished now.
+        """
         self.failed += 1
         self.failing.add(attempt.shard.name)
         attempt.error = error
         rows = attempt.stop - attempt.start
-        # a single row gets all its attempts, so that no innocent row is rejected for an accident
+        # a single row gets all its tries, so an accident does not reject a row that could be done
         limit = 1 if rows > 1 and (attempt.part or cut_now) else self.limit
         if attempt.tries < limit:
             self.queue.appendleft(attempt)
@@ -102,7 +123,7 @@ class Tasks:
         return self._part(attempt, None)
 
     def _part(self, attempt: Attempt, commit: Commit | None) -> Finished:
-        """Files a finished part; returns its shard if that was the last one."""
+        """Notes a finished part; returns its shard if this was the last part."""
         shard = attempt.shard
         parts = self._parts.setdefault(shard.name, [])
         parts.append(Part(attempt.start, attempt.stop, commit, attempt.error, attempt.tries))

@@ -1,4 +1,7 @@
-"""What a stage implements: plain Python that turns some rows of a shard into rows of a table. No Ray, no storage."""
+"""The interface that a stage implements: plain Python that turns rows of a shard into rows of a table.
+
+A worker uses no Ray and no storage: it gets its rows and returns its rows.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from cluster.tables.plan import Shard
 
 @dataclass(frozen=True)
 class Task:
-    """Rows `start` to `stop` of a shard, usually all of them, fewer when a poison row is being looked for.
+    """Rows `start` to `stop` of a shard: usually all its rows, and fewer while the pool searches for a bad row.
 
-    `rows` holds just these rows, read and filtered; it is None for a shard that is described by its `params`.
+    `rows` holds exactly these rows, read and filtered. It is None for a shard that its `params` describe.
     """
 
     shard: Shard
@@ -26,7 +29,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that could not be done: its id, why, and how many planned units it stands for."""
+    """A row that could not be done: its id, the error, and the number of planned units it stands for."""
 
     row: str
     error: str
@@ -35,7 +38,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class Output:
-    """What became of a task's units: rows, drops by reason, rejects. `stats` are counters that add up over shards."""
+    """The output of a task. Its rows, drops and rejects together are all units of the task.
+
+    Attributes:
+        rows: rows for the table.
+        drops: units left out on purpose, by reason.
+        rejects: rows that could not be done.
+        tokens: tokens that a model read or wrote.
+        stats: counters that add up over shards.
+    """
 
     rows: pa.Table
     drops: dict[str, int] = field(default_factory=dict)
@@ -45,13 +56,14 @@ class Output:
 
 
 class Worker(Protocol):
-    """Constructed once in its process as `worker(**arguments)`; may have a `close()`.
+    """A class of a stage. Each actor constructs it once, as `worker(**arguments)`. It may have a method `close()`.
 
-    `process` accounts for every unit: rows + drops + rejects = `shard.units_of(start, stop)`. It may be a coroutine;
-    then two tasks run at a time. An InputError ends the run with exit code 2; any other exception is put down to a row
-    of the task, which is looked for by bisection.
+    `process` must account for every unit: rows + drops + rejects = `shard.units_of(start, stop)`. It may be a
+    coroutine; then two tasks run at a time. If it raises an InputError, the run ends with exit code 2. If it raises
+    an exception that is not from `cluster/errors.py`, the pool finds the row that causes it by bisection and rejects
+    that row (`cluster/workers/failures.py`).
     """
 
     def process(self, task: Task) -> Output | Awaitable[Output]:
-        """Does the rows of one task."""
+        """The output for the rows of one task."""
         ...

@@ -1,8 +1,8 @@
-"""One piece of memory, on a CPU, for what the first runs of a step leave to the second ones.
+"""An arena: one piece of CPU memory for the outputs that the first runs of a step keep for the second runs.
 
-Left where they were made, outputs that stay lie among tensors that go, and glibc's heap grows to twice of what is kept.
-Here they are copied out, one after another, into pages that the process keeps from step to step. The pages are huge
-where the system has such: a page of 4 KiB costs a virtual machine up to 11 µs the first time.
+Kept where they were computed, outputs lie between tensors that are freed, and glibc's heap grows to twice the size of
+what is kept. Here they are copied, one after another, into pages that the process keeps from step to step. The pages
+are huge where the system has huge pages: the first use of a page of 4 KiB costs a virtual machine up to 11 µs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALIGNED = 64  # bytes, for the processor's vectors
 
 
 class Arena:
-    """Copies of tensors, all of which end together."""
+    """Copies of tensors, which are all dropped together."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
@@ -28,14 +28,14 @@ class Arena:
 
     @property
     def size(self) -> int:
-        """Bytes that it has room for."""
+        """Bytes that have room."""
         return self._memory.numel()
 
     def start(self, size: int) -> None:
-        """Ends all copies, and makes room for `size` bytes of others, if there was less.
+        """Drops all copies, and makes room for `size` bytes if there is less.
 
         Raises:
-            RunError: the system has not so many.
+            RunError: the system has not so much memory.
         """
         self._taken = 0
         if size > self.size:
@@ -44,9 +44,9 @@ class Arena:
             self._memory[:size].zero_()
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy, of the same shape and strides; the tensor itself where there is no room, or it has gaps.
+        """A copy of the same shape and strides; the tensor itself where there is no room, or where it has gaps.
 
-        It has a version of its own: autograd does not take the next copy for a change of this one.
+        A copy has a version of its own, so that autograd does not take the next copy for a change of this one.
         """
         begin, bytes = self._taken, tensor.numel() * tensor.element_size()
         if begin + bytes > self.size or not bytes or not _dense(tensor):
@@ -58,7 +58,7 @@ class Arena:
         return copy.copy_(tensor.detach())
 
     def release(self) -> None:
-        """Gives the memory back, as soon as nobody has a copy in it."""
+        """Gives the memory back, as soon as no copy in it is used."""
         self._memory, self._taken = torch.empty(0, dtype=torch.uint8), 0
 
 

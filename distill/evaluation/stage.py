@@ -113,7 +113,7 @@ def build(
         "student": digest(student_path),
         **of_collection,
     }
-    return run.once("evaluation", fingerprint, produce, title="evaluation")
+    return run.execute_in_process("evaluation", fingerprint, produce, title="evaluation")
 
 
 def examples(collection: Judged, base: Evaluated, student: Evaluated) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine around a student, and the process group below it."""
+"""The DeepSpeed engine around a student: optimizer, gradient clipping and ZeRO stage."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def start_engine(student: EncoderModule, training: TrainingSettings, world_size:
         import deepspeed
 
     if student.device == "cpu":
-        # an all-reduce for inference, that training never calls and DeepSpeed would have compiled here
+        # DeepSpeed would compile this all-reduce here; only inference calls it
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    decayed = [each for each in student.parameters() if each.requires_grad and each.ndim >= 2]
-    plain = [each for each in student.parameters() if each.requires_grad and each.ndim < 2]
+    trained = [weight for weight in student.parameters() if weight.requires_grad]
+    decayed = [weight for weight in trained if weight.ndim >= 2]
+    plain = [weight for weight in trained if weight.ndim < 2]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": training.weight_decay}, {"params": plain, "weight_decay": 0.0}],
         lr=training.learning_rate,
         fused=True,
     )
-    config = deepspeed_settings(training, world_size, sum(each.numel() for each in (*decayed, *plain)))
+    config = deepspeed_settings(training, world_size, sum(weight.numel() for weight in trained))
     engine, *_ = deepspeed.initialize(model=student, optimizer=optimizer, config=config, dist_init_required=False)
     engine.train()
     engine.module.eval()  # no dropout: a passage has one embedding
@@ -45,7 +46,7 @@ def start_engine(student: EncoderModule, training: TrainingSettings, world_size:
 
 
 def deepspeed_settings(training: TrainingSettings, world_size: int, gradients: int) -> dict[str, Any]:
-    """What DeepSpeed is told, for so many elements of gradients."""
+    """DeepSpeed's configuration for a student with so many elements of gradients."""
     return {
         "train_micro_batch_size_per_gpu": 1,  # DeepSpeed wants a number; batches are planned here
         "gradient_accumulation_steps": 1,

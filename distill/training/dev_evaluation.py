@@ -82,19 +82,19 @@ class DevEvaluator:
         """The same result on every rank."""
         passages, order, share = self._encode(student, self.passage_tokens, rank, world_size)
         own, query_order, query_share = self._encode(student, self.query_tokens, rank, world_size)
-        queries = gather_ragged(own, [each.size for each in query_share])
+        queries = gather_ragged(own, [rank_share.size for rank_share in query_share])
         rows = torch.from_numpy(np.column_stack([self.lists.rows, self.lists.left_out])[query_order])
         position = np.empty(len(order) + 1, dtype=np.int64)  # the last place stands for an empty slot
         position[order], position[-1] = np.arange(len(order)), -1
         place = torch.from_numpy(position)[rows].to(queries.device) - share[rank].start
-        values, found, listed = self._search(queries, passages, place[:, :-1], place[:, -1])
+        values, positions, listed = self._search(queries, passages, place[:, :-1], place[:, -1])
         rows = rows[:, :-1]
-        top = torch.from_numpy(order[share[rank].start : share[rank].stop])[found.cpu()]
+        top = torch.from_numpy(order[share[rank].start : share[rank].stop])[positions.cpu()]
         top = torch.nn.functional.pad(top, (0, DEPTH - top.shape[1]), value=-2).to(queries.device)
         values = torch.nn.functional.pad(values, (0, DEPTH - values.shape[1]), value=-torch.inf)
         if world_size > 1:
             dist.all_reduce(listed)
-            values, top = (_gather_columns(each, world_size) for each in (values, top))
+            values, top = (_gather_columns(tensor, world_size) for tensor in (values, top))
         best = top.gather(1, values.topk(DEPTH, dim=1).indices).cpu().numpy()
 
         gains = self.gains[query_order]
@@ -108,28 +108,29 @@ class DevEvaluator:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Best of this rank's passages per query, (Q, ≤10) values and positions, and (Q, L) similarities of listed.
 
-        `place` is where listed passages stand among this rank's; similarities of others are 0. A passage that was left
-        out of its query's list, `left_out`, is not found either: it would push the listed ones down.
+        `place` holds the positions of listed passages in this rank's share; similarities of passages of other ranks are
+        0. A passage that was left out of its query's list, `left_out`, is never a hit: it would push the listed ones
+        down.
         """
         if not len(passages):  # a corpus of fewer passages than ranks
             none = queries.new_zeros(len(queries), 0)
             return none, none.long(), queries.new_zeros(place.shape)
-        values, found, listed = [], [], []
+        values, positions, listed = [], [], []
         rows = max(1, _SEARCH_ELEMENTS // max(1, len(passages)))
         for start in range(0, len(queries), rows):
             similarity = queries[start : start + rows] @ passages.T
-            gone = left_out[start : start + rows]
-            mine = torch.nonzero((gone >= 0) & (gone < len(passages))).squeeze(1)
-            similarity[mine, gone[mine]] = -torch.inf
+            hidden = left_out[start : start + rows]
+            own = torch.nonzero((hidden >= 0) & (hidden < len(passages))).squeeze(1)
+            similarity[own, hidden[own]] = -torch.inf
             near = similarity.topk(min(DEPTH, similarity.shape[1]), dim=1)
             values.append(near.values)
-            found.append(near.indices)
-            where = place[start : start + rows]
-            inside = (where >= 0) & (where < len(passages))
-            # a place outside of this rank's stands on its edge meanwhile, and what was left out there is minus infinity
-            near_edge = similarity.gather(1, where.clamp(0, len(passages) - 1))
+            positions.append(near.indices)
+            slots = place[start : start + rows]
+            inside = (slots >= 0) & (slots < len(passages))
+            # a place outside of this share is moved to its edge for the gather, and masked after it
+            near_edge = similarity.gather(1, slots.clamp(0, len(passages) - 1))
             listed.append(near_edge.masked_fill(~inside, 0.0))
-        return torch.cat(values), torch.cat(found), torch.cat(listed)
+        return torch.cat(values), torch.cat(positions), torch.cat(listed)
 
     def _encode(
         self, student: EncoderModule, tokens: TokenFile, rank: int, world_size: int
@@ -139,8 +140,8 @@ class DevEvaluator:
             self._dealt[id(tokens)] = deal(tokens.lengths, world_size, self.budget, self.layout.packed)
         order, shares = self._dealt[id(tokens)]
         own = shares[rank]
-        # Under ZeRO 3 a forward is a collective: every rank makes equally many, and one more leaves none empty-handed.
-        missing = max(len(each.micro_batches) for each in shares) - len(own.micro_batches)
+        # Under ZeRO 3 a forward pass is a collective, so every rank makes equally many.
+        missing = max(len(rank_share.micro_batches) for rank_share in shares) - len(own.micro_batches)
         parts = []
         with torch.no_grad():
             for positions in (*own.micro_batches, *[np.zeros(1, dtype=np.int64)] * missing):

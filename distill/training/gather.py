@@ -1,6 +1,6 @@
 """Ragged gather of embeddings over the ranks, and its adjoint for their gradients.
 
-Sizes are known from the plan, so nothing but the embeddings travels: one all-gather of shares padded to the largest.
+The plan tells the sizes, so only embeddings travel: one all-gather of shares that are padded to the largest share.
 The adjoint is a reduce-scatter: every owner receives the sum over all ranks of the gradients of its embeddings.
 """
 
@@ -39,6 +39,6 @@ def reduce_scatter_ragged(gradient: torch.Tensor, sizes: Sequence[int], rank: in
     for owner, size in enumerate(sizes):
         padded[owner * largest : owner * largest + size] = gradient[start : start + size]
         start += size
-    mine = gradient.new_empty(largest, gradient.shape[1])
-    dist.reduce_scatter_single(mine, padded)
-    return mine[: sizes[rank]]
+    own = gradient.new_empty(largest, gradient.shape[1])
+    dist.reduce_scatter_single(own, padded)
+    return own[: sizes[rank]]

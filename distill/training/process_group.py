@@ -10,11 +10,10 @@ import torch.distributed as dist
 
 
 def rank_device() -> str:
-    """Where this rank computes: its own GPU, "cuda:1", or "cpu" where it sees none or was put into a group of gloo.
+    """Device of this rank: its own GPU, such as "cuda:1"; "cpu" where it sees no GPU or its process group is gloo's.
 
-    A rank that sees all GPUs of its node takes the one of its local rank; one that was given a single GPU takes that,
-    whatever its local rank is. The GPU becomes this process's current one, and LOCAL_RANK its number, as DeepSpeed
-    expects.
+    A rank that sees all GPUs of its node takes the one with the number of its local rank. A rank that sees a single GPU
+    takes that one. The GPU becomes the current one of this process, and LOCAL_RANK its number, as DeepSpeed expects.
     """
     _names_of_slurm()
     if not torch.cuda.is_available() or (dist.is_initialized() and dist.get_backend() == "gloo"):
@@ -31,17 +30,17 @@ def own_gpu(local_rank: int, visible: int) -> int:
 
 
 def _names_of_slurm() -> None:
-    """Under `srun`, lets SLURM's variables stand for those of torchrun."""
+    """Sets torchrun's variables from SLURM's, under `srun`."""
     for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
             os.environ[name] = os.environ[slurm]
 
 
 def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
-    """(rank, world size) of this process; joins the group that torchrun, srun or Ray Train describe, if any.
+    """(rank, world size) of this process, after joining the process group that torchrun, srun or Ray Train describe.
 
-    The group is what RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say; SLURM's variables stand in under `srun`.
-    Without any, this process is alone. NCCL on GPUs, gloo on CPUs.
+    RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe the group; under `srun` SLURM's variables are used. Without
+    them this process is a group of its own. GPUs use NCCL, CPUs use gloo.
     """
     _names_of_slurm()
     if not dist.is_initialized():

@@ -28,7 +28,7 @@ def build(
         "lists": lists.fingerprint,
         "passages": passages.fingerprint,
     }
-    return run.once(
+    return run.execute_in_process(
         "training", fingerprint, lambda: _train(run, training, student, lists.storage.url), title="training"
     )
 

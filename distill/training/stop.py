@@ -1,7 +1,8 @@
 """A training that is asked to stop finishes its step and leaves a checkpoint.
 
-Ranks of torchrun and srun are asked by a signal. Those that Ray placed get none: rank 0 looks for a file, which the
-driver writes. Whoever was asked tells the others with the step's logged sums, so that all stop after the same step.
+A signal asks ranks of torchrun and srun. Ranks that Ray placed get no signal: the driver writes a file, and rank 0
+looks for it. The rank that is asked tells the others with the sums that a step logs, so that all stop after the same
+step.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class StopRequest:
     """Whether this rank is asked to stop; catches the signals while entered, in the main thread.
 
     Args:
-        folder: of the training; a file `stop` in it asks too, and is gone when this is left.
+        folder: of the training; a file `stop` in it asks too, and is removed on leaving.
         rank: only rank 0 looks for the file.
     """
 
@@ -49,7 +50,7 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._file is not None:
-            self._file.unlink(missing_ok=True)  # heard: whoever continues shall not stop again
+            self._file.unlink(missing_ok=True)  # the training that continues shall not stop again
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True

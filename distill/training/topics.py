@@ -24,20 +24,20 @@ def topic_blocks(list_rows: np.ndarray, size: int, random: np.random.Generator) 
     Returns:
         Blocks of list numbers that together hold 0 … N − 1 once each; sizes differ by at most one.
     """
-    waiting = [(random.permutation(len(list_rows)), max(1, len(list_rows) // size))]
-    found = []
-    while waiting:
-        lists, blocks = waiting.pop()
+    uncut = [(random.permutation(len(list_rows)), max(1, len(list_rows) // size))]
+    finished = []
+    while uncut:
+        lists, blocks = uncut.pop()
         if blocks == 1:
-            found.append(lists)
+            finished.append(lists)
             continue
         left = blocks // 2
         # np.array_split's sizes: the first blocks hold one list more
         whole, more = divmod(len(lists), blocks)
         ranked = _ranked(list_rows[lists], left * whole + min(left, more), random)
         near, far = np.split(lists[ranked], [left * whole + min(left, more)])
-        waiting += [(far, blocks - left), (near, left)]
-    return found
+        uncut += [(far, blocks - left), (near, left)]
+    return finished
 
 
 def _ranked(list_rows: np.ndarray, half: int, random: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Trackers:
-    """The trackers that a recipe names, as one. With no names it does nothing.
+    """The trackers that a recipe names, used as one; without names it does nothing.
 
     Args:
         names: of accelerate's trackers, "tensorboard", "wandb", "mlflow".
@@ -26,8 +26,8 @@ class Trackers:
         PartialState()  # accelerate's trackers ask it which rank this is
         for name in names:
             kind = LOGGER_TYPE_TO_CLASS[name]
-            where = {"logging_dir": str(folder / name)} if kind.requires_logging_directory else {}
-            tracker = kind(run_name="listwise", **where)
+            folders = {"logging_dir": str(folder / name)} if kind.requires_logging_directory else {}
+            tracker = kind(run_name="listwise", **folders)
             tracker.start()
             scalar = (int, float, str, bool)
             tracker.store_init_configuration(
@@ -39,7 +39,7 @@ class Trackers:
         """Writes the numbers of one metrics line at its step."""
         values = {key: value for key, value in record.items() if isinstance(value, (int, float)) and key != "step"}
         for tracker in self._trackers:
-            named = {key.replace("@", "_at_"): each for key, each in values.items()}  # MLflow takes no @ in a name
+            named = {key.replace("@", "_at_"): value for key, value in values.items()}  # MLflow takes no @ in a name
             tracker.log(named if tracker.name == "mlflow" else values, step=record["step"])
 
     def __enter__(self) -> Trackers:

@@ -1,6 +1,6 @@
-/* Sets the clock for the processes that load it (LD_PRELOAD) and for nobody else: the time of day is moved by the
-   number of seconds, an int64, that the file named by CHAOS_CLOCK holds now. Other clocks go on, as on a real machine.
-   Since the kernel's clock stays, deadlines by the time of day are moved back before they are waited for. */
+/* A clock that can be set for single processes, which load this library with LD_PRELOAD. It moves their time of day by
+   a number of seconds: an int64 that the file named by CHAOS_CLOCK holds. Other clocks do not move, as on a real
+   machine. The kernel's clock is unchanged, so deadlines by the time of day are moved back before a wait. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -50,7 +50,7 @@ time_t time(time_t *now) {
     return precise.tv_sec;
 }
 
-/* A deadline after 2001 is by the time of day; other clocks count from the boot. */
+/* A deadline after the year 2001 is by the time of day; deadlines by other clocks count from the boot. */
 static const struct timespec *kernel_time(const struct timespec *deadline, struct timespec *moved) {
     if (!deadline || !shift || deadline->tv_sec < 1000000000) return deadline;
     *moved = *deadline;

@@ -1,4 +1,4 @@
-"""Dice that a seed repeats, and a cluster of nodes."""
+"""Fixtures of the fault tests: random numbers that a seed repeats, and a cluster of nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from tests.chaos.harness import Nodes
 from tests.dice import throw
 
-FULL = "CHAOS_FULL" in os.environ  # else the shorter form, as a part of all tests
+FULL = (
+    "CHAOS_FULL" in os.environ
+)  # set in a round of chaos; without it tests run in a shorter form, as part of the test suite
 
 
 @pytest.fixture
@@ -22,18 +24,18 @@ def dice(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture
 def faults(dice: random.Random) -> Callable[[list[str]], list[str]]:
-    """Of faults that cost a test many seconds each, all in a round of chaos, and one by chance in the shorter form."""
+    """A function that selects from slow faults: all of them in a round of chaos, one at random in the shorter form."""
     return lambda all_of_them: all_of_them if FULL else [dice.choice(all_of_them)]
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """A cluster whose head has no cores; the test adds the nodes."""
+    """A Ray cluster whose head has no cores; tests add nodes to it."""
     with Nodes() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def marker(tmp_path: Path) -> str:
-    """File in which workers note what they begin."""
+    """The file in which workers note every shard that they begin."""
     return str(tmp_path / "marker")

@@ -1,4 +1,7 @@
-"""The driver that chaos kills: two stages, the second reading the first, as the JSON file that it is given says."""
+"""The driver that the fault tests kill. It runs two stages, and the second reads the table of the first.
+
+The argument is a JSON file with a `Spec`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from launcher import cli
 from tests.chaos.workers import NUMBERS, DiesBeforeRecord, Recorded, RecordedAsync, patch_for_death
 from tests.cluster.example_workers import shards
 
-CRASHES = {  # points of the driver's own commits, which end a shard that was cut to find a poison row
+# Points where the driver can be killed while it commits a shard that was cut to find a bad row: (function, after it).
+CRASHES = {
     "before the rejects": ("put_rejects", False),
     "between rejects and record": ("publish", False),
     "after the record": ("publish", True),
@@ -30,23 +34,27 @@ CRASHES = {  # points of the driver's own commits, which end a shard that was cu
 
 @dataclass
 class Spec:
-    """What the driver does, and what happens to it.
+    """The work of the driver, and the faults that happen to it.
 
     Attributes:
-        workdir, address, marker: where; the workers' beginnings are noted in `marker`.
-        rows, each, seconds: numbers of the first stage, per shard, and time per shard.
-        poison: number that cannot be done.
-        between: shard of the first stage between whose data file and commit record a worker kills the driver.
+        workdir: where the run is.
+        marker: file in which workers note every shard that they begin.
+        address: a Ray cluster to join; None: the driver starts Ray.
+        rows, rows_per_shard, seconds: numbers of the first stage, numbers of a shard, and time of a shard.
+        poison: a number that cannot be done.
+        between: a shard of the first stage; its worker kills the driver between the data file and the commit record.
         delay: seconds that this worker then waits before it commits.
-        crash: point of the driver's own commit where it is killed, one of CRASHES.
-        gate: path; after the first stage the driver creates it and waits until it is removed.
+        crash: the point of the driver's own commit where the driver is killed, a key of CRASHES.
+        gate: a path; after the first stage the driver creates the file and waits until it is removed.
+        cluster: fields of `ClusterSettings`.
+        pool: fields of `PoolSettings`.
     """
 
     workdir: str
     marker: str
     address: str | None = None
     rows: int = 400
-    each: int = 10
+    rows_per_shard: int = 10
     seconds: float = 0.05
     poison: int | None = None
     between: str = ""
@@ -57,7 +65,7 @@ class Spec:
     pool: dict[str, Any] = field(default_factory=lambda: {"cpus": 0.5})
 
     def save(self, path: Path) -> None:
-        """For a process of its own."""
+        """Writes the spec to the file that the driver reads."""
         path.write_text(json.dumps(asdict(self)))
 
 
@@ -73,7 +81,7 @@ def main(spec: Spec) -> None:
             while Path(spec.gate).exists():
                 time.sleep(0.05)
         arguments = {"seconds": spec.seconds, "table": "second", "marker": spec.marker}
-        planned = plan_shards(first, spec.each + 5)
+        planned = plan_shards(first, spec.rows_per_shard + 5)
         fingerprint = {"first": first.fingerprint}
         pool = PoolSettings(**spec.pool)
         run.execute(Stage("second", NUMBERS, "second", RecordedAsync, arguments, planned, fingerprint, pool))
@@ -88,11 +96,11 @@ def _first(spec: Spec) -> Stage:
         worker = DiesBeforeRecord
         flag = f"{spec.workdir}.between"
         arguments |= {"shard": spec.between, "flag": flag, "victim": os.getpid(), "delay": spec.delay}
-    planned = shards(spec.rows, spec.each)
+    planned = shards(spec.rows, spec.rows_per_shard)
     return Stage("first", NUMBERS, "first", worker, arguments, planned, {"v": 1}, PoolSettings(**spec.pool))
 
 
 if __name__ == "__main__":
-    given = Spec(**json.loads(Path(sys.argv[1]).read_text()))
-    cli.app = lambda: main(given)  # type: ignore[assignment]  # messages and exit codes are the command's own
+    spec = Spec(**json.loads(Path(sys.argv[1]).read_text()))
+    cli.app = lambda: main(spec)  # type: ignore[assignment]  # so that messages and exit codes are those of the command
     cli.main()

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that can be told to misbehave, and that remembers every request."""
+"""A proxy in front of an S3 server. It can fail on demand, and it records every request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ SLOW_DOWN = (
 
 @dataclass(frozen=True)
 class Request:
-    """A request that was passed on, and what the server said."""
+    """A request that was passed on, with the status of the server's answer."""
 
     kind: str  # GET, PUT, HEAD, DELETE, POST, or LIST
     path: str
     status: int
-    seconds: float  # monotonic
+    seconds: float  # time of the answer, monotonic clock
 
 
 class FlakyS3:
-    """Passes requests on to a server on loopback. By `mode` it answers 503, passes on and answers 503, or hangs up."""
+    """A proxy to a server on loopback. Its `mode` decides what it does with a request.
+
+    "pass" passes it on; "slow down" answers 503; "lose answers" passes it on and answers 503; "hang up" closes the
+    connection.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.mode: Mode = "pass"
@@ -90,7 +94,7 @@ class FlakyS3:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def commits(self, table: str) -> list[Request]:
-        """Commit records that were created."""
+        """Requests that created a commit record of a table."""
         return [
             request
             for request in list(self.requests)

@@ -1,4 +1,4 @@
-"""Notes every fault that was caused and survived, and sums them up: how often tried, what was lost, time to recover."""
+"""The ledger of faults: notes each fault that was caused without loss, and sums up tries and times to recover."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ VARIABLE = "CHAOS_LEDGER"  # file that the tests append to
 
 
 def note(fault: str, recovery_s: float | None) -> None:
-    """One fault after which every unit was found exactly once; call it once that has been asserted.
+    """Notes a fault after which every unit was found exactly once. Call it after the test has asserted that.
 
     Args:
-        fault: what happened, in a few words.
-        recovery_s: from the fault until what was in work then was done; None if it never was in anybody's way.
+        fault: the fault, in a few words.
+        recovery_s: seconds from the fault until the work that it interrupted was done; None if it interrupted nothing.
     """
     if path := os.environ.get(VARIABLE):
         with Path(path).open("a") as file:
@@ -23,7 +23,7 @@ def note(fault: str, recovery_s: float | None) -> None:
 
 
 def table(ledger: Path, failed: dict[str, int]) -> str:
-    """The ledger as a Markdown table. `failed` are rounds by the fault whose test did not pass."""
+    """The ledger as a Markdown table. `failed` counts failed rounds by test."""
     lines = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
     by_fault: dict[str, list[float]] = {}
     counts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The clock of the machine is set, by an hour forwards and a day backwards, while a run is at work."""
+"""Faults of the clock: it is set an hour forwards and a day backwards while a run works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.chaos.ledger import note
 
 
 def set_clock(clock: Path, seconds: int) -> None:
-    """Moves the time of day of the processes that follow this file."""
+    """Moves the time of day of the processes that read this file (`clock.c`)."""
     with clock.open("r+b" if clock.exists() else "wb") as file:
         file.write(struct.pack("q", seconds))
 
@@ -40,7 +40,10 @@ def test_a_clock_that_is_set_changes_nothing(dice: random.Random, marker: str, t
             time.sleep(dice.uniform(0.2, 1.0))
             before = len(begun(marker))
             set_clock(clock, seconds)
-            until(lambda before=before: len(begun(marker)) > before + 5 or not driver.look(), "work after it was set")
+            until(
+                lambda before=before: len(begun(marker)) > before + 5 or not driver.is_running(),
+                "work after it was set",
+            )
         driver.hurry()
         driver.wait()
     now = time.time()
@@ -54,8 +57,8 @@ def test_a_clock_that_is_set_changes_nothing(dice: random.Random, marker: str, t
     note("clock set an hour forwards, then a day backwards", None)
 
 
-def test_a_process_is_known_again_after_the_clock_was_set(tmp_path: Path) -> None:
-    """Setting the clock moves the boot time in /proc/stat, from which the usual start time of a process is computed."""
+def test_a_process_has_the_same_identity_after_the_clock_was_set(tmp_path: Path) -> None:
+    """Setting the clock moves the boot time in /proc/stat, and psutil computes a process's start time from that."""
     moved = tmp_path / "stat"
     lines = [f"btime {int(line.split()[1]) + 3600}" if line.startswith("btime") else line
              for line in Path("/proc/stat").read_text().splitlines()]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A disk that is full: the run waits, or ends in clear words; what is committed stays, and the next run completes."""
+"""A full disk: the run waits or ends with a clear error, committed work is kept, and the next run does the rest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Takes all the room there is."""
+    """Fills the file system with one file; returns the file."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -58,7 +58,7 @@ def commits(folder: Path) -> int:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_full_disk_ends_a_run_in_clear_words_or_is_waited_for_and_costs_nothing(
+def test_a_run_on_a_full_disk_waits_or_ends_with_a_clear_error_and_loses_nothing(
     small: Path, dice: random.Random, marker: str
 ) -> None:
     arguments = {"table": "first", "marker": marker, "seconds": 0.1, "poison": {3: "reject"}}
@@ -76,21 +76,21 @@ def test_a_full_disk_ends_a_run_in_clear_words_or_is_waited_for_and_costs_nothin
     with pytest.raises(RunError, match="No space left on device") as caught:
         run_on(small, storage_timeout_s=1.0).execute(stage)
     filler.join()
-    assert "What is committed is kept; the same command continues from it." in str(caught.value)
+    assert "Committed work is kept; the same command continues from it." in str(caught.value)
     assert "\n" not in str(caught.value)
-    kept = commits(small)
-    assert 1 <= kept < SHARDS
+    committed = commits(small)
+    assert 1 <= committed < SHARDS
     ballast.pop().unlink()
-    room: list[float] = []
+    recovery_s: list[float] = []
 
     def fill_for_a_while() -> None:
-        until(lambda: commits(small) > kept, "another commit")
+        until(lambda: commits(small) > committed, "another commit")
         time.sleep(dice.uniform(0.0, 0.5))
         fill(small)
         before = commits(small)
         time.sleep(dice.uniform(0.5, 2.0))  # how long the disk stays full
         (small / "ballast").unlink()
-        room.append(until(lambda: commits(small) > before, "a commit after there was room again"))
+        recovery_s.append(until(lambda: commits(small) > before, "a commit after there was room again"))
 
     filler = threading.Thread(target=fill_for_a_while, daemon=True)
     filler.start()
@@ -101,4 +101,4 @@ def test_a_full_disk_ends_a_run_in_clear_words_or_is_waited_for_and_costs_nothin
     assert [(reject["row"], reject["shard"]) for reject in table.rejects()] == [("3", "00000")]
     assert leftovers(run.storage.url, "first") == []
     note("disk full beyond the limit: run ended, rerun completed", None)
-    note("disk full for a while: until the next commit after there was room", room[0])
+    note("disk full for a while: until the next commit after there was room", recovery_s[0])

@@ -1,4 +1,4 @@
-"""Nodes come and go while a stage runs, the head of the cluster dies, and what no node can hold is refused."""
+"""Faults of nodes: nodes join and die while a stage runs, the head dies, and impossible requests are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = 400
 
 
 def workers_of(node: list[int], pids: set[int]) -> set[int]:
-    """Those of the processes that run on this node."""
+    """Those of the processes `pids` that run on this node."""
     own = set()
     for pid in pids:
         if psutil.pid_exists(pid) and any(parent.pid in node for parent in psutil.Process(pid).parents()):
@@ -38,14 +38,14 @@ def test_a_node_that_joins_is_used_and_one_that_is_killed_loses_nothing(
     dice: random.Random, marker: str, nodes: Nodes
 ) -> None:
     old = nodes.add(num_cpus=1)
-    spec = Spec(marker.replace("marker", "run"), marker, nodes.address, rows=ROWS, each=4, seconds=0.4)
+    spec = Spec(marker.replace("marker", "run"), marker, nodes.address, rows=ROWS, rows_per_shard=4, seconds=0.4)
     with Driver(spec) as driver:
         until(driver.at_work, "the first shard")
         new = nodes.add(num_cpus=1)
-        joined = until(lambda: workers_of(new, driver.pids()) or not driver.look(), "work on the new node")
+        joined = until(lambda: workers_of(new, driver.pids()) or not driver.is_running(), "work on the new node")
         time.sleep(dice.uniform(0.0, 1.0))
         lost = in_work(spec, workers_of(old, driver.pids()))
-        assert driver.look(), "the stage ended before the node could be killed"
+        assert driver.is_running(), "the stage ended before the node could be killed"
         kill_node(old, with_workers=dice.random() < 0.5)
         seconds = until(lambda: recovered(spec, lost), "recovery")
         driver.hurry()
@@ -59,9 +59,9 @@ def test_a_request_that_no_node_can_hold_is_refused_with_what_the_nodes_have(mar
     nodes.add(num_cpus=1, num_gpus=4)
     spec = Spec(marker.replace("marker", "run"), marker, nodes.address, pool={"gpus": 8})
     with Driver(spec) as driver:
-        said = driver.wait(2)
-    assert "wants 1 CPU, 8 GPU, and no node of the cluster has that" in said
-    assert "has 1 CPU, 4 GPU" in said
+        output = driver.wait(2)
+    assert "wants 1 CPU, 8 GPU, and no node of the cluster has that" in output
+    assert "has 1 CPU, 4 GPU" in output
     assert Storage(spec.workdir).list("") == []
 
 
@@ -69,20 +69,20 @@ def test_a_run_whose_head_is_killed_says_so_and_finishes_on_another_cluster(
     dice: random.Random, marker: str, nodes: Nodes
 ) -> None:
     nodes.add(num_cpus=1)
-    spec = Spec(marker.replace("marker", "run"), marker, nodes.address, rows=ROWS, each=4, seconds=0.4)
+    spec = Spec(marker.replace("marker", "run"), marker, nodes.address, rows=ROWS, rows_per_shard=4, seconds=0.4)
     spec.cluster = {"head_timeout_s": 3.0}
     with Driver(spec) as driver:
         until(driver.at_work, "the first shard")
         time.sleep(dice.uniform(0.0, 2.0))
-        nodes.look()
-        assert driver.look(), "the stage ended before the head could be killed"
+        nodes.note_processes()
+        assert driver.is_running(), "the stage ended before the head could be killed"
         kill_node(nodes.head, with_workers=False)
         killed = time.monotonic()
-        said = driver.wait(1)
+        output = driver.wait(1)
         ended = time.monotonic() - killed
-        assert "error: the head of the Ray cluster at" in said
-        assert "the same command continues" in said
-        assert "Traceback" not in said
+        assert "error: the head of the Ray cluster at" in output
+        assert "the same command continues" in output
+        assert "Traceback" not in output
         assert ended < 30
         spec.address = None
         driver.start()

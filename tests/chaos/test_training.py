@@ -1,4 +1,4 @@
-"""A rank of a training is killed, or the node that holds its ranks; training goes on from the newest checkpoint."""
+"""Deaths in training: a rank or a node with ranks is killed, and training continues from the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.chaos.training import STEPS
 
 
 def steps(workdir: Path) -> list[tuple[int, float]]:
-    """(step, loss) as they were written."""
+    """(step, loss) in the order in which they were written."""
     file = workdir / "training" / "metrics.jsonl"
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     records = [json.loads(line) for line in lines]
@@ -27,18 +27,18 @@ def steps(workdir: Path) -> list[tuple[int, float]]:
 
 
 def ranks(node: list[int]) -> list[int]:
-    """Processes of ranks on this node."""
-    found = []
+    """Ids of the processes on this node that are ranks."""
+    pids = []
     for pid in node:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(pid).children(recursive=True):
                 if "RayTrainWorker" in " ".join(child.cmdline()):
-                    found.append(child.pid)
-    return found
+                    pids.append(child.pid)
+    return pids
 
 
-def goes_on(workdir: Path, old: list[int], reached: int) -> bool:
-    """Whether other ranks than these have come further than this step."""
+def continues(workdir: Path, old: list[int], reached: int) -> bool:
+    """Whether the old ranks are dead and training has come further than this step."""
     return not any(alive(pid) for pid in old) and steps(workdir)[-1][0] > reached
 
 
@@ -48,28 +48,28 @@ def goes_on(workdir: Path, old: list[int], reached: int) -> bool:
 def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
     dice: random.Random, tmp_path: Path, nodes: Nodes, tiny_encoder: str, faults: Callable[[list[str]], list[str]]
 ) -> None:
-    places = [nodes.add(num_cpus=1) for _ in range(2)]
+    node_pids = [nodes.add(num_cpus=1) for _ in range(2)]
     workdir = tmp_path / "run"
     times = {}
     with Process("tests.chaos.training", str(workdir), nodes.address, tiny_encoder, errors=tmp_path / "err") as driver:
         for fault in faults(["training rank killed", "training node killed"]):
             before = len(steps(workdir))
-            until(lambda before=before: len(steps(workdir)) > before + 2 or not driver.look(), "three steps", 300)
+            until(lambda before=before: len(steps(workdir)) > before + 2 or not driver.is_running(), "three steps", 300)
             time.sleep(dice.uniform(0.0, 0.5))
-            held = [(place, pids) for place in places if (pids := ranks(place))]
+            nodes_with_ranks = [(node, pids) for node in node_pids if (pids := ranks(node))]
             reached = max(step for step, _ in steps(workdir))
-            assert held and driver.look(), driver.errors.read_text()[-3000:]
+            assert nodes_with_ranks and driver.is_running(), driver.errors.read_text()[-3000:]
             if fault == "training rank killed":
-                kill(dice.choice([pid for _, pids in held for pid in pids]))
+                kill(dice.choice([pid for _, pids in nodes_with_ranks for pid in pids]))
             else:
-                kill_node(dice.choice(held)[0], with_workers=dice.random() < 0.5)
-            old = [pid for _, pids in held for pid in pids]
-            assert reached < STEPS, "it was over before anything was killed"
+                kill_node(dice.choice(nodes_with_ranks)[0], with_workers=dice.random() < 0.5)
+            old = [pid for _, pids in nodes_with_ranks for pid in pids]
+            assert reached < STEPS, "training ended before anything was killed"
             what = f"other ranks, step {reached}, alive {[pid for pid in old if alive(pid)]}"
             times[fault] = until(
-                lambda old=old, reached=reached: not driver.look() or goes_on(workdir, old, reached), what, 300
+                lambda old=old, reached=reached: not driver.is_running() or continues(workdir, old, reached), what, 300
             )
-            assert driver.look() or driver.process.wait() == 0, driver.errors.read_text()[-5000:]
+            assert driver.is_running() or driver.process.wait() == 0, driver.errors.read_text()[-5000:]
         driver.wait()
     written = steps(workdir)
     assert {step for step, _ in written} == set(range(1, STEPS + 1))

@@ -1,4 +1,4 @@
-"""Workers are killed: at random moments, inside their write, and between data file and commit record."""
+"""Deaths of workers: at random moments, inside a write, and between data file and commit record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOL = PoolSettings(cpus=0.5)
 
 
 class Working(threading.Thread):
-    """Executes a stage while the test looks on."""
+    """A thread that executes a stage while the test causes faults."""
 
     def __init__(self, run: Run, stage: Stage) -> None:
         super().__init__(daemon=True)
@@ -46,8 +46,9 @@ class Working(threading.Thread):
         return self.table
 
 
-def stage(worker: type, rows: int, each: int, schema: TableSchema = NUMBERS, **arguments: Any) -> Stage:
-    return Stage("first", schema, "first", worker, {"table": "first"} | arguments, shards(rows, each), {"v": 1}, POOL)
+def stage(worker: type, rows: int, rows_per_shard: int, schema: TableSchema = NUMBERS, **arguments: Any) -> Stage:
+    planned = shards(rows, rows_per_shard)
+    return Stage("first", schema, "first", worker, {"table": "first"} | arguments, planned, {"v": 1}, POOL)
 
 
 def ids(table: Table) -> list[int]:
@@ -93,7 +94,7 @@ def test_a_worker_killed_inside_its_write_loses_nothing(
     assert ids(table) == list(range(12))
     expected = [random.Random(number).randbytes(8 * 2**20) for number in range(12)]
     assert table.read(["blob"])["blob"].to_pylist() == expected
-    assert leftovers(spec.workdir, "first") == [], "the end of the stage collects what the dead left"
+    assert leftovers(spec.workdir, "first") == [], "the end of the stage removes files without a record"
     note("worker killed inside its write", seconds)
 
 
@@ -110,7 +111,7 @@ def test_a_worker_killed_between_data_file_and_record_loses_nothing(
     table = working.finish()
     first_file = flag.read_text()
     assert first_file not in [file for file, _ in table.files()], "the second attempt wrote another file"
-    assert not engine.storage.exists(first_file), "the first one is collected"
+    assert not engine.storage.exists(first_file), "the first file is removed"
     assert leftovers(spec.workdir, "first") == []
     assert ids(table) == list(range(100))
     note("worker killed between data file and commit record", seconds)
@@ -121,10 +122,10 @@ def committed_shard(spec: Spec, shard: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_stopped_and_answers_nobody_is_replaced_and_ended(
+def test_a_worker_that_is_stopped_and_does_not_answer_is_killed_and_replaced(
     run: MakeRun, dice: random.Random, marker: str
 ) -> None:
-    """SIGSTOP: a process that neither works nor dies when it is asked to."""
+    """A process that got SIGSTOP neither works nor ends when it is asked to."""
     engine = run(shard_timeout_s=4.0)
     spec = Spec(engine.storage.url, marker)
     working = Working(engine, stage(Recorded, 80, 4, marker=marker, seconds=0.2))
@@ -136,6 +137,6 @@ def test_a_worker_that_is_stopped_and_answers_nobody_is_replaced_and_ended(
     seconds = until(lambda: recovered(spec, lost), "recovery")
     assert ids(working.finish()) == list(range(80))
     assert engine.table("first").rejects() == []
-    assert not alive(victim), "the stage ended and a process of it lives"
+    assert not alive(victim), "a process of the stage lives after its end"
     if lost:
         note("worker stopped (SIGSTOP), found by the time limit of 4 s", seconds)

@@ -1,4 +1,7 @@
-"""The driver of a training that chaos kills ranks and nodes of: two ranks on the cluster that it is told."""
+"""The driver of a training with two ranks, whose ranks and nodes the fault tests kill.
+
+Arguments: workdir, address of the Ray cluster, encoder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from distill.training.stage import build
 from launcher import cli
 from tests.distill.list_tables import write_run
 
-STEPS = 90  # enough that the last one is far when a rank or node is killed
+STEPS = 90  # so many that training is far from its end when a rank or node is killed
 
 
 def main(workdir: str, address: str, encoder: str) -> None:

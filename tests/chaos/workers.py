@@ -1,6 +1,6 @@
-"""Workers that note when they begin a shard, and that die, or have the driver die, at a chosen point of the protocol.
+"""Workers that note every shard they begin, and that kill themselves or the driver at a chosen point of the protocol.
 
-The points are inside the engine, so the worker puts itself between two of its calls; the death is a real SIGKILL.
+The points are inside the engine, so a worker replaces one of the engine's functions. The death is a real SIGKILL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from cluster.schemas import TableSchema
-from cluster.tables.table import Commit
+from cluster.tables.commit import Commit
 from cluster.workers import actor
 from cluster.workers.worker import Output, Task
 from tests.cluster.example_workers import NUMBERS, Count
@@ -28,29 +28,29 @@ BLOBS = TableSchema("blobs", pa.schema([("id", pa.string()), ("value", pa.int64(
 
 
 class Recorded(Count):
-    """Counts, and notes every beginning as a line `table shard pid time` in the file `marker`.
+    """A worker that counts, and notes each task it begins as a line `table shard pid time` in the file `marker`.
 
-    It takes its time until a file of that name with `.hurry` is there: then the test has seen what it wanted.
+    A task takes `seconds` until the file `<marker>.hurry` exists; then the test needs no more time.
     """
 
     def __init__(self, table: str, marker: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.table = table
-        self.begun = marker
+        self.log = marker
 
     def process(self, task: Task) -> Output:
         self.note(task)
         return super().process(task)
 
     def note(self, task: Task) -> None:
-        with Path(self.begun).open("a") as file:
+        with Path(self.log).open("a") as file:
             file.write(f"{self.table} {task.shard.name} {os.getpid()} {time.time()}\n")
-        if Path(f"{self.begun}.hurry").exists():
+        if Path(f"{self.log}.hurry").exists():
             self.seconds = 0.0
 
 
 class RecordedAsync(Recorded):
-    """The same as a coroutine, so that two shards are in work at a time."""
+    """The same worker with a coroutine, so that two shards are in work at a time."""
 
     async def process(self, task: Task) -> Output:  # type: ignore[override]
         self.note(task)
@@ -59,10 +59,10 @@ class RecordedAsync(Recorded):
 
 
 class DiesBeforeRecord(Recorded):
-    """When `shard` has its data file and not yet its commit record, this process or `victim` is killed, once.
+    """A worker that kills itself, or the process `victim`, when `shard` has a data file and no commit record yet.
 
-    It outlives the victim by `delay` seconds, if nobody ends it, and then goes on to the commit record. Values are
-    salted, so that the shard's second data file is another one.
+    It does so once. After the death of the victim it waits `delay` seconds and then writes the commit record, unless
+    it was ended meanwhile. Values are salted, so the second data file of the shard differs from the first.
     """
 
     def __init__(self, shard: str, flag: str, victim: int = 0, delay: float = 0.0, **arguments: Any) -> None:
@@ -79,12 +79,12 @@ class DiesBeforeRecord(Recorded):
 
 
 class DiesInWrite(Recorded):
-    """Rows of eight megabytes; the process is killed while a data file is partly on the disk, once."""
+    """A worker with rows of eight megabytes that kills itself, once, while a data file is half-written."""
 
     def __init__(self, folder: str, flag: str, seed: int, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.folder, self.flag = folder, flag
-        self.patience = random.Random(seed).uniform(0.0, 0.002)
+        self.delay = random.Random(seed).uniform(0.0, 0.002)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def process(self, task: Task) -> Output:
@@ -98,18 +98,18 @@ class DiesInWrite(Recorded):
                 with contextlib.suppress(OSError):
                     if not self._is_written(file):
                         continue
-                    time.sleep(self.patience)
+                    time.sleep(self.delay)
                     if self._is_written(file) and once(self.flag, str(file.readlink())):
                         os.kill(os.getpid(), signal.SIGKILL)
 
     def _is_written(self, file: Path) -> bool:
-        """Whether this open file is a put that has not been renamed to its final name."""
+        """Whether this open file belongs to a put that has not renamed it to its final name yet."""
         path = str(file.readlink())
         return path.startswith(self.folder) and "#" in path
 
 
 def once(flag: str, text: str) -> bool:
-    """Whether nobody has said so before; leaves `text`."""
+    """Whether this is the first call with this flag file; the first call writes `text` to it."""
     try:
         with Path(flag).open("x") as file:
             file.write(text)
@@ -119,7 +119,7 @@ def once(flag: str, text: str) -> bool:
 
 
 def patch_for_death(module: Any, name: str, *, after: bool) -> None:
-    """This process is killed just before or after it calls `module.name`."""
+    """Replaces the function `module.name` so that this process is killed just before the call or just after it."""
     call: Callable[..., Any] = getattr(module, name)
 
     def deadly(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Workers that misbehave on purpose."""
+"""Workers that count numbers, and that fail on purpose at chosen ones."""
 
 from __future__ import annotations
 
@@ -14,24 +14,32 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import TableSchema
+from cluster.tables.commit import read_checked
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import read_checked
 from cluster.workers.worker import Output, Reject, Task
 
 NUMBERS = TableSchema("numbers", pa.schema([("id", pa.string()), ("value", pa.int64())]), "tests", "number")
 
 
-def shards(rows: int, each: int) -> list[Shard]:
-    """Shards whose rows are the numbers first … first + rows."""
+def shards(rows: int, rows_per_shard: int) -> list[Shard]:
+    """Shards whose rows are the numbers 0 to `rows` - 1; `params["first"]` is a shard's first number."""
     return [
-        Shard(f"{index:05d}", min(each, rows - first), params={"first": first})
-        for index, first in enumerate(range(0, rows, each))
+        Shard(f"{index:05d}", min(rows_per_shard, rows - first), params={"first": first})
+        for index, first in enumerate(range(0, rows, rows_per_shard))
     ]
 
 
 class Count:
-    """Writes the numbers of its shard. `poison` maps a number to what happens at it."""
+    """A worker that writes the numbers of its shard.
+
+    Args:
+        poison: what happens at a number: "raise", "kill", "hang", "input", "once", "reject: …", "drop", "lose".
+        seconds: time that a task takes.
+        marker: file in which every task is noted as "pid shard start stop".
+        scale: factor of the written values.
+        salt: whether values differ from try to try, as those of a sampling worker do.
+    """
 
     def __init__(
         self,
@@ -66,12 +74,12 @@ class Count:
             if (kinds[number] or "").startswith("reject")
         ]
         drops = {"small": sum(kind == "drop" for kind in kinds.values())}
-        kept = [
+        done = [
             number for number in numbers if (kinds[number] or "").partition(":")[0] not in ("reject", "drop", "lose")
         ]
         salt = time.time_ns() if self.salt else 0
-        rows = pa.table({"id": [str(n) for n in kept], "value": [n * self.scale + salt for n in kept]}, NUMBERS.schema)
-        return Output(rows, drops, rejects, tokens=len(kept), stats={"seen": len(numbers)})
+        rows = pa.table({"id": [str(n) for n in done], "value": [n * self.scale + salt for n in done]}, NUMBERS.schema)
+        return Output(rows, drops, rejects, tokens=len(done), stats={"seen": len(numbers)})
 
     def numbers(self, task: Task) -> list[int]:
         if task.rows is not None:
@@ -98,7 +106,7 @@ class Count:
 
 
 class CountAsync(Count):
-    """The same as a coroutine."""
+    """The same worker with a coroutine."""
 
     async def process(self, task: Task) -> Output:  # type: ignore[override]
         await asyncio.sleep(self.seconds)
@@ -118,8 +126,8 @@ class Repeat(Count):
         return Output(output.rows.take(pa.array(repeated, pa.int64())))
 
 
-class WholeIsLong(Count):
-    """Takes its time for whole shards only."""
+class SlowWholeShards(Count):
+    """A worker that takes `seconds` for a whole shard and no time for a part of one."""
 
     def process(self, task: Task) -> Output:
         if task.stop - task.start == task.shard.rows:
@@ -128,31 +136,31 @@ class WholeIsLong(Count):
 
 
 class Parent(Count):
-    """Starts a child process that outlives it, and writes its id to `marker`."""
+    """A worker that starts a child process, which outlives it, and writes the child's id to `marker`."""
 
     def __init__(self, marker: str) -> None:
         super().__init__()
-        # a session of its own: Ray ends the process group of a worker, as some engines' children escape it
+        # in a new session: Ray ends the process group of a worker, and some engines' children escape it in this way
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         Path(marker).write_text(str(child.pid))
 
 
 class Closing(Count):
-    """Says that it was closed."""
+    """A worker that writes to `marker` when it is closed."""
 
     def close(self) -> None:
         Path(self.marker).write_text("closed")
 
 
-class Slow(Count):
-    """Takes too long to construct."""
+class SlowStart(Count):
+    """A worker whose construction takes too long."""
 
     def __init__(self) -> None:
         time.sleep(1000)
 
 
 class OneSlow(Count):
-    """The first one to be constructed takes five times as long as the others."""
+    """A worker; the first one that is constructed takes five times as long for a task as the others."""
 
     def __init__(self, seconds: float, marker: str, **arguments: Any) -> None:
         try:
@@ -164,7 +172,7 @@ class OneSlow(Count):
 
 
 class Reading(Count):
-    """Reads a data file of another table, when it is constructed or for every task."""
+    """A worker that reads a data file of another table: when it is constructed (`early`), or for every task."""
 
     def __init__(self, storage: Storage, file: str, early: bool) -> None:
         super().__init__()

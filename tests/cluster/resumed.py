@@ -1,4 +1,4 @@
-"""A driver that continues a table which it finds planned, and says what Ray it started, and who can reach it."""
+"""A driver that continues a planned table, and prints which Ray it started and who can reach it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from tests.cluster.example_workers import NUMBERS, Count, shards
 STRANGER = """
 import ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False)
-print("came in")
+print("connected")
 """
 
 
 def listening() -> list[str]:
-    """Addresses at which this process or one that it started waits for others."""
+    """Addresses at which this process and its children listen."""
     own = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
-    sockets = [one for one in psutil.net_connections("inet") if one.pid in own and one.status == psutil.CONN_LISTEN]
+    sockets = [
+        socket for socket in psutil.net_connections("inet") if socket.pid in own and socket.status == psutil.CONN_LISTEN
+    ]
     assert len(sockets) > 3, "Ray listens somewhere"
-    return sorted({one.laddr.ip for one in sockets})
+    return sorted({socket.laddr.ip for socket in sockets})
 
 
 def stranger(address: str) -> str:
-    """What another program of this machine gets that has no token."""
+    """The output of another program of this machine that tries to join without the token."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    plain["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # of its attempts to come in, which take seconds each
+    plain["RAY_NUM_REDIS_GET_RETRIES"] = "1"  # attempts to connect; each takes seconds
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, address], capture_output=True, text=True, env=plain, timeout=90, check=False
     )

@@ -1,4 +1,4 @@
-"""Stages of numbers, and what their tables hold."""
+"""Stages whose workers count numbers, and the values in their tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MakeRun = Callable[..., Run]
 
 
 def numbers(
-    rows: int = 100, each: int = 10, worker: type = Count, path: str = "numbers", pool: PoolSettings | None = None,
-    fingerprint: dict[str, Any] | None = None, **arguments: Any,
+    rows: int = 100, rows_per_shard: int = 10, worker: type = Count, path: str = "numbers",
+    pool: PoolSettings | None = None, fingerprint: dict[str, Any] | None = None, **arguments: Any,
 ) -> Stage:  # fmt: skip
-    planned = shards(rows, each)
+    planned = shards(rows, rows_per_shard)
     return Stage("numbers", NUMBERS, path, worker, arguments, planned, fingerprint or {"v": 1}, pool or PoolSettings())
 
 

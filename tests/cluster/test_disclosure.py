@@ -1,4 +1,4 @@
-"""Words that leave the program move no cursor and tell no secret."""
+"""Text that leaves the program holds no control characters and no secrets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_control_characters_are_written_out_and_other_text_stays(text: str, show
         ("https://host:8080/@ann/page https://host/@ann", "https://host:8080/@ann/page https://host/@ann"),
     ],
 )
-def test_secrets_of_urls_and_of_fields_named_so_are_hidden(text: str, shown: str) -> None:
+def test_secrets_in_urls_and_in_fields_with_a_secrets_name_are_hidden(text: str, shown: str) -> None:
     assert disclose(text) == shown
 
 
@@ -57,27 +57,27 @@ def test_values_of_secret_variables_are_hidden_and_short_words_are_not(monkeypat
     assert disclose(text) == "the server got *** and *** of /keys/one-of-them"
 
 
-def test_every_way_out_of_the_program_discloses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_errors_and_logs_are_cleaned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SOME_API_KEY", "marker-0123456789")
-    said = f"passage {CLEAR} with marker-0123456789"
-    words = [str(InputError(said)), str(DamagedError("x", said)), describe(ValueError(said))]
+    unsafe = f"passage {CLEAR} with marker-0123456789"
+    outputs = [str(InputError(unsafe)), str(DamagedError("x", unsafe)), describe(ValueError(unsafe))]
     log = StageLog(storage := Storage(str(tmp_path)), "queries", BackgroundWrites(storage))
-    log.add(said, "w0", "node", "00000")
+    log.add(unsafe, "w0", "node", "00000")
     log.close()
-    words.append((tmp_path / "logs" / "queries.log").read_text())
-    for shown in words:
+    outputs.append((tmp_path / "logs" / "queries.log").read_text())
+    for shown in outputs:
         assert "\\x1b[2J" in shown
         assert "\x1b" not in shown
         assert "marker" not in shown
 
 
 @pytest.mark.parametrize("name", ["api_key", "hf_token", "password", "AWS_SECRET", "x.client-secret", "sig", "apikey"])
-def test_fields_that_hold_secrets_are_known_by_their_names(name: str) -> None:
+def test_a_secret_field_is_recognised_by_its_name(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "batch_tokens", "keyboard", "monkey", "design", "text"])
-def test_other_names_are_not_taken_for_secrets(name: str) -> None:
+def test_other_names_do_not_count_as_secret(name: str) -> None:
     assert not is_secret_name(name)
 
 
@@ -85,7 +85,7 @@ def test_other_names_are_not_taken_for_secrets(name: str) -> None:
     "url",
     ["s3://KEY:mar/marker@bucket/run", "https://marker@host/v1", "az://c/run?sig=marker", "gs://b/r?x=1&token=marker"],
 )
-def test_a_storage_at_a_url_with_a_secret_is_refused_without_showing_it(
+def test_a_storage_url_with_a_secret_is_refused_and_the_secret_is_not_shown(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""Tables whose files were damaged, lost or left half-written: done again, ended or refused, and never half believed."""
+"""Tables with damaged, lost or half-written files: a run repairs them, ends them or refuses them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from cluster.errors import DamagedError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from cluster.tables.commit import commit_path, publish, put_rows
 from cluster.tables.gc import collect_all
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
-from cluster.tables.table import Table, commit_path, publish, put_rows
+from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from tests.cluster.example_workers import NUMBERS, Count
 from tests.cluster.stages import MakeRun, numbers, values
@@ -23,57 +24,57 @@ from tests.cluster.stages import MakeRun, numbers, values
 
 @pytest.mark.parametrize("harm", ["truncate", "flip"])
 def test_a_damaged_shard_is_found_while_it_is_read_and_done_again(run: MakeRun, harm: str) -> None:
-    one = run()
-    source = one.execute(numbers())
-    file = Path(one.storage.url) / source.files()[4][0]
+    engine = run()
+    source = engine.execute(numbers())
+    file = Path(engine.storage.url) / source.files()[4][0]
     data = bytearray(file.read_bytes())
     data[100] ^= 8
     file.write_bytes(data[:-50] if harm == "truncate" else data)
     stage = Stage(
         "copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings()
     )
-    assert values(one.execute(stage)) == list(range(100))
-    assert values(one.table("numbers")) == list(range(100))
-    assert one.table("numbers").fingerprint == source.fingerprint
+    assert values(engine.execute(stage)) == list(range(100))
+    assert values(engine.table("numbers")) == list(range(100))
+    assert engine.table("numbers").fingerprint == source.fingerprint
 
 
-def test_a_damaged_shard_that_comes_out_otherwise_makes_what_was_made_from_it_invalid(run: MakeRun) -> None:
-    one = run()
+def test_tables_made_from_a_damaged_shard_are_invalid_if_the_redone_shard_has_other_rows(run: MakeRun) -> None:
+    engine = run()
     stage = numbers(salt=True)
-    source = one.execute(stage)
-    (Path(one.storage.url) / source.files()[4][0]).unlink()
+    source = engine.execute(stage)
+    (Path(engine.storage.url) / source.files()[4][0]).unlink()
     copy = Stage("copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings())
     with pytest.raises(RunError, match="came out with other rows"):
-        one.execute(copy)
-    assert one.table("numbers").fingerprint != source.fingerprint
+        engine.execute(copy)
+    assert engine.table("numbers").fingerprint != source.fingerprint
 
 
-def test_a_run_that_dies_between_withdrawal_and_repair_still_makes_what_was_made_from_it_invalid(run: MakeRun) -> None:
-    one = run()
+def test_tables_made_from_a_withdrawn_shard_are_invalid_even_if_the_run_dies_before_its_repair(run: MakeRun) -> None:
+    engine = run()
     stage = numbers(salt=True)
-    source = one.execute(stage)
+    source = engine.execute(stage)
     before = source.fingerprint
-    source.withdraw(source.files()[4][0])  # and here it dies
-    again = Run(one.storage.url, one.settings, progress=one.progress)
-    redone = again.execute(stage)
+    source.withdraw(source.files()[4][0])  # the run dies here
+    next_run = Run(engine.storage.url, engine.settings, progress=engine.progress)
+    redone = next_run.execute(stage)
     assert redone.fingerprint != before
-    assert redone.fingerprint == again.table("numbers").fingerprint
-    assert one.storage.list("numbers/withdrawn") == []
+    assert redone.fingerprint == next_run.table("numbers").fingerprint
+    assert engine.storage.list("numbers/withdrawn") == []
     same = run("other").execute(numbers())
     fingerprint = same.fingerprint
     same.withdraw(same.files()[4][0])
-    other = Run(same.storage.url, one.settings, progress=one.progress).execute(numbers())
+    other = Run(same.storage.url, engine.settings, progress=engine.progress).execute(numbers())
     assert other.fingerprint == fingerprint
     assert other.files() == same.files()
 
 
 @pytest.mark.parametrize("lost", ["nothing", "content", "record"])
 def test_leftovers_are_not_collected_before_withdrawn_rows_are_compared(run: MakeRun, lost: str) -> None:
-    """A run that died after the last record of a table, and before its end; a power cut may have taken the record."""
-    one = run()
-    table = one.execute(numbers(salt=True))
+    """A run died after the last record of a table, before it sealed the table. A power cut may have lost the record."""
+    engine = run()
+    table = engine.execute(numbers(salt=True))
     before, first = table.fingerprint, table.commits()[4]
-    record = Path(one.storage.url, commit_path("numbers", first.shard, table.plan.id))
+    record = Path(engine.storage.url, commit_path("numbers", first.shard, table.plan.id))
     if lost == "content":
         record.write_bytes(b"")
     if lost == "record":
@@ -81,14 +82,14 @@ def test_leftovers_are_not_collected_before_withdrawn_rows_are_compared(run: Mak
     table.withdraw(first.files[0][0])
     files = put_rows(table.storage, "numbers", first.shard, pa.table({"id": ["x"] * 10, "value": [1] * 10}))
     publish(table.storage, "numbers", table.plan.id, replace(first, files=files))
-    collect_all(one.storage)  # as every `listwise run` does when it begins
-    again = Run(one.storage.url, one.settings, progress=one.progress).execute(numbers(salt=True))
-    assert again.fingerprint != before
-    collect_all(one.storage)
-    assert sorted(one.storage.list("numbers/data")) == sorted(file for file, _ in again.files())
+    collect_all(engine.storage)  # every `listwise run` begins with this
+    redone = Run(engine.storage.url, engine.settings, progress=engine.progress).execute(numbers(salt=True))
+    assert redone.fingerprint != before
+    collect_all(engine.storage)
+    assert sorted(engine.storage.list("numbers/data")) == sorted(file for file, _ in redone.files())
 
 
-def test_a_table_that_is_not_whole_is_not_read(run: MakeRun) -> None:
+def test_a_table_that_is_not_complete_cannot_be_read(run: MakeRun) -> None:
     table = run().execute(numbers())
     table.withdraw(table.files()[4][0])
     with pytest.raises(RunError, match=r"numbers: 9 of 10 shards are done\. Continue the run"):
@@ -96,7 +97,10 @@ def test_a_table_that_is_not_whole_is_not_read(run: MakeRun) -> None:
 
 
 def test_of_a_shard_that_was_withdrawn_twice_the_first_rows_are_compared(run: MakeRun) -> None:
-    """Rows A, lost; rows B, lost before the table was whole again; rows B once more: nothing made from A is valid."""
+    """The shard had rows A, then rows B, which were lost before the table was sealed, then rows B again.
+
+    Tables that were made from rows A must be invalid.
+    """
     table = run().execute(numbers(salt=True))
     before, first = table.fingerprint, table.commits()[4]
     table.withdraw(first.files[0][0])
@@ -110,35 +114,37 @@ def test_of_a_shard_that_was_withdrawn_twice_the_first_rows_are_compared(run: Ma
     assert table.fingerprint != before
 
 
-def test_a_table_that_nobody_has_ended_is_ended_by_the_next_run(run: MakeRun) -> None:
-    """A driver that dies after the last commit record, before the accounts and the collection."""
-    one = run()
-    table = one.execute(numbers())
+def test_a_table_that_no_run_has_sealed_is_sealed_by_the_next_one(run: MakeRun) -> None:
+    """A driver died after the last commit record, before the final accounting and the removal of leftover files."""
+    engine = run()
+    table = engine.execute(numbers())
     table.storage.remove(f"numbers/complete.{table.plan.id}.json")
     table.storage.put("numbers/data/00004.left.parquet", b"")
-    again = Run(one.storage.url, one.settings, progress=one.progress).execute(numbers())
-    assert again.sealed()
-    assert not one.storage.exists("numbers/data/00004.left.parquet")
+    redone = Run(engine.storage.url, engine.settings, progress=engine.progress).execute(numbers())
+    assert redone.sealed()
+    assert not engine.storage.exists("numbers/data/00004.left.parquet")
 
 
 @pytest.mark.parametrize("cut", ["commits/00004", "complete"])
-def test_a_record_that_a_power_cut_left_empty_counts_as_none(run: MakeRun, cut: str) -> None:
-    one = run()
-    table = one.execute(numbers())
+def test_a_record_that_a_power_cut_left_empty_counts_as_absent(run: MakeRun, cut: str) -> None:
+    engine = run()
+    table = engine.execute(numbers())
     if cut != "complete":
         table.storage.remove(f"numbers/complete.{table.plan.id}.json")
-    Path(one.storage.url, "numbers", f"{cut}.{table.plan.id}.json").write_bytes(b"")
-    assert values(Run(one.storage.url, one.settings, progress=one.progress).execute(numbers())) == list(range(100))
+    Path(engine.storage.url, "numbers", f"{cut}.{table.plan.id}.json").write_bytes(b"")
+    assert values(Run(engine.storage.url, engine.settings, progress=engine.progress).execute(numbers())) == list(
+        range(100)
+    )
 
 
 def test_an_overwrite_that_dies_halfway_leaves_nothing_that_looks_done(
     run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every deletion in turn is the last one: then the stage is done again, or stands whole with all before it."""
-    one = run()
+    """The process dies after 0, 1, 2, … deletions. Then a table has no plan, or it and all before it are complete."""
+    engine = run()
     names = ("queries", "candidates", "scores/x")
     for name in names:
-        one.execute(numbers(path=name))
+        engine.execute(numbers(path=name))
     calls, real = [0], {name: getattr(Storage, name) for name in ("remove", "delete")}
 
     class DiesHereError(Exception):
@@ -159,31 +165,30 @@ def test_an_overwrite_that_dies_halfway_leaves_nothing_that_looks_done(
             for name in real:
                 patched.setattr(Storage, name, dies(name))
             try:
-                Run(one.storage.url, one.settings, overwrite=frozenset({"queries"}), progress=one.progress)
+                Run(engine.storage.url, engine.settings, overwrite=frozenset({"queries"}), progress=engine.progress)
                 break
             except DiesHereError:
                 pass
-        there = [one.storage.exists(f"{name}/plan.json") for name in names]
-        assert there == sorted(there, reverse=True)
-        assert all(
-            values(one.table(name)) == list(range(100)) for name, is_there in zip(names, there, strict=True) if is_there
-        )
+        planned = [engine.storage.exists(f"{name}/plan.json") for name in names]
+        assert planned == sorted(planned, reverse=True)
+        for name in [name for name, has_plan in zip(names, planned, strict=True) if has_plan]:
+            assert values(engine.table(name)) == list(range(100))
     assert allowed > 3
-    assert not any(one.storage.exists(f"{name}/plan.json") for name in names)
+    assert not any(engine.storage.exists(f"{name}/plan.json") for name in names)
 
 
 def test_a_shard_that_is_damaged_again_and_again_ends_the_run(run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = run()
-    source = one.execute(numbers())
-    path = Path(one.storage.url, source.files()[4][0])
+    engine = run()
+    source = engine.execute(numbers())
+    path = Path(engine.storage.url, source.files()[4][0])
     path.unlink()
-    real = Table.seal
+    seal = Table.seal
 
     def seal_and_lose(table: Table) -> None:
-        real(table)
+        seal(table)
         path.unlink(missing_ok=True)
 
     monkeypatch.setattr(Table, "seal", seal_and_lose)
     copy = Stage("copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings())
     with pytest.raises(DamagedError, match="the file is missing"):
-        one.execute(copy)
+        engine.execute(copy)

@@ -1,4 +1,4 @@
-"""A stage in work is seen from outside, in its files and at the metrics port of its Ray; and a killed driver is."""
+"""A running stage and a killed driver can be seen from outside: in files and at the metrics port of Ray."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from tests.chaos.harness import Process, kill, until
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def scrape(port: int) -> dict[tuple[str, str], float]:
-    """Our gauges by name and their labels, without the labels that Ray adds."""
+    """Values of our gauges by (name, labels), without the labels that Ray adds."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     except (urllib.error.URLError, OSError):
         return {}
-    found = {}
+    gauges = {}
     for name, labels, value in re.findall(r"^ray_(listwise_\w+)\{(.*)\} (\S+)$", text, re.M):
         own = re.findall(r'\b(table|state|quantile|worker|node)="([^"]*)"', labels)
-        found[name, " ".join(f"{key}={text}" for key, text in sorted(own) if key != "table")] = float(value)
-    return found
+        gauges[name, " ".join(f"{key}={text}" for key, text in sorted(own) if key != "table")] = float(value)
+    return gauges
 
 
 @pytest.mark.slow
-def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is_called_gone(tmp_path: Path) -> None:
+def test_a_running_stage_is_seen_in_files_and_metrics_and_a_killed_driver_is_called_gone(tmp_path: Path) -> None:
     port, workdir = free_port(), str(tmp_path / "run")
-    words = ("tests.cluster.visible", workdir, str(port))
+    command = ("tests.cluster.visible", workdir, str(port))
     environment = {"RAY_metrics_report_interval_ms": "1000"}
 
-    def look() -> dict[str, Any]:
+    def table_status() -> dict[str, Any]:
         return next(iter(status(Storage(workdir))), {"state": "", "slow": [], "left_s": None})
 
-    with Process(*words, errors=tmp_path / "stderr", environment=environment) as driver:
-        seen: list[dict[str, Any]] = []
+    with Process(*command, errors=tmp_path / "stderr", environment=environment) as driver:
+        records: list[dict[str, Any]] = []
 
         def all_at_work() -> bool:
-            seen.append(look())
-            return bool(seen[-1]["slow"] and seen[-1]["left_s"] and seen[-1]["running"] == 3)
+            records.append(table_status())
+            return bool(records[-1]["slow"] and records[-1]["left_s"] and records[-1]["running"] == 3)
 
         until(all_at_work, "a slow worker", 60.0)
-        one = seen[-1]
-        assert one["state"] == "running"
-        assert (one["running"], one["failed"], one["rejects"]) == (3, 0, 1)
-        assert 0 < one["shards_done"] < one["shards"] == 2000
-        # two workers at 10 shards a second, one at 2; loading and a busy machine take their part
-        assert 10 < one["all_rows_per_s"] < 230
-        assert one["all_tokens_per_s"] == pytest.approx(one["all_rows_per_s"], rel=0.1)
-        (slow,) = one["slow"]
+        record = records[-1]
+        assert record["state"] == "running"
+        assert (record["running"], record["failed"], record["rejects"]) == (3, 0, 1)
+        assert 0 < record["shards_done"] < record["shards"] == 2000
+        # two workers do 10 shards a second, one does 2; loading and a busy machine make it less
+        assert 10 < record["all_rows_per_s"] < 230
+        assert record["all_tokens_per_s"] == pytest.approx(record["all_rows_per_s"], rel=0.1)
+        (slow,) = record["slow"]
         assert slow["times"] >= 1.5
-        low, middle, high = one["left_s"]
+        low, middle, high = record["left_s"]
         assert 0 < low < middle < high < 1000
         gauges = until_scraped(port)
         assert gauges["listwise_shards", "state=planned"] == 2000
@@ -77,22 +77,22 @@ def test_a_stage_in_work_is_seen_in_its_files_and_metrics_and_a_killed_driver_is
         assert gauges["listwise_worker_slowness", f"node={slow['node']} worker={slow['worker']}"] > 1.2
         kill(driver.process.pid)
         driver.process.wait()
-        one = look()
-        assert (one["state"], one["running"]) == ("gone", 0)
+        record = table_status()
+        assert (record["state"], record["running"]) == ("gone", 0)
 
-    def still() -> bool:
-        before = look()["shards_done"]
+    def unchanged() -> bool:
+        before = table_status()["shards_done"]
         time.sleep(2.0)
-        return look()["shards_done"] == before
+        return table_status()["shards_done"] == before
 
-    until(still, "the last commits of workers whose driver is gone", 30.0)
-    one, table = look(), Table.open(Storage(workdir), "scores/numbers")
-    assert one["shards_done"] == len(table.commits())
-    assert one["rows"] == table.num_rows
+    until(unchanged, "the last commits of workers whose driver is gone", 30.0)
+    record, table = table_status(), Table.open(Storage(workdir), "scores/numbers")
+    assert record["shards_done"] == len(table.commits())
+    assert record["rows"] == table.num_rows
     lines = (tmp_path / "run/logs/scores.log").read_text().splitlines()
-    named = re.compile(r"\S+ table=scores/numbers worker=\S+ node=\S+ shard=\S+ ")
+    fields = re.compile(r"\S+ table=scores/numbers worker=\S+ node=\S+ shard=\S+ ")
     assert lines
-    assert [line for line in lines if not named.match(line)] == []
+    assert [line for line in lines if not fields.match(line)] == []
 
 
 def until_scraped(port: int) -> dict[tuple[str, str], float]:

@@ -1,4 +1,7 @@
-"""A driver with a slow worker and a row that cannot be done: `python -m tests.cluster.visible WORKDIR PORT`."""
+"""A driver of a stage with a slow worker and a row that cannot be done.
+
+python -m tests.cluster.visible WORKDIR METRICS_PORT
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from cluster.run import Run
 from cluster.schemas import PASSAGES, QUERIES, QUERY_LOG, TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
-from cluster.tables.table import Commit, Table, publish, put_rows
+from cluster.tables.table import Table
 from tests.corpus import ASPECTS, PLACES
 from tests.corpus import QUERIES as TEMPLATES
 

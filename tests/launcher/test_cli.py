@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.tables.table import Table, commit_path
-from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, bits, heartbeat_path, this_driver
+from cluster.tables.commit import commit_path
+from cluster.tables.table import Table
+from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, heartbeat_path, shard_bits, this_driver
 from cluster.workers.process import machine_id
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import LISTWISE, listwise
@@ -139,7 +140,7 @@ def test_status_of_a_run_whose_driver_is_gone_says_so_and_what_to_do(tmp_path: P
     storage.remove(commit_path("records", "00001", table.plan.id))
     commits = Table.open(storage, "records").commits()
     worker = WorkerState("w0", "host/abc", True, [("00001", 3.0)])
-    done, totals = bits(table.plan.shards, {"00000"}), Totals.of(commits)
+    done, totals = shard_bits(table.plan.shards, {"00000"}), Totals.of(commits)
     driver = (machine_id(), 1, -1.0)
     beat = Heartbeat("running", "", time.time() - 90, driver, table.plan.id, 9.0, 2, 200, totals, done,
                      11.0, 0.0, 1, [], 0, [worker], None)  # fmt: skip

@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.schemas import CANDIDATES, LISTS, PASSAGES, QUERIES, RECORDS, SCORES, TableSchema
+from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish, put_rejects, put_rows
+from cluster.tables.table import Table
 from launcher.environment import versions
 from launcher.recipe import load_recipe
 

@@ -1,4 +1,4 @@
-"""The garbage collector rests while a model is loaded, and never longer."""
+"""The garbage collector is off while a model is loaded, and only then."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from distill.encoders.loading import load_model
 from distill.settings import EncoderSettings
 
 
-def test_it_rests_inside_and_works_afterwards_even_after_an_error() -> None:
+def test_it_is_off_inside_and_on_afterwards_even_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), garbage_collection_off(), garbage_collection_off():
         assert not gc.isenabled()
         print(1 / 0)
     assert gc.isenabled()
 
 
-def test_who_has_switched_it_off_finds_it_off() -> None:
+def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
         with garbage_collection_off():
@@ -33,16 +33,16 @@ def test_who_has_switched_it_off_finds_it_off() -> None:
 def test_a_model_is_loaded_without_it(tiny_encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import sentence_transformers
 
-    collected = []
+    enabled = []
 
     class Watched(sentence_transformers.SentenceTransformer):
-        def __init__(self, *words: Any, **more: Any) -> None:
-            collected.append(gc.isenabled())
-            super().__init__(*words, **more)
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            enabled.append(gc.isenabled())
+            super().__init__(*arguments, **named)
 
     monkeypatch.setattr(sentence_transformers, "SentenceTransformer", Watched)
     load_model(EncoderSettings(model=tiny_encoder), "cpu")
     with pytest.raises(InputError):
         load_model(EncoderSettings(model="./missing"), "cpu")
-    assert collected == [False]
+    assert enabled == [False]
     assert gc.isenabled()

@@ -1,4 +1,4 @@
-"""Freed memory stays for the next step, and goes back where it is more than that needs."""
+"""glibc keeps freed memory for the next step, and returns it to the system if it is more than the step needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 MIB = 2**20
-WITHIN = f"""
+PROGRAM = f"""
 import psutil, torch
 from cluster.machines.malloc import freed_bytes, keep_freed_memory, trim_freed_memory
 
@@ -27,10 +27,10 @@ print(full - resident())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux'")
-def test_what_the_next_step_needs_stays_and_what_is_more_goes_back():
-    done = subprocess.run([sys.executable, "-c", WITHIN], capture_output=True, text=True, check=True)
-    gone, free, still_gone, still_free, given_back = map(int, done.stdout.split())
-    assert gone < 100 and still_gone < 100, "of 800 MiB that were freed"
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has glibc")
+def test_memory_that_the_next_step_needs_is_kept_and_more_is_returned():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    returned, free, returned_by_small_trim, still_free, returned_by_large_trim = map(int, done.stdout.split())
+    assert returned < 100 and returned_by_small_trim < 100, "of 800 MiB that were freed"
     assert free >= 750 and still_free >= 750
-    assert given_back >= 750
+    assert returned_by_large_trim >= 750

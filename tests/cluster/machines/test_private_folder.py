@@ -1,4 +1,4 @@
-"""Temporary files lie where no other user of the machine can enter."""
+"""Temporary files lie in a folder that no other user of the machine can enter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from cluster.machines.private_folder import LONGEST, private_folder, ray_folder
+from cluster.machines.private_folder import MAX_RAY_FOLDER, private_folder, ray_folder
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +19,13 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_folder_is_made_for_this_user_alone_and_found_again() -> None:
+def test_the_folder_is_made_for_this_user_alone_and_used_again() -> None:
     folder = private_folder()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert private_folder() == folder
 
 
-def test_a_folder_that_lets_others_in_is_refused() -> None:
+def test_a_folder_that_others_can_enter_is_refused() -> None:
     private_folder().chmod(0o755)
     with pytest.raises(InputError, match=r"alone \(mode 700\), found mode 755.*set TMPDIR"):
         private_folder()
@@ -40,12 +40,12 @@ def test_a_link_in_its_place_is_refused(temp: Path) -> None:
         private_folder()
 
 
-def test_a_name_too_long_for_rays_sockets_is_told_before_ray_is_started(
+def test_a_path_too_long_for_rays_sockets_is_refused_before_ray_is_started(
     temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (deep := temp / ("x" * LONGEST)).mkdir()
+    (deep := temp / ("x" * MAX_RAY_FOLDER)).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with pytest.raises(InputError, match=f"sockets allow {LONGEST}"):
+    with pytest.raises(InputError, match=f"sockets allow {MAX_RAY_FOLDER}"):
         ray_folder()
     monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
     assert ray_folder() is None

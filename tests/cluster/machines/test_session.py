@@ -1,4 +1,4 @@
-"""The Ray that is started here is private, whichever way it comes to be needed."""
+"""A Ray that a run starts is private, also in a run that continues a planned table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run that continues says of the Ray that it started."""
+    """The facts about its Ray that a run prints which continues a table (`tests/cluster/resumed.py`)."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-m", "tests.cluster.resumed", str(tmp_path_factory.mktemp("session") / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain, timeout=200)
@@ -27,12 +27,12 @@ def test_a_run_that_continues_listens_on_loopback_and_asks_for_a_token(started: 
     }  # fmt: skip
 
 
-def test_no_port_of_it_can_be_reached_from_another_machine(started: dict[str, Any]) -> None:
+def test_none_of_its_ports_can_be_reached_from_another_machine(started: dict[str, Any]) -> None:
     assert set(started["listening"]) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_another_program_of_this_machine_without_the_token_is_refused(started: dict[str, Any]) -> None:
-    assert "came in" not in started["stranger"]
+    assert "connected" not in started["stranger"]
     assert "token" in started["stranger"].lower()
 
 

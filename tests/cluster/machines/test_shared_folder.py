@@ -1,4 +1,4 @@
-"""What the processes of a machine share is made by one of them, whoever dies when."""
+"""A shared folder is made by one process and read by all, at whatever point a process dies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from cluster.machines.shared_folder import COMPLETE, UNUSED_S, shared_folder
 
-ASKS = """
+PROGRAM = """
 import os, sys, time
 from pathlib import Path
 from cluster.machines.shared_folder import shared_folder
@@ -44,10 +44,11 @@ def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextlib.contextmanager
 def asking(begun: Path, seconds: float = 0.0) -> Iterator[subprocess.Popen[str]]:
-    """A process that asks for the thing, says what it found, and lives until its input ends."""
+    """A process that asks for the folder, prints its content, and lives until its input ends."""
     process = subprocess.Popen(
-        [sys.executable, "-c", ASKS, str(begun), str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", PROGRAM, str(begun), str(seconds)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
         yield process
     finally:
@@ -55,48 +56,50 @@ def asking(begun: Path, seconds: float = 0.0) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def answer(process: subprocess.Popen[str]) -> str:
+    """The content that the process found."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def makers(begun: Path) -> list[int]:
+    """Process ids of those that began to fill the folder."""
     return [int(line) for line in begun.read_text().split()] if begun.exists() else []
 
 
 def wait_for_maker(begun: Path) -> int:
     limit = time.monotonic() + 30
     while not makers(begun):
-        assert time.monotonic() < limit, "nobody began"
+        assert time.monotonic() < limit, "no process began to fill the folder"
         time.sleep(0.01)
     return makers(begun)[0]
 
 
 def age(folder: Path) -> None:
-    """As if it had been opened last longer ago than it is kept."""
+    """Sets the time of the last opening back, so that the folder counts as unused."""
     long_ago = time.time() - UNUSED_S - 60
     os.utime(folder / COMPLETE, (long_ago, long_ago))
 
 
-def test_of_many_processes_one_makes_it_and_all_find_it_whole(temp: Path) -> None:
+def test_of_many_processes_one_fills_the_folder_and_all_find_it_complete(temp: Path) -> None:
     begun = temp / "begun"
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(asking(begun, 0.5)) for _ in range(4)]
-        assert [said(process) for process in processes] == ["whole"] * 4
+        assert [answer(process) for process in processes] == ["whole"] * 4
     assert len(makers(begun)) == 1
 
 
-def test_when_the_maker_is_killed_the_one_that_waits_begins_anew(temp: Path) -> None:
+def test_when_the_process_that_fills_is_killed_one_that_waits_begins_anew(temp: Path) -> None:
     begun = temp / "begun"
     with asking(begun, 600):
         maker = wait_for_maker(begun)
         with asking(begun) as waiting:
             os.kill(maker, signal.SIGKILL)
-            assert said(waiting) == "whole"
+            assert answer(waiting) == "whole"
     assert len(makers(begun)) == 2
 
 
-def test_what_a_maker_raises_is_raised_and_leaves_no_folder(temp: Path) -> None:
+def test_an_error_while_filling_is_raised_and_leaves_no_folder(temp: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").write_text("half")
         raise ValueError("no")
@@ -107,7 +110,9 @@ def test_what_a_maker_raises_is_raised_and_leaves_no_folder(temp: Path) -> None:
     assert shared_folder("thing", lambda folder: None).name == "thing"
 
 
-def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_on_the_disk_before_the_folder_is_marked_complete(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced = []
 
     def sync(descriptor: int) -> None:
@@ -119,27 +124,27 @@ def test_what_was_made_is_on_the_disk_before_it_is_called_complete(temp: Path, m
     assert synced == ["a", "thing"]
 
 
-def test_what_nobody_reads_is_removed_after_an_hour_and_not_before(temp: Path) -> None:
+def test_a_folder_without_readers_is_removed_after_an_hour_and_not_before(temp: Path) -> None:
     begun = temp / "begun"
     with asking(begun) as reader:
-        assert said(reader) == "whole"
+        assert answer(reader) == "whole"
         folder = next(temp.rglob("thing"))
         age(folder)
-        shared_folder("second", lambda made: None)
+        shared_folder("second", lambda folder: None)
         assert (folder / "whole").exists()  # its reader lives
-    shared_folder("third", lambda made: None)
+    shared_folder("third", lambda folder: None)
     assert not folder.exists()
-    assert (folder.parent / "second").exists()  # opened just now
+    assert (folder.parent / "second").exists()  # it was opened a moment ago
 
 
-def test_a_reader_keeps_its_folder_young(temp: Path) -> None:
+def test_a_new_reader_sets_the_time_of_the_last_opening(temp: Path) -> None:
     begun = temp / "begun"
     with asking(begun) as reader:
-        said(reader)
+        answer(reader)
     folder = next(temp.rglob("thing"))
     age(folder)
     with asking(begun) as reader:
-        assert said(reader) == "whole"
-    shared_folder("second", lambda made: None)
+        assert answer(reader) == "whole"
+    shared_folder("second", lambda folder: None)
     assert folder.exists()
     assert len(makers(begun)) == 1

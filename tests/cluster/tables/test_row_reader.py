@@ -1,3 +1,5 @@
+"""Reading and planning rows of committed tables: row reader, lineage, shards of several tables, vector columns."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,15 +13,15 @@ from hypothesis import strategies as st
 from cluster.errors import DamagedError
 from cluster.schemas import PASSAGE_VECTORS, PASSAGES
 from cluster.tables.columns import list_column
+from cluster.tables.commit import Commit
 from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.row_reader import RowReader
-from cluster.tables.table import Commit
 from distill.retrieval.vectors import rows_of_vectors, vectors_of
 from tests.distill.run_tables import write_passages, write_queries, write_table
 
 
-def test_any_rows_come_back_in_the_order_asked_whatever_the_memory(run: Callable):
+def test_rows_come_back_in_the_order_asked_with_any_memory_budget(run: Callable):
     passages = write_passages(run())
     everything = passages.read(["passage_id", "text"])
     for budget in (0, 1 << 30):
@@ -34,20 +36,20 @@ def test_any_rows_come_back_in_the_order_asked_whatever_the_memory(run: Callable
         reader.take(np.array([100]))
 
 
-def test_who_goes_round_a_table_larger_than_the_memory_finds_the_first_files_again(
+def test_a_table_larger_than_the_budget_that_is_read_again_and_again_keeps_its_first_files_cached(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     passages = write_passages(run())
     reader = RowReader(passages, ["text"])
     sizes = [reader.file(number).nbytes for number in range(3)]
     reader, read = RowReader(passages, ["text"], budget_bytes=sum(sizes[:2])), []
-    once = passages.read_file
-    monkeypatch.setattr(passages, "read_file", lambda path, columns: read.append(path) or once(path, columns))
+    read_file = passages.read_file
+    monkeypatch.setattr(passages, "read_file", lambda path, columns: read.append(path) or read_file(path, columns))
     paths = [path for path, _ in reader.files]
     for _ in range(3):
         reader.range(0, 100)
         reader.range(99, 100)
-    assert read == paths, "two stay, and the last one is there as long as no other comes"
+    assert read == paths, "two files fit into the budget, and the last one stays until another is read"
     reader = RowReader(passages, ["text"], budget_bytes=0)
     read.clear()
     for row in (0, 1, 2, 50, 51, 0):
@@ -60,8 +62,8 @@ def test_rows_of_vectors_are_those_of_their_passages(run: Callable):
     passages = write_passages(opened)
     ids = passages.read(["passage_id"]).column(0)
 
-    def vectors(kept: list[int], name: str) -> np.ndarray | None:
-        rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in kept]
+    def vectors(numbers: list[int], name: str) -> np.ndarray | None:
+        rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in numbers]
         return rows_of_vectors(write_table(opened, PASSAGE_VECTORS, rows, path=name), ids)
 
     assert vectors(list(range(100)), "embeddings/all/passages") is None
@@ -80,7 +82,7 @@ def test_a_damaged_file_is_noticed_and_its_shard_will_be_done_again(run: Callabl
 
 
 class Committed:
-    """The two things of a table that lineage looks at."""
+    """A table as lineage sees it: the rows and units of each shard."""
 
     def __init__(self, counts: list[tuple[int, int]]) -> None:
         self.counts = counts
@@ -122,7 +124,7 @@ def test_several_tables_are_planned_one_after_the_other(run: Callable):
     assert write_queries(opened).num_rows == 100
 
 
-def test_vectors_survive_the_way_into_a_list_column_and_back():
+def test_vectors_read_back_from_a_list_column_as_they_were_written():
     vectors = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     column = list_column(vectors.reshape(-1), np.full(7, 3), pa.float32())
     np.testing.assert_array_equal(vectors_of(column), vectors)

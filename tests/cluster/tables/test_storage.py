@@ -1,4 +1,4 @@
-"""The one primitive that decides races holds on a local disk and on an S3 server."""
+"""A storage keeps its promises on a local disk and on an S3 server, also the one operation that decides races."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cluster.errors import InputError
-from cluster.tables.storage import Storage, StorageError, riding_out
+from cluster.tables.storage import Storage, StorageError, is_retrying
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """An S3 server on loopback; the variables are what anybody would set for it."""
+    """The url of an S3 server on loopback, with the environment variables that a user would set for it."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -49,7 +49,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return Storage(request.getfixturevalue("s3") + f"/{tmp_path.name}")
 
 
-def test_what_was_put_can_be_read_listed_and_deleted(storage: Storage) -> None:
+def test_an_object_can_be_put_read_listed_and_deleted(storage: Storage) -> None:
     storage.put("a/b/one", b"1")
     storage.put("a/two", b"2")
     storage.put("ab/three", b"3")
@@ -79,11 +79,11 @@ def test_of_many_creators_exactly_one_wins(storage: Storage) -> None:
     assert storage.get("lock") == str(won.index(True)).encode()
 
 
-def test_a_storage_travels_as_its_url_and_its_patience(storage: Storage) -> None:
+def test_a_storage_pickles_as_its_url_and_its_patience(storage: Storage) -> None:
     storage.put("x", b"x")
-    again = pickle.loads(pickle.dumps(Storage(storage.url, 7.0)))
-    assert again.get("x") == b"x"
-    assert again.patience_s == 7.0
+    unpickled = pickle.loads(pickle.dumps(Storage(storage.url, 7.0)))
+    assert unpickled.get("x") == b"x"
+    assert unpickled.patience_s == 7.0
 
 
 def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path) -> None:
@@ -94,50 +94,48 @@ def test_an_unknown_scheme_and_a_file_in_the_way_are_input_errors(tmp_path: Path
         Storage(str(tmp_path / "file" / "run"))
 
 
-def refusing(folder: Path, relents_after_s: float | None) -> Path:
-    """A file that cannot be read, since it is a link to itself; it is mended after a while."""
+def unreadable(folder: Path, repaired_after_s: float | None) -> Path:
+    """A file that cannot be read, because it is a link to itself; it is repaired after a while."""
     path = folder / "file"
     path.symlink_to(path)
 
-    def relent() -> None:
+    def repair() -> None:
         (folder / "new").write_bytes(b"content")
         (folder / "new").rename(path)
 
-    if relents_after_s is not None:
-        threading.Timer(relents_after_s, relent).start()
+    if repaired_after_s is not None:
+        threading.Timer(repaired_after_s, repair).start()
     return path
 
 
-def test_a_storage_that_refuses_is_tried_again_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    refusing(tmp_path, relents_after_s=1.0)
-    found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(Storage(str(tmp_path), patience_s=60.0).get("file")))
+def test_a_failing_call_is_retried_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    unreadable(tmp_path, repaired_after_s=1.0)
+    contents: list[bytes] = []
+    reader = threading.Thread(target=lambda: contents.append(Storage(str(tmp_path), patience_s=60.0).get("file")))
     reader.start()
     time.sleep(0.5)
-    assert riding_out()
+    assert is_retrying()
     reader.join()
-    assert found == [b"content"]
-    assert not riding_out()
+    assert contents == [b"content"]
+    assert not is_retrying()
     refuses, answers = (record.getMessage() for record in caplog.records)
     assert re.fullmatch(rf"the storage {tmp_path} refuses, and is tried again: .*symbolic links.*", refuses)
     assert re.fullmatch(rf"the storage {tmp_path} answers again, after \d\.\d s", answers)
 
 
-def test_patience_with_a_storage_ends_in_one_sentence(tmp_path: Path) -> None:
-    refusing(tmp_path, None)
+def test_a_storage_that_fails_for_too_long_is_an_error_of_its_own(tmp_path: Path) -> None:
+    unreadable(tmp_path, None)
     begun = time.monotonic()
-    with pytest.raises(
-        StorageError, match=r"has failed for 1 s, last: .*\. What is committed is kept; the same command"
-    ):
+    with pytest.raises(StorageError, match=r"has failed for 1 s, last: .*\. Committed work is kept; the same command"):
         Storage(str(tmp_path), patience_s=1.0).get("file")
     assert time.monotonic() - begun >= 1.0
     with pytest.raises(StorageError, match="has failed for 0 s"):
         Storage(str(tmp_path)).get("file")
-    assert not riding_out()
+    assert not is_retrying()
 
 
 def test_a_link_to_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
-    """As where the training's folder lies on another disk."""
+    """A user may link the training's folder to another disk."""
     (tmp_path / "scratch" / "inner").mkdir(parents=True)
     (tmp_path / "scratch" / "inner" / "file").touch()
     (tmp_path / "run").mkdir()
@@ -149,17 +147,17 @@ def test_a_link_to_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
     assert (tmp_path / "scratch" / "new").exists()
 
 
-def test_a_folder_that_others_empty_too_is_deleted_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_other_processes_empty_too_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         (tmp_path / "table" / name).mkdir(parents=True)
         (tmp_path / "table" / name / "file").touch()
     real = os.unlink
-    monkeypatch.setattr(os, "unlink", lambda *words, **more: [real(*words, **more), real(*words, **more)])
+    monkeypatch.setattr(os, "unlink", lambda *args, **named: [real(*args, **named), real(*args, **named)])
     Storage(str(tmp_path)).delete("table")
     assert not (tmp_path / "table").exists()
 
 
-def test_a_url_that_no_store_can_be_opened_at_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_without_a_usable_store_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"^s3://: cannot be used as a storage"):
         Storage("s3://")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from cluster.errors import DamagedError, InputError
 from cluster.schemas import TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table, publish, put_rows
+from cluster.tables.table import Table
 from cluster.watch.status import status
 from cluster.workers.actor import ShardReader
 
@@ -51,22 +52,22 @@ def test_shards_cover_every_wanted_row_once_and_in_order(
 ) -> None:
     sizes = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=5))
     keep = data.draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes)))
-    each = data.draw(st.integers(1, 12))
+    rows_per_shard = data.draw(st.integers(1, 12))
     where = data.draw(st.sampled_from([None, "keep"]))
     storage = Storage(str(tmp_path_factory.mktemp("t")))
     table = write(storage, sizes, keep)
-    planned = plan_shards(table, each, where=where)
+    planned = plan_shards(table, rows_per_shard, where=where)
     reader = ShardReader(storage)
-    found = []
+    numbers = []
     for shard in planned:
         rows = reader.rows(shard, 0, shard.rows)
-        assert rows is not None and rows.num_rows == shard.rows <= each
+        assert rows is not None and rows.num_rows == shard.rows <= rows_per_shard
         middle = shard.rows // 2
         halves = [reader.rows(shard, 0, middle), reader.rows(shard, middle, shard.rows)]
         assert pa.concat_tables(halves).equals(rows)
-        found += rows["n"].to_pylist()
-    assert found == [n for n in range(sum(sizes)) if where is None or keep[n]]
-    assert all(shard.rows == each for shard in planned[:-1])
+        numbers += rows["n"].to_pylist()
+    assert numbers == [n for n in range(sum(sizes)) if where is None or keep[n]]
+    assert all(shard.rows == rows_per_shard for shard in planned[:-1])
 
 
 def test_a_plan_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -100,8 +101,8 @@ def test_the_second_finisher_takes_over_the_first_record_and_removes_its_own_fil
     table = write(storage, [3])
     first = table.commits()[0]
     rows = pa.table({"n": [7, 8, 9], "keep": [True] * 3}, SCHEMA.schema)
-    mine = commit("00000", put_rows(storage, "t", "00000", rows), 3)
-    assert publish(storage, "t", table.plan.id, mine) == first
+    second = commit("00000", put_rows(storage, "t", "00000", rows), 3)
+    assert publish(storage, "t", table.plan.id, second) == first
     assert storage.list("t/data") == [first.files[0][0]]
     # the same rows give the same file, which the loser must not remove
     same = commit("00000", first.files, 3)
@@ -131,14 +132,14 @@ def test_a_damaged_file_is_found_and_its_shard_counts_as_not_done(tmp_path: Path
 def test_only_files_that_no_record_names_are_collected_and_only_from_complete_tables(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     table = write(storage, [3, 4])
-    storage.put("t/data/00002.dead.parquet", b"of a table whose run has not ended it: left for later")
+    storage.put("t/data/00002.dead.parquet", b"in a table that is not sealed: not removed yet")
     assert collect(table) == 0
     table.seal()
     assert collect(table) == 1
     named = storage.list("t")
-    storage.put("t/data/00000.feed.parquet", b"left by a worker that died")
-    storage.put("t/commits/00000.otherplan.json", b"left by a worker of an older plan")
-    (tmp_path / "t/data/00001.beef.parquet#1").write_bytes(b"left inside a put")
+    storage.put("t/data/00000.feed.parquet", b"from a worker that died")
+    storage.put("t/commits/00000.otherplan.json", b"from a worker of an older plan")
+    (tmp_path / "t/data/00001.beef.parquet#1").write_bytes(b"from an unfinished put")
     unfinished = write(storage, [3, 4], name="u")
     unfinished.withdraw(unfinished.files()[0][0])
     before = storage.list("u")
@@ -163,7 +164,7 @@ def test_a_changed_fingerprint_is_refused_with_both_values() -> None:
     check_fingerprint("scores/x", "scores", {"a": [1, 2]}, {"a": (1, 2)})
 
 
-def test_status_counts_from_storage_alone(tmp_path: Path) -> None:
+def test_status_is_counted_from_storage_alone(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     table = write(storage, [3, 4], name="scores/x")
     storage.put("training/plan.json", json.dumps({"fingerprint": {}}).encode())

@@ -1,4 +1,4 @@
-"""The time left against what then happens, and slow workers among even ones."""
+"""The estimated time left agrees with simulated stages, and slow workers are found among equal ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = 10
 
 
 def finish(durations: np.ndarray, slots: int) -> float:
-    """When the last of these shards ends, each begun by whoever is free first."""
+    """The time when the last of these shards ends, if each is begun by the slot that is free first."""
     free = [0.0] * slots
     for seconds in durations:
         heapq.heapreplace(free, free[0] + seconds)
@@ -39,7 +39,7 @@ def test_work_that_is_half_done_takes_half_as_long() -> None:
     assert time_left(taken, 4 * UNITS, 4, 4, [90.0] * 4).low == 0.0
 
 
-def test_nothing_is_said_before_three_shards_or_without_workers() -> None:
+def test_there_is_no_estimate_before_three_shards_or_without_workers() -> None:
     for taken, slots in (([(UNITS, 1.0)] * 2, 4), ([(UNITS, 1.0)] * 9, 0)):
         assert time_left(taken, 100, 10, slots, []) is None
 

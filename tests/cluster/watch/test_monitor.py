@@ -1,4 +1,4 @@
-"""What the monitor makes of a pool that it looks at. The pool is what it looks at, and no more: no Ray."""
+"""The reports of a monitor, made from a pool that holds only what a monitor reads, without Ray."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 
 from cluster.tables.background_writes import BackgroundWrites
+from cluster.tables.commit import Commit
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
-from cluster.tables.table import Commit, Table
+from cluster.tables.table import Table
 from cluster.watch.heartbeat import Heartbeat, last_heartbeat
 from cluster.watch.monitor import Monitor
 from cluster.watch.progress import TaskHandle
 from tests.cluster.example_workers import NUMBERS, shards
 
 
-def member(name: str, seconds: float, in_work: float) -> SimpleNamespace:
-    """A worker that took so long for each shard of ten units, and has one in work."""
-    attempt = SimpleNamespace(name=f"shard of {name}", running_since=time.monotonic() - in_work)
+def member(name: str, seconds: float, running_s: float) -> SimpleNamespace:
+    """A worker that took `seconds` for each shard of ten units, and processes one since `running_s` seconds."""
+    attempt = SimpleNamespace(name=f"shard of {name}", running_since=time.monotonic() - running_s)
     return SimpleNamespace(
         name=name, node=f"node of {name}", ready=True, at_work=[attempt], durations=deque([(10, seconds)] * 8)
     )
@@ -30,7 +31,7 @@ def member(name: str, seconds: float, in_work: float) -> SimpleNamespace:
 
 def pool(*members: SimpleNamespace) -> Any:
     tasks = SimpleNamespace(failed=3, failing={"00005"})
-    durations = [each for one in members for each in one.durations]
+    durations = [duration for member in members for duration in member.durations]
     return SimpleNamespace(members=list(members), tasks=tasks, slots=len(members), durations=durations)
 
 
@@ -46,19 +47,19 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.watch.monitor.StageMetrics", lambda table: SimpleNamespace(show=lambda beat: None))
 
 
-def said(table: Table) -> Heartbeat:
+def written(table: Table) -> Heartbeat:
     beat = last_heartbeat(table.storage, "numbers", table.plan.id)
     assert beat
     return beat
 
 
-def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: Table) -> None:
+def test_a_worker_is_slow_by_its_finished_shards_or_by_the_one_that_it_does_not_finish(table: Table) -> None:
     writes = BackgroundWrites(table.storage)
     with Monitor(table, TaskHandle("numbers", 1000, "number"), writes) as monitor:
-        monitor.look(pool(member("a", 1.0, 0.5), member("b", 1.1, 0.5), member("c", 3.0, 0.5), member("d", 1.0, 9.0)))
+        monitor.update(pool(member("a", 1.0, 0.5), member("b", 1.1, 0.5), member("c", 3.0, 0.5), member("d", 1.0, 9.0)))
         writes.close()
-        beat = said(table)
-    assert [(one.name, one.node) for one in beat.slow] == [("c", "node of c"), ("d", "node of d")]
+        beat = written(table)
+    assert [(worker.name, worker.node) for worker in beat.slow] == [("c", "node of c"), ("d", "node of d")]
     assert beat.slow[0].times == pytest.approx(3.0)
     assert (beat.state, beat.running, beat.failing, beat.failures) == ("running", 4, ["00005"], 3)
     assert beat.left
@@ -70,28 +71,30 @@ def test_a_worker_is_slow_by_its_shards_or_by_the_one_it_does_not_finish(table: 
     ("error", "state"),
     [(None, "done"), (RuntimeError("no room\nat all"), "failed"), (KeyboardInterrupt(), "interrupted")],
 )
-def test_the_last_word_says_how_it_ended_and_counts_all(table: Table, error: BaseException | None, state: str) -> None:
+def test_the_last_heartbeat_has_the_final_state_and_counts_all(
+    table: Table, error: BaseException | None, state: str
+) -> None:
     writes, handle = BackgroundWrites(table.storage), TaskHandle("numbers", 1000, "number")
     try:
         with Monitor(table, handle, writes) as monitor:
-            monitor.look(pool(member("a", 1.0, 0.5)))
+            monitor.update(pool(member("a", 1.0, 0.5)))
             for name in ("00000", "00001"):
                 commit = Commit(name, (), 10, 10, {}, 0, 50, 1.0, "a", "node of a")
-                table.record(commit)
+                table.add_commit(commit)
                 monitor.done(commit)
             if error:
                 raise error
     except (RuntimeError, KeyboardInterrupt):
         pass
     writes.close()
-    beat = said(table)
+    beat = written(table)
     assert (beat.state, beat.why) == (state, "no room" if state == "failed" else "")
     assert (beat.totals.shards, beat.totals.rows, beat.totals.tokens) == (2, 20, 100)
-    assert beat.knows(table.plan.shards) == {"00000", "00001"}
+    assert beat.counted_shards(table.plan.shards) == {"00000", "00001"}
     assert (beat.running, beat.workers, handle.done, handle.tokens) == (0, [], 20, 100)
 
 
-def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
+def test_a_heartbeat_is_written_every_few_seconds_however_many_shards_end(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     puts: list[str] = []
@@ -102,16 +105,16 @@ def test_a_look_costs_a_write_every_few_seconds_however_many_shards(
         for number in range(1000):
             monkeypatch.setattr("cluster.watch.monitor.time.monotonic", lambda number=number: now + number / 50)
             monitor.done(Commit(f"{number:05d}", (), 10, 10, {}, 0, 50, 1.0, "a", "node of a"))
-            monitor.look(pool(member("a", 1.0, 0.5)))
+            monitor.update(pool(member("a", 1.0, 0.5)))
         monkeypatch.undo()
         assert 4 <= len(puts) <= 5
 
 
-def test_a_storage_that_refuses_costs_the_heartbeat_and_nothing_else(tmp_path: Path) -> None:
+def test_a_background_write_that_fails_is_dropped_and_later_ones_are_done(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     storage = Storage(str(tmp_path))
     writes = BackgroundWrites(storage)
     writes.put("file/progress.json", b"{}")
-    writes.put("there", b"1")
+    writes.put("log", b"1")
     writes.close()
-    assert storage.get("there") == b"1"
+    assert storage.get("log") == b"1"

@@ -1,4 +1,4 @@
-"""Names in records lead nowhere but into the workdir, whoever wrote them."""
+"""Paths in records never lead out of the workdir, whoever wrote the records."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OUT = "../victim"
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     (tmp_path / "victim").write_text("kept")
-    made = Storage(str(tmp_path / "run"))
-    commit_table(made, PASSAGES, 10, {})
-    return made
+    storage = Storage(str(tmp_path / "run"))
+    commit_table(storage, PASSAGES, 10, {})
+    return storage
 
 
 @pytest.mark.parametrize("path", [OUT, "a/../../victim", "/etc/passwd", "a\0b"])
@@ -52,7 +52,7 @@ def test_no_call_of_a_storage_leaves_its_folder(
 
 
 def rewrite(storage: Storage, before: str, after: str, *files: str) -> None:
-    """Puts another name into records, as somebody could who may write to the workdir."""
+    """Changes a name in records, as anybody could who can write to the workdir."""
     for file in files:
         text = storage.get(file).decode()
         assert before in text
@@ -67,7 +67,7 @@ def test_a_commit_record_that_names_a_file_outside_is_refused(storage: Storage, 
         Table.open(storage, "passages").read()
 
 
-def test_a_plan_that_names_a_shard_outside_makes_nothing_be_read_or_removed(storage: Storage, tmp_path: Path) -> None:
+def test_a_plan_that_names_a_shard_outside_causes_no_read_or_removal_there(storage: Storage, tmp_path: Path) -> None:
     rewrite(storage, '"00000"', json.dumps(f"../../{OUT}"), "passages/plan.json")
     table = Table.open(storage, "passages")
     with pytest.raises(RunError, match="leads out of the workdir"):
