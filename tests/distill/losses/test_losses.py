@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from distill.losses.batch import LIST_LOSSES, LossSettings, list_loss, loss_and_
 from distill.losses.contrastive import info_nce
 from distill.losses.listwise import lambda_loss
 from distill.losses.pairwise import margin_mse, ranknet
+from distill.settings import TrainingSettings
 
 QUERIES, LENGTH, PASSAGES, DIMENSION = 9, 6, 40, 16
 
@@ -80,6 +82,11 @@ def test_gradients_do_not_depend_on_the_chunks(batch, chunk_elements):
         assert (found - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     assert sums.listed.item() == pytest.approx(kl.sum().item(), rel=1e-5)
     assert sums.contrastive.item() == pytest.approx(nce.sum().item(), rel=1e-5)
+
+
+def test_every_loss_that_a_recipe_may_name_has_a_function():
+    """A name without one would train with the KL divergence, and nothing would say so."""
+    assert set(get_args(TrainingSettings.model_fields["loss"].annotation)) == {*LIST_LOSSES, "infonce"}
 
 
 def test_equal_teacher_scores_ask_for_a_flat_list(batch):
