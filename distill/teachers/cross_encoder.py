@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.tables.row_reader import RowReader
 from distill.encoders.device import default_device, resolve_dtype
-from distill.encoders.loading import advice_on_code, resolve_model
+from distill.encoders.loading import load_safetensors
 from distill.encoders.texts import passage_text
 from distill.settings import TeacherSettings
 from distill.teachers.base import Question
@@ -84,37 +83,32 @@ class CrossEncoderTeacher:
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 
-@garbage_collection_off()
 def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
-    """Loads a reranker in its dtype, its last layer computing in float32 so that bfloat16 makes no ties.
+    """Loads a reranker in its dtype; its last layer computes in float32, because bfloat16 scores would have ties.
 
     Raises:
-        InputError: the model cannot be found, is none, has more than two labels or its weights in a pickle, or brings
-            code that the recipe does not trust.
+        InputError: the model cannot be found, is not a reranker, has more than two labels, stores its weights in a
+            pickle, or comes with code that the recipe does not trust.
     """
     import torch
-    from huggingface_hub.utils import disable_progress_bars
-    from sentence_transformers import CrossEncoder
-    from transformers.utils import logging as transformers_logging
 
     assert settings.model is not None, "checked by the recipe"
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    disable_progress_bars()
-    try:
-        model = CrossEncoder(
-            resolve_model(settings.model),
-            device=device,
-            trust_remote_code=settings.trust_remote_code,
-            model_kwargs={"dtype": resolve_dtype(settings.dtype, device), "use_safetensors": True},
+
+    def construct(path: str, model_kwargs: dict[str, Any]) -> CrossEncoder:
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder(
+            path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"teacher model '{settings.model}' cannot be loaded: {first} "
-            "Expected a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
-            f"local cache has.{advice_on_code(error)}"
-        ) from error
+
+    model = load_safetensors(
+        construct,
+        settings.model,
+        resolve_dtype(settings.dtype, device),
+        role="teacher model",
+        expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
+        "local cache has",
+    )
     if model.num_labels > 2:
         raise InputError(
             f"teacher model '{settings.model}' has {model.num_labels} labels; "
