@@ -1,4 +1,4 @@
-"""A cross-encoder as a teacher: one forward pass for each pair of query and passage."""
+"""A cross-encoder as a teacher: a model that reads query and passage together and scores the pair."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from cluster.tables.row_reader import RowReader
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors
 from distill.encoders.texts import passage_text
+from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings import TeacherSettings
-from distill.teachers.base import Question
+from distill.teachers.base import CandidateQuery
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 
 class CrossEncoderTeacher:
-    """Any sequence-classification reranker that sentence-transformers or transformers can load.
+    """Teacher that scores with a reranker: any sequence-classification model that sentence-transformers can load.
 
-    One label: its logit. Two labels: the log-odds of the second, relevant one.
+    The score of a model with one label is its logit. With two labels it is the log-odds of the second label, which
+    means relevant.
 
     Args:
-        settings: the model, its length and its batch.
-        texts: PASSAGES with columns title and text.
-        device: "cpu" or "cuda"; chosen when empty.
+        settings: the model, its maximum length and its batch size.
+        texts: columns title and text of PASSAGES.
+        device: "cpu" or "cuda"; None takes a GPU if the process has one.
+
+    Raises:
+        InputError: the model cannot be loaded, or has more than two labels.
     """
 
     def __init__(self, settings: TeacherSettings, texts: RowReader, device: str | None = None) -> None:
@@ -40,27 +45,34 @@ class CrossEncoderTeacher:
         self.tokens = TokenCounter(self.model[0])
         self.batch_size = settings.batch_size
 
-    def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
-        """See `Teacher`. A batch that runs out of memory is halved, and stays halved for the shards to come."""
-        rows = np.concatenate([question.rows for question in questions]) if questions else np.empty(0, np.int64)
+    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+        """Scores candidates as `Teacher.score` says.
+
+        A batch that runs out of memory is halved. Later shards begin with the halved size.
+
+        Raises:
+            RuntimeError: one pair alone runs out of memory.
+        """
+        rows = np.concatenate([query.passage_rows for query in queries]) if queries else np.empty(0, np.int64)
         if not len(rows):
-            return [np.empty(0, np.float32) for _ in questions], 0
-        wanted, where = np.unique(rows, return_inverse=True)
-        texts = self.texts.take(wanted)
-        # A tokenizer cuts only after it has read everything: no token is longer than this on average.
-        longest = 16 * self.settings.max_tokens
-        shown = [
-            passage_text(title, text[:longest])
-            for title, text in zip(texts.column("title").to_pylist(), texts.column("text").to_pylist(), strict=True)
-        ]
-        queries = [question.text[:longest] for question in questions for _ in question.rows]
-        pairs = [(query, shown[position]) for query, position in zip(queries, where.tolist(), strict=True)]
+            return [np.empty(0, np.float32) for _ in queries], 0
+        unique, positions = np.unique(rows, return_inverse=True)
+        columns = self.texts.take(unique)
+        # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
+        longest = CHARACTERS_PER_TOKEN * self.settings.max_tokens
+        titles, texts = columns.column("title").to_pylist(), columns.column("text").to_pylist()
+        passages = [passage_text(title, text[:longest]) for title, text in zip(titles, texts, strict=True)]
+        query_texts = [query.text[:longest] for query in queries for _ in query.passage_rows]
+        pairs = [(text, passages[position]) for text, position in zip(query_texts, positions.tolist(), strict=True)]
         scores = self._predict(pairs)
-        cuts = np.cumsum([len(question.rows) for question in questions])[:-1]
+        cuts = np.cumsum([len(query.passage_rows) for query in queries])[:-1]
         return np.split(scores, cuts), self.tokens.take()
 
     def _predict(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """(n,) float32 raw scores. `predict` starts with the longest pairs, so memory runs out at once or never."""
+        """(n,) float32 raw scores of n pairs.
+
+        `predict` starts with the longest pairs, so memory runs out in the first batch or never.
+        """
         import torch
         from accelerate.utils import find_executable_batch_size
 
@@ -79,7 +91,7 @@ class CrossEncoderTeacher:
             )
 
         logits = np.asarray(attempt(), dtype=np.float32)
-        self.batch_size = size  # remembered only now: a pair that fits nowhere must not spoil the next shard
+        self.batch_size = size  # kept only after success: a pair too large for memory must not shrink later batches
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 
