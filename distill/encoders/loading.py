@@ -1,4 +1,4 @@
-"""Loading of models: a recipe's name of an encoder becomes a SentenceTransformer in float32."""
+"""Loading of models: the name of a model in the recipe becomes a SentenceTransformer in float32."""
 
 from __future__ import annotations
 
