@@ -13,7 +13,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters resolve lint bench chaos
 .DELETE_ON_ERROR:
@@ -39,7 +40,7 @@ demo: $(INSTALLED)
 # The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
 test test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest $(CHOSEN) $(TWO) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
+	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
 		$(BIN)/python -m pytest $(CHOSEN) --last-failed --last-failed-no-failures none; }
 
 resolve: $(INSTALLED)
