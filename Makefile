@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
-# The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
+# The tests run in three processes on two cores, since many of them wait. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
 test test-clusters: $(INSTALLED)
 	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
@@ -54,7 +54,7 @@ lint: $(INSTALLED)
 	@$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@for name in engine train_step scaling; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in engine compute train_step scaling; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 chaos: $(INSTALLED)
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS)
