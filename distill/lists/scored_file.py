@@ -6,35 +6,50 @@ A line is one list: `{"query": "…", "passages": [{"docid": "7", "text": "…",
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cluster.errors import InputError
+from cluster.jsonl import read_lines
 from cluster.schemas import LISTS, PASSAGES
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_table
+from cluster.unicode import is_valid_utf8, valid_utf8
 from distill.lists.build import scale_of, scale_scores, split_of
 from distill.settings import ListSettings
 
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
+EXPECTED = "Expected JSON lines, or a run's folder."
+
+
+def _refuse_half_characters(value: Any) -> Any:
+    if isinstance(value, str) and not is_valid_utf8(value):
+        raise ValueError("half of a character is in it; write the whole character as UTF-8")
+    return value
+
+
+def _replace_half_characters(value: Any) -> Any:
+    return valid_utf8(value) if isinstance(value, str) else value
+
+
+Id = Annotated[str, BeforeValidator(_refuse_half_characters)]
+Text = Annotated[str, BeforeValidator(_replace_half_characters)]
 
 
 class ScoredPassage(BaseModel):
     """One scored passage of a line."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
-    docid: Annotated[str, Field(min_length=1)]
-    title: str = ""
-    text: str | None = None
+    docid: Annotated[Id, Field(min_length=1)]
+    title: Text = ""
+    text: Text | None = None
     score: FiniteFloat
 
 
@@ -42,9 +57,9 @@ class ScoredLine(BaseModel):
     """One line."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
-    query: Annotated[str, Field(min_length=1)]
+    query: Annotated[Text, Field(min_length=1)]
     passages: Annotated[list[ScoredPassage], Field(min_length=1)]
-    query_id: str | None = None
+    query_id: Id | None = None
 
 
 @dataclass
@@ -116,10 +131,12 @@ def read(file: Path) -> ScoredLists:
     """
     given = ScoredLists({}, [], [], [])
     seen: set[str] = set()
-    for number, line in _lines(file):
-        where = f"{file}, line {number}"
+    for line in read_lines(file, EXPECTED):
+        if line.is_blank:
+            continue
+        where = line.place
         try:
-            record = ScoredLine.model_validate_json(line)
+            record = ScoredLine.model_validate(line.json_object(EXAMPLE))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
@@ -129,7 +146,7 @@ def read(file: Path) -> ScoredLists:
         rows = [_row(given, passage, where) for passage in record.passages]
         if len(set(rows)) < len(rows):
             raise InputError(f"{where}: a passage stands in the list twice. Keep the one whose score counts.")
-        query = record.query_id or f"line-{number}"
+        query = record.query_id or f"line-{line.number}"
         if query in seen:
             raise InputError(f"{where}: the query_id '{query}' stands here a second time. Give every list its own.")
         seen.add(query)
@@ -155,21 +172,9 @@ def _row(given: ScoredLists, passage: ScoredPassage, where: str) -> int:
     return known[0]
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is not blank."""
-    try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file} cannot be read: {error}. Expected JSON lines, or a run's folder.") from None
-
-
 def _digest(file: Path) -> str:
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        what = f"--lists {file} cannot be read: {error.strerror}"
-        raise InputError(f"{what}. Expected JSON lines, or a run's folder.") from None
+        raise InputError(f"--lists {file}: cannot be read ({error.strerror}). {EXPECTED}") from None

@@ -77,9 +77,10 @@ def test_a_share_of_the_queries_judges_and_the_same_words_are_on_one_side(tmp_pa
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"query": "x", ', "line 4: Invalid JSON"),
-        ("[1, 2]", "line 4: Input should be an object"),
+        ("[1, 2]", "line 4: found a list"),
         ({"passages": [{"docid": "a", "score": 1}]}, "line 4: `query`: Field required"),
+        ({"query": "x", "query_id": "\ud83d", "passages": [passage("a", 1)]}, "line 4: `query_id`: .*half of"),
+        ({"query": "x", "passages": [passage("\ud83d", 1)]}, r"line 4: `passages\.0\.docid`: .*half of a character"),
         ({"query": "x", "passages": []}, "line 4: `passages`: List should have at least 1 item"),
         ({"query": "x", "passages": [{"docid": "a"}]}, r"line 4: `passages\.0\.score`: Field required"),
         ({"query": "x", "passages": [passage("a", "high")]}, r"line 4: `passages\.0\.score`: Input should be"),
@@ -102,11 +103,18 @@ def test_files_that_are_no_lists_are_refused(tmp_path):
     not_utf8 = tmp_path / "latin.jsonl"
     not_utf8.write_bytes('{"query": "café"}'.encode("latin-1"))
     for file, says in (
-        (tmp_path / "missing.jsonl", "cannot be read: No such file"), (broken, "cannot be read: "),
-        (write_lines(tmp_path / "empty.jsonl", ""), "holds no list"), (not_utf8, "line 1: "),
+        (tmp_path / "missing.jsonl", "cannot be read .No such file"), (broken, "cannot be read .Compressed file"),
+        (write_lines(tmp_path / "empty.jsonl", ""), "holds no list"), (not_utf8, "line 1, byte 15"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=says):
             write_tables(file, Storage(str(tmp_path / "out")), 0.1)
+
+
+def test_half_of_a_character_is_replaced_in_queries_titles_and_texts(tmp_path):
+    halved = {"query": "pier \ud83d", "passages": [passage("a", 1, title="\ud83d", text="ships \ud83d")]}
+    lists = read(write_lines(tmp_path / "lists.jsonl", halved))
+    assert lists.queries == [("line-1", "pier ?")]
+    assert lists.passages == {"a": (0, "?", "ships ?")}
 
 
 def test_scores_that_are_all_equal_are_refused(tmp_path):
