@@ -136,7 +136,7 @@ def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q00\tno-such-passage\t1\n")
     message = refused(f"evaluation.dataset={folder}")
-    for word in (str(folder / "qrels" / "test.tsv"), "1 passages", "no-such-passage", "corpus.jsonl"):
+    for word in (str(folder / "qrels" / "test.tsv"), "1 judged passages", "no-such-passage", "corpus.jsonl"):
         assert word in message
     assert not (tmp_path / "run").exists()
 

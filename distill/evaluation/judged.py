@@ -1,8 +1,8 @@
 """Judged collections: a BEIR folder of passages, queries and relevance judgments, read strictly.
 
-Layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text), `qrels/<split>.tsv` (a header, then query id,
-passage id, grade). A passage with empty text or title is kept, as published figures do; everything else that is wrong
-is an error that names file and line.
+A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv` (a header,
+then query id, passage id, grade). Passages with empty text or title are kept, as in published figures. Every other
+mistake ends with an error that names file and line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXPECTED = "Expected a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.t
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCollection:
     """A judged collection in memory.
 
     Attributes:
@@ -40,18 +40,18 @@ class Judged:
     qrels: Qrels
 
 
-def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> Judged:
+def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> JudgedCollection:
     """Reads a BEIR folder.
 
     Args:
         folder: the folder.
         split: name of the qrels file.
         max_queries: judge on a sample of this many queries, drawn with `seed`.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Raises:
-        InputError: a file is missing or malformed, an id stands twice, a judged query has no text, or qrels name
-            queries or passages that are not there.
+        InputError: a file is missing or malformed, an id occurs twice, a judged query has no text, or qrels name
+            queries or passages that the collection does not hold.
     """
     folder = Path(folder)
     qrels = read_qrels(folder, split)
@@ -63,12 +63,12 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
     unknown = {passage for grades in qrels.values() for passage in grades if passage not in known}
     _refuse_unknown(path, "passages", sorted(unknown), "corpus.jsonl")
     if empty := [query for query in qrels if not queries[query].strip()]:
-        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_some(empty)}.")
+        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_first_ids(empty)}.")
     ids = list(qrels)
     if max_queries is not None and max_queries < len(ids):
         chosen = set(random.Random(seed).sample(sorted(ids), max_queries))
         ids = [query for query in ids if query in chosen]
-    return Judged(
+    return JudgedCollection(
         name=f"{folder.name}, {split}",
         query_ids=ids,
         queries=[queries[query] for query in ids],
@@ -83,12 +83,12 @@ def read_qrels(folder: str | Path, split: str = "test") -> Qrels:
     """Judgments of a BEIR folder: query id → passage id → grade.
 
     Raises:
-        InputError: no such file, a malformed line, or nothing in it.
+        InputError: there is no such file, a line is malformed, or there is no judgment.
     """
     path = Path(folder) / "qrels" / f"{split}.tsv"
     if not path.is_file():
-        there = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
-        hint = f"There are the splits {', '.join(there)}." if there else "Expected a BEIR folder."
+        splits = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
+        hint = f"There are the splits {', '.join(splits)}." if splits else EXPECTED
         raise InputError(f"{path}: there is no such file. {hint}")
     qrels: Qrels = {}
     for line in _lines(path):
@@ -103,12 +103,12 @@ def read_qrels(folder: str | Path, split: str = "test") -> Qrels:
             )
         qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
     if not qrels:
-        raise InputError(f"{path}: no judgment is in it.")
+        raise InputError(f"{path}: the file holds no judgment.")
     return qrels
 
 
 def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
-    """Ids of all passages that the split judges, whatever the grade."""
+    """Ids of all passages that the split judges, with any grade."""
     return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
 
 
@@ -131,7 +131,7 @@ def _read_passages(path: Path) -> dict[str, tuple[str, str]]:
             raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
         passages[key] = (title, text)
     if not passages:
-        raise InputError(f"{path}: no passage is in it.")
+        raise InputError(f"{path}: the file holds no passage.")
     return passages
 
 
@@ -159,13 +159,13 @@ def _is_grade(cell: str) -> bool:
     return True
 
 
-def _refuse_unknown(path: Path, kind: str, unknown: list[str], where: str) -> None:
+def _refuse_unknown(path: Path, kind: str, unknown: list[str], file: str) -> None:
     if unknown:
         raise InputError(
-            f"{path}: {len(unknown)} {kind} are judged that {where} does not hold: {_some(unknown)}. "
+            f"{path}: {len(unknown)} judged {kind} are not in {file}: {_first_ids(unknown)}. "
             "Judgments and collection must belong together."
         )
 
 
-def _some(ids: list[str]) -> str:
+def _first_ids(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")

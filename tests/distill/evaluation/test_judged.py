@@ -54,9 +54,9 @@ def append(name: str, content: bytes) -> Callable[[Path], object]:
     [
         (
             append("qrels/test.tsv", b"q01\tnowhere\t1\nq02\tneither\t0\n"),
-            ["2 passages", "neither, nowhere", "test.tsv"],
+            ["2 judged passages", "neither, nowhere", "test.tsv"],
         ),
-        (append("qrels/test.tsv", b"nobody\tp000\t1\n"), ["1 queries", "nobody", "queries.jsonl"]),
+        (append("qrels/test.tsv", b"nobody\tp000\t1\n"), ["1 judged queries", "nobody", "queries.jsonl"]),
         (append("qrels/test.tsv", b"q01 p000 1\n"), ["test.tsv, line 22", "tabs"]),
         (append("qrels/test.tsv", b"q01\tp000\tyes\n"), ["test.tsv, line 22", "whole number"]),
         (
