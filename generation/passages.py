@@ -147,7 +147,7 @@ def _refuse_duplicate_ids(ids: pa.ChunkedArray, records: Table) -> None:
     name = repeated[0].as_py()
     places = records.read(["passage_id", "place"]).filter(pc.equal(ids, name))["place"].to_pylist()
     raise InputError(
-        f"passage id '{name}' stands twice: {places[0]}, and {places[1]} ({len(repeated)} ids are repeated). "
+        f"passage id '{name}' occurs twice: {places[0]}, and {places[1]} ({len(repeated)} ids are repeated). "
         "Expected every passage to have an id of its own: rename or remove one of them."
     )
 

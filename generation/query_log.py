@@ -1,26 +1,26 @@
 """The query log: real queries of users, without labels, mixed with the written ones.
 
-The file is read once on the driver, which finds every mistake in it before a worker starts, and cuts it into byte
-ranges.
+The file is read once on the driver, which finds every mistake in it before a worker starts, and cuts it into shards of
+consecutive lines.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.jsonl import Line, read_id, read_lines, read_text
 from cluster.schemas import QUERY_LOG
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
-from cluster.unicode import is_valid_utf8, valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.settings import CorpusSettings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cluster.run import Run
 
 LOG_TYPE = "log"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+EXAMPLE = '{"_id": "1", "text": "how to store pears"}'
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
         QUERY_LOG in the order of the file, with no source; None without `corpus.query_log`.
 
     Raises:
-        InputError: the file is not there, or a line is no JSON object with a unique `_id` and a `text`.
+        InputError: the file is not there, or a line holds no JSON object with a unique `_id` and a `text`.
     """
     if corpus.query_log is None:
         return None
@@ -74,8 +74,8 @@ def check(path: str) -> None:
     """
     if not Path(path).is_file():
         raise InputError(
-            f"corpus.query_log: {path} is no file. Expected JSONL with one query a line, "
-            f'such as {{"_id": "1", "text": "how to store pears"}}. Correct the path, or leave query_log out.'
+            f"corpus.query_log: {path} is no file. Expected JSONL with one query on each line, such as {EXAMPLE}. "
+            f"Correct the path, or leave query_log out."
         )
 
 
@@ -88,60 +88,45 @@ def scan(path: str, rows_per_shard: int) -> LogFile:
     check(path)
     digest = hashlib.sha256()
     shards: list[Shard] = []
-    first_seen: dict[bytes, int] = {}  # short digests: the ids of a long log need not all be held
-    offset = start = first = number = 0
-    with Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            digest.update(line)
-            offset += len(line)
-            query = parse(line, path, number)
-            if query is not None:
-                key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
-                if (earlier := first_seen.setdefault(key, number)) != number:
-                    raise InputError(
-                        f"{path}, line {number}: _id {query[0]!r} stands in line {earlier} already. "
-                        f"Expected an _id of its own for every query."
-                    )
-            if number - first == rows_per_shard:
-                shards.append(_shard(len(shards), start, offset, first, number))
-                start, first = offset, number
-    if number > first:
-        shards.append(_shard(len(shards), start, offset, first, number))
+    first_seen: dict[bytes, int] = {}  # short digests, so that the ids of a long log are not all in memory
+    first: Line | None = None
+    rows = 0
+    for line in _lines(path):
+        digest.update(line.content)
+        if (query := parse(line)) is not None:
+            key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
+            if (earlier := first_seen.setdefault(key, line.number)) != line.number:
+                raise InputError(
+                    f"{line.place}: the _id {query[0]!r} is in line {earlier} already. Every query needs its own _id."
+                )
+        first = first or line
+        rows = line.number - first.number + 1
+        if rows == rows_per_shard:
+            shards.append(_shard(len(shards), first, rows))
+            first = None
+    if first is not None:
+        shards.append(_shard(len(shards), first, rows))
     if not first_seen:
         raise InputError(f"corpus.query_log: {path} holds no query. Add some, or leave query_log out.")
     return LogFile(shards, digest.hexdigest())
 
 
-def parse(line: bytes, path: str, number: int) -> tuple[str, str] | None:
+def parse(line: Line) -> tuple[str, str] | None:
     """Id and text of a line, the text NFKC-normalised with single spaces; None if the line is blank.
 
     Raises:
-        InputError: the line is no JSON object with `_id` and `text`.
+        InputError: the line holds no JSON object with `_id` and `text`.
     """
-    if number == 1:
-        line = line.removeprefix(_BYTE_ORDER_MARK)
-    if not line.strip():
+    if line.is_blank:
         return None
-    expected = 'Expected an object such as {"_id": "1", "text": "how to store pears"}.'
-    try:
-        record = json.loads(line.decode())
-    except ValueError as error:  # of the decoding or of the JSON
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
-        raise InputError(f"{path}, line {number}: no JSON ({reason}). {expected}") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}, line {number}: found {_kind(record)}. {expected}")
-    identity, text = record.get("_id"), record.get("text")
-    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-        raise InputError(f"{path}, line {number}: field _id is {_kind(identity)}. {expected}")
-    if not isinstance(text, str):
-        raise InputError(f"{path}, line {number}: field text is {_kind(text)}. {expected}")
-    if not is_valid_utf8(str(identity)):
-        raise InputError(f"{path}, line {number}: field _id {identity!r} holds half of a surrogate pair. {expected}")
-    return str(identity), " ".join(unicodedata.normalize("NFKC", valid_utf8(text)).split())
+    record = line.json_object(EXAMPLE)
+    advice = f"Correct the line; a query is an object such as {EXAMPLE}."
+    text = read_text(record, "text", line.place, advice)
+    return read_id(record, "_id", line.place, advice), " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 class QueryLogWorker:
-    """Reads a byte range of the log."""
+    """Reads the lines of a shard."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -159,23 +144,16 @@ class QueryLogWorker:
         return Output(rows, {"empty": task.stop - task.start - len(kept)})
 
     def _queries(self, task: Task) -> Iterator[tuple[str, str]]:
-        params: dict[str, Any] = task.shard.params
-        with Path(self.path).open("rb") as file:
-            file.seek(params["start"])
-            # not splitlines(): that would also split where a lone carriage return stands
-            lines = file.read(params["stop"] - params["start"]).split(b"\n")
-        first = params["first_line"]
-        for position in range(task.start, task.stop):
-            query = parse(lines[position], self.path, first + position)
-            if query is not None:
+        lines = _lines(self.path, task.shard.params["start"], task.shard.params["first_line"])
+        for line in itertools.islice(lines, task.start, task.stop):
+            if (query := parse(line)) is not None:
                 yield query
 
 
-def _shard(number: int, start: int, stop: int, lines_before: int, last: int) -> Shard:
-    params = {"start": start, "stop": stop, "first_line": lines_before + 1}
-    return Shard(f"{number:05d}", last - lines_before, params=params)
+def _lines(path: str, offset: int = 0, number: int = 1) -> Iterator[Line]:
+    advice = "Every machine of the cluster must see the query log under this path."
+    return read_lines(Path(path), advice, offset, number)
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "empty or a string", bool: "a boolean", type(None): "missing"}
-    return names.get(type(value), "a number")
+def _shard(number: int, first: Line, rows: int) -> Shard:
+    return Shard(f"{number:05d}", rows, params={"start": first.offset, "first_line": first.number})

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from cluster.schemas import RECORDS
 from cluster.tables.table import Table
-from cluster.unicode import valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.readers.base import Reader, Record
@@ -78,8 +77,8 @@ class RecordWorker:
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
 
     def _normalise(self, text: str) -> str:
-        shown = valid_utf8(text[: 2 * self.corpus.max_characters])
-        return unicodedata.normalize("NFKC", shown).strip()[: self.corpus.max_characters]
+        text = text[: 2 * self.corpus.max_characters]
+        return unicodedata.normalize("NFKC", text).strip()[: self.corpus.max_characters]
 
     def _row(self, records: list[Record], texts: list[str], place: int) -> dict[str, object]:
         record, text = records[place], texts[place]

@@ -15,7 +15,7 @@ from cluster.tables.plan import Shard
 
 @dataclass(frozen=True)
 class Record:
-    """One record as it stands in the corpus: in `file`, at `where` ("line 7")."""
+    """One record of the corpus, from `file`, at `where` ("line 7"). Its id, title and text are valid UTF-8."""
 
     passage_id: str
     title: str

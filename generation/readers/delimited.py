@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.jsonl import read_lines
 from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
-from generation.readers.files import BOM, ShardCutter, checksums, decode, find_files, open_file, shown_name
+from generation.readers.files import SEEN_BY_ALL, ShardCutter, checksums, corpus_file, find_files, shown_name
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 @dataclass(frozen=True)
@@ -75,32 +76,29 @@ class DelimitedReader:
         """Byte offset, line number and fields of each record; blank lines are none."""
         shown = shown_name(self.path, name)
         csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 KiB
-        with open_file(self.path, name) as file:
-            file.seek(offset)
-            end = [offset, number]
+        end = (offset, number)
 
-            def lines() -> Iterator[str]:
-                for line in file:
-                    content = line.removeprefix(BOM) if end[0] == 0 else line
-                    text = decode(content, shown, end[1])
-                    end[0] += len(line)
-                    end[1] += 1
-                    yield text
+        def texts() -> Iterator[str]:
+            nonlocal end
+            for line in read_lines(corpus_file(self.path, name), SEEN_BY_ALL, offset, number):
+                text = line.text()
+                end = (line.end, line.number + 1)
+                yield text
 
-            rows = csv.reader(lines(), delimiter=self._delimiter(name), strict=True)
-            while True:
-                begin = tuple(end)
-                try:
-                    row = next(rows, None)
-                except csv.Error as error:
-                    raise InputError(
-                        f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
-                        f"line breaks to be quoted, and quotes in them doubled. Correct the record."
-                    ) from None
-                if row is None:
-                    return
-                if row:
-                    yield begin[0], begin[1], row
+        rows = csv.reader(texts(), delimiter=self._delimiter(name), strict=True)
+        while True:
+            begin = end
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                raise InputError(
+                    f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
+                    f"line breaks to be quoted, and quotes in them doubled. Correct the record."
+                ) from None
+            if row is None:
+                return
+            if row:
+                yield *begin, row
 
     def _delimiter(self, name: str) -> str:
-        return "\t" if (name or self.path.name).endswith(".tsv") else ","
+        return "\t" if (name or self.path.name).removesuffix(".gz").endswith(".tsv") else ","

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.unicode import is_valid_utf8
+from cluster.jsonl import read_id, read_text
 from generation.readers.base import Record
 from generation.settings import CorpusSettings
 
 ID_FIELDS = ("_id", "id", "docid", "passage_id")
 TEXT_FIELDS = ("text", "contents", "passage")
 DEFAULT_TITLE = "title"
+CORRECT = "Correct the record, or name another field"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class Fields:
         Raises:
             InputError: names the place, the field, and the fields that are there.
         """
-        self._find(self.id, names, place, "id")
-        self._find(self.text, names, place, "text")
+        self._names(names, place)
         if self.title != DEFAULT_TITLE:
             self._find((self.title,), names, place, "title")
 
@@ -57,23 +57,15 @@ class Fields:
         """
         place = f"{file}, {where}"
         self.check(raw.keys(), place)
-        id_field = self._find(self.id, raw.keys(), place, "id")
-        text_field = self._find(self.text, raw.keys(), place, "text")
-        passage_id = raw[id_field]
-        if isinstance(passage_id, int) and not isinstance(passage_id, bool):
-            passage_id = str(passage_id)
-        if not isinstance(passage_id, str) or not passage_id.strip():
-            raise InputError(
-                f"{place}: field '{id_field}' is {_shown(passage_id)}. Expected the passage's id, a non-empty string "
-                f"or whole number. Give the record an id, or name another field with corpus.id_field."
-            )
-        if not is_valid_utf8(passage_id):
-            raise InputError(
-                f"{place}: field '{id_field}' is {_shown(passage_id)}, with half of a surrogate pair. "
-                f"Write the character in full, as UTF-8."
-            )
-        title = self._string(raw.get(self.title), self.title, place)
-        return Record(passage_id, title, self._string(raw[text_field], text_field, place), file, where)
+        id_field, text_field = self._names(raw.keys(), place)
+        passage_id = read_id(raw, id_field, place, f"{CORRECT} with corpus.id_field.")
+        return Record(
+            passage_id, _optional_text(raw, self.title, place), _optional_text(raw, text_field, place), file, where
+        )
+
+    def _names(self, names: Collection[str], place: str) -> tuple[str, str]:
+        """Names of the id field and of the text field."""
+        return self._find(self.id, names, place, "id"), self._find(self.text, names, place, "text")
 
     @staticmethod
     def _find(candidates: tuple[str, ...], names: Collection[str], place: str, role: str) -> str:
@@ -87,18 +79,6 @@ class Fields:
             f"Name the right one with corpus.{role}_field."
         )
 
-    @staticmethod
-    def _string(value: Any, field: str, place: str) -> str:
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise InputError(
-                f"{place}: field '{field}' is {_shown(value)}. Expected a string. Correct the record, or name another "
-                f"field in the recipe's corpus section."
-            )
-        return value
 
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 40 else text[:39] + '…'} ({type(value).__name__})"
+def _optional_text(raw: Mapping[str, Any], field: str, place: str) -> str:
+    return "" if raw.get(field) is None else read_text(raw, field, place, f"{CORRECT} in the recipe's corpus section.")

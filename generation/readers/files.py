@@ -1,4 +1,4 @@
-"""Corpora that are files: finding them, their checksums, their lines with line and byte of what is no UTF-8."""
+"""Corpora that are files: their names, paths and checksums, and shards of their records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from cluster.errors import InputError
 from cluster.tables.plan import Shard
 
-BOM = b"\xef\xbb\xbf"
+SEEN_BY_ALL = "Every machine of the cluster must see the corpus under this path."
 
 
 def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -26,7 +26,7 @@ def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
             f"corpus.path: there is no file or folder {path}. Expected a corpus to read. "
             f"Check the spelling; relative paths begin at the directory that listwise is called from."
         )
-    names = [file.name for file in sorted(path.iterdir()) if file.suffix in suffixes and file.is_file()]
+    names = [file.name for file in sorted(path.iterdir()) if file.name.endswith(suffixes) and file.is_file()]
     if not names:
         raise InputError(
             f"corpus.path: the folder {path} has no file that ends in {' or '.join(suffixes)}. "
@@ -40,25 +40,31 @@ def shown_name(path: Path, name: str) -> str:
     return str(path / name) if name else str(path)
 
 
-def open_file(path: Path, name: str) -> BinaryIO:
-    """Opens a corpus file.
+def corpus_file(path: Path, name: str) -> Path:
+    """Path of a corpus file by its name in the plan.
 
     Raises:
-        InputError: it is gone or may not be read, or the plan names one that is not in the corpus.
+        InputError: the plan names a file outside of the corpus.
     """
     if Path(name).name != name:
         raise InputError(
             f"the plan of the corpus names the file '{name}', which is not in {path}, so it was not written by "
             "listwise. Find out who else writes to this workdir; then run with --overwrite corpus."
         )
-    file = path / name if name else path
+    return path / name if name else path
+
+
+def open_file(path: Path, name: str) -> BinaryIO:
+    """Opens a corpus file.
+
+    Raises:
+        InputError: the file is not there or may not be read, or the plan names a file outside of the corpus.
+    """
+    file = corpus_file(path, name)
     try:
         return file.open("rb")
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}). "
-            f"Every machine of the cluster must see the corpus under this path."
-        ) from None
+        raise InputError(f"{file}: cannot be read ({error.strerror}). {SEEN_BY_ALL}") from None
 
 
 def checksums(path: Path, names: list[str]) -> dict[str, Any]:
@@ -72,21 +78,6 @@ def checksums(path: Path, names: list[str]) -> dict[str, Any]:
                 size += len(block)
         found[name or "file"] = [size, checksum]
     return found
-
-
-def decode(line: bytes, file: str, number: int) -> str:
-    """A line as text.
-
-    Raises:
-        InputError: it is not UTF-8; names file, line and byte.
-    """
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file}, line {number}, byte {error.start + 1} of the line: 0x{line[error.start]:02x} is not UTF-8. "
-            f"Expected a UTF-8 file. Convert it, for instance with: iconv -f latin1 -t utf-8"
-        ) from None
 
 
 class ShardCutter:

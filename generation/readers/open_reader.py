@@ -59,8 +59,8 @@ def find_format(location: str) -> str:
         )
     if path.is_dir() and (path / BEIR_CORPUS).is_file():
         return "beir"
-    endings = {file.suffix for file in path.iterdir() if file.is_file()} if path.is_dir() else {path.suffix}
-    kinds = [kind for kind, suffixes in _SUFFIXES.items() if endings & set(suffixes)]
+    names = [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else [path.name]
+    kinds = [kind for kind, suffixes in _SUFFIXES.items() if any(name.endswith(suffixes) for name in names)]
     if len(kinds) == 1:
         return kinds[0]
     found = f"files of several formats ({', '.join(kinds)})" if kinds else "no file of a known format"

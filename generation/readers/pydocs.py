@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.tables.plan import Shard
+from cluster.unicode import valid_utf8
 from generation import pydocs
 from generation.docstrings import SourceFile, file_docstrings, package_version, source_files
 from generation.readers.base import Record
@@ -67,4 +68,4 @@ class PydocsReader:
                     f"{self.path}: {name} was there when the corpus was planned and is not on this machine now. "
                     f"Install the same packages on every machine, or begin again with --overwrite corpus."
                 )
-            yield Record(name, "", docs[name].body, docs[name].file, f"line {docs[name].line}")
+            yield Record(name, "", valid_utf8(docs[name].body), docs[name].file, f"line {docs[name].line}")

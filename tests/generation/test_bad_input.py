@@ -25,18 +25,12 @@ def message(path: object, **settings) -> str:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b'{"_id": "b", "text": "cut off\n', ["line 3", "not JSON", "one JSON object per line"]),
-        (b'["b", "text"]\n', ["line 3", "list", "object was expected"]),
-        (b'{"_id": "b", "text": "caf\xe9"}\n', ["line 3", "byte 26", "0xe9", "not UTF-8", "iconv"]),
+        (b'{"_id": "b", "text": "cut off\n', ["line 3", "not JSON", '{"_id": "7", "title": "", "text": "…"}']),
         (b'{"text": "no id"}\n', ["line 3", "no id field", "'_id'", "corpus.id_field"]),
         (b'{"_id": "b", "body": "x"}\n', ["line 3", "no text field", "body", "corpus.text_field"]),
-        (b'{"_id": "", "text": "x"}\n', ["line 3", "'_id'", "non-empty"]),
-        (b'{"_id": null, "text": "x"}\n', ["line 3", "'_id'", "None"]),
-        (b'{"_id": true, "text": "x"}\n', ["line 3", "'_id'", "True (bool)"]),
-        (b'{"_id": "\\ud800", "text": "x"}\n', ["line 3", "'_id'", "surrogate"]),
+        (b'{"_id": "", "text": "x"}\n', ["line 3", "'_id'", "non-empty", "corpus.id_field"]),
         (b'{"_id": "b", "text": ["x"]}\n', ["line 3", "'text'", "list", "Expected a string"]),
         (b'{"_id": "b", "text": "x", "title": 3}\n', ["line 3", "'title'", "3 (int)"]),
-        (b"[" * 100_000 + b"\n", ["line 3", "JSON"]),
     ],
 )
 def test_a_bad_jsonl_line_is_named(line: bytes, expected: list[str], tmp_path: Path) -> None:

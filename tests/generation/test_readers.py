@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,7 +62,33 @@ def write_saved(folder: Path, rows: list[dict]) -> str:
     return f"hf://{folder / 'saved'}"
 
 
-WRITERS = [write_jsonl, write_jsonl_folder, write_beir, write_csv, write_tsv, write_parquet, write_saved]
+def write_gzipped(folder: Path, rows: list[dict], write: Callable[[Path, list[dict]], Path]) -> Path:
+    path = write(folder, rows)
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
+    return packed
+
+
+def write_jsonl_gz(folder: Path, rows: list[dict]) -> Path:
+    return write_gzipped(folder, rows, write_jsonl)
+
+
+def write_tsv_gz(folder: Path, rows: list[dict]) -> Path:
+    return write_gzipped(folder, rows, write_tsv)
+
+
+WRITERS = [
+    write_jsonl_gz,
+    write_tsv_gz,
+    write_jsonl,
+    write_jsonl_folder,
+    write_beir,
+    write_csv,
+    write_tsv,
+    write_parquet,
+    write_saved,
+]
 
 
 def read_all(path: object, rows_per_shard: int = 100, max_rows: int | None = None, **settings) -> list[Record]:

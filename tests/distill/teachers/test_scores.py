@@ -12,8 +12,8 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.lists import stage as lists
-from distill.lists.build import ensemble, scale_of, scale_scores, split_of
-from distill.lists.stage import Ensemble, ListWorker
+from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
+from distill.lists.stage import EnsembleReader, ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
@@ -221,7 +221,9 @@ def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: 
     lists_of = {row["query_id"]: row for row in table.read().to_pylist()}
     rows = proposed.read().to_pylist()
     raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
-    totals = [ensemble([np.array(raw["bm25"][n]), np.array(raw["dense"][n])], [0.02, 1.0]) for n in range(len(rows))]
+    totals = [
+        ensemble_scores([np.array(raw["bm25"][n]), np.array(raw["dense"][n])], [0.02, 1.0]) for n in range(len(rows))
+    ]
     scale = scale_of(totals, LISTS)
     drops = {"source_not_first": 0, "low_score": 0}
     for row, total in zip(rows, totals, strict=True):
@@ -278,8 +280,8 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     rows = scored["dense"].read().to_pylist()
     missing = rows.pop(17)["query_id"]
     gap = write_table(retrieved.run, SCORES, rows, path="scores/gap", files=1, rejects=1)
-    whole = Ensemble([scored["bm25"], scored["dense"]], [1.0, 1.0])
-    both = Ensemble([scored["bm25"], gap], [1.0, 1.0])
+    whole = EnsembleReader([scored["bm25"], scored["dense"]], [1.0, 1.0])
+    both = EnsembleReader([scored["bm25"], gap], [1.0, 1.0])
     expected, totals = whole.read(10, 30), both.read(10, 30)
     assert missing in expected
     for query in set(expected) - {missing}:
