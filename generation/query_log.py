@@ -1,6 +1,6 @@
-"""The query log: real queries of users, without labels, mixed with the written ones.
+"""The query log: real queries of users, without labels, which are used beside the synthetic queries.
 
-The file is read once on the driver, which finds every mistake in it before a worker starts, and cuts it into shards of
+The driver reads the whole file first. It finds every mistake before a worker starts, and cuts the file into shards of
 consecutive lines.
 """
 
@@ -34,7 +34,12 @@ EXAMPLE = '{"_id": "1", "text": "how to store pears"}'
 
 @dataclass(frozen=True)
 class LogFile:
-    """A checked query log: its shards, and the checksum of its bytes."""
+    """A checked query log.
+
+    Attributes:
+        shards: shards of consecutive lines.
+        sha256: checksum of the (decompressed) content.
+    """
 
     shards: list[Shard]
     sha256: str
@@ -44,10 +49,10 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
     """Reads the query log of the recipe, if it names one.
 
     Returns:
-        QUERY_LOG in the order of the file, with no source; None without `corpus.query_log`.
+        QUERY_LOG in the order of the file; its queries have no source. None without `corpus.query_log`.
 
     Raises:
-        InputError: the file is not there, or a line holds no JSON object with a unique `_id` and a `text`.
+        InputError: the file does not exist, or a line holds no JSON object with a unique `_id` and a `text`.
     """
     if corpus.query_log is None:
         return None
@@ -67,14 +72,14 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
 
 
 def check(path: str) -> None:
-    """Looks whether the log is there.
+    """Checks that the query log exists.
 
     Raises:
-        InputError: it is not.
+        InputError: it does not.
     """
     if not Path(path).is_file():
         raise InputError(
-            f"corpus.query_log: {path} is no file. Expected JSONL with one query on each line, such as {EXAMPLE}. "
+            f"corpus.query_log: {path} is not a file. Expected JSONL with one query on each line, such as {EXAMPLE}. "
             f"Correct the path, or leave query_log out."
         )
 
@@ -83,19 +88,20 @@ def scan(path: str, rows_per_shard: int) -> LogFile:
     """Checks every line of a query log and cuts it into shards of at most `rows_per_shard` lines.
 
     Raises:
-        InputError: names the file, the line, what stands there and what was expected.
+        InputError: the file does not exist or holds no query, or a line is malformed; names file, line and cause.
     """
     check(path)
     digest = hashlib.sha256()
     shards: list[Shard] = []
-    first_seen: dict[bytes, int] = {}  # short digests, so that the ids of a long log are not all in memory
+    line_of_id: dict[bytes, int] = {}  # by short digests: the ids of a long log take too much memory
     first: Line | None = None
     rows = 0
     for line in _lines(path):
         digest.update(line.content)
         if (query := parse(line)) is not None:
             key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
-            if (earlier := first_seen.setdefault(key, line.number)) != line.number:
+            earlier = line_of_id.setdefault(key, line.number)
+            if earlier != line.number:
                 raise InputError(
                     f"{line.place}: the _id {query[0]!r} is in line {earlier} already. Every query needs its own _id."
                 )
@@ -106,7 +112,7 @@ def scan(path: str, rows_per_shard: int) -> LogFile:
             first = None
     if first is not None:
         shards.append(_shard(len(shards), first, rows))
-    if not first_seen:
+    if not line_of_id:
         raise InputError(f"corpus.query_log: {path} holds no query. Add some, or leave query_log out.")
     return LogFile(shards, digest.hexdigest())
 
@@ -132,16 +138,14 @@ class QueryLogWorker:
         self.path = path
 
     def process(self, task: Task) -> Output:
-        """Lines of the shard to rows of QUERY_LOG; lines without text are drops."""
-        kept = []
-        for identity, text in self._queries(task):
-            if text:
-                kept.append(
-                    {"query_id": f"log:{identity}", "source_id": None, "query_type": LOG_TYPE, "text": text,
-                     "sample": 0}
-                )  # fmt: skip
-        rows = pa.Table.from_pylist(kept, schema=QUERY_LOG.schema)
-        return Output(rows, {"empty": task.stop - task.start - len(kept)})
+        """Rows of QUERY_LOG for lines of the shard; blank lines and queries without text are drops."""
+        rows = [
+            {"query_id": f"log:{query_id}", "source_id": None, "query_type": LOG_TYPE, "text": text, "sample": 0}
+            for query_id, text in self._queries(task)
+            if text
+        ]
+        table = pa.Table.from_pylist(rows, schema=QUERY_LOG.schema)
+        return Output(table, {"empty": task.stop - task.start - len(rows)})
 
     def _queries(self, task: Task) -> Iterator[tuple[str, str]]:
         lines = _lines(self.path, task.shard.params["start"], task.shard.params["first_line"])

@@ -22,7 +22,7 @@ SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 @dataclass(frozen=True)
 class DelimitedReader:
-    """A shard is a byte offset at the beginning of a record, with its line number; the header is read again."""
+    """CSV and TSV. A shard is the byte offset and the line number of a record; every shard reads the header again."""
 
     path: Path
     fields: Fields
@@ -32,10 +32,10 @@ class DelimitedReader:
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Parses the files once, since only a parser knows where a record with quoted line breaks ends.
+        """Shards of the records. The files are parsed once, since quoted fields may hold line breaks.
 
         Raises:
-            InputError: no file, a header without the fields, malformed quotes, or no record in any.
+            InputError: there is no file, a header lacks a field, quotes are malformed, or no file holds a record.
         """
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
@@ -47,7 +47,7 @@ class DelimitedReader:
         return cutter.done(str(self.path))
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Parses records `start` to `stop`.
+        """Records `start` to `stop` of a shard.
 
         Raises:
             InputError: a line is not UTF-8, quotes are malformed, or a record has too few or too many fields.
@@ -73,7 +73,7 @@ class DelimitedReader:
         return [field.strip() for field in first[2]]
 
     def _rows(self, name: str, offset: int, number: int) -> Iterator[tuple[int, int, list[str]]]:
-        """Byte offset, line number and fields of each record; blank lines are none."""
+        """Byte offset, line number and fields of each record; blank lines are skipped."""
         shown = shown_name(self.path, name)
         csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 KiB
         end = (offset, number)

@@ -1,4 +1,4 @@
-"""Reader of JSON lines: one object a line, a file or a folder of files. A BEIR folder's corpus.jsonl is such a file."""
+"""Reader of JSON lines, one object on each line: a file, a folder of files, or the corpus.jsonl of a BEIR folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 
 @dataclass(frozen=True)
 class JsonlReader:
-    """A shard is a byte offset with its line number, at the record before the shard's first one if there is one."""
+    """JSON lines. A shard is a byte offset and a line number: those of the record before it, or of its first record.
+
+    For a `.gz` file, every shard decompresses the file from its beginning.
+    """
 
     path: Path
     fields: Fields
@@ -30,10 +33,10 @@ class JsonlReader:
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Counts lines; blank ones are no records.
+        """Shards of the lines that are not blank; nothing is parsed.
 
         Raises:
-            InputError: no file, or no record in any.
+            InputError: there is no file, or no file holds a record.
         """
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
@@ -42,10 +45,10 @@ class JsonlReader:
         return cutter.done(str(self.path))
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Parses the lines of records `start` to `stop`.
+        """Records `start` to `stop` of a shard.
 
         Raises:
-            InputError: a line is not UTF-8, not JSON, no object, or lacks a field.
+            InputError: a line is not UTF-8, is not a JSON object, or lacks a field.
         """
         params = shard.params
         lines = self._lines(params["file"], params["offset"], params["line"])
