@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from cluster.tables.table import Table
 from cluster.unicode import is_valid_utf8, valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from generation.masking import Personal, is_only_masks, mask
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:
@@ -58,9 +60,17 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
             table=QUERY_LOG,
             path=QUERY_LOG.path,
             worker=QueryLogWorker,
-            arguments={"path": str(Path(corpus.query_log).absolute())},
+            arguments={
+                "path": str(Path(corpus.query_log).absolute()),
+                "masked": corpus.query_log_mask,
+                "regions": corpus.query_log_phone_regions,
+            },
             shards=log.shards,
-            fingerprint={"query_log": log.sha256},
+            fingerprint={
+                "query_log": log.sha256,
+                "mask": sorted(corpus.query_log_mask),
+                "phone_regions": corpus.query_log_phone_regions,
+            },
             pool=run.settings.io_pool,
         )
     )
@@ -141,22 +151,31 @@ def parse(line: bytes, path: str, number: int) -> tuple[str, str] | None:
 
 
 class QueryLogWorker:
-    """Reads a byte range of the log."""
+    """Reads a byte range of the log, and masks what names a person (`generation.masking`)."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, masked: Sequence[Personal], regions: Sequence[str]) -> None:
         self.path = path
+        self.masked = masked
+        self.regions = regions
 
     def process(self, task: Task) -> Output:
-        """Lines of the shard to rows of QUERY_LOG; lines without text are drops."""
+        """Lines of the shard to rows of QUERY_LOG; lines without text, and those of masks alone, are drops."""
         kept = []
+        found: Counter[Personal] = Counter()
+        nothing_left = 0
         for identity, text in self._queries(task):
-            if text:
+            shown, here = mask(text, self.masked, self.regions)
+            found += here
+            if here and is_only_masks(shown):
+                nothing_left += 1
+            elif text:
                 kept.append(
-                    {"query_id": f"log:{identity}", "source_id": None, "query_type": LOG_TYPE, "text": text,
+                    {"query_id": f"log:{identity}", "source_id": None, "query_type": LOG_TYPE, "text": shown,
                      "sample": 0}
                 )  # fmt: skip
         rows = pa.Table.from_pylist(kept, schema=QUERY_LOG.schema)
-        return Output(rows, {"empty": task.stop - task.start - len(kept)})
+        drops = {"empty": task.stop - task.start - len(kept) - nothing_left, "only_personal": nothing_left}
+        return Output(rows, drops, stats={f"masked_{kind}": count for kind, count in found.items()})
 
     def _queries(self, task: Task) -> Iterator[tuple[str, str]]:
         params: dict[str, Any] = task.shard.params

@@ -23,7 +23,10 @@ from generation.settings import CorpusSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
-_READING = {"path", "format", "query_log", "max_sources", "exclude_judged_sources", "seed", "rows_per_shard"}
+_READING = {
+    "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
+    "seed", "rows_per_shard",
+}  # fmt: skip
 
 
 def build(run: Run, corpus: CorpusSettings) -> Table:
