@@ -34,10 +34,8 @@ def status(storage: Storage) -> list[dict[str, Any]]:
 
 def masked(stage: Mapping[str, Any]) -> list[tuple[str, int]]:
     """What a table of `status` has masked: kind and count, such as ("email", 3)."""
-    kinds = (
-        (name.removeprefix("masked_"), count) for name, count in sorted(stage["stats"].items()) if name.startswith("masked_")
-    )
-    return [(kind, count) for kind, count in kinds if count]
+    counts = sorted(stage["stats"].items())
+    return [(name.removeprefix("masked_"), count) for name, count in counts if name.startswith("masked_") and count]
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:

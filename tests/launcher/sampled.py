@@ -36,9 +36,9 @@ def run_with_queries(folder: Path, shards_done: int = 3) -> Storage:
     passages = write_table(
         str(folder), PASSAGES, PASSAGES.path,
         [
-            {"passage_id": f"p:{number}", "title": f"Jar {number}", "text": f"The jar {number} holds honey.\nPears too.",
+            {"passage_id": f"p:{n}", "title": f"Jar {n}", "text": f"The jar {n} holds honey.\nPears too.",
              "is_source": True}
-            for number in range(PASSAGES_WRITTEN)
+            for n in range(PASSAGES_WRITTEN)
         ],
     )  # fmt: skip
     plan = Plan.new(QUERIES, plan_shards(passages, 20, where="is_source", units_per_row=2), {})
