@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from cluster.errors import InputError
-from cluster.schemas import QUERY_LOG
+from cluster.schemas import LOG_TYPE, QUERY_LOG
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.unicode import is_valid_utf8, valid_utf8
@@ -30,7 +30,6 @@ from generation.settings import CorpusSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
-LOG_TYPE = "log"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
