@@ -80,7 +80,11 @@ def known_regions() -> frozenset[str]:
 def _mask_cards(text: str) -> tuple[str, int]:
     count = 0
     for numbers in _NUMBERS:
-        cards = [found.span() for found in numbers.finditer(text) if _is_card(re.sub("[ -]", "", found[0]))]
+        start, cards = 0, []
+        while found := numbers.search(text, start):
+            is_card = _is_card(re.sub("[ -]", "", found[0]))
+            cards += [found.span()] if is_card else []
+            start = found.end() if is_card else found.start() + 1  # a card may begin inside of what is none
         text = _replaced(text, cards, "<card>")
         count += len(cards)
     return text, count

@@ -111,6 +111,8 @@ def test_the_recipe_says_what_is_masked_and_whose_numbers_are_known():
 
 def test_a_number_beside_a_card_is_no_part_of_it():
     assert masked("4111 1111 1111 1111 912") == "<card> 912"
+    assert masked("order 6345 4111 1111 1111 1111") == "order 6345 <card>"
+    assert masked("5555-5555-5555-4444 4111-1111-1111-1111") == "<card> <card>"
 
 
 def test_a_query_of_masks_alone_is_told_from_one_that_asks_something():
