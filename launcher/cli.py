@@ -118,7 +118,9 @@ def status(
 @app.command()
 def sample(
     workdir: WorkdirArgument,
-    what: Annotated[Literal["queries", "passages"], typer.Argument(help="what to look at")] = "queries",
+    what: Annotated[
+        Literal["queries", "passages"], typer.Argument(metavar="[queries|passages]", help="what to look at")
+    ] = "queries",
     count: Annotated[int, typer.Option("-n", min=1, help="number of passages")] = 20,
     query_type: Annotated[str | None, typer.Option("--type", help="only queries of this type")] = None,
     dropped: Annotated[

@@ -10,11 +10,14 @@ import pytest
 from rich.console import Console
 
 from cluster.errors import InputError
-from cluster.schemas import QUERIES
+from cluster.schemas import QUERIES, QUERY_LOG
+from cluster.tables.commit import Commit, publish
 from cluster.tables.dropped import MOST_CHARACTERS, MOST_UNITS, PER_REASON, Dropped, choose, read_dropped
 from cluster.tables.gc import collect
+from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
+from launcher.outcome import print_status
 from launcher.report import build_report
 from launcher.sample import QuerySample, Sampled, sample_passages
 from launcher.show_sample import print_sampled
@@ -102,6 +105,22 @@ def test_texts_neither_control_the_terminal_nor_are_read_as_markup(storage: Stor
     shown = printed(refused, terminal=True)
     assert "\x1b[2J" not in shown
     assert "[bold]say\\x1b[2J" in shown.replace("\n", "")
+
+
+def test_what_was_masked_stands_in_status_and_report(storage: Storage) -> None:
+    plan = Plan.new(QUERY_LOG, [Shard("00000", 5), Shard("00001", 5)], {})
+    storage.put("query_log/plan.json", plan.to_bytes())
+    for shard in plan.shards:
+        stats = {"masked_email": 2, "masked_card": 1}
+        publish(
+            storage, "query_log", plan.id,
+            Commit(shard.name, (), 0, 5, {"only_personal": 5}, 0, 0, 0.0, "w", "n", stats),
+        )  # fmt: skip
+    file = StringIO()
+    print_status(storage, Console(file=file, width=80))
+    assert "query_log masked: card 2, email 4\n" in file.getvalue()
+    build_report(storage)
+    assert "email masked <b>4</b>" in storage.get("report.html").decode()
 
 
 def test_a_terminal_shows_lines_of_its_width(storage: Storage) -> None:
