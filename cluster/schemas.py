@@ -57,6 +57,8 @@ QUERIES = _table(
     ("sample", pa.int32()),
 )  # fmt: skip
 
+LOG_TYPE = "log"  # the query type of logged queries
+
 DISTINCT = TableSchema("distinct", QUERIES.schema, "generation.distinct", "query")
 
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")

@@ -142,6 +142,9 @@ class TrainingSettings(Settings):
     topic_queries: int = Field(
         1, ge=1, description="queries that share passages and are put into the same step; 1: batches are shuffled"
     )
+    query_log_weight: float = Field(
+        1.0, gt=0, le=100, description="times that an epoch holds a logged query, where it holds a written one once"
+    )
     epochs: int = Field(30, ge=1)
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0)

@@ -21,11 +21,13 @@ from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.near_duplicates import near_duplicates
+from generation.type_figures import lost
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
 QUERIES_PER_SHARD = 65_536
+NEAR_DUPLICATE = "near_duplicate"
 _DROPPED = "dropped.npy"
 
 
@@ -79,7 +81,9 @@ class DistinctWorker:
             for piece in task.shard.slices
         ]
         dropped = self._dropped[np.concatenate(ranges)[task.start : task.stop]]
-        return Output(task.rows.filter(pa.array(~dropped)), drops={"near_duplicate": int(dropped.sum())})
+        types = task.rows["query_type"].filter(pa.array(dropped)).to_pylist()
+        stats = dict(lost(types, NEAR_DUPLICATE))
+        return Output(task.rows.filter(pa.array(~dropped)), drops={NEAR_DUPLICATE: len(types)}, stats=stats)
 
 
 def _texts(table: Table) -> Iterator[list[str]]:

@@ -18,16 +18,19 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
+from cluster.tables.dropped import Dropped
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from generation.cleaning.words import words
 from generation.engines import style
 from generation.engines.base import Answer, Engine, Request
 from generation.prompting import template_digest
 from generation.query_types import QueryType, load_types, same_for_all, units_of
 from generation.settings import GenerationSettings
+from generation.type_figures import kept, lost
 
 if TYPE_CHECKING:
     from cluster.run import Run
@@ -176,7 +179,8 @@ class QueryWorker:
         stats = await self._decide() if self._reads_prompts else {}
         requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
         answers = await self.engine.answer(requests)
-        return replace(collect(requests, answers, self.types), stats=stats)
+        output = collect(requests, answers, self.types)
+        return replace(output, stats=output.stats | stats)
 
     async def _decide(self) -> dict[str, int]:
         """Decides how prompts are written, before the first is; returns counts of the trial, if its decision holds."""
@@ -223,29 +227,41 @@ class QueryWorker:
 def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, QueryType]) -> Output:
     """Turns answers into rows; counts those without text, of a wrong length, and texts that a source has already.
 
+    The stats are the figures of every type (`generation.type_figures`).
+
     Args:
         requests: what was asked.
         answers: one per request, in the same order.
         types: their limits of length.
     """
     rows: list[dict[str, Any]] = []
-    drops: Counter[str] = Counter()
+    dropped: list[Dropped] = []
+    stats: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
+    source, source_words = "", frozenset[str]()
+
+    def drop(request: Request, reason: str, text: str) -> None:
+        dropped.append(Dropped(request.unit, reason, text))
+        stats.update(lost([request.query_type], reason))
+
     for request, answer in zip(requests, answers, strict=True):
         if answer.unit != request.unit:
             raise ValueError(f"the engine answered {answer.unit} where {request.unit} was asked")
         if answer.text is None:
-            drops[answer.reason or "no_answer"] += 1
+            drop(request, answer.reason or "no_answer", answer.dropped)
             continue
         kind, key = types[request.query_type], (request.source_id, answer.text.casefold())
         if len(answer.text) < kind.min_characters:
-            drops["too_short"] += 1
+            drop(request, "too_short", answer.text)
         elif kind.max_characters and len(answer.text) > kind.max_characters:
-            drops["too_long"] += 1
+            drop(request, "too_long", answer.text)
         elif key in seen:
-            drops["duplicate"] += 1
+            drop(request, "duplicate", answer.text)
         else:
             seen.add(key)
+            if request.source_id != source:
+                source, source_words = request.source_id, frozenset(words(f"{request.title}\n{request.text}"))
+            kept(stats, request.query_type, answer.text, source_words)
             rows.append(
                 {
                     "query_id": request.unit,
@@ -256,4 +272,6 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
                 }
             )
     table = pa.Table.from_pylist(rows, schema=QUERIES.schema)
-    return Output(table, dict(drops), tokens=sum(answer.tokens for answer in answers))
+    drops = dict(Counter(each.reason for each in dropped))
+    tokens = sum(answer.tokens for answer in answers)
+    return Output(table, drops, tokens=tokens, stats=dict(stats), dropped=dropped)

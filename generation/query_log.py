@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +19,17 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.jsonl import Line, read_id, read_lines, read_text
-from cluster.schemas import QUERY_LOG
+from cluster.schemas import LOG_TYPE, QUERY_LOG
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from generation.masking import Personal, is_only_masks, mask
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-LOG_TYPE = "log"
 EXAMPLE = '{"_id": "1", "text": "how to store pears"}'
 
 
@@ -63,9 +64,17 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
             table=QUERY_LOG,
             path=QUERY_LOG.path,
             worker=QueryLogWorker,
-            arguments={"path": str(Path(corpus.query_log).absolute())},
+            arguments={
+                "path": str(Path(corpus.query_log).absolute()),
+                "masked": corpus.query_log_mask,
+                "regions": corpus.query_log_phone_regions,
+            },
             shards=log.shards,
-            fingerprint={"query_log": log.sha256},
+            fingerprint={
+                "query_log": log.sha256,
+                "mask": sorted(corpus.query_log_mask),
+                "phone_regions": corpus.query_log_phone_regions,
+            },
             pool=run.settings.io_pool,
         )
     )
@@ -132,20 +141,36 @@ def parse(line: Line) -> tuple[str, str] | None:
 
 
 class QueryLogWorker:
-    """Reads the lines of a shard."""
+    """Reads the lines of a shard, and masks what names a person (`generation/masking.py`)."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, masked: Sequence[Personal], regions: Sequence[str]) -> None:
         self.path = path
+        self.masked = masked
+        self.regions = regions
 
     def process(self, task: Task) -> Output:
-        """Rows of QUERY_LOG for lines of the shard; blank lines and queries without text are drops."""
-        rows = [
-            {"query_id": f"log:{query_id}", "source_id": None, "query_type": LOG_TYPE, "text": text, "sample": 0}
-            for query_id, text in self._queries(task)
-            if text
-        ]
+        """Rows of QUERY_LOG for lines of the shard; lines without text, and those of masks alone, are drops."""
+        rows = []
+        counts: Counter[Personal] = Counter()
+        only_masks = 0
+        for query_id, text in self._queries(task):
+            masked, masks = mask(text, self.masked, self.regions)
+            counts += masks
+            if masks and is_only_masks(masked):
+                only_masks += 1
+            elif text:
+                rows.append(
+                    {
+                        "query_id": f"log:{query_id}",
+                        "source_id": None,
+                        "query_type": LOG_TYPE,
+                        "text": masked,
+                        "sample": 0,
+                    }
+                )
         table = pa.Table.from_pylist(rows, schema=QUERY_LOG.schema)
-        return Output(table, {"empty": task.stop - task.start - len(rows)})
+        drops = {"empty": task.stop - task.start - len(rows) - only_masks, "only_personal": only_masks}
+        return Output(table, drops, stats={f"masked_{kind}": count for kind, count in counts.items()})
 
     def _queries(self, task: Task) -> Iterator[tuple[str, str]]:
         lines = _lines(self.path, task.shard.params["start"], task.shard.params["first_line"])

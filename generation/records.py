@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from cluster.run import Run
 
 # These fields change no record by themselves: the fingerprint of the source covers the content of the corpus.
-_NOT_IN_FINGERPRINT = {"path", "format", "query_log", "max_sources", "exclude_judged_sources", "seed", "rows_per_shard"}
+_NOT_IN_FINGERPRINT = {
+    "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
+    "seed", "rows_per_shard",
+}  # fmt: skip
 
 
 def build(run: Run, corpus: CorpusSettings) -> Table:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cluster.settings import PoolSettings, Settings
 from generation.languages import language_name
+from generation.masking import Personal, known_regions
 
 NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two queries are the same
 QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
@@ -36,6 +37,12 @@ class CorpusSettings(Settings):
     title_field: str = "title"
     text_field: str | None = Field(None, description="field of the passage text; empty: text, contents or passage")
     query_log: str | None = Field(None, description="JSONL of real queries to mix in: {_id, text}; no labels needed")
+    query_log_mask: list[Personal] = Field(
+        ["email", "phone", "card"], description="what is replaced by <email>, <phone>, <card> in the log, and counted"
+    )
+    query_log_phone_regions: list[str] = Field(
+        ["US", "GB", "DE", "FR"], description="countries whose national phone numbers are masked; +… always are"
+    )
     min_characters: int = Field(10, ge=1, description="shorter passages are dropped")
     max_characters: int = Field(100_000, ge=100, description="longer passages are cut here, and counted")
     max_passages: int | None = Field(None, ge=1, description="read no more than this many records")
@@ -43,6 +50,15 @@ class CorpusSettings(Settings):
     exclude_judged_sources: bool = Field(True, description="never write a query for a passage the evaluation judges")
     rows_per_shard: int = Field(20_000, ge=1)
     seed: int = 0
+
+    @field_validator("query_log_phone_regions")
+    @classmethod
+    def _regions_are_known(cls, regions: list[str]) -> list[str]:
+        if unknown := [region for region in regions if region not in known_regions()]:
+            raise ValueError(
+                f"{', '.join(map(repr, unknown))}: expected two-letter codes of countries, such as US or DE"
+            )
+        return regions
 
 
 class Sampling(Settings):

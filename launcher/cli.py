@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -113,6 +113,34 @@ def status(
         watch_status(storage)
     else:
         print_status(storage, as_json=as_json)
+
+
+@app.command()
+def sample(
+    workdir: WorkdirArgument,
+    what: Annotated[
+        Literal["queries", "passages"], typer.Argument(metavar="[queries|passages]", help="what to look at")
+    ] = "queries",
+    count: Annotated[int, typer.Option("-n", min=1, help="number of passages")] = 20,
+    query_type: Annotated[str | None, typer.Option("--type", help="only queries of this type")] = None,
+    dropped: Annotated[
+        str | None, typer.Option("--dropped", metavar="REASON", help="only answers that were dropped for this reason")
+    ] = None,
+) -> None:
+    """Print passages and what was written for them, kept or dropped; of dropped answers a run keeps a few per shard."""
+    from launcher import sample as samples
+    from launcher.show_sample import print_sampled, print_totals
+
+    if what == "passages" and (query_type or dropped):
+        raise typer.BadParameter("--type and --dropped belong to queries")
+    storage = _existing(workdir)
+    if what == "passages":
+        print_sampled(samples.sample_passages(storage, count))
+        return
+    queries = samples.QuerySample(storage)
+    queries.check(query_type, dropped)
+    print_sampled(queries.passages(count, query_type, dropped))
+    print_totals(queries)
 
 
 @app.command()

@@ -14,10 +14,11 @@ from typing import Any
 from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
-from cluster.watch.status import status
+from cluster.watch.status import masked, status
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
+from launcher.type_report import query_samples, query_types, types_view
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
 SHOWN_QUERIES = 8  # of the largest wins, and as many of the largest losses
@@ -46,6 +47,8 @@ def gather(storage: Storage) -> dict[str, Any]:
         "name": recipe["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
+        "query_types": query_types(stages),
+        "query_samples": query_samples(storage),
         "training": training,
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
@@ -79,6 +82,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "versions": list(report["versions"].items()),
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
         "funnel": [_funnel_stage(stage) for stage in report["stages"] if stage["stage"] != "evaluation"],
+        "types": types_view(report["query_types"], report["query_samples"]),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],
@@ -158,6 +162,7 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
             if count
         ],
         "pace": _pace(stage),
+        "masked": [(name, f"{count:,}") for name, count in masked(stage)],
     }
 
 

@@ -37,6 +37,7 @@ class Commit:
         stats: counters that add up over shards.
         reject_files: paths of the files that describe the rejects.
         attempts: how many times the shard was tried.
+        dropped_files: paths of the files with some of the drops, for people to look at.
     """
 
     shard: str
@@ -52,6 +53,12 @@ class Commit:
     stats: dict[str, int] = field(default_factory=dict)
     reject_files: tuple[str, ...] = ()
     attempts: int = 1
+    dropped_files: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> set[str]:
+        """Paths of all files that the record names."""
+        return {path for path, _ in self.files} | set(self.reject_files) | set(self.dropped_files)
 
     @property
     def accounted(self) -> int:
@@ -93,10 +100,15 @@ def put_rows(storage: Storage, table: str, shard: str, rows: pa.Table) -> tuple[
 
 def put_rejects(storage: Storage, table: str, shard: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
     """Writes the rejects of a shard to a file; returns (path,), or () if there are no rejects."""
+    return put_records(storage, f"{table}/rejects", shard, records)
+
+
+def put_records(storage: Storage, folder: str, shard: str, records: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Writes records to a JSON file named after its content; returns (path,), or () if there are none."""
     if not records:
         return ()
     data = json.dumps(records).encode()
-    path = f"{table}/rejects/{shard}.{hashlib.sha256(data).hexdigest()}.json"
+    path = f"{folder}/{shard}.{hashlib.sha256(data).hexdigest()}.json"
     storage.put(path, data)
     return (path,)
 
@@ -116,10 +128,8 @@ def publish(storage: Storage, table: str, plan: str, commit: Commit) -> Commit:
             keep_withdrawn(storage, table, commit.shard, plan, b"")
             storage.remove(path)
             continue
-        named = {name for name, _ in winner.files} | set(winner.reject_files)
-        for name in [name for name, _ in commit.files] + list(commit.reject_files):
-            if name not in named:
-                storage.remove(name)
+        for name in sorted(commit.named - winner.named):
+            storage.remove(name)
         return winner
     return commit
 

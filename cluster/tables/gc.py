@@ -19,11 +19,10 @@ def collect(table: Table) -> int:
     """
     if not table.sealed():
         return 0
-    named = {path for path, _ in table.files()}
-    named.update(path for commit in table.commits() for path in commit.reject_files)
+    named = {path for commit in table.all_commits() for path in commit.named}
     named.update(commit_path(table.path, shard.name, table.plan.id) for shard in table.plan.shards)
     removed = 0
-    for folder in ("data", "rejects", "commits", "withdrawn"):
+    for folder in ("data", "rejects", "dropped", "commits", "withdrawn"):
         for path in table.storage.list(f"{table.path}/{folder}"):
             if path not in named:
                 table.storage.remove(path)

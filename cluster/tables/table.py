@@ -5,12 +5,13 @@ A table is a folder of the workdir:
     plan.json                        the shards, the fingerprint of all that determines the output, a random id
     data/<shard>.<sha256>.parquet    rows; the name holds a hash of the content, so every reader can check it
     rejects/<shard>.<sha256>.json    rows that could not be done, with error and attempts
+    dropped/<shard>.<sha256>.json    a few units of each reason that were left out, for people to look at
     commits/<shard>.<plan id>.json   the commit record: files, rows, drops, rejects, tokens, seconds, worker, node
     withdrawn/<shard>.<plan id>.json the record of a damaged shard, until the shard is done again
     complete.<plan id>.json          all commit records in one object, a shortcut that is written when none is missing
 
-A worker puts data, then rejects, then creates the commit record (atomic create-if-absent). Readers follow commit
-records; they never list data/. A process may die at any point. Why each point is safe:
+A worker puts data, then rejects and drops, then creates the commit record (atomic create-if-absent). Readers follow
+commit records; they never list data/. A process may die at any point. Why each point is safe:
 
 - before or inside the put of data: a put is atomic, so there is either no file, or a whole one that no record names;
 - between data and commit: the shard counts as not done and is done again. The same rows give the same file name, so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cluster.schemas import STAGES, stage_of
@@ -29,6 +30,12 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     order = [folder for folders in STAGES.values() for folder in folders]
     tables.sort(key=lambda path: order.index(path.split("/")[0]) if path.split("/")[0] in order else len(order))
     return [record for path in tables if (record := _table_status(storage, path))]
+
+
+def masked(stage: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """What a table of `status` has masked: kind and count, such as ("email", 3)."""
+    counts = sorted(stage["stats"].items())
+    return [(name.removeprefix("masked_"), count) for name, count in counts if name.startswith("masked_") and count]
 
 
 def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ import ray
 from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
 from cluster.tables.commit import Commit, publish, put_rejects, put_rows
+from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage, check_writable, is_retrying
@@ -194,7 +195,12 @@ class ShardActor:
             for r in output.rejects
         ]  # fmt: skip
         files = put_rows(storage, path, shard.name, _conform(output.rows, self.job.schema, place))
-        commit = replace(commit, files=files, reject_files=put_rejects(storage, path, shard.name, rejects))
+        commit = replace(
+            commit,
+            files=files,
+            reject_files=put_rejects(storage, path, shard.name, rejects),
+            dropped_files=put_dropped(storage, path, shard.name, output.dropped),
+        )
         whole = task.start == 0 and task.stop == shard.rows
         return publish(storage, path, self.job.plan_id, commit) if whole else commit
 

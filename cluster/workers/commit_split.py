@@ -50,6 +50,7 @@ def commit_split(table: Table, split: Split) -> Commit:
         node=commits[-1].node if commits else "-",
         stats=dict(stats),
         attempts=max(part.attempts for part in split.parts),
+        dropped_files=tuple(file for commit in commits for file in commit.dropped_files),
     )
     merged.check(f"{table.path}, shard {shard.name}", shard.units)
     merged = replace(merged, reject_files=put_rejects(storage, table.path, shard.name, rejects))

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from cluster.tables.dropped import Dropped
 from cluster.tables.plan import Shard
 
 
@@ -46,6 +47,8 @@ class Output:
         rejects: rows that could not be done.
         tokens: tokens that a model read or wrote.
         stats: counters that add up over shards.
+        dropped: units behind `drops`, as far as there is something to look at; some of them are kept
+            (`cluster/tables/dropped.py`).
     """
 
     rows: pa.Table
@@ -53,6 +56,7 @@ class Output:
     rejects: list[Reject] = field(default_factory=list)
     tokens: int = 0
     stats: dict[str, int] = field(default_factory=dict)
+    dropped: list[Dropped] = field(default_factory=list)
 
 
 class Worker(Protocol):

@@ -65,8 +65,28 @@ def steps_per_epoch(lists: int, queries_per_step: int) -> int:
     return max(1, lists // queries_per_step)
 
 
-def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int = 1) -> np.ndarray:
-    """(N,) order in which an epoch goes through the lists; a step takes a slice of it.
+def lists_per_epoch(logged: np.ndarray, log_weight: float) -> int:
+    """Lists that an epoch holds, if it holds those of logged queries `log_weight` times.
+
+    Args:
+        logged: (N,) bool, whether a list is of a logged query.
+        log_weight: > 0.
+    """
+    return int((~logged).sum()) + _draws(int(logged.sum()), log_weight)
+
+
+def epoch_order(
+    list_rows: np.ndarray,
+    seed: int,
+    epoch: int,
+    topic_queries: int = 1,
+    logged: np.ndarray | None = None,
+    log_weight: float = 1.0,
+) -> np.ndarray:
+    """Order in which an epoch goes through the lists; a step takes a slice of it.
+
+    Every list stands in it once, and with a `log_weight` w those of logged queries w times: as often as w has whole
+    parts, and once more for a share of them that every epoch draws anew.
 
     With `topic_queries` = 1 the lists are shuffled. With more, lists that share passages stand together in blocks of
     that many queries (`distill.training.topics`), and the blocks are shuffled: harder negatives, and more repeats for a
@@ -75,14 +95,37 @@ def epoch_order(list_rows: np.ndarray, seed: int, epoch: int, topic_queries: int
     Args:
         list_rows: (N, L) corpus rows, `MASKED` where a list is shorter.
         seed, epoch: decide the order, nothing else does.
-        topic_queries: queries of a block.
+        topic_queries: queries of a block; the times that a logged query is repeated are in different blocks.
+        logged: (N,) bool, whether a list is of a logged query; None: none is.
+        log_weight: > 0.
+
+    Returns:
+        (`lists_per_epoch`,) int64 numbers of lists.
     """
     random = np.random.default_rng([seed, epoch])
-    count = len(list_rows)
+    parts = _parts(len(list_rows), logged, log_weight, random)
     if topic_queries <= 1:
-        return random.permutation(count)
-    blocks = topic_blocks(list_rows, topic_queries, random)
+        order = np.concatenate(parts)
+        return order[random.permutation(len(order))]
+    blocks = [part[block] for part in parts for block in topic_blocks(list_rows[part], topic_queries, random)]
     return np.concatenate([blocks[block] for block in random.permutation(len(blocks))])
+
+
+def _parts(count: int, logged: np.ndarray | None, log_weight: float, random: np.random.Generator) -> list[np.ndarray]:
+    """Parts of an epoch, none of which holds a list twice."""
+    everything = np.arange(count)
+    if logged is None or log_weight == 1 or not logged.any():
+        return [everything]
+    rows = np.flatnonzero(logged)
+    times, more = divmod(_draws(len(rows), log_weight), len(rows))
+    drawn = [np.sort(random.choice(rows, more, replace=False))] if more else []
+    if times == 0:
+        return [np.concatenate([np.flatnonzero(~logged), *drawn])]
+    return [everything, *[rows] * (times - 1), *drawn]
+
+
+def _draws(logged: int, log_weight: float) -> int:
+    return max(1, round(log_weight * logged)) if logged else 0
 
 
 def plan_step(

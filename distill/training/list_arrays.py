@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
+from cluster.schemas import LOG_TYPE
 from distill.training.batches import MASKED
 
 _REMEDY = "Lists and passages must come from the same run: make the lists anew with --overwrite lists."
@@ -27,6 +28,7 @@ class ListArrays:
         rows: (N, L) int64 corpus rows by descending teacher score, `MASKED` where a list is shorter.
         scores: (N, L) float32 normalised teacher scores, 0 where a list is shorter.
         left_out: (N,) int64 corpus row that was left out of the list, `MASKED` where none was.
+        logged: (N,) bool, whether the query comes from the query log.
     """
 
     query_ids: pa.ChunkedArray
@@ -34,6 +36,7 @@ class ListArrays:
     rows: np.ndarray
     scores: np.ndarray
     left_out: np.ndarray
+    logged: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,7 +48,7 @@ class ListArrays:
         chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
         return ListArrays(
             self.query_ids.take(chosen), self.texts.take(chosen), self.rows[chosen], self.scores[chosen],
-            self.left_out[chosen],
+            self.left_out[chosen], self.logged[chosen],
         )  # fmt: skip
 
 
@@ -81,7 +84,8 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListA
             more = f" ({int(wrong.any(axis=1).sum())} lists do)"
             raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
     left_out = pc.fill_null(chosen["left_out_row"], MASKED).to_numpy()
-    return ListArrays(chosen["query_id"], chosen["text"], rows, scores, left_out)
+    logged = pc.fill_null(pc.equal(chosen["query_type"], LOG_TYPE), False).to_numpy()
+    return ListArrays(chosen["query_id"], chosen["text"], rows, scores, left_out, logged)
 
 
 def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:

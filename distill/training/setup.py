@@ -36,7 +36,7 @@ from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
 from distill.losses.batch import LossSettings
 from distill.settings import TrainingSettings
-from distill.training.batches import steps_per_epoch
+from distill.training.batches import lists_per_epoch, steps_per_epoch
 from distill.training.checkpoints import load_moments, load_weights, newest_checkpoint, read_state
 from distill.training.deepspeed_engine import start_engine
 from distill.training.dev_evaluation import DevEvaluator
@@ -102,7 +102,7 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
     storage = Storage(job.workdir, job.patience_s)
     passages, table = Table.open(storage, job.passages), Table.open(storage, job.lists)
     lists, dev_lists = _read_lists(table, training, passages.num_rows)
-    schedule = plan_schedule(len(lists), training, world_size)
+    schedule = plan_schedule(lists_per_epoch(lists.logged, training.query_log_weight), training, world_size)
     identity = {
         "student": job.student.model_dump(),
         "lists": table.fingerprint,
@@ -141,7 +141,7 @@ def _read_lists(table: Table, training: TrainingSettings, passages: int) -> tupl
 
 
 def plan_schedule(lists: int, training: TrainingSettings, world_size: int) -> Schedule:
-    """Schedule of a training on so many lists.
+    """Schedule of a training on so many lists an epoch.
 
     Raises:
         InputError: there is no list, or a step has fewer queries than there are ranks.

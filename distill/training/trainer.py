@@ -131,7 +131,10 @@ class _Rank:
     def _prepare(self, step: int) -> Prepared:
         epoch, within = divmod(step, self.schedule.per_epoch)
         if self._order[0] != epoch:
-            order = epoch_order(self.ready.lists.rows, self.training.seed, epoch, self.training.topic_queries)
+            order = epoch_order(
+                self.ready.lists.rows, self.training.seed, epoch, self.training.topic_queries, self.ready.lists.logged,
+                self.training.query_log_weight,
+            )  # fmt: skip
             self._order = (epoch, order)
         queries = self._order[1][
             within * self.schedule.queries_per_step : (within + 1) * self.schedule.queries_per_step

@@ -57,7 +57,8 @@ def answered(samples: list[Request], prompt: Prompt, written: Iterable[Written])
     answers = []
     for request, one in zip(samples, written, strict=True):
         query = clean(one.text, prompt.asked(one.finish_reason))
-        answers.append(Answer(request.unit, query.text, query.reason, one.tokens))
+        dropped = one.text if query.text is None else ""
+        answers.append(Answer(request.unit, query.text, query.reason, one.tokens, dropped))
     return answers
 
 

@@ -25,13 +25,14 @@ class Request:
 class Answer:
     """The query that was written, or, where `text` is None, the `reason` under which the unit is counted as a drop.
 
-    `tokens` counts what a language model read and wrote for it.
+    `tokens` counts what a language model read and wrote for it; `dropped` is what it wrote, where that is no query.
     """
 
     unit: str
     text: str | None
     reason: str | None
     tokens: int
+    dropped: str = ""
 
 
 class Engine(Protocol):

@@ -198,7 +198,8 @@ def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:
     """The global batch of training, if no filter removes a query; a step encodes each different passage once."""
     training, queries = recipe.training, query_count(recipe, sample)
     per_step = min(training.queries_per_step, queries)
-    lists = max(1, int(queries * (1 - recipe.lists.dev_fraction)))
+    in_epoch = synthetic_query_count(recipe, sample) + training.query_log_weight * sample.logged_queries
+    lists = max(1, int(in_epoch * (1 - recipe.lists.dev_fraction)))
     steps = max(1, lists // training.queries_per_step) * training.epochs
     slots = per_step * training.list_length
     unique = unique_passages(slots, sample.records)

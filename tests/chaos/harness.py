@@ -245,9 +245,8 @@ def assert_nothing_lost(storage: Storage, rows: int, poison: int | None = None, 
     collect_all(storage)
     for path in ("first", "second"):
         table = Table.open(storage, path)
-        named = {file for file, _ in table.files()} | {
-            file for commit in table.commits() for file in commit.reject_files
-        }
-        assert {file for file in storage.list(path) if "/data/" in file or "/rejects/" in file} == named
+        named = {file for commit in table.commits() for file in commit.named}
+        kept = {file for folder in ("data", "rejects", "dropped") for file in storage.list(f"{path}/{folder}")}
+        assert kept == named
         if storage.local_path:
             assert not list(Path(storage.local_path, path).rglob("*#*"))

@@ -15,6 +15,7 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import TableSchema
 from cluster.tables.commit import read_checked
+from cluster.tables.dropped import Dropped
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
 from cluster.workers.worker import Output, Reject, Task
@@ -79,7 +80,8 @@ class Count:
         ]
         salt = time.time_ns() if self.salt else 0
         rows = pa.table({"id": [str(n) for n in done], "value": [n * self.scale + salt for n in done]}, NUMBERS.schema)
-        return Output(rows, drops, rejects, tokens=len(done), stats={"seen": len(numbers)})
+        dropped = [Dropped(str(number), "small", f"number {number}") for number in numbers if kinds[number] == "drop"]
+        return Output(rows, drops, rejects, tokens=len(done), stats={"seen": len(numbers)}, dropped=dropped)
 
     def numbers(self, task: Task) -> list[int]:
         if task.rows is not None:

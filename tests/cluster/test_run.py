@@ -18,6 +18,7 @@ from cluster.errors import InputError, RunError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.tables.commit import Commit, publish
+from cluster.tables.dropped import read_dropped
 from cluster.tables.plan import Plan
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
@@ -47,6 +48,15 @@ def test_a_stage_keeps_plan_order_and_counts_every_unit(run: MakeRun) -> None:
     assert sum(commit.drops.get("small", 0) for commit in table.commits()) == 2
     assert [(r["row"], r["error"], r["stage"]) for r in table.rejects()] == [("17", "unlucky", "numbers")]
     assert all(commit.accounted == 10 for commit in table.commits())
+
+
+def test_dropped_units_can_be_looked_at_also_where_a_shard_was_cut_to_find_a_bad_row(run: MakeRun) -> None:
+    table = run(max_reject_fraction=0.1).execute(numbers(poison={3: "drop", 5: "raise", 8: "drop", 55: "drop"}))
+    shown = [one for commit in table.commits() for one in read_dropped(table.storage, commit)]
+    assert sorted((one.unit, one.reason, one.text) for one in shown) == [
+        (unit, "small", f"number {unit}") for unit in ("3", "55", "8")
+    ]
+    assert len(table.commits()[0].dropped_files) >= 2, "one for each part with a drop"
 
 
 def test_a_finished_stage_does_no_work_and_needs_no_ray(run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -89,7 +90,11 @@ def test_a_real_model_writes_queries_about_its_passages_in_both_styles(own_envir
     assert {style: (counts["asked"], counts["error"]) for style, counts in tried.items()} == {
         style: (len(TEXTS) * 2, None) for style in ("chat", "completion")
     }
-    assert output.stats == {f"trial_{style}_kept": counts["kept"] for style, counts in tried.items()}
+    assert {name: count for name, count in output.stats.items() if name.startswith("trial_")} == {
+        f"trial_{style}_kept": counts["kept"] for style, counts in tried.items()
+    }
+    assert Counter(one.reason for one in output.dropped) == output.drops
+    assert sum(len(one.text) > 0 for one in output.dropped) >= len(output.dropped) - output.drops.get("empty", 0)
     for style, written in answers.items():
         assert [answer.unit for answer in written[:5]] == [f"p0:question:{n}" for n in range(4)] + ["p0:web_search:0"]
         assert sum(answer.tokens > 24 for answer in written) == len(TEXTS) * 2, f"{style}: a prompt is read once"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.encoders.tokens import padded_length
-from distill.training.batches import MASKED, PASS, deal, epoch_order, plan_step, steps_per_epoch
+from distill.training.batches import MASKED, PASS, deal, epoch_order, lists_per_epoch, plan_step, steps_per_epoch
 
 
 def random_lists(seed: int, lists: int, length: int, corpus: int):
@@ -67,6 +67,36 @@ def test_epoch_goes_through_every_list_once_and_each_epoch_differs(topic_queries
     assert sorted(orders[0]) == list(range(500))
     assert np.array_equal(orders[0], orders[2])
     assert not np.array_equal(orders[0], orders[1])
+
+
+@pytest.mark.parametrize("topic_queries", [1, 16])
+@pytest.mark.parametrize(("weight", "least", "most"), [(0.5, 0, 1), (1, 1, 1), (2, 2, 2), (2.5, 2, 3), (0.001, 0, 1)])
+def test_an_epoch_holds_logged_queries_as_often_as_their_weight_says(topic_queries, weight, least, most):
+    rows, *_ = random_lists(3, 500, 8, 300)
+    logged = np.arange(500) >= 420
+    orders = [epoch_order(rows, 7, epoch, topic_queries, logged, weight) for epoch in range(20)]
+    counts = np.array([np.bincount(order, minlength=500) for order in orders])
+    assert (counts[:, ~logged] == 1).all()
+    assert (counts[:, logged].min(), counts[:, logged].max()) == (least, most)
+    assert {len(order) for order in orders} == {lists_per_epoch(logged, weight)} == {420 + max(1, round(80 * weight))}
+    if least < most:
+        assert len({tuple(row) for row in counts}) == 20, "every epoch draws others"
+    assert np.array_equal(orders[3], epoch_order(rows, 7, 3, topic_queries, logged, weight))
+
+
+@pytest.mark.parametrize("topic_queries", [1, 16])
+def test_a_log_of_weight_1_changes_no_order(topic_queries):
+    rows, *_ = random_lists(3, 500, 8, 300)
+    plain = epoch_order(rows, 7, 2, topic_queries)
+    assert np.array_equal(epoch_order(rows, 7, 2, topic_queries, np.arange(500) % 3 == 0, 1.0), plain)
+    assert np.array_equal(epoch_order(rows, 7, 2, topic_queries, np.zeros(500, bool), 3.0), plain)
+    assert topic_queries > 1 or np.array_equal(plain, np.random.default_rng([7, 2]).permutation(500))
+
+
+def test_repeated_queries_do_not_fill_a_block():
+    rows = np.arange(64).reshape(64, 1) // 8 * 8 + np.arange(4)
+    order = epoch_order(rows, 0, 0, 8, np.ones(64, bool), 8.0)
+    assert all(len(set(order[start : start + 8])) == 8 for start in range(0, 512, 8))
 
 
 def test_topics_bring_lists_together_that_share_passages():

@@ -1,0 +1,224 @@
+"""Passages of a run with what was written for them, chosen evenly over all shards that are done.
+
+A kept query is read from its table. Of dropped answers each shard keeps a few of every reason
+(`cluster/tables/dropped.py`), and of near-duplicates all, since they are in the table before they are dropped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.errors import InputError
+from cluster.schemas import DISTINCT, PASSAGES, QUERIES
+from cluster.tables.commit import Commit, read_checked
+from cluster.tables.dropped import read_dropped
+from cluster.tables.plan import Shard
+from cluster.tables.shard_reader import ShardReader
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from generation.distinct import NEAR_DUPLICATE
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A query, or an answer that was dropped for a reason."""
+
+    query_type: str
+    text: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A passage, and what was written for it."""
+
+    passage_id: str
+    title: str
+    text: str
+    written: tuple[Written, ...] = ()
+
+
+def sample_passages(storage: Storage, count: int) -> list[Sampled]:
+    """At most `count` passages at equal distances.
+
+    Raises:
+        InputError: no passage is committed yet.
+    """
+    table = _committed(storage, PASSAGES.path)
+    files = [file for commit in table.commits() for file in commit.files]
+    wanted = _spread(range(sum(rows for _, rows in files)), count)
+    sampled: list[Sampled] = []
+    first = 0
+    for path, rows in files:
+        here = [number - first for number in wanted if first <= number < first + rows]
+        if here:
+            columns = _read(storage, path, ["passage_id", "title", "text"])
+            sampled += [_passage(row) for row in columns.take(pa.array(here)).to_pylist()]
+        first += rows
+    return sampled
+
+
+class QuerySample:
+    """What was asked, kept and dropped so far, and passages to look at.
+
+    Raises:
+        InputError: no query is committed yet.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._table = _committed(storage, QUERIES.path)
+        self._commits = self._table.committed()
+        self._distinct = _Distinct(storage)
+        self._reader = ShardReader(storage)
+        self.drops = sum((Counter(commit.drops) for commit in self._commits.values()), Counter[str]())
+        self.drops += self._distinct.drops
+        self.kept = self._table.num_rows - self._distinct.drops.total()
+
+    def check(self, query_type: str | None, reason: str | None) -> None:
+        """Looks whether the run has such a type and such a reason.
+
+        Raises:
+            InputError: it has not; names those that there are.
+        """
+        types = _types(self.storage)
+        if query_type is not None and query_type not in types:
+            raise InputError(f"--type {query_type}: this run asks for no such type; there are {', '.join(types)}.")
+        if reason is not None and not self.drops[reason]:
+            there = ", ".join(name for name, _ in self.drops.most_common())
+            told = f"there are {there}" if there else "nothing was dropped so far"
+            raise InputError(f"--dropped {reason}: nothing was dropped for this reason; {told}.")
+
+    def passages(self, count: int, query_type: str | None = None, reason: str | None = None) -> list[Sampled]:
+        """At most `count` passages with their queries, and with those of their dropped answers that the run has kept.
+
+        Args:
+            count: of passages.
+            query_type: shows this type alone.
+            reason: shows answers that were dropped for this reason, and no queries.
+        """
+        shards = [shard for shard in self._table.plan.shards if self._may_hold(shard, reason)]
+        random.Random(0).shuffle(shards)  # so that a few of them stand for all
+        share = -(-count // max(1, len(shards)))
+        chosen: list[Sampled] = []
+        others: list[Sampled] = []
+        for shard in shards:
+            if len(chosen) >= count:
+                break
+            found = list(self._of_shard(shard, query_type, reason))
+            places = _spread(range(len(found)), share)
+            chosen += [found[place] for place in places]
+            others += [one for place, one in enumerate(found) if place not in places][:count]
+        return (chosen + others)[:count]
+
+    def _may_hold(self, shard: Shard, reason: str | None) -> bool:
+        commit = self._commits.get(shard.name)
+        if commit is None:
+            return False
+        if reason == NEAR_DUPLICATE:
+            return any(self._distinct.drops_of(path) for path, _ in commit.files)
+        return reason is None or reason in commit.drops
+
+    def _of_shard(self, shard: Shard, query_type: str | None, reason: str | None) -> Iterator[Sampled]:
+        rows = self._reader.rows(shard, 0, shard.rows)
+        written = self._written(self._commits[shard.name])
+        for row in rows.to_pylist() if rows is not None else []:
+            shown = tuple(
+                one
+                for one in written[row["passage_id"]]
+                if query_type in (None, one.query_type) and reason in (None, one.reason)
+            )
+            if shown:
+                yield _passage(row, shown)
+
+    def _written(self, commit: Commit) -> dict[str, list[Written]]:
+        """By passage: the queries of a shard, then what it dropped, as far as that is kept."""
+        written: dict[str, list[Written]] = defaultdict(list)
+        for path, _ in commit.files:
+            queries = _read(self.storage, path, ["query_id", "source_id", "query_type", "text"]).to_pylist()
+            repeated = self._distinct.dropped(path, [query["query_id"] for query in queries])
+            for query in queries:
+                reason = NEAR_DUPLICATE if query["query_id"] in repeated else None
+                written[query["source_id"]].append(Written(query["query_type"], query["text"], reason))
+        for one in read_dropped(self.storage, commit):
+            source, query_type, _ = one.unit.rsplit(":", 2)
+            written[source].append(Written(query_type, one.text, one.reason))
+        return written
+
+
+class _Distinct:
+    """Which queries were dropped as near-duplicates, as far as that is decided."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._commits: dict[str, list[Commit | None]] = defaultdict(list)  # by data file of the queries
+        self._kept: dict[str, set[str]] = {}  # ids by data file
+        self.drops: Counter[str] = Counter()
+        with suppress(KeyError):
+            table = Table.open(storage, DISTINCT.path)
+            for shard in table.plan.shards:
+                commit = table.committed().get(shard.name)
+                self.drops += Counter(commit.drops if commit else {})
+                for piece in shard.slices:
+                    self._commits[piece.file].append(commit)
+
+    def drops_of(self, path: str) -> int:
+        """Near-duplicates in the shards that read this file of queries."""
+        return sum(commit.drops.get(NEAR_DUPLICATE, 0) for commit in self._commits.get(path, []) if commit)
+
+    def dropped(self, path: str, ids: Iterable[str]) -> set[str]:
+        """Those ids of a file of queries that were dropped; none before the whole file was looked at."""
+        commits = self._commits.get(path, [])
+        if not all(commits) or not self.drops_of(path):
+            return set()
+        kept = [self._ids(file) for commit in commits if commit for file, _ in commit.files]
+        return set(ids).difference(*kept)
+
+    def _ids(self, file: str) -> set[str]:
+        if file not in self._kept:
+            self._kept[file] = set(_read(self._storage, file, ["query_id"])["query_id"].to_pylist())
+        return self._kept[file]
+
+
+def _committed(storage: Storage, path: str) -> Table:
+    try:
+        table = Table.open(storage, path)
+    except KeyError:
+        table = None
+    if table is None or not table.committed():
+        raise InputError(f"{storage.url} holds no {path} yet; see what is done with: listwise status {storage.url}")
+    return table
+
+
+def _types(storage: Storage) -> list[str]:
+    import yaml
+
+    return list(yaml.safe_load(storage.get("recipe.yaml"))["generation"]["query_types"])
+
+
+def _read(storage: Storage, path: str, columns: list[str]) -> pa.Table:
+    """Rows of a data file. To look at a damaged file must not change the run, so its commit is not withdrawn here."""
+    return pq.read_table(pa.BufferReader(read_checked(storage, path)), columns=columns)
+
+
+def _passage(row: dict[str, Any], written: tuple[Written, ...] = ()) -> Sampled:
+    return Sampled(row["passage_id"], row["title"] or "", row["text"] or "", written)
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` items at equal distances, the first and the last among them."""
+    if count >= len(items):
+        return list(items)
+    if count == 1:
+        return [items[len(items) // 2]]
+    return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]

@@ -1,0 +1,96 @@
+"""A run up to its distinct queries, made by the real planner, workers and commits, with invented answers of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.schemas import DISTINCT, PASSAGES, QUERIES, TableSchema
+from cluster.tables.commit import Commit, publish, put_rows
+from cluster.tables.dropped import put_dropped
+from cluster.tables.plan import Plan
+from cluster.tables.plan_shards import plan_shards
+from cluster.tables.shard_reader import ShardReader
+from cluster.tables.storage import Storage
+from cluster.tables.table import Table
+from cluster.workers.worker import Output, Task
+from generation.distinct import DistinctWorker
+from generation.engines.base import Answer, Request
+from generation.queries import collect
+from generation.query_types import load_types
+from generation.settings import GenerationSettings
+from launcher.recipe import load_recipe
+from tests.tables import write_table
+
+PASSAGES_WRITTEN = 60
+REFUSAL = "I cannot [bold]say\x1b[2J that\nfor you"
+
+
+def run_with_queries(folder: Path, shards_done: int = 3) -> Storage:
+    """Sixty passages in three shards, each asked for a question and a claim.
+
+    Questions are kept, but that of the last passage repeats the first one's. Of claims a third is refused, a third too
+    short.
+    """
+    storage = Storage(str(folder))
+    storage.put("recipe.yaml", load_recipe("pydocs").to_yaml().encode())
+    passages = write_table(
+        str(folder), PASSAGES, PASSAGES.path,
+        [
+            {"passage_id": f"p:{n}", "title": f"Jar {n}", "text": f"The jar {n} holds honey.\nPears too.",
+             "is_source": True}
+            for n in range(PASSAGES_WRITTEN)
+        ],
+    )  # fmt: skip
+    plan = Plan.new(QUERIES, plan_shards(passages, 20, where="is_source", units_per_row=2), {})
+    storage.put(f"{QUERIES.path}/plan.json", plan.to_bytes())
+    reader, types = ShardReader(storage), load_types(GenerationSettings())
+    for shard in plan.shards[:shards_done]:
+        requests, answers = [], []
+        for row in reader.rows(shard, 0, shard.rows).to_pylist():
+            for query_type in ("question", "claim"):
+                unit = f"{row['passage_id']}:{query_type}:0"
+                requests.append(Request(unit, row["passage_id"], row["title"], row["text"], query_type, 0))
+                answers.append(_answer(unit, int(row["passage_id"].removeprefix("p:")), query_type))
+        _commit(storage, QUERIES, plan, shard.name, collect(requests, answers, types))
+    if shards_done == len(plan.shards):
+        _distinct(storage)
+    return storage
+
+
+def _answer(unit: str, number: int, query_type: str) -> Answer:
+    if query_type == "question":
+        asked = 0 if number == PASSAGES_WRITTEN - 1 else number
+        return Answer(unit, f"what  is in jar {asked} ?" if number else "What is in jar 0?", None, 5)
+    if number % 3 == 0:
+        return Answer(unit, None, "refusal", 5, REFUSAL)
+    return Answer(unit, f"Jar {number} holds <b>wax</b>" if number % 3 == 1 else "ab", None, 5)
+
+
+def _distinct(storage: Storage) -> None:
+    written = Table.open(storage, QUERIES.path)
+    plan = Plan.new(DISTINCT, plan_shards(written, 50), {})
+    storage.put(f"{DISTINCT.path}/plan.json", plan.to_bytes())
+    worker, reader = DistinctWorker(storage, QUERIES.path, 0.85), ShardReader(storage)
+    for shard in plan.shards:
+        _commit(
+            storage, DISTINCT, plan, shard.name,
+            worker.process(Task(shard, 0, shard.rows, reader.rows(shard, 0, shard.rows))),
+        )  # fmt: skip
+
+
+def _commit(storage: Storage, table: TableSchema, plan: Plan, shard: str, output: Output) -> None:
+    commit = Commit(
+        shard=shard,
+        files=put_rows(storage, table.path, shard, output.rows),
+        rows=output.rows.num_rows,
+        units=output.rows.num_rows + sum(output.drops.values()),
+        drops={reason: count for reason, count in output.drops.items() if count},
+        rejects=0,
+        tokens=output.tokens,
+        seconds=1.0,
+        worker="w",
+        node="n",
+        stats=output.stats,
+        dropped_files=put_dropped(storage, table.path, shard, output.dropped),
+    )
+    publish(storage, table.path, plan.id, commit)
