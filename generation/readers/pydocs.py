@@ -60,7 +60,7 @@ class PydocsReader:
         return shards
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Docstrings `start` to `stop` of a shard. A shard ends where a file ends, so it has no records beyond.
+        """Docstrings `start` to `stop` of a shard. No record lies beyond them, since a shard ends with a file.
 
         Raises:
             InputError: the packages on this machine are not those that were planned.

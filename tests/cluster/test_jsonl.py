@@ -79,10 +79,10 @@ def test_a_byte_order_mark_is_skipped_at_the_start_of_a_file_and_refused_anywher
 )
 def test_an_error_names_file_line_and_cause_and_shows_an_example(line: bytes, words: list[str], tmp_path: Path) -> None:
     lines = lines_of(write(tmp_path / "a.jsonl", b"{}\n\n" + line + b"{}\n"))
-    said = message(lambda: lines[2].json_object(EXAMPLE))
-    assert said.startswith(f"{tmp_path / 'a.jsonl'}, line 3")
+    text = message(lambda: lines[2].json_object(EXAMPLE))
+    assert text.startswith(f"{tmp_path / 'a.jsonl'}, line 3")
     for word in words if "UTF-8" in words[0] else [*words, f"such as {EXAMPLE}"]:
-        assert word in said
+        assert word in text
     assert lines[3].json_object(EXAMPLE) == {}
 
 
@@ -110,10 +110,10 @@ def test_a_file_that_cannot_be_read_is_named_with_reason_and_advice(
         path.write_bytes(content)
     elif content:
         path.mkdir()
-    said = message(lambda: lines_of(path))
-    assert said.startswith(f"{path}: cannot be read (")
-    assert reason in said
-    assert said.endswith(". Do this.")
+    text = message(lambda: lines_of(path))
+    assert text.startswith(f"{path}: cannot be read (")
+    assert reason in text
+    assert text.endswith(". Do this.")
 
 
 def test_ids_are_strings_or_whole_numbers_and_texts_are_strings() -> None:
@@ -138,14 +138,14 @@ def test_ids_are_strings_or_whole_numbers_and_texts_are_strings() -> None:
 def test_a_wrong_field_is_named_with_its_place_and_value(
     read: Callable[[dict, str, str, str], str], record: str, problem: str
 ) -> None:
-    said = message(lambda: read(json.loads(record), "f", "a.jsonl, line 3", "Do this."))
-    assert said.startswith(f"a.jsonl, line 3: {problem}")
-    assert said.endswith("Do this.")
+    text = message(lambda: read(json.loads(record), "f", "a.jsonl, line 3", "Do this."))
+    assert text.startswith(f"a.jsonl, line 3: {problem}")
+    assert text.endswith("Do this.")
 
 
 def test_half_of_a_character_is_refused_in_an_id_and_replaced_in_a_text() -> None:
     """JSON can spell half of a surrogate pair, as what is left of an emoji that was cut."""
     record = json.loads(r'{"_id": "b\ud83d", "text": "ships \ud83d\udea2 and \ud83d"}')
-    said = message(lambda: read_id(record, "_id", "a.jsonl, line 3", ""))
-    assert r"line 3: field '_id' is 'b\ud83d' (str), which holds half of a character" in said
+    text = message(lambda: read_id(record, "_id", "a.jsonl, line 3", ""))
+    assert r"line 3: field '_id' is 'b\ud83d' (str), which holds half of a character" in text
     assert read_text(record, "text", "a.jsonl, line 3", "") == "ships 🚢 and ?"

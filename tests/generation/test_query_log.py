@@ -48,13 +48,13 @@ def test_a_changed_log_is_refused(run, tmp_path):
 
 
 def test_no_query_log_makes_no_table(run):
-    made = run()
-    assert query_log.build(made, CorpusSettings(path="unused")) is None
-    assert not made.storage.list("query_log")
+    opened = run()
+    assert query_log.build(opened, CorpusSettings(path="unused")) is None
+    assert not opened.storage.list("query_log")
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "problem"),
     [
         ("[1]", "found a list"),
         ('{"text": "pier"}', "there is no field '_id'"),
@@ -62,11 +62,11 @@ def test_no_query_log_makes_no_table(run):
         ('{"_id": "a", "text": "pier"}', "the _id 'a' is in line 1 already"),
     ],
 )
-def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, found):
+def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, problem):
     path = write(tmp_path / "log.jsonl", ['{"_id": "a", "text": "pier"}', "", line])
     with pytest.raises(InputError) as error:
         query_log.scan(path, 10)
-    assert f"log.jsonl, line 3: {found}" in str(error.value)
+    assert f"log.jsonl, line 3: {problem}" in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n"])

@@ -95,14 +95,16 @@ def read_all(path: object, rows_per_shard: int = 100, max_rows: int | None = Non
     reader = open_reader(CorpusSettings(path=str(path), **settings))
     shards = reader.plan(rows_per_shard, max_rows)
     records = [list(reader.read(shard, 0, shard.rows)) for shard in shards]
-    assert [len(found) for found in records] == [shard.rows for shard in shards]
-    return [record for found in records for record in found]
+    assert [len(of_shard) for of_shard in records] == [shard.rows for shard in shards]
+    return [record for of_shard in records for record in of_shard]
 
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_every_format_gives_the_same_records(write, tmp_path: Path) -> None:
-    found = read_all(write(tmp_path, ROWS))
-    assert [(record.passage_id, record.title, record.text) for record in found] == [tuple(row.values()) for row in ROWS]
+    records = read_all(write(tmp_path, ROWS))
+    assert [(record.passage_id, record.title, record.text) for record in records] == [
+        tuple(row.values()) for row in ROWS
+    ]
 
 
 @pytest.mark.parametrize("write", WRITERS)

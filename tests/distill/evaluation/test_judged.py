@@ -36,7 +36,7 @@ def test_a_sample_of_queries_is_the_same_every_time_and_keeps_every_passage(fold
     assert len(read(folder, max_queries=1000).query_ids) == 20
 
 
-def test_empty_texts_of_passages_and_odd_line_separators_survive(folder: Path):
+def test_empty_texts_of_passages_and_unusual_line_separators_are_kept(folder: Path):
     with (folder / "corpus.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"_id": 7, "title": null, "text": ""}\n\n{"_id": "u", "text": "one\u2028two"}\r\n')
     collection = read(folder)
@@ -90,7 +90,7 @@ def test_bad_input_is_refused_with_file_line_and_cause(folder: Path, spoil: Call
         assert word in str(caught.value)
 
 
-def test_a_missing_split_names_those_that_are_there(folder: Path):
+def test_an_error_about_a_missing_split_names_the_existing_ones(folder: Path):
     with pytest.raises(InputError, match=r"train\.tsv.*splits test"):
         read(folder, "train")
 
