@@ -13,7 +13,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
-WORKERS ?= 3
+WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters resolve lint bench chaos
@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
-# The tests run in three processes on two cores, since many of them wait. A failed test runs once more alone, because clusters and engines have time limits.
+# The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
 test test-clusters: $(INSTALLED)
 	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
