@@ -76,6 +76,7 @@ def test_a_byte_order_mark_is_skipped_at_the_start_of_a_file_and_refused_anywher
         (b"[" * 100_000 + b"\n", ["nested too deeply"]),
         (b'{"_id": ' + b"1" * 5_000 + b"}\n", ["a number in the JSON has too many digits"]),
     ],
+    ids=["cut", "more", "latin-1", "list", "string", "boolean", "number", "null", "deep", "long"],
 )
 def test_an_error_names_file_line_and_cause_and_shows_an_example(line: bytes, words: list[str], tmp_path: Path) -> None:
     lines = lines_of(write(tmp_path / "a.jsonl", b"{}\n\n" + line + b"{}\n"))
@@ -98,9 +99,10 @@ def test_a_byte_that_is_not_utf8_is_counted_from_the_start_of_its_line_in_the_fi
         ("absent.jsonl", None, "No such file"),
         ("folder.jsonl", "folder", "Is a directory"),
         ("plain.gz", b"{}\n", "Not a gzipped file"),
-        ("cut.gz", gzip.compress(b"{}\n")[:-9], "ended before the end-of-stream marker"),
-        ("spoilt.gz", gzip.compress(b"{}\n" * 99)[:10] + b"\xff" * 20, "invalid"),
+        ("cut.gz", gzip.compress(b"{}\n", mtime=0)[:-9], "ended before the end-of-stream marker"),
+        ("spoilt.gz", gzip.compress(b"{}\n" * 99, mtime=0)[:10] + b"\xff" * 20, "invalid"),
     ],
+    ids=["absent", "folder", "plain", "cut", "spoilt"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_reason_and_advice(
     name: str, content: bytes | str | None, reason: str, tmp_path: Path
