@@ -27,7 +27,7 @@ def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     written = figures(tables[QUERIES.path]["stats"]) if QUERIES.path in tables else {}
     distinct = tables.get(DISTINCT.path)
     repeated = figures(distinct["stats"]) if distinct else {}
-    is_decided = bool(distinct) and distinct["state"] == "done"
+    is_decided = distinct is not None and distinct["state"] == "done"
     records = []
     for name, of_type in written.items():
         near = repeated[name].lost if name in repeated else {}
@@ -52,7 +52,7 @@ def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
     try:
         sample = QuerySample(storage)
         shown = {"kept": sample.passages(KEPT_PASSAGES)}
-        shown |= {reason: sample.passages(DROPPED_PASSAGES, reason=reason) for reason, _ in sample.drops.most_common()}
+        shown |= {reason: sample.passages(DROPPED_PASSAGES, reason=reason) for reason, _ in sample.reasons}
     except (ListwiseError, KeyError):  # not begun, or damaged: the report of a run does not depend on it
         return {}
     return {name: [_record(one) for one in passages] for name, passages in shown.items() if passages}
