@@ -13,7 +13,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-clusters resolve lint bench chaos
 .DELETE_ON_ERROR:
@@ -39,7 +40,7 @@ demo: $(INSTALLED)
 # The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
 test test-clusters: $(INSTALLED)
-	@$(BIN)/python -m pytest $(CHOSEN) $(TWO) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
+	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
 		$(BIN)/python -m pytest $(CHOSEN) --last-failed --last-failed-no-failures none; }
 
 resolve: $(INSTALLED)
@@ -53,7 +54,7 @@ lint: $(INSTALLED)
 	@$(BIN)/mypy
 
 bench: $(INSTALLED)
-	@for name in engine train_step scaling; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in engine compute train_step scaling; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 chaos: $(INSTALLED)
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

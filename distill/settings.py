@@ -12,15 +12,15 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class EncoderSettings(Settings):
-    """A dense encoder: which model, and how texts are put to it."""
+    """A dense encoder: its model, and how texts are prepared for it."""
 
     model: str = Field(description="sentence-transformers or transformers model, id or path")
-    query_prompt: str | None = Field(None, description="prefix of queries; empty: the model's own, if it has one")
-    passage_prompt: str | None = Field(None, description="prefix of passages; empty: the model's own, if it has one")
+    query_prompt: str | None = Field(None, description="prefix of queries; empty: that of the model, if it has one")
+    passage_prompt: str | None = Field(None, description="prefix of passages; empty: that of the model, if it has one")
     max_query_tokens: int = Field(64, ge=8)
     max_passage_tokens: int = Field(256, ge=8)
-    batch_tokens: int = Field(16_384, ge=256, description="tokens of a forward pass when encoding")
-    dtype: Dtype = Field("auto", description="auto: bfloat16 where the device gains from it")
+    batch_tokens: int = Field(16_384, ge=256, description="tokens in a forward pass when encoding")
+    dtype: Dtype = Field("auto", description="auto: bfloat16 on devices that are faster with it")
     trust_remote_code: bool = False
 
 
@@ -33,7 +33,7 @@ class RetrieverSettings(Settings):
 
 
 class RetrievalSettings(Settings):
-    """Who proposes candidates, how deep, and how the runs are fused."""
+    """Retrievers of candidates, depth of their runs, and how the runs are fused."""
 
     retrievers: dict[str, RetrieverSettings] = Field(
         {"student": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}, min_length=1
@@ -44,7 +44,7 @@ class RetrievalSettings(Settings):
     min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
     index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
     index_cache_mib: int = Field(
-        4096, ge=0, description="passage vectors a worker keeps; what is over it is read again for every shard"
+        4096, ge=0, description="passage vectors that a worker keeps in memory; it reads the rest again for every shard"
     )
     rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
 
@@ -57,7 +57,7 @@ class TeacherSettings(Settings):
     encoder: EncoderSettings | None = Field(None, description="of a bi-encoder; empty: the student's base")
     weight: float = Field(1.0, gt=0)
     max_tokens: int = Field(512, ge=16, description="query and passage together, for a cross-encoder")
-    batch_size: int = Field(64, ge=1, description="pairs of a forward pass; halved when memory runs out")
+    batch_size: int = Field(64, ge=1, description="pairs in a forward pass; halved when memory runs out")
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     pool: PoolSettings = PoolSettings()
@@ -71,12 +71,12 @@ class TeacherSettings(Settings):
 
 
 class ListSettings(Settings):
-    """How scored candidates become training lists."""
+    """Filters, scaling, length and split of training lists."""
 
     length: int = Field(20, ge=2, description="passages per list")
     require_source_first: bool = Field(True, description="keep a synthetic query if the teacher ranks its source first")
     leave_out_source: bool | None = Field(
-        None, description="drop the source from its own list; empty: only for extractive queries, which quote it"
+        None, description="leave the source out of its own list; empty: only for extractive queries, which quote it"
     )
     low_percentile: float = Field(1.0, ge=0, le=100, description="this percentile of all scores becomes 0")
     high_percentile: float = Field(99.0, ge=0, le=100, description="this percentile of all scores becomes 1")
@@ -95,25 +95,26 @@ class ListSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """Adapters that are trained in place of a student's own weights."""
+    """LoRA adapters, which are trained while the weights of the student stay fixed."""
 
     rank: int = Field(16, ge=1, description="inner dimension of an adapter")
     alpha: int = Field(32, ge=1, description="adapters are scaled by alpha / rank")
     target_modules: list[str] | None = Field(
-        None, min_length=1, description="names of the linear layers that get one, such as q_proj; empty: all of them"
+        None, min_length=1, description="linear layers that get an adapter, such as q_proj; empty: all linear layers"
     )
-    dropout: float = Field(0.0, ge=0, le=0, description="none: a passage has one embedding in a step")
+    dropout: float = Field(0.0, ge=0, le=0, description="always 0: a passage has one embedding in a step")
 
 
 class StudentSettings(EncoderSettings):
-    """The model that is specialised."""
+    """The student: the encoder that is trained."""
 
     lora: LoraSettings | None = Field(None, description="train adapters of this rank; empty: the whole model")
-    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the model's own files say")
+    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the files of the model say")
     normalize: bool = True
 
 
-_HOW = {
+# Fields that change how a training is computed and not what it computes.
+_NOT_IN_IDENTITY = {
     "ranks",
     "cpus_per_rank",
     "gpus_per_rank",
@@ -129,15 +130,17 @@ _HOW = {
 
 
 class TrainingSettings(Settings):
-    """The distillation itself; defaults are CADET's."""
+    """Training of the student; the defaults are those of CADET."""
 
-    ranks: int | None = Field(None, ge=1, description="data-parallel ranks; empty: one per GPU, or one without GPUs")
+    ranks: int | None = Field(
+        None, ge=1, description="data-parallel ranks; empty: one for each GPU, or one without GPUs"
+    )
     cpus_per_rank: float = Field(1.0, ge=0)
     gpus_per_rank: float = Field(0.0, ge=0)
     queries_per_step: int = Field(4096, ge=1, description="queries of one global batch")
     list_length: int = Field(20, ge=2, description="passages per query in training, at most lists.length")
     topic_queries: int = Field(
-        1, ge=1, description="queries that share passages and go into a step together; 1: batches are shuffled"
+        1, ge=1, description="queries that share passages and are put into the same step; 1: batches are shuffled"
     )
     query_log_weight: float = Field(
         1.0, gt=0, le=100, description="times that an epoch holds a logged query, where it holds a written one once"
@@ -145,7 +148,7 @@ class TrainingSettings(Settings):
     epochs: int = Field(30, ge=1)
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
-    final_learning_rate: float = Field(0.1, ge=0, le=1, description="fraction of the rate left at the last step")
+    final_learning_rate: float = Field(0.1, ge=0, le=1, description="learning rate of the last step, as a fraction")
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
@@ -153,7 +156,7 @@ class TrainingSettings(Settings):
     teacher_temperature: float = Field(0.3, gt=0)
     loss: Literal["kl", "margin_mse", "ranknet", "lambdaloss", "infonce"] = Field(
         "kl",
-        description="over each list, beside InfoNCE over the batch; infonce: that alone, whatever the weights",
+        description="loss over each list, added to InfoNCE over the batch; infonce: InfoNCE alone, with any weights",
     )
     list_weight: float = Field(
         1.0, ge=0, validation_alias=AliasChoices("list_weight", "kl_weight"), description="of the loss over each list"
@@ -161,70 +164,70 @@ class TrainingSettings(Settings):
     contrastive_weight: float = Field(0.1, ge=0, description="of InfoNCE over the batch")
     contrastive_temperature: float = Field(0.01, gt=0)
     contrastive_margin: float = Field(
-        0.6, ge=0, description="a listed passage that scores above this × the list's best is no negative"
+        0.6, ge=0, description="a listed passage that scores above this × the best of its list is not a negative"
     )
     weight_by_count: bool = Field(False, description="count a passage as often as the global batch lists it")
-    micro_batch_tokens: int = Field(16_384, ge=64, description="tokens of one forward pass, with padding if any")
+    micro_batch_tokens: int = Field(16_384, ge=64, description="tokens in one forward pass, padding included")
     activation_mib: int | None = Field(
         None,
         ge=0,
-        description="memory for activations that a rank keeps, MiB, the rest is recomputed; empty: 60 % of what a "
-        "GPU has free, on CPUs a third of what their machine has available, for all ranks on it",
+        description="MiB of activations that a rank keeps; the rest is recomputed. Empty: 60 % of the free memory of a "
+        "GPU; on CPUs a third of the available memory of the machine, for all of its ranks",
     )
     packed: bool | None = Field(
-        None, description="put sequences end to end, without padding; empty: on GPUs that have flash attention"
+        None, description="lay sequences end to end, without padding; empty: on GPUs with flash attention"
     )
     without: list[Literal["attention", "layers", "reuse", "arena"]] = Field(
-        [], description="parts of docs/compute.md that are switched off, to hunt a bug or to measure what they gain"
+        [], description="parts of docs/compute.md that are switched off, to find a bug or to measure what they gain"
     )
     zero_stage: Literal[0, 1, 2, 3] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the encoder; scores and losses are float32 always. float16 would need loss scaling"
+        "auto", description="of the encoder; scores and losses are always float32. float16 would need loss scaling"
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between dev evaluations; empty: every epoch")
-    patience: int = Field(2, ge=1, description="evaluations without improvement before training stops")
+    patience: int = Field(2, ge=1, description="evaluations without improvement after which training stops")
     dev_queries: int | None = Field(
-        None, ge=1, description="dev queries per evaluation, spread over the split; empty: all"
+        None, ge=1, description="dev queries in an evaluation, spread over the split; empty: all"
     )
     checkpoint_every: int | None = Field(
-        None, ge=1, description="steps between checkpoints; empty: at evaluations, or where they would be"
+        None, ge=1, description="steps between checkpoints; empty: as many as between evaluations"
     )
     keep_checkpoints: int = Field(2, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])
     matryoshka: tuple[int, ...] = Field(
-        (), description="dimensions at which embeddings shall be good when cut, such as [64, 128]; the whole always is"
+        (), description="dimensions at which cut embeddings are trained, beside whole ones, such as [64, 128]"
     )
     seed: int = 0
 
     @model_validator(mode="after")
-    def _something_is_learnt(self) -> TrainingSettings:
+    def _has_a_loss(self) -> TrainingSettings:
         if self.loss != "infonce" and self.list_weight == 0 and self.contrastive_weight == 0:
-            raise ValueError("list_weight and contrastive_weight are both 0, so nothing would be learnt")
+            raise ValueError("list_weight and contrastive_weight are both 0, so there is no loss to train with")
         if any(dimension < 1 for dimension in self.matryoshka):
-            raise ValueError(f"matryoshka dimensions are at least 1, and one of {list(self.matryoshka)} is not")
+            raise ValueError(f"matryoshka dimensions must be at least 1, and one of {list(self.matryoshka)} is not")
         return self
 
     @property
     def pool(self) -> PoolSettings:
-        """The ranks, as the pools of other stages are written."""
+        """The ranks in the form of the pools of other stages."""
         return PoolSettings(workers=self.ranks, cpus=self.cpus_per_rank, gpus=self.gpus_per_rank)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the weights. The rest says how they are computed, and may change when a training continues."""
-        return self.model_dump(mode="json", exclude=_HOW)
+        """The fields that determine the weights. The others may change when a training continues."""
+        return self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
 
 
 class EvaluationSettings(Settings):
-    """What base and student are judged on."""
+    """Judged collection and settings with which base and student are evaluated."""
 
     dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the student is not judged")
     split: str = "test"
     max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
     depth: int = Field(100, ge=100, description="passages per query in the run; recall@100 needs a hundred")
     dimensions: int | None = Field(
-        None, ge=1, description="judge embeddings cut at this many dimensions; empty: whole ones"
+        None, ge=1, description="cut embeddings at this many dimensions; empty: whole embeddings"
     )
     pool: PoolSettings | None = Field(
-        None, description="workers that encode the judged collection; empty: the driver does it alone"
+        None, description="workers that encode the judged collection; empty: the driver encodes it"
     )
     seed: int = 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 QUERIES_PER_SHARD = 65_536
 NEAR_DUPLICATE = "near_duplicate"
-_DROPPED = "dropped.npy"
+_DROPPED = "dropped"
 
 
 def build(run: Run, threshold: float, written: Table) -> Table:
@@ -65,13 +65,14 @@ class DistinctWorker:
             start += rows
 
         def decide(folder: Path) -> None:
-            np.save(folder / _DROPPED, near_duplicates(_texts(table), threshold, folder))
-            for left in folder.iterdir():
-                if left.name != _DROPPED:
-                    left.unlink()
+            near_duplicates(_texts(table), threshold, folder).tofile(folder / _DROPPED)
+            for path in folder.iterdir():
+                if path.name != _DROPPED:
+                    path.unlink()
 
         folder = shared_folder(f"distinct-{table.fingerprint}-{threshold}", decide)
-        self._dropped = np.load(folder / _DROPPED, mmap_mode="r")
+        # one byte for each query; a table without queries has no shard, and an empty file cannot be mapped
+        self._dropped = np.memmap(folder / _DROPPED, dtype=np.bool_, mode="r")
 
     def process(self, task: Task) -> Output:
         """Rows of QUERIES to the same rows, and to drops."""

@@ -1,6 +1,6 @@
-"""Docstrings of installed Python packages, found statically: files are parsed with `ast`, nothing is imported.
+"""Docstrings of installed Python packages. Files are parsed with `ast`; no package is imported.
 
-Each docstring is split into its summary (what a person wrote to name the thing) and its body (everything else).
+Each docstring is split into its summary, in which the author names the object, and its body, which is the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _SENTENCE_END = re.compile(r"(?<=[a-z0-9)`'\"\]]{2}[.!?])\s+(?=[A-Z`\"'])")
 
 @dataclass(frozen=True)
 class Docstring:
-    """A documented module, class or function. `name` is its dotted name, `file` and `line` say where it stands."""
+    """Docstring of a module, class or function.
+
+    Attributes:
+        name: dotted name of the object.
+        summary, body: parts of the docstring.
+        file, line: position of the docstring.
+    """
 
     name: str
     summary: str
@@ -43,7 +49,13 @@ class Docstring:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a package; `module` is its dotted name, `shown` its path from the package's parent folder."""
+    """One file of a package.
+
+    Attributes:
+        path: absolute path.
+        module: dotted name.
+        shown: path from the parent folder of the package, for messages.
+    """
 
     path: str
     module: str
@@ -51,15 +63,15 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of the file in bytes."""
         return Path(self.path).stat().st_size
 
 
 def package_root(package: str) -> Path:
-    """Folder (or single file) of an installed package; `stdlib` is the standard library.
+    """Folder of an installed package, or its file if it has only one; `stdlib` is the standard library.
 
     Raises:
-        InputError: it is not installed, or is no Python source.
+        InputError: the package is not installed, or has no Python source.
     """
     if package == STDLIB:
         return Path(sysconfig.get_paths()["stdlib"])
@@ -70,12 +82,12 @@ def package_root(package: str) -> Path:
         return Path(spec.origin)
     raise InputError(
         f"pydocs://{package}: no Python package '{package}' is installed here. Expected top-level packages separated "
-        f"by commas, such as pydocs://stdlib,numpy. Install it, or take it off the list."
+        f"by commas, such as pydocs://stdlib,numpy. Install the package, or remove it from the list."
     )
 
 
 def package_version(package: str) -> str:
-    """Version of an installed package, of Python for `stdlib`; empty if it does not say."""
+    """Version of an installed package, or of Python for `stdlib`; empty if it is unknown."""
     if package == STDLIB:
         return sysconfig.get_config_var("py_version") or ""
     try:
@@ -86,7 +98,7 @@ def package_version(package: str) -> str:
 
 
 def source_files(package: str) -> list[SourceFile]:
-    """Files of a package in the order of their paths, without tests and vendored code.
+    """Source files of a package in the order of their paths, without tests and vendored code.
 
     Raises:
         InputError: the package is not installed.
@@ -106,31 +118,31 @@ def source_files(package: str) -> list[SourceFile]:
 
 
 def file_docstrings(file: SourceFile) -> list[Docstring]:
-    """Docstrings of a file with a body of at least 200 characters, in the order they stand; names are unique."""
+    """Docstrings with a body of at least 200 characters, in the order of the file; names and bodies are unique."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escapes in other people's code
+            warnings.simplefilter("ignore")  # of invalid escapes in the package's code
             tree = ast.parse(Path(file.path).read_bytes())
     except (SyntaxError, ValueError):
-        return []  # templates and other languages' files that only look like Python
-    found: dict[str, Docstring] = {}
+        return []  # a template, or a file of another language that ends in .py
+    docstrings: dict[str, Docstring] = {}
     for name, raw, line in _documented(tree, file.module):
         summary, body = split_docstring(raw)
-        if len(body) < MIN_BODY_CHARACTERS or not summary or any(body == other.body for other in found.values()):
+        if len(body) < MIN_BODY_CHARACTERS or not summary or any(body == other.body for other in docstrings.values()):
             continue
         unique, number = name, 1
-        while unique in found:
+        while unique in docstrings:
             number += 1
             unique = f"{name}#{number}"
-        found[unique] = Docstring(unique, summary, body, file.shown, line)
-    return list(found.values())
+        docstrings[unique] = Docstring(unique, summary, body, file.shown, line)
+    return list(docstrings.values())
 
 
 def split_docstring(raw: str) -> tuple[str, str]:
     """Splits a docstring into summary and body.
 
-    The summary is the first line if it is a sentence, else the first paragraph, else (a long one) its first sentence.
-    A call signature above it belongs to neither. The body loses the lines that only underline headings.
+    The summary is the first line if it ends with a full stop, or else the first paragraph, or the first sentence of a
+    long paragraph. A call signature above the summary is left out, and so are lines that underline headings.
     """
     lines = [line for line in inspect.cleandoc(raw).splitlines() if not _UNDERLINE.match(line)]
     paragraphs = [part.strip("\n") for part in re.split(r"\n\s*\n", "\n".join(lines).strip())]
@@ -153,7 +165,7 @@ def split_docstring(raw: str) -> tuple[str, str]:
 
 
 def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, str, int]]:
-    """Dotted name, docstring and line of everything that has one, in the order it stands."""
+    """Dotted name, docstring and line of every documented object, in the order of the file."""
     scopes: list[tuple[ast.AST, str]] = [(tree, module)]
     while scopes:
         node, name = scopes.pop()
@@ -163,12 +175,13 @@ def _documented(tree: ast.Module, module: str) -> Iterator[tuple[str, str, int]]
             if first is not None and (text := ast.get_docstring(node, clean=False)):
                 yield name, text, first.lineno
         elif isinstance(node, ast.Call):
-            yield from _added(node, module)
+            yield from _newdoc(node, module)
             continue
-        scopes.extend(reversed(list(_inner(node, name))))
+        scopes.extend(reversed(list(_children(node, name))))
 
 
-def _inner(node: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
+def _children(node: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
+    """Nodes below a node that may have docstrings, with their dotted names."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield child, f"{name}.{child.name}"
@@ -178,10 +191,10 @@ def _inner(node: ast.AST, name: str) -> Iterator[tuple[ast.AST, str]]:
             yield child, name
 
 
-def _added(call: ast.Call, module: str) -> Iterator[tuple[str, str, int]]:
+def _newdoc(call: ast.Call, module: str) -> Iterator[tuple[str, str, int]]:
     """Docstrings of compiled functions, which NumPy and SciPy write as `add_newdoc(place, name, doc)`."""
-    called = call.func.id if isinstance(call.func, ast.Name) else ""
-    if called != "add_newdoc" or not call.args:
+    function = call.func.id if isinstance(call.func, ast.Name) else ""
+    if function != "add_newdoc" or not call.args:
         return
     *names, last = call.args
     parts = [value.value for value in names if isinstance(value, ast.Constant) and isinstance(value.value, str)]

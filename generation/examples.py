@@ -6,7 +6,6 @@ The shipped pool is one file of passages, each with a query for most types. Noth
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,10 +17,12 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from cluster.errors import InputError
+from cluster.jsonl import read_lines
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import Settings
 from generation.settings import unknown_type
 
+EXAMPLE = '{"passage": "…", "query": "…", "type": "question"}'  # of a line
 MOST_TOLD = 20  # mistakes of a file
 
 
@@ -109,18 +110,9 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, dict[Place, str]]]:
             inner = {place[1:]: where for place, where in places.items() if place[0] == str(number) and place[1:]}
             yield places[str(number),], entry, inner
         return
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise InputError(f"generation.examples_file: {path} cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield f"{path}, line {number}", json.loads(line), {}
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not valid JSON ({error})") from None
+    for line in read_lines(path, "Correct generation.examples_file."):
+        if not line.is_blank:
+            yield line.place, line.json_object(EXAMPLE), {}
 
 
 # ---- which of them a prompt shows

@@ -1,7 +1,7 @@
-"""Passages: records that are kept, and which of them queries may be written for.
+"""The passages stage: records that are kept, and the sample of sources, for which queries may be written.
 
-Duplicates and the sample of sources are decisions over the whole corpus. Every worker takes them alone, from the small
-columns of the records table, so that nothing but row ranges travels.
+Duplicates and the sample depend on the whole corpus. Every worker computes them by itself from the small columns of the
+records table, so that only row ranges are sent to workers.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ REASONS = {TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate
 
 
 def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[str]) -> Table:
-    """Keeps and samples.
+    """Drops records and samples sources: PASSAGES.
 
     Args:
         run: the run.
-        corpus: lengths, sample size and seed.
+        corpus: rows per shard, size and seed of the sample.
         records: RECORDS.
         judged: ids of passages that the evaluation judges; no query is written for them.
 
     Raises:
-        InputError: two records have the same id, no passage is left, or none of those left may be a source.
+        InputError: two records have the same id, no passage is left, or no passage that is left may be a source.
     """
     excluded = sorted(judged) if corpus.exclude_judged_sources else []
     fingerprint = {"records": records.fingerprint, "max_sources": corpus.max_sources, "seed": corpus.seed}
@@ -70,23 +70,30 @@ def _check(table: Table, corpus: CorpusSettings, judged: int) -> None:
         drops.update(commit.drops)
         sources += commit.stats.get("sources", 0)
     if not table.num_rows:
-        told = ", ".join(f"{reason} {count}" for reason, count in drops.items())
+        counts = ", ".join(f"{reason} {count}" for reason, count in drops.items())
         raise InputError(
-            f"corpus.path '{corpus.path}': no passage is left ({told}). Lower corpus.min_characters "
+            f"corpus.path '{corpus.path}': no passage is left ({counts}). Lower corpus.min_characters "
             f"(now {corpus.min_characters}), or check corpus.text_field."
         )
     if not sources and not corpus.query_log:
         raise InputError(
-            f"no passage is left to write queries for: all {table.num_rows} are judged by the evaluation "
-            f"({judged} judged). Set corpus.exclude_judged_sources=false, or judge fewer queries."
+            f"no passage is left to write queries for: the evaluation judges all {table.num_rows} passages "
+            f"({judged} judged ids). Set corpus.exclude_judged_sources=false, or judge fewer queries."
         )
 
 
 class PassageWorker:
-    """Keeps the records of a range that the whole corpus lets stand.
+    """Keeps or drops the records of a range, by decisions over the whole corpus.
+
+    Args:
+        storage: storage of the run.
+        records_path: path of RECORDS.
+        judged: ids of passages that are no sources.
+        max_sources: most sources in the whole corpus.
+        seed: seed of the sample.
 
     Raises:
-        InputError: two records of the corpus have the same id; names both places.
+        InputError: two records of the corpus have the same id; names the places of both.
     """
 
     def __init__(self, storage: Storage, records_path: str, judged: list[str], max_sources: int, seed: int) -> None:
@@ -96,46 +103,58 @@ class PassageWorker:
         for file, rows in records.files():
             self._first_row[file] = start
             start += rows
-        whole = records.read(["passage_id", "digest", "too_short", "contained"])
-        _refuse_duplicate_ids(whole["passage_id"], records)
-        self._fate = decide(*(whole[name].to_numpy() for name in ("digest", "too_short", "contained")))
-        may = self._fate == KEPT
+        columns = records.read(["passage_id", "digest", "too_short", "contained"])
+        _refuse_duplicate_ids(columns["passage_id"], records)
+        self._decisions = decide(*(columns[name].to_numpy() for name in ("digest", "too_short", "contained")))
+        eligible = self._decisions == KEPT
         if judged:
-            may &= ~pc.is_in(whole["passage_id"], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
-        self._is_source = sample(may, max_sources, seed)
+            eligible &= ~pc.is_in(columns["passage_id"], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
+        self._is_source = sample(eligible, max_sources, seed)
 
     def process(self, task: Task) -> Output:
-        """Rows of RECORDS to rows of PASSAGES, and to drops by reason."""
+        """Rows of PASSAGES for rows of RECORDS, and drops by reason."""
         assert task.rows is not None, "passages are planned over records"
         ranges = [
             np.arange(self._first_row[piece.file] + piece.start, self._first_row[piece.file] + piece.stop)
             for piece in task.shard.slices
         ]
-        places = np.concatenate(ranges)[task.start : task.stop]
-        fate, is_source = self._fate[places], self._is_source[places]
-        kept = task.rows.select(["passage_id", "title", "text"]).append_column("is_source", pa.array(is_source))
-        drops = {name: int((fate == code).sum()) for code, name in REASONS.items() if (fate == code).any()}
-        return Output(kept.filter(pa.array(fate == KEPT)), drops=drops, stats={"sources": int(is_source.sum())})
+        rows = np.concatenate(ranges)[task.start : task.stop]
+        decisions, is_source = self._decisions[rows], self._is_source[rows]
+        passages = task.rows.select(["passage_id", "title", "text"]).append_column("is_source", pa.array(is_source))
+        drops = {name: int((decisions == code).sum()) for code, name in REASONS.items() if (decisions == code).any()}
+        stats = {"sources": int(is_source.sum())}
+        return Output(passages.filter(pa.array(decisions == KEPT)), drops=drops, stats=stats)
 
 
 def decide(digests: np.ndarray, too_short: np.ndarray, contained: np.ndarray) -> np.ndarray:
-    """(n,) fate of each record; of records with the same digest the first that is not otherwise dropped stays."""
-    fate = np.where(too_short, TOO_SHORT, np.where(contained, CONTAINED, KEPT))
-    candidates = np.flatnonzero(fate == KEPT)
+    """Decision for each of n records: KEPT, or the reason why it is dropped.
+
+    Of several records with the same digest, the first that has no other reason is kept.
+
+    Args:
+        digests: `(n,) int64` digests of title and text.
+        too_short: `(n,) bool`.
+        contained: `(n,) bool`, whether a neighbouring record contains the text.
+
+    Returns:
+        `(n,) int64`.
+    """
+    decisions = np.where(too_short, TOO_SHORT, np.where(contained, CONTAINED, KEPT))
+    candidates = np.flatnonzero(decisions == KEPT)
     _, first = np.unique(digests[candidates], return_index=True)
     repeated = np.ones(len(candidates), dtype=bool)
     repeated[first] = False
-    fate[candidates[repeated]] = DUPLICATE
-    return fate
+    decisions[candidates[repeated]] = DUPLICATE
+    return decisions
 
 
-def sample(may: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """(n,) bool: at most `most` of the rows where `may` is true, drawn without replacement."""
-    eligible = np.flatnonzero(may)
-    if len(eligible) > most:
-        eligible = np.random.default_rng(seed).choice(eligible, size=most, replace=False)
-    chosen = np.zeros(len(may), dtype=bool)
-    chosen[eligible] = True
+def sample(eligible: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """`(n,) bool`: at most `most` of the rows where `eligible`, `(n,) bool`, is true, drawn without replacement."""
+    rows = np.flatnonzero(eligible)
+    if len(rows) > most:
+        rows = np.random.default_rng(seed).choice(rows, size=most, replace=False)
+    chosen = np.zeros(len(eligible), dtype=bool)
+    chosen[rows] = True
     return chosen
 
 
@@ -147,8 +166,8 @@ def _refuse_duplicate_ids(ids: pa.ChunkedArray, records: Table) -> None:
     name = repeated[0].as_py()
     places = records.read(["passage_id", "place"]).filter(pc.equal(ids, name))["place"].to_pylist()
     raise InputError(
-        f"passage id '{name}' stands twice: {places[0]}, and {places[1]} ({len(repeated)} ids are repeated). "
-        "Expected every passage to have an id of its own: rename or remove one of them."
+        f"passage id '{name}' occurs twice: {places[0]}, and {places[1]} ({len(repeated)} ids are repeated). "
+        "Every passage needs its own id. Rename or remove one of the passages."
     )
 
 

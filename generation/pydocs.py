@@ -1,7 +1,7 @@
-"""The demo's corpus: bodies of docstrings are the passages, their summary lines human-written queries for evaluation.
+"""The corpus of the demo: bodies of docstrings are the passages, and their summaries are queries for evaluation.
 
-A passage has an empty title and no word of its dotted name beyond what its author wrote in the body: the name would
-give the answer away (`numpy.linalg.norm` names the norm). Aliases, the same text under several names, count once.
+A passage has an empty title, because the dotted name would answer the query: `numpy.linalg.norm` names the norm.
+Aliases, which are the same text under several names, count once.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _BOILERPLATE = re.compile(
 
 
 def parse_packages(path: str) -> tuple[str, ...]:
-    """Packages that a `pydocs://` address names; alone it means the standard library, NumPy and SciPy.
+    """Packages in a `pydocs://` address; without any, the standard library, NumPy and SciPy.
 
     Raises:
-        InputError: the list has an empty name or names one twice.
+        InputError: a name is empty or occurs twice.
     """
-    listed = path.removeprefix(PREFIX).strip("/ ")
-    packages = tuple(name.strip() for name in listed.split(",")) if listed else DEFAULT_PACKAGES
+    names = path.removeprefix(PREFIX).strip("/ ")
+    packages = tuple(name.strip() for name in names.split(",")) if names else DEFAULT_PACKAGES
     if not all(packages) or len(set(packages)) < len(packages):
         raise InputError(
             f"{path}: expected package names separated by commas, each once, such as pydocs://stdlib,numpy"
@@ -46,30 +46,30 @@ def parse_packages(path: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4)
 def collect(packages: tuple[str, ...]) -> tuple[tuple[SourceFile, tuple[Docstring, ...]], ...]:
-    """Docstrings of every file of the packages, aliases left out, in a fixed order.
+    """Docstrings of every file of the packages, without aliases, in a fixed order.
 
     Raises:
         InputError: a package is not installed.
     """
     files = [file for package in packages for file in source_files(package)]
-    seen = _Aliases()
-    return tuple((file, tuple(doc for doc in file_docstrings(file) if seen.add(doc.body))) for file in files)
+    bodies = _DistinctBodies()
+    return tuple((file, tuple(doc for doc in file_docstrings(file) if bodies.add(doc.body))) for file in files)
 
 
 def judged(packages: tuple[str, ...]) -> list[tuple[Docstring, str]]:
-    """Docstrings whose summary makes a fair query, with that query.
+    """Docstrings whose summary is used as a query, with the query.
 
-    Left out: summaries under four words or 20 characters, boilerplate, those that several docstrings share, and those
-    that stand in their passage.
+    A summary is left out if it has under four words or 20 characters, is boilerplate, belongs to several docstrings, or
+    is part of its own passage.
     """
-    docs = [doc for _, found in collect(packages) for doc in found]
+    docs = [doc for _, of_file in collect(packages) for doc in of_file]
     shared = Counter(_letters(doc.summary) for doc in docs)
     pairs = [(doc, query_of(doc.summary)) for doc in docs if shared[_letters(doc.summary)] == 1]
-    return [(doc, query) for doc, query in pairs if _is_fair(query) and _letters(query) not in _letters(doc.body)]
+    return [(doc, query) for doc, query in pairs if _is_query(query) and _letters(query) not in _letters(doc.body)]
 
 
 def query_of(summary: str) -> str:
-    """A summary as a person would type it: without markup and the final full stop."""
+    """A summary as a query: without markup and without the final full stop."""
     return " ".join(_MARKUP.sub("", unicodedata.normalize("NFKC", summary)).split()).rstrip(". ")
 
 
@@ -78,47 +78,48 @@ def write_judged(packages: tuple[str, ...] | str, folder: Path, max_queries: int
 
     Args:
         packages: package names, or a `pydocs://` address.
-        folder: made if absent.
-        max_queries: most queries; a sample that depends on the seed and the names alone.
-        seed: of the sample.
+        folder: the BEIR folder; it is created if it does not exist.
+        max_queries: most queries; the sample depends only on the seed and the names.
+        seed: seed of the sample.
 
     Returns:
         Number of queries written.
 
     Raises:
-        InputError: a package is not installed, or none of its summaries can be judged.
+        InputError: a package is not installed, or no summary can be a query.
     """
     names = parse_packages(packages) if isinstance(packages, str) else tuple(packages)
     pairs = judged(names)
     if not pairs:
         raise InputError(
-            f"{PREFIX}{','.join(names)}: no docstring has a summary line that can serve as a query. "
+            f"{PREFIX}{','.join(names)}: no docstring has a summary that can be a query. "
             f"Name packages with more documentation, such as {PREFIX}stdlib,numpy,scipy."
         )
-    chosen = {doc.name for doc, _ in sorted(pairs, key=lambda pair: _lot(seed, pair[0].name))[:max_queries]}
-    kept = [(doc, query) for doc, query in pairs if doc.name in chosen]
-    docs = [doc for _, found in collect(names) for doc in found]
+    chosen = {doc.name for doc, _ in sorted(pairs, key=lambda pair: _sampling_key(seed, pair[0].name))[:max_queries]}
+    judged_pairs = [(doc, query) for doc, query in pairs if doc.name in chosen]
+    docs = [doc for _, of_file in collect(names) for doc in of_file]
     passages = [{"_id": doc.name, "title": "", "text": doc.body} for doc in docs]
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     _write_lines(folder / "corpus.jsonl", [json.dumps(passage, ensure_ascii=False) for passage in passages])
-    queries = [{"_id": f"summary:{doc.name}", "text": query} for doc, query in kept]
+    queries = [{"_id": f"summary:{doc.name}", "text": query} for doc, query in judged_pairs]
     _write_lines(folder / "queries.jsonl", [json.dumps(query, ensure_ascii=False) for query in queries])
-    lines = [f"{query['_id']}\t{doc.name}\t1" for query, (doc, _) in zip(queries, kept, strict=True)]
+    lines = [f"{query['_id']}\t{doc.name}\t1" for query, (doc, _) in zip(queries, judged_pairs, strict=True)]
     _write_lines(folder / "qrels" / "test.tsv", ["query-id\tcorpus-id\tscore", *lines])
-    return len(kept)
+    return len(judged_pairs)
 
 
-class _Aliases:
-    """Recognises a body that was seen before, up to small differences, by comparing word shingles.
+class _DistinctBodies:
+    """Bodies that differ from each other: a body is refused if it shares most of its word shingles with an earlier one.
 
-    Candidates share one of the four smallest shingle hashes (a bottom-k sketch, Broder 1997); the overlap is exact.
+    Two bodies are compared if they share one of their four smallest shingle hashes (a bottom-k sketch, Broder 1997).
+    The overlap of their shingles is then computed exactly.
     """
 
     def __init__(self) -> None:
         self._by_hash: dict[int, list[frozenset[int]]] = {}
 
     def add(self, body: str) -> bool:
-        """Whether the body is new."""
+        """Adds a body; returns whether it differs from all earlier ones."""
         words = _WORD.findall(body.lower())
         count = max(1, len(words) - 4)
         shingles = frozenset(zlib.crc32(" ".join(words[i : i + 5]).encode()) for i in range(count))
@@ -132,7 +133,8 @@ class _Aliases:
         return True
 
 
-def _is_fair(query: str) -> bool:
+def _is_query(query: str) -> bool:
+    """Whether a summary has the length and the words of a query."""
     letters = sum(character.isalpha() or character == " " for character in query)
     return (
         20 <= len(query) <= 200
@@ -143,10 +145,12 @@ def _is_fair(query: str) -> bool:
 
 
 def _letters(text: str) -> str:
+    """The words of a text in lower case, without digits and punctuation."""
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).lower()))
 
 
-def _lot(seed: int, name: str) -> bytes:
+def _sampling_key(seed: int, name: str) -> bytes:
+    """A pseudo-random key: the names with the smallest keys are the sample."""
     return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
 
 

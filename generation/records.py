@@ -1,6 +1,6 @@
-"""Records: the corpus as it is read, normalised, with what can be seen of a record beside its neighbours.
+"""The records stage: the corpus with normalised texts, and what follows for a record from its neighbours in the file.
 
-Ids and duplicates concern the whole corpus, so they are decided in `generation/passages.py`, over these records.
+Repeated ids and duplicates can be anywhere in the corpus. `generation/passages.py` finds them in these records.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from cluster.schemas import RECORDS
 from cluster.tables.table import Table
-from cluster.unicode import valid_utf8
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.readers.base import Reader, Record
@@ -23,7 +22,8 @@ from generation.settings import CorpusSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
-_READING = {
+# These fields change no record by themselves: the fingerprint of the source covers the content of the corpus.
+_NOT_IN_FINGERPRINT = {
     "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
     "seed", "rows_per_shard",
 }  # fmt: skip
@@ -33,11 +33,11 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
     """Reads the corpus into RECORDS.
 
     Raises:
-        InputError: the corpus is not there, is empty, or holds a malformed record; names file, line and field.
+        InputError: the corpus does not exist, is empty, or holds a malformed record; names file, line and field.
     """
     reader = open_reader(corpus)
     try:
-        shards = list(run.table(RECORDS.path).plan.shards)  # planned already: no need to go through the corpus again
+        shards = list(run.table(RECORDS.path).plan.shards)  # an earlier run has planned the corpus already
     except KeyError:
         shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
     return run.execute(
@@ -48,7 +48,10 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
             worker=RecordWorker,
             arguments={"corpus": corpus, "reader": reader},
             shards=shards,
-            fingerprint={"corpus": corpus.model_dump(mode="json", exclude=_READING), "source": reader.fingerprint()},
+            fingerprint={
+                "corpus": corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+                "source": reader.fingerprint(),
+            },
             pool=run.settings.io_pool,
             reads_files=True,
         )
@@ -56,11 +59,11 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
 
 
 class RecordWorker:
-    """Reads a range of records, and one more at each side for comparison.
+    """Reads a range of records, and the record before and after it for comparison.
 
     Args:
-        corpus: lengths.
-        reader: made by the driver, which knows what a relative path begins at.
+        corpus: limits of text lengths.
+        reader: the driver's reader, since relative paths begin at the directory of the driver.
     """
 
     def __init__(self, corpus: CorpusSettings, reader: Reader) -> None:
@@ -68,26 +71,26 @@ class RecordWorker:
         self.reader = reader
 
     def process(self, task: Task) -> Output:
-        """A range of records to rows of RECORDS, one each."""
+        """Rows of RECORDS for a range of records, one row for each."""
         shard = task.shard
         before = task.start > 0 or bool(shard.params.get("before"))
         after = task.stop < shard.rows or bool(shard.params.get("after"))
         records = list(self.reader.read(shard, task.start - before, task.stop + after))
         texts = [self._normalise(record.text) for record in records]
         inner = range(int(before), int(before) + task.stop - task.start)
-        rows = [self._row(records, texts, place) for place in inner]
-        empty = sum(not texts[place] for place in inner)
-        cut = sum(len(records[place].text) > self.corpus.max_characters for place in inner)
+        rows = [self._row(records, texts, position) for position in inner]
+        empty = sum(not texts[position] for position in inner)
+        cut = sum(len(records[position].text) > self.corpus.max_characters for position in inner)
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
 
     def _normalise(self, text: str) -> str:
-        shown = valid_utf8(text[: 2 * self.corpus.max_characters])
-        return unicodedata.normalize("NFKC", shown).strip()[: self.corpus.max_characters]
+        text = text[: 2 * self.corpus.max_characters]
+        return unicodedata.normalize("NFKC", text).strip()[: self.corpus.max_characters]
 
-    def _row(self, records: list[Record], texts: list[str], place: int) -> dict[str, object]:
-        record, text = records[place], texts[place]
+    def _row(self, records: list[Record], texts: list[str], position: int) -> dict[str, object]:
+        record, text = records[position], texts[position]
         title = self._normalise(record.title)
-        beside = [other for other in (place - 1, place + 1) if 0 <= other < len(texts)]
+        beside = [other for other in (position - 1, position + 1) if 0 <= other < len(texts)]
         neighbours = [texts[other] for other in beside if records[other].file == record.file]
         digest = hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=8).digest()
         return {

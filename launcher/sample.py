@@ -82,7 +82,8 @@ class QuerySample:
         self._distinct = _Distinct(storage)
         self._reader = ShardReader(storage)
         self.drops = sum((Counter(commit.drops) for commit in self._commits.values()), Counter[str]())
-        self.drops += self._distinct.drops
+        # by name, so that reasons with equal counts come in one order, whichever shard was done first
+        self.drops = Counter(dict(sorted((self.drops + self._distinct.drops).items())))
         self.kept = self._table.num_rows - self._distinct.drops.total()
 
     @property

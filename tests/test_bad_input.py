@@ -71,7 +71,7 @@ def corpus(folder: Path, *lines: str | bytes) -> str:
         ([passage(1), b'{"_id": "p2", "text": "caf\xe9"}\n'], ["corpus.jsonl, line 2", "byte 27", "not UTF-8"]),
         (
             [passage(7), passage(8), passage(7, "Another text altogether.")],
-            ["'p7' stands twice", "corpus.jsonl, line 1", "corpus.jsonl, line 3"],
+            ["'p7' occurs twice", "corpus.jsonl, line 1", "corpus.jsonl, line 3"],
         ),
         ([], ["corpus.jsonl", "the corpus is empty"]),
         (["\n", "  \n"], ["corpus.jsonl", "the corpus is empty"]),
@@ -136,7 +136,7 @@ def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q00\tno-such-passage\t1\n")
     message = refused(f"evaluation.dataset={folder}")
-    for word in (str(folder / "qrels" / "test.tsv"), "1 passages", "no-such-passage", "corpus.jsonl"):
+    for word in (str(folder / "qrels" / "test.tsv"), "1 judged passages", "no-such-passage", "corpus.jsonl"):
         assert word in message
     assert not (tmp_path / "run").exists()
 
@@ -212,7 +212,7 @@ def test_the_command_ends_with_one_message_and_no_trace_of_ray_or_python(recipe:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("error:") == 1
-    assert "'p1' stands twice" in done.stderr
+    assert "'p1' occurs twice" in done.stderr
     assert "Traceback" not in done.stderr
     assert "ray" not in done.stderr.lower()
     assert not (tmp_path / "run").exists()

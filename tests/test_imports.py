@@ -33,7 +33,7 @@ FLOORS = {
     "cluster": (
         {"disclosure", "unicode"},
         {"errors", "schemas", "settings"},
-        {"mistakes", "weights"},
+        {"mistakes", "weights", "jsonl"},
         {"machines", "tables"},
         {"workers"},
         {"watch"},

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distill.activations.reuse import Output, TrialRun, most_expensive
+from distill.activations.reuse import Output, TrialRun
 
 
 class GraphBytes:
@@ -94,6 +94,19 @@ class Costs:
             output_bytes=math.ceil(chosen * sum(computed[:first]) / self.tokens),
             reused=chosen / max(1, sum(output.bytes for output in self.outputs)),
         )  # fmt: skip
+
+
+def most_expensive(outputs: list[Output], most: float) -> frozenset[int]:
+    """Numbers of the operations whose outputs save most time within `most` bytes: those with the longest sums first."""
+    chosen: set[int] = set()
+    for number in sorted(range(len(outputs)), key=lambda number: -outputs[number].summed):
+        if not outputs[number].unchanged:
+            continue
+        most -= outputs[number].bytes
+        if most < 0:
+            break
+        chosen.add(number)
+    return frozenset(chosen)
 
 
 def measure(module: torch.nn.Module, features: dict[str, Any], tokens: int, graph: bool) -> Costs:

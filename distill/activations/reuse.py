@@ -112,16 +112,3 @@ def reusable(operation: Operation, summed: float = math.inf) -> torch.Tensor:
     """
     run = _current.get()
     return run(operation, summed) if run else operation()
-
-
-def most_expensive(outputs: list[Output], most: float) -> frozenset[int]:
-    """Numbers of the operations whose outputs save most time within `most` bytes: those with the longest sums first."""
-    chosen: set[int] = set()
-    for number in sorted(range(len(outputs)), key=lambda number: -outputs[number].summed):
-        if not outputs[number].unchanged:
-            continue
-        most -= outputs[number].bytes
-        if most < 0:
-            break
-        chosen.add(number)
-    return frozenset(chosen)

@@ -1,4 +1,4 @@
-"""What the device of this process can do: whether it is a GPU, and which dtype it multiplies fastest."""
+"""The device of this process: whether it is a GPU, and which dtype it multiplies fastest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def resolve_dtype(name: str, device: str) -> torch.dtype:
-    """Torch dtype of a recipe's `dtype`; "auto" is bfloat16 where the device multiplies it faster than float32."""
+    """Torch dtype of a recipe's `dtype`; "auto" means bfloat16 if the device multiplies it faster than float32."""
     import torch
 
     if name != "auto":
@@ -18,12 +18,12 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
-    gains = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return torch.bfloat16 if gains else torch.float32
+    has_bfloat16 = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def default_device() -> str:
-    """ "cuda" where a GPU is visible to this process, else "cpu"."""
+    """The device "cuda" if this process sees a GPU, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -31,7 +31,7 @@ def default_device() -> str:
 
 @cache
 def has_bfloat16_linear() -> bool:
-    """Whether oneDNN computes in bfloat16 on this processor, and torch has its linear layer."""
+    """Whether oneDNN computes in bfloat16 on this processor and torch offers oneDNN's linear layer."""
     import torch
 
     return (

@@ -1,7 +1,7 @@
-"""Dense encoders: a model's name becomes a SentenceTransformer, and texts become vectors.
+"""Dense encoders: texts become vectors.
 
-Everything that embeds text (retrieval, bi-encoder teacher, student, evaluation) comes through here, so that a query is
-put to a model in one way only. Pooling and normalisation run in float32 whatever the dtype of the transformer.
+Retrieval, the bi-encoder teacher and evaluation embed texts through this class, so that a model always gets a query in
+the same form. Pooling and normalisation run in float32, whatever the dtype of the transformer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from cluster.machines.malloc import keep_freed_memory
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_model
 from distill.encoders.texts import passage_text
+from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings import EncoderSettings
 
 if TYPE_CHECKING:
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """Embeds queries and passages with a SentenceTransformer, no gradients.
+    """Encoder that embeds queries and passages with a SentenceTransformer, without gradients.
 
     Args:
         settings: the model, its prompts and lengths.
-        device: "cpu" or "cuda"; chosen when empty.
-        model: an already loaded float32 model, used instead of `settings.model`.
-        dimensions: where embeddings are cut, then normalised again; whole ones when empty.
+        device: "cpu" or "cuda"; None takes a GPU if the process has one.
+        model: a loaded float32 model, used instead of `settings.model`.
+        dimensions: number of dimensions at which embeddings are cut and normalised again; None leaves them whole.
 
     Raises:
-        InputError: the model cannot be found, is none, or has fewer dimensions.
+        InputError: the model cannot be loaded, or has fewer than `dimensions` dimensions.
     """
 
     def __init__(
@@ -56,37 +57,37 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
-        self.module: EncoderModule | None = None  # of the first texts
+        self.module: EncoderModule | None = None  # made for the first texts, since these decide how it computes
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
         return self._encode(texts, self.model.prompts["query"] or "", self.settings.max_query_tokens)
 
     def encode_passages(self, titles: list[str], texts: list[str]) -> np.ndarray:
-        """(n, dimension) float32 vectors of n passages, "title text" each."""
+        """(n, dimension) float32 vectors of n passages, each put to the model as "title text"."""
         joined = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
         return self._encode(joined, self.model.prompts["document"] or "", self.settings.max_passage_tokens)
 
     def _encode(self, texts: list[str], prompt: str, max_tokens: int) -> np.ndarray:
-        """Batches of similar length within the token budget; the transformer in `dtype`, pooling in float32."""
+        """(n, dimension) float32 vectors, computed in batches of texts of similar length, within the token budget."""
         import torch
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        # A tokenizer cuts only after it has read everything: no token is longer than this many characters on average.
-        shown = [prompt + text[: 16 * max_tokens] for text in texts]
-        # in bytes: a token is about three of them, be they letters or a third of a Chinese character
-        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in shown]
+        # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
+        inputs = [prompt + text[: CHARACTERS_PER_TOKEN * max_tokens] for text in texts]
+        # Sizes are in UTF-8 bytes: a token has about three, whether it is three Latin letters or one Chinese character.
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in inputs]
         order = sorted(range(len(texts)), key=lambda index: -sizes[index])
         self.model.max_seq_length = max_tokens
-        module = self.module = self.module or self._module(shown[order[0]])
+        module = self.module = self.module or self._module(inputs[order[0]])
         start = 0
         while start < len(order):
             longest = min(max_tokens, 2 + sizes[order[start]] // 3)
             batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
             start += len(batch)
-            features = self.model.preprocess([shown[index] for index in batch])
+            features = self.model.preprocess([inputs[index] for index in batch])
             with torch.no_grad():
                 embeddings = module(**features)
                 if self.dimension < embeddings.shape[1]:
@@ -95,7 +96,7 @@ class Encoder:
         return vectors
 
     def _module(self, text: str) -> EncoderModule:
-        """The model as a torch module; how it computes is tried on this text and on beginnings of it."""
+        """The model as a torch module; a trial on this text and on two prefixes of it chooses how it computes."""
         from distill.encoders.compute.choose import choose_for_reading
         from distill.encoders.module import EncoderModule
 

@@ -1,6 +1,6 @@
 """Export of a trained student: a folder that `SentenceTransformer(path)` loads, with prompts, lengths and a model card.
 
-The card says what this run really did: every number in it comes from the trainer's record or from the model itself.
+Every number of the card comes from the trainer's record or from the model itself.
 """
 
 from __future__ import annotations
@@ -69,13 +69,15 @@ Made with {libraries}.
 
 
 def save(model: SentenceTransformer, path: str | Path, settings: StudentSettings, facts: Mapping[str, Any]) -> None:
-    """Writes the model folder; it is there whole or not at all, and replaces an earlier one.
+    """Writes the model folder under a temporary name and renames it, so it is never half-written.
+
+    An earlier folder of that name is replaced.
 
     Args:
         model: the trained student, with the prompts it was trained with.
         path: folder to write.
-        settings: of the student.
-        facts: what training reports: steps, losses, sizes; nested mappings are fine. They become a table of the card.
+        settings: settings of the student.
+        facts: steps, losses and sizes that training reports, also as nested mappings; they become a table of the card.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -90,7 +92,7 @@ def save(model: SentenceTransformer, path: str | Path, settings: StudentSettings
 
 
 def card(model: SentenceTransformer, name: str, settings: StudentSettings, facts: Mapping[str, Any]) -> str:
-    """The model card in Markdown."""
+    """Returns the model card in Markdown."""
     on_hub = not Path(settings.model).expanduser().exists()
     return CARD.format(
         name=name,
@@ -113,7 +115,7 @@ def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         elif isinstance(value, float):
             yield f"{prefix}{key}", f"{value:.4g}"
         elif isinstance(value, str) and Path(value).is_absolute():
-            continue  # where it lay on the machine that trained it says nothing to others
+            continue  # a path of the machine that trained the model is of no use to readers of the card
         elif value is not None:
             yield f"{prefix}{key}", str(value).replace("|", "\\|")
 

@@ -1,4 +1,4 @@
-"""The layout of a micro-batch: sequences padded to one length, or packed end to end."""
+"""Layout of a micro-batch: sequences are padded to one length, or packed end to end."""
 
 from __future__ import annotations
 
@@ -12,31 +12,37 @@ from distill.encoders.tokens import TokenFile, padded_length
 
 
 class PackedError(ValueError):
-    """Packed sequences are wanted of a student that cannot read them."""
+    """The recipe asks for packed sequences, and the student cannot read them."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Padded with `pad_id`; or packed, if `first_position` says where a sequence begins (in RoBERTa not at 0)."""
+    """Layout of the sequences of a micro-batch.
+
+    Attributes:
+        pad_id: token id of padding.
+        first_position: position id of a sequence's first token in packed sequences (0 in most models, more in
+            RoBERTa); None if sequences are padded.
+    """
 
     pad_id: int
     first_position: int | None = None
 
     @property
     def packed(self) -> bool:
-        """Whether there is no padding."""
+        """Whether sequences are packed, without padding."""
         return self.first_position is not None
 
     def size(self, lengths: np.ndarray) -> int:
-        """Tokens that a forward pass over sequences of these lengths computes."""
+        """Number of tokens that a forward pass computes for sequences of these lengths, padding included."""
         return int(lengths.sum()) if self.packed else padded_length(int(lengths.max())) * len(lengths)
 
     def features(self, tokens: TokenFile, rows: np.ndarray) -> dict[str, Any]:
-        """What a sentence-transformer's modules take for these rows, on the CPU.
+        """Inputs of a sentence-transformer for B rows, as tensors on the CPU.
 
-        Padded: `input_ids` and `attention_mask` (B, T). Packed: `input_ids` and `position_ids` (1, sum of lengths),
-        the boundaries `cu_seq_lens_q` = `cu_seq_lens_k` (B + 1,) int32, each token's sequence
-        `seq_idx`, and the longest length.
+        Padded: `input_ids` and `attention_mask`, (B, T) int64. Packed: `input_ids` and `position_ids`,
+        (1, sum of lengths) int64; the boundaries `cu_seq_lens_q` = `cu_seq_lens_k`, (B + 1,) int32; each token's
+        sequence `seq_idx`, (1, sum of lengths) int32; and the greatest length `max_length_q` = `max_length_k`.
         """
         if self.first_position is None:
             ids, mask = tokens.padded(rows, self.pad_id)
@@ -46,7 +52,7 @@ class Layout:
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + self.first_position
         ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows]).astype(np.int64))
         boundaries, longest = torch.from_numpy(starts.astype(np.int32)), int(lengths.max())
-        # sequence of each token: to count them, pooling would wait for the GPU
+        # Pooling needs the sequence of each token. If it counted tokens itself, it would wait for the GPU.
         owners = torch.from_numpy(np.repeat(np.arange(len(rows), dtype=np.int32), lengths))
         return {
             "input_ids": ids[None], "position_ids": torch.from_numpy(positions)[None], "seq_idx": owners[None],

@@ -1,7 +1,7 @@
-"""LoRA adapters (Hu et al., arXiv 2106.09685) for students too large to train whole; peft puts them in and merges them.
+"""LoRA adapters (Hu et al., arXiv 2106.09685) for students too large to train whole; peft adds and merges them.
 
-Only the adapters have gradients, moments and a place in checkpoints. The exported student holds their product in its
-own weights, so that who loads it needs no peft and loses no speed.
+Only the adapters have gradients and optimizer moments, and only they are saved in checkpoints. The exported student has
+their product merged into its own weights, so it needs no peft and is as fast as its base.
 """
 
 from __future__ import annotations
@@ -18,38 +18,40 @@ if TYPE_CHECKING:
 
 
 def add_adapters(model: SentenceTransformer, lora: LoraSettings, seed: int) -> None:
-    """Puts adapters beside the linear layers of a student's transformer and freezes everything else of it.
+    """Adds adapters to the linear layers of a student's transformer and freezes the transformer's own weights.
 
     Args:
-        model: the student; it computes what it did before, since one factor of each adapter begins at zero.
-        lora: rank, scale and the layers.
-        seed: of the other factor.
+        model: the student. Its embeddings do not change at first, since one factor of each adapter begins at zero.
+        lora: rank, scale and names of the layers.
+        seed: seed of the other factor's random values.
 
     Raises:
-        InputError: the transformer has no layer of that name.
+        InputError: the student has no transformer, or its transformer has no linear layer of a given name.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     transformer = model.transformers_model
     if transformer is None:
-        raise InputError("student.lora: the student has no transformer to put adapters into; leave student.lora out.")
+        raise InputError(
+            "student.lora: the student has no transformer that adapters can change; leave student.lora out."
+        )
     layers = {
-        name.rsplit(".", 1)[-1] for name, each in transformer.named_modules() if isinstance(each, torch.nn.Linear)
+        name.rsplit(".", 1)[-1] for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)
     }
-    wanted = lora.target_modules or sorted(layers)
-    if unknown := [name for name in wanted if name.rsplit(".", 1)[-1] not in layers]:
+    targets = lora.target_modules or sorted(layers)
+    if unknown := [name for name in targets if name.rsplit(".", 1)[-1] not in layers]:
         raise InputError(
             f"student.lora.target_modules: the student has no linear layer called {', '.join(unknown)}; "
             f"it has {', '.join(sorted(layers))}."
         )
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=wanted, lora_dropout=lora.dropout)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=lora.dropout)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, transformer)
 
 
 def merge_adapters(model: SentenceTransformer) -> None:
-    """Adds every adapter's product to the weights beside it and takes the adapter out."""
+    """Adds the product of every adapter to its layer's weights, and removes the adapter."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     transformer = model.transformers_model

@@ -1,4 +1,4 @@
-"""Counts the tokens that a transformer reads."""
+"""A count of the tokens that a transformer reads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ if TYPE_CHECKING:
 
 
 class TokenCounter:
-    """Counts the tokens that go through a transformer, padding left out, without waiting for the device."""
+    """Counter of the tokens that a transformer reads, without padding; counting does not wait for the device.
+
+    Args:
+        transformer: module whose inputs have an `attention_mask`; a hook before its forward pass counts.
+    """
 
     def __init__(self, transformer: torch.nn.Module) -> None:
         self._count: Any = 0
-        transformer.register_forward_pre_hook(self._see, with_kwargs=True)
+        transformer.register_forward_pre_hook(self._add, with_kwargs=True)
 
-    def _see(self, module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _add(self, module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         features = arguments[0] if arguments else named
         if "attention_mask" in features:
             self._count = self._count + features["attention_mask"].sum()
 
     def take(self) -> int:
-        """Tokens since the last call."""
+        """Returns the number of tokens since the last call, and starts again at 0."""
         count, self._count = int(self._count), 0
         return count

@@ -1,8 +1,8 @@
-"""Token ids of the corpus and of the queries, written once and read by row from memory-mapped Arrow.
+"""Token files: token ids of passages and queries, written once and read by row from memory-mapped Arrow.
 
-The trainer never tokenises in its loop: a step asks for rows, and lengths of all rows are known to the planner. A file
-holds record batches of `BATCH_ROWS` rows, so that a row is found by division, without an index; and so do many files in
-a row, which is how ranks share the work (`parts`).
+The trainer never tokenises in its loop: a step asks for rows, and the planner knows the lengths of all rows. A file
+holds record batches of `BATCH_ROWS` rows, so that a division finds a row, without an index. Several files in sequence
+are read as one, so that ranks can share the work of writing (`parts`).
 """
 
 from __future__ import annotations
@@ -20,36 +20,43 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 4096
-PARTS = 64  # at most so many files, however many ranks there are or will be when the training continues
-PADDED_TO = 16  # padded lengths are multiples of this: few shapes of micro-batches, for kernels are kept for each
-CHARACTERS_PER_TOKEN = 16  # a text is cut at this many characters per token before it is tokenised
+PARTS = 64  # most files of one table; a fixed number, since a training may continue with more or fewer ranks
+PADDED_TO = 16  # padded lengths are multiples of this, so that kernels, which are cached by shape, see few shapes
+CHARACTERS_PER_TOKEN = 16  # a text is cut at this many characters per token before it is tokenised; tokens are shorter
 _SCHEMA = pa.schema([("ids", pa.list_(pa.int32()))])
-
 
 Length = TypeVar("Length", int, np.ndarray)
 
 
 def padded_length(length: Length) -> Length:
-    """Tokens to which a micro-batch is padded whose longest row has this many; of an array, of each."""
+    """Length to which a micro-batch is padded if its longest row has `length` tokens; elementwise for an array."""
     return -(-length // PADDED_TO) * PADDED_TO
 
 
 def write_tokens(
     path: Path, texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, prompt: str = ""
 ) -> None:
-    """Tokenises `texts` with special tokens, each cut at `max_tokens`, into the Arrow file `path`, all or nothing."""
+    """Tokenises texts into the Arrow file `path`, under a temporary name until the file is complete.
+
+    Args:
+        path: file to write.
+        texts: texts, one per row.
+        tokenizer: tokenizer of the student; it adds its special tokens.
+        max_tokens: length at which a row is truncated, special tokens included.
+        prompt: prefix of every text.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for block in _blocks(texts, BATCH_ROWS):
-            shown = [prompt + text[: CHARACTERS_PER_TOKEN * max_tokens] for text in block]
-            ids = tokenizer(shown, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+            inputs = [prompt + text[: CHARACTERS_PER_TOKEN * max_tokens] for text in block]
+            ids = tokenizer(inputs, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
             writer.write_batch(pa.record_batch([pa.array(ids, type=_SCHEMA.field(0).type)], schema=_SCHEMA))
     partial.replace(path)
 
 
 def parts(rows: int) -> list[tuple[int, int]]:
-    """Ranges of rows, one for each file: all but the last are equal and hold whole record batches."""
+    """Ranges of rows, one per file; all but the last have the same size, a multiple of `BATCH_ROWS`."""
     size = -(-rows // (PARTS * BATCH_ROWS)) * BATCH_ROWS
     return [(start, min(start + size, rows)) for start in range(0, rows, max(size, 1))]
 
@@ -66,16 +73,19 @@ def _blocks(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 class TokenFile:
-    """Rows of token ids.
+    """Rows of token ids, of one or several files.
 
     Args:
-        paths: files of `write_tokens`, of all `parts` in order; they stay mapped, nothing is read until a row is asked
-            for.
+        paths: files of `write_tokens`, of all `parts` in order. They are mapped into memory; a row is read when it is
+            asked for.
+
+    Attributes:
+        lengths: (rows,) int32 number of tokens of each row.
     """
 
     def __init__(self, *paths: Path) -> None:
         readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths]
-        columns = [each.get_batch(number).column(0) for each in readers for number in range(each.num_record_batches)]
+        columns = [file.get_batch(number).column(0) for file in readers for number in range(file.num_record_batches)]
         self._values = [column.values.to_numpy(zero_copy_only=True) for column in columns]
         self._offsets = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
         self.lengths: np.ndarray = (
@@ -87,22 +97,23 @@ class TokenFile:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """(length,) int32 token ids of one row."""
-        batch, place = divmod(int(row), BATCH_ROWS)
+        batch, position = divmod(int(row), BATCH_ROWS)
         offsets = self._offsets[batch]
-        return self._values[batch][offsets[place] : offsets[place + 1]]
+        return self._values[batch][offsets[position] : offsets[position + 1]]
 
     def padded(self, rows: np.ndarray, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) int64 token ids, right-padded, and the (B, T) int64 attention mask.
+        """(B, T) int64 token ids, padded on the right, and the (B, T) int64 attention mask.
 
-        T is the `padded_length` of the longest row, but no more than the file's longest: the model may end there.
+        T is the `padded_length` of the longest of the B rows, but at most the longest row of the file: the model may
+        have no position embeddings beyond it.
         """
         import torch
 
         longest = min(padded_length(int(self.lengths[rows].max())), int(self.lengths.max()))
         ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
         mask = np.zeros((len(rows), longest), dtype=np.int64)
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             tokens = self[row]
-            ids[place, : len(tokens)] = tokens
-            mask[place, : len(tokens)] = 1
+            ids[position, : len(tokens)] = tokens
+            mask[position, : len(tokens)] = 1
         return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -1,4 +1,4 @@
 """Evaluation: how well an encoder finds judged passages, and whether the student does it better than its base.
 
-In reading order: judged, metrics, evaluate; encode_on_workers, statistics, stage.
+In reading order: judged, metrics, evaluate; statistics, comparison; encode_on_workers, stage.
 """

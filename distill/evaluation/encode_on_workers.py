@@ -1,21 +1,22 @@
-"""A judged collection that the pool's workers encode, for one that a single process would take too long over.
+"""Evaluation by the workers of a pool, for a judged collection that one process would take too long to encode.
 
-Its texts become two tables, every model's vectors two more, all below `judged/` in the workdir, so an evaluation that
-is cut continues where it was. The search over the vectors is the driver's.
+The texts of the collection become two tables, and the vectors of each model two more, all in the folder `judged/` of
+the workdir. So an interrupted evaluation continues from what is encoded. The driver does the search over the vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cluster.schemas import PASSAGES, QUERY_LOG
+from cluster.schemas import PASSAGES, QUERY_LOG, TableSchema
 from cluster.settings import PoolSettings
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_table
-from distill.evaluation.judged import Judged
+from distill.evaluation.judged import JudgedCollection
 from distill.retrieval.dense import DenseRun
 from distill.retrieval.embeddings import embed
 from distill.retrieval.search import Hits
@@ -28,22 +29,32 @@ FOLDER = "judged"
 PASSAGES_PER_BLOCK = 65_536  # searched together
 
 
-def write_collection(storage: Storage, collection: Judged, fingerprint: dict[str, Any]) -> tuple[Table, Table]:
-    """Writes passages and queries as tables, unless they are there; returns both, in the order of the collection."""
-    passages, queries = f"{FOLDER}/passages", f"{FOLDER}/queries"
+def write_collection(
+    storage: Storage, collection: JudgedCollection, fingerprint: dict[str, Any]
+) -> tuple[Table, Table]:
+    """Writes passages and queries as tables, unless both are complete; rows are in the order of the collection."""
     texts = zip(collection.passage_ids, collection.titles, collection.texts, strict=True)
-    asked = zip(collection.query_ids, collection.queries, strict=True)
-    for path, schema, rows in (
-        (passages, PASSAGES, ({"passage_id": p, "title": title, "text": text} for p, title, text in texts)),
-        (queries, QUERY_LOG, ({"query_id": query, "text": text} for query, text in asked)),
-    ):
-        if not _is_there(storage, path, fingerprint):
-            discard(storage, path)
-            write_table(storage, path, schema, rows, fingerprint)
-    return Table.open(storage, passages), Table.open(storage, queries)
+    passages = ({"passage_id": passage, "title": title, "text": text} for passage, title, text in texts)
+    queries = (
+        {"query_id": query, "text": text} for query, text in zip(collection.query_ids, collection.queries, strict=True)
+    )
+    return (
+        _written(storage, f"{FOLDER}/passages", PASSAGES, passages, fingerprint),
+        _written(storage, f"{FOLDER}/queries", QUERY_LOG, queries, fingerprint),
+    )
 
 
-def _is_there(storage: Storage, path: str, fingerprint: dict[str, Any]) -> bool:
+def _written(
+    storage: Storage, path: str, schema: TableSchema, rows: Iterable[dict[str, Any]], fingerprint: dict[str, Any]
+) -> Table:
+    """The table at `path`, written first unless it is complete and has this fingerprint."""
+    if not _is_complete(storage, path, fingerprint):
+        discard(storage, path)
+        write_table(storage, path, schema, rows, fingerprint)
+    return Table.open(storage, path)
+
+
+def _is_complete(storage: Storage, path: str, fingerprint: dict[str, Any]) -> bool:
     try:
         table = Table.open(storage, path)
     except KeyError:
@@ -51,7 +62,7 @@ def _is_there(storage: Storage, path: str, fingerprint: dict[str, Any]) -> bool:
     return table.plan.fingerprint == fingerprint and table.complete
 
 
-def find(
+def encode_and_search(
     run: Run,
     side: str,
     model: EncoderSettings,
@@ -64,13 +75,13 @@ def find(
     """The best `depth` passages of every query, by exact search.
 
     Args:
-        run: on whose cluster.
-        side: "base" or "student", which names the vectors.
+        run: the run whose workers encode.
+        side: "base" or "student"; part of the paths of the vectors.
         model: the encoder; every worker's node must find it.
         pool: workers that encode.
-        collection: passages and queries, of `write_collection`.
+        collection: passages and queries, from `write_collection`.
         depth: hits per query.
-        dimensions: where embeddings are cut, then normalised again; whole ones when empty.
+        dimensions: where embeddings are cut before they are normalised again; None: whole embeddings.
 
     Raises:
         InputError: the model is not there, or has fewer dimensions.

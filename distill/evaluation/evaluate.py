@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from cluster.watch.progress import Progress
 from distill.encoders.encoder import Encoder
 from distill.evaluation import judged
 from distill.evaluation.encode_on_workers import PASSAGES_PER_BLOCK
-from distill.evaluation.judged import Judged
-from distill.evaluation.metrics import SPARE, Evaluated, judge, trec_run
+from distill.evaluation.judged import JudgedCollection
+from distill.evaluation.metrics import SPARE_HITS, EvaluationResult, evaluate_hits, trec_run
 from distill.retrieval.search import Block, search
 from distill.settings import EncoderSettings
 
-PASSAGES_AT_ONCE = 512  # encoded between two looks at the progress bar
+PASSAGES_PER_ADVANCE = 512  # encoded between two updates of the progress bar
 
 
 def evaluate(
@@ -37,16 +37,27 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an encoder on a BEIR folder; writes `metrics.json`, `run.trec` and `per_query.jsonl` to `output`.
 
+    Args:
+        model: the encoder.
+        dataset: BEIR folder.
+        split: name of the qrels file.
+        output: folder for the three files; it need not exist.
+        depth: passages per query in the run.
+        max_queries: evaluate on a sample of this many queries, drawn with `seed`.
+        dimensions: where embeddings are cut before they are normalised again; None: whole embeddings.
+        seed: seed of the sample.
+        progress: where progress is shown.
+
     Returns:
         The content of metrics.json: the three metrics, `queries`, `passages`, and what was evaluated.
 
     Raises:
-        InputError: the collection or the model cannot be read, or `output` cannot be written; nothing is written then.
+        InputError: the collection or the model cannot be read, or `output` cannot be written; no file is written then.
     """
     output = Path(output)
     _check_output(output)
     collection = judged.read(dataset, split, max_queries, seed)
-    result = evaluate_on(
+    result = evaluate_collection(
         model, collection, depth=depth, dimensions=dimensions, title="evaluation", progress=progress or Progress()
     )
     metrics = {
@@ -71,40 +82,57 @@ def evaluate(
 
 
 def _check_output(output: Path) -> None:
-    """Looks whether files can be written there, before the work whose result they hold; makes nothing."""
-    there = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        why = "cannot be written to" if there.is_dir() else "is a file"
+    """Checks that files can be written to `output`, before the evaluation whose results they hold; creates nothing.
+
+    Raises:
+        InputError: the nearest folder that exists is a file or may not be written to.
+    """
+    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if nearest.is_dir() else "is a file"
         raise InputError(
-            f"output {output}: {there} {why}. Expected a folder for metrics.json and run.trec, or a new name."
+            f"output {output}: {nearest} {reason}. Expected a folder for metrics.json and run.trec, or a new name."
         )
 
 
-def evaluate_on(
+def evaluate_collection(
     model: EncoderSettings,
-    collection: Judged,
+    collection: JudgedCollection,
     *,
     depth: int,
     dimensions: int | None = None,
     title: str,
     progress: Progress,
-) -> Evaluated:
-    """Encodes and searches a collection that is already read, in this process, and judges what was found."""
+) -> EvaluationResult:
+    """Encodes a collection in this process, searches it, and computes the metrics of the hits.
+
+    Args:
+        model: the encoder.
+        collection: P passages and Q judged queries.
+        depth: passages per query in the run.
+        dimensions: where embeddings are cut before they are normalised again; None: whole embeddings.
+        title: title of the progress bar.
+        progress: where progress is shown.
+
+    Raises:
+        InputError: the model cannot be read, or has fewer dimensions.
+    """
     encoder = Encoder(model, dimensions=dimensions)
     with progress.task(title, len(collection.passage_ids) + len(collection.queries), "texts") as handle:
         queries = encoder.encode_queries(collection.queries)
         handle.advance(len(queries))
+        hits = search(queries, _encoded_blocks(encoder, collection, handle.advance), depth + SPARE_HITS)
+    return evaluate_hits(collection, hits, depth)
 
-        def blocks() -> Iterator[Block]:
-            total = len(collection.passage_ids)
-            for first in range(0, total, PASSAGES_PER_BLOCK):
-                rows = np.arange(first, min(first + PASSAGES_PER_BLOCK, total), dtype=np.int64)
-                parts = []
-                for start in range(first, int(rows[-1]) + 1, PASSAGES_AT_ONCE):
-                    part = slice(start, min(start + PASSAGES_AT_ONCE, int(rows[-1]) + 1))
-                    parts.append(encoder.encode_passages(collection.titles[part], collection.texts[part]))
-                    handle.advance(len(parts[-1]))
-                yield Block.of(rows, np.concatenate(parts))
 
-        hits = search(queries, blocks(), depth + SPARE)
-    return judge(collection, hits, depth)
+def _encoded_blocks(encoder: Encoder, collection: JudgedCollection, advance: Callable[[int], None]) -> Iterator[Block]:
+    """Blocks of at most `PASSAGES_PER_BLOCK` encoded passages; `advance` gets the passages of each encoded part."""
+    total = len(collection.passage_ids)
+    for first in range(0, total, PASSAGES_PER_BLOCK):
+        last = min(first + PASSAGES_PER_BLOCK, total)
+        vectors = []
+        for start in range(first, last, PASSAGES_PER_ADVANCE):
+            part = slice(start, min(start + PASSAGES_PER_ADVANCE, last))
+            vectors.append(encoder.encode_passages(collection.titles[part], collection.texts[part]))
+            advance(len(vectors[-1]))
+        yield Block.of(np.arange(first, last, dtype=np.int64), np.concatenate(vectors))

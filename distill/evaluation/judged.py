@@ -1,27 +1,27 @@
 """Judged collections: a BEIR folder of passages, queries and relevance judgments, read strictly.
 
-Layout: `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text), `qrels/<split>.tsv` (a header, then query id,
-passage id, grade). A passage with empty text or title is kept, as published figures do; everything else that is wrong
-is an error that names file and line.
+A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv` (a header,
+then query id, passage id, grade). Passages with empty text or title are kept, as in published figures. Every other
+mistake ends with an error that names file and line.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.errors import InputError
-from cluster.unicode import is_valid_utf8, valid_utf8
+from cluster.jsonl import Line, read_id, read_lines, read_text
 
 Qrels = dict[str, dict[str, int]]
+CORRECT = "Correct or remove the line."
+EXPECTED = "Expected a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedCollection:
     """A judged collection in memory.
 
     Attributes:
@@ -40,18 +40,18 @@ class Judged:
     qrels: Qrels
 
 
-def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> Judged:
+def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> JudgedCollection:
     """Reads a BEIR folder.
 
     Args:
         folder: the folder.
         split: name of the qrels file.
         max_queries: judge on a sample of this many queries, drawn with `seed`.
-        seed: of the sample.
+        seed: seed of the sample.
 
     Raises:
-        InputError: a file is missing or malformed, an id stands twice, a judged query has no text, or qrels name
-            queries or passages that are not there.
+        InputError: a file is missing or malformed, an id occurs twice, a judged query has no text, or qrels name
+            queries or passages that the collection does not hold.
     """
     folder = Path(folder)
     qrels = read_qrels(folder, split)
@@ -63,12 +63,12 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
     unknown = {passage for grades in qrels.values() for passage in grades if passage not in known}
     _refuse_unknown(path, "passages", sorted(unknown), "corpus.jsonl")
     if empty := [query for query in qrels if not queries[query].strip()]:
-        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_some(empty)}.")
+        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_first_ids(empty)}.")
     ids = list(qrels)
     if max_queries is not None and max_queries < len(ids):
         chosen = set(random.Random(seed).sample(sorted(ids), max_queries))
         ids = [query for query in ids if query in chosen]
-    return Judged(
+    return JudgedCollection(
         name=f"{folder.name}, {split}",
         query_ids=ids,
         queries=[queries[query] for query in ids],
@@ -83,106 +83,72 @@ def read_qrels(folder: str | Path, split: str = "test") -> Qrels:
     """Judgments of a BEIR folder: query id → passage id → grade.
 
     Raises:
-        InputError: no such file, a malformed line, or nothing in it.
+        InputError: there is no such file, a line is malformed, or there is no judgment.
     """
     path = Path(folder) / "qrels" / f"{split}.tsv"
     if not path.is_file():
-        there = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
-        hint = f"There are the splits {', '.join(there)}." if there else "Expected a BEIR folder."
+        splits = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
+        hint = f"There are the splits {', '.join(splits)}." if splits else EXPECTED
         raise InputError(f"{path}: there is no such file. {hint}")
     qrels: Qrels = {}
-    for number, line in _lines(path):
-        cells = line.split("\t")
-        if number == 1 and not _is_grade(cells[-1]):
+    for line in _lines(path):
+        text = line.text().rstrip("\r\n")
+        cells = text.split("\t")
+        if line.number == 1 and not _is_grade(cells[-1]):
             continue  # the header
         if len(cells) != 3 or not _is_grade(cells[2]):
             raise InputError(
-                f"{path}, line {number}: expected query id, passage id and a whole number, separated by tabs; "
-                f"found {line[:80]!r}."
+                f"{line.place}: expected query id, passage id and a whole number, separated by tabs; "
+                f"found {text[:80]!r}."
             )
         qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
     if not qrels:
-        raise InputError(f"{path}: no judgment is in it.")
+        raise InputError(f"{path}: the file holds no judgment.")
     return qrels
 
 
 def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
-    """Ids of all passages that the split judges, whatever the grade."""
+    """Ids of all passages that the split judges, with any grade."""
     return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
 
 
-def passages_of(folder: str | Path) -> Iterator[tuple[int, str, str, str]]:
+def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
     """Line, id, title and text of every passage of a BEIR folder.
 
     Raises:
         InputError: there is no corpus.jsonl, or a line of it is malformed.
     """
-    path = Path(folder) / "corpus.jsonl"
-    for number, record in _records(path):
-        title = _text(record, "title", path, number) if record.get("title") is not None else ""
-        yield number, _text(record, "_id", path, number), title, _text(record, "text", path, number)
+    for line in _lines(Path(folder) / "corpus.jsonl"):
+        record = line.json_object('{"_id": "7", "title": "", "text": "…"}')
+        title = read_text(record, "title", line.place, CORRECT) if record.get("title") is not None else ""
+        yield line, read_id(record, "_id", line.place, CORRECT), title, read_text(record, "text", line.place, CORRECT)
 
 
 def _read_passages(path: Path) -> dict[str, tuple[str, str]]:
     passages: dict[str, tuple[str, str]] = {}
-    for number, key, title, text in passages_of(path.parent):
+    for line, key, title, text in passages_of(path.parent):
         if key in passages:
-            raise InputError(f"{path}, line {number}: the id '{key}' stands twice; passage ids must be unique.")
+            raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
         passages[key] = (title, text)
     if not passages:
-        raise InputError(f"{path}: no passage is in it.")
+        raise InputError(f"{path}: the file holds no passage.")
     return passages
 
 
 def _read_queries(path: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
-    for number, record in _records(path):
-        key = _text(record, "_id", path, number)
+    for line in _lines(path):
+        record = line.json_object('{"_id": "1", "text": "…"}')
+        key = read_id(record, "_id", line.place, CORRECT)
         if key in queries:
-            raise InputError(f"{path}, line {number}: the id '{key}' stands twice; query ids must be unique.")
-        queries[key] = _text(record, "text", path, number)
+            raise InputError(f"{line.place}: the id '{key}' occurs twice; query ids must be unique.")
+        queries[key] = read_text(record, "text", line.place, CORRECT)
     return queries
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file. Expected a BEIR folder.")
-    for number, line in _lines(path):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number}: expected an object with _id and text, found {line[:40]!r}.")
-        yield number, record
-
-
-def _text(record: dict[str, Any], field: str, path: Path, number: int) -> str:
-    value = record.get(field)
-    if isinstance(value, str):
-        if field == "_id" and not is_valid_utf8(value):
-            raise InputError(f"{path}, line {number}: the _id {value!r} holds half of a character; write it as UTF-8.")
-        value = valid_utf8(value)
-    if field == "_id" and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or (field == "_id" and not value):
-        found = "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-        raise InputError(f"{path}, line {number}: expected text in the field '{field}', found {found}.")
-    return value
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank. Only line feeds end a line: JSON may hold other separators as they are."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8."
-                ) from None
-            if text.strip():
-                yield number, text
+def _lines(path: Path) -> Iterator[Line]:
+    """Lines that are not blank."""
+    return (line for line in read_lines(path, EXPECTED) if not line.is_blank)
 
 
 def _is_grade(cell: str) -> bool:
@@ -193,13 +159,13 @@ def _is_grade(cell: str) -> bool:
     return True
 
 
-def _refuse_unknown(path: Path, kind: str, unknown: list[str], where: str) -> None:
+def _refuse_unknown(path: Path, kind: str, unknown: list[str], file: str) -> None:
     if unknown:
         raise InputError(
-            f"{path}: {len(unknown)} {kind} are judged that {where} does not hold: {_some(unknown)}. "
+            f"{path}: {len(unknown)} judged {kind} are not in {file}: {_first_ids(unknown)}. "
             "Judgments and collection must belong together."
         )
 
 
-def _some(ids: list[str]) -> str:
+def _first_ids(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (", …" if len(ids) > 5 else "")

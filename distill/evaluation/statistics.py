@@ -1,4 +1,4 @@
-"""Is the student better than its base on the same queries? Paired test, interval and a verdict in plain words."""
+"""Paired comparison of student and base on the same queries: t-test, bootstrap interval, and a verdict in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Difference:
 
     Attributes:
         mean: mean difference of the metric.
-        low, high: 95 % interval of the mean, percentile bootstrap over queries.
+        low, high: 95 % interval of the mean, from a percentile bootstrap over queries.
         p: two-sided p of the paired t-test.
         wins, losses, ties: queries where the student is better, worse, equal.
     """
@@ -31,15 +31,15 @@ class Difference:
 
 
 def paired_difference(base: np.ndarray, student: np.ndarray, seed: int = 0) -> Difference:
-    """Compares two systems query by query.
+    """Mean difference of two models over the same queries, with its interval and p.
 
     Args:
-        base: `(Q,)` metric of the base, one value per query.
-        student: `(Q,)` the same for the student, same queries in the same order.
-        seed: of the bootstrap.
+        base: `(Q,)` metric of the base for each query.
+        student: `(Q,)` metric of the student for the same queries in the same order.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: the two do not hold the same number of queries, or none.
+        ValueError: the arrays have different shapes or are empty.
     """
     from scipy import stats
 
@@ -52,7 +52,7 @@ def paired_difference(base: np.ndarray, student: np.ndarray, seed: int = 0) -> D
     if len(differences) < 2:
         return Difference(mean, -1.0, 1.0, 1.0, wins, losses, ties)
     if np.ptp(differences) == 0:
-        # All queries move alike: the tests divide by a deviation of zero.
+        # All differences are equal, and the t-test would divide by a standard deviation of zero.
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, wins, losses, ties)
     interval = stats.bootstrap(
         (differences,), np.mean, n_resamples=RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def paired_difference(base: np.ndarray, student: np.ndarray, seed: int = 0) -> D
 
 
 def verdict(difference: Difference, queries: int) -> tuple[str, str]:
-    """Which model to recommend ("student" or "base"), and why, in one plain sentence.
+    """The model to recommend ("student" or "base"), and one sentence that says why.
 
     The student is recommended only if the whole interval lies above zero.
     """

@@ -1,4 +1,4 @@
-"""Lists: from teachers' scores to training lists, or from a file of lists that were scored elsewhere.
+"""Training lists: made from the teachers' scores of a run, or from a file of lists that were scored elsewhere.
 
-In reading order: build (pure functions), stage, scored_file.
+In reading order: build (pure functions), stage (the run's scores), scored_file.
 """

@@ -1,7 +1,7 @@
-"""How scored candidates become a training list: ensemble, filters, scaling, cut, split. Pure functions, no files.
+"""From scored candidates to a training list: ensemble, filters, scaling, cut, split. Pure functions, no files.
 
-A list holds the `length` best passages of one query with scores between 0 and 1 that mean the same for every query of
-the run; a query that cannot fill its list is dropped with a reason.
+A training list holds the `length` best passages of one query. Its scores are between 0 and 1, on the same scale for all
+queries of the run. A query that cannot fill its list is dropped with a reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from distill.settings import ListSettings
 
 @dataclass(frozen=True)
 class Scale:
-    """What the scores of a whole run look like: the end points of the scaling, and the bar for a query's best score."""
+    """Percentiles of the scores of a whole run.
+
+    Attributes:
+        low, high: raw scores that become 0 and 1.
+        best: a query whose best score is lower is dropped.
+    """
 
     low: float
     high: float
@@ -26,17 +31,22 @@ class Scale:
 
 @dataclass(frozen=True)
 class TrainingList:
-    """One query's list: positions among its candidates by descending score, and `(length,) float32` scaled scores."""
+    """The training list of one query.
+
+    Attributes:
+        positions: `(length,) int64` positions among the query's candidates, by descending score.
+        scores: `(length,) float32` scaled scores, in the same order.
+    """
 
     positions: np.ndarray
     scores: np.ndarray
 
 
-def ensemble(scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+def ensemble_scores(teacher_scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """Weighted sum of the teachers' raw scores for one query's `(C,)` candidates, as `(C,) float64`."""
-    total = np.zeros(len(scores[0]), dtype=np.float64)
-    for each, weight in zip(scores, weights, strict=True):
-        total += weight * np.asarray(each, dtype=np.float64)
+    total = np.zeros(len(teacher_scores[0]), dtype=np.float64)
+    for scores, weight in zip(teacher_scores, weights, strict=True):
+        total += weight * np.asarray(scores, dtype=np.float64)
     return total
 
 
@@ -45,15 +55,15 @@ def scale_of(scores: Sequence[np.ndarray], settings: ListSettings) -> Scale:
 
     Args:
         scores: one `(C,)` array of ensemble scores per query, no empty ones.
-        settings: names the three percentiles.
+        settings: the three percentiles.
 
     Raises:
-        ValueError: the two end points coincide, so that the scores say nothing.
+        ValueError: low and high percentile are equal, so that no score can be told from another.
     """
     low, high = np.percentile(np.concatenate(scores), [settings.low_percentile, settings.high_percentile])
     if not high > low:
         raise ValueError(f"every passage scores {low:g}")
-    best = np.percentile([each.max() for each in scores], settings.best_percentile)
+    best = np.percentile([of_query.max() for of_query in scores], settings.best_percentile)
     return Scale(float(low), float(high), float(best))
 
 
@@ -65,7 +75,7 @@ def scale_scores(scores: np.ndarray, scale: Scale) -> np.ndarray:
 def build_list(
     scores: np.ndarray, source: int | None, scale: Scale, settings: ListSettings, *, leave_out_source: bool
 ) -> TrainingList | str:
-    """The training list of one query, or why there is none: no_score, source_not_first, low_score, few_candidates.
+    """The training list of one query, or the reason why it is dropped: source_not_first, low_score, few_candidates.
 
     Args:
         scores: `(C,)` ensemble scores of the candidates, in the order of the candidates table.
@@ -73,10 +83,10 @@ def build_list(
             and skips the source filters. A synthetic query whose source is not among the candidates has -1.
         scale: percentiles of the run.
         settings: length and filters.
-        leave_out_source: remove the source after it has been checked for the first rank.
+        leave_out_source: remove the source from the list after the check that it ranks first.
     """
     best = float(scores.max()) if len(scores) else -np.inf
-    # A tie for the first place counts as first: no teacher preferred another passage.
+    # A source that ties for the first rank counts as first, since no other passage has a higher score.
     if source is not None and settings.require_source_first and (source < 0 or scores[source] < best):
         return "source_not_first"
     if best < scale.best:
@@ -91,13 +101,13 @@ def build_list(
 
 
 def split_of(source: str, dev_fraction: float, seed: int) -> str:
-    """ "train" or "dev": a function of the source alone, so that all queries of one source are on one side."""
+    """ "train" or "dev": a function of the source and the seed, so that all queries of a source have the same split."""
     digest = hashlib.blake2b(f"{seed}:{source}".encode(), digest_size=8).digest()
     return "dev" if int.from_bytes(digest, "big") / 2**64 < dev_fraction else "train"
 
 
 def explain_empty(planned: int, drops: Mapping[str, int], settings: ListSettings) -> str:
-    """What to tell a person whose filters left no query: which took how many, and what to change."""
+    """The message for a run whose filters left no query: how many each filter took, and which setting to change."""
     advice = {
         "no_score": "a teacher gave no finite score for them; look at the rejects of the scores stage",
         "source_not_first": "the teacher ranks another passage above the source; set lists.require_source_first=false, "
@@ -106,8 +116,10 @@ def explain_empty(planned: int, drops: Mapping[str, int], settings: ListSettings
         "lower lists.best_percentile",
         "few_candidates": f"fewer than lists.length={settings.length} passages were left; lower lists.length, "
         "or raise retrieval.depth and retrieval.min_candidates",
-        "dev_split": "all that is left; lower lists.dev_fraction",
+        "dev_split": "the rest; lower lists.dev_fraction",
     }
     taken = [f"{reason} took {drops[reason]} ({advice[reason]})" for reason in advice if drops.get(reason)]
-    told = "; ".join(taken or ["none was there"])
-    return f"no query is left for training: of {planned} scored queries, {told}. Then run again with --overwrite lists."
+    causes = "; ".join(taken or ["no filter took any"])
+    return (
+        f"no query is left for training: of {planned} scored queries, {causes}. Then run again with --overwrite lists."
+    )

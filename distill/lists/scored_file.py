@@ -1,169 +1,204 @@
-"""Lists that somebody scored already: JSON lines become the two tables that training reads, with no run before it.
+"""A file of lists that were scored elsewhere: its JSON lines become the two tables that training reads.
 
-A line is one list: `{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}, …]}`, optionally with
-`query_id`, and with a `title` beside each text. A passage's text may be left out where an earlier line has given it.
+Each line is one list: `{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}, …]}`. It may have a
+`query_id`, and each passage a `title`. A passage needs its text only in the first list that names it.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cluster.errors import InputError
+from cluster.jsonl import Line, read_lines
 from cluster.schemas import LISTS, PASSAGES
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_table
-from distill.lists.build import scale_of, scale_scores, split_of
+from cluster.unicode import is_valid_utf8, valid_utf8
+from distill.lists.build import Scale, scale_of, scale_scores, split_of
 from distill.settings import ListSettings
 
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
+EXPECTED = "Expected JSON lines, or a run's folder."
+
+
+def _refuse_half_characters(value: Any) -> Any:
+    if isinstance(value, str) and not is_valid_utf8(value):
+        raise ValueError("half of a character is in it; write the whole character as UTF-8")
+    return value
+
+
+def _replace_half_characters(value: Any) -> Any:
+    return valid_utf8(value) if isinstance(value, str) else value
+
+
+Id = Annotated[str, BeforeValidator(_refuse_half_characters)]
+Text = Annotated[str, BeforeValidator(_replace_half_characters)]
 
 
 class ScoredPassage(BaseModel):
-    """One scored passage of a line."""
+    """A passage of a list, with its score by a teacher."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
-    docid: Annotated[str, Field(min_length=1)]
-    title: str = ""
-    text: str | None = None
+    docid: Annotated[Id, Field(min_length=1)]
+    title: Text = ""
+    text: Text | None = None
     score: FiniteFloat
 
 
-class ScoredLine(BaseModel):
-    """One line."""
+class ScoredList(BaseModel):
+    """A query with its scored passages: one line of the file."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
-    query: Annotated[str, Field(min_length=1)]
+    query: Annotated[Text, Field(min_length=1)]
     passages: Annotated[list[ScoredPassage], Field(min_length=1)]
-    query_id: str | None = None
+    query_id: Id | None = None
 
 
 @dataclass
-class ScoredLists:
-    """All lists of a file: passages by id with their row, and for every list its query, rows and raw scores."""
+class ScoredFile:
+    """Content of a file: its passages, and for each list the query, passage rows and scores.
 
-    passages: dict[str, tuple[int, str, str]]  # id → row, title, text
-    queries: list[tuple[str, str]]  # id, text
-    rows: list[np.ndarray]
-    scores: list[np.ndarray]
+    Attributes:
+        passages: passage id → row in the passages table, title, text.
+        queries: id and text of each list's query.
+        rows: `(n,) int64` passage rows of each list.
+        scores: `(n,) float64` raw scores of each list.
+    """
+
+    passages: dict[str, tuple[int, str, str]] = field(default_factory=dict)
+    queries: list[tuple[str, str]] = field(default_factory=list)
+    rows: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
 
 
 def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 0) -> None:
-    """Writes the tables `passages` and `lists` of a file of given lists, unless they are there from the same file.
+    """Writes the tables `passages` and `lists` of a file, unless they are complete and come from the same content.
 
-    Scores are scaled to 0…1 over the whole file as those of a run are. A share of the queries becomes the dev split.
+    Scores are scaled to 0…1 over the whole file, as the scores of a run are. A share of the queries becomes the dev
+    split.
 
     Args:
-        file: JSON lines, gzipped if its name ends in .gz.
-        storage: where training will work.
-        dev_fraction: share of queries that judge the student while it learns.
-        seed: of the split.
+        file: JSON lines, gzipped if the name ends in .gz.
+        storage: workdir of the training.
+        dev_fraction: share of queries in the dev split.
+        seed: seed of the split.
 
     Raises:
-        InputError: a line that is no list, with its number; scores that say nothing; tables made of something else.
+        InputError: a line is no list; names its number. Or all scores are equal, or the storage holds other tables.
     """
-    settings = ListSettings(dev_fraction=dev_fraction, seed=seed)
     fingerprint = {"lists": _digest(file), "dev_fraction": dev_fraction, "seed": seed}
+    if _are_complete(storage, fingerprint):
+        return
+    settings = ListSettings(dev_fraction=dev_fraction, seed=seed)
+    content = read(file)
     try:
-        there = [Table.open(storage, schema.path) for schema in (PASSAGES, LISTS)]
-    except KeyError:
-        pass
-    else:
-        if [table.plan.fingerprint for table in there] == [fingerprint, fingerprint]:
-            if all(table.complete for table in there):
-                return
-            discard(storage, PASSAGES.path)  # a file was damaged: both are made anew
-            discard(storage, LISTS.path)
-            return write_tables(file, storage, dev_fraction, seed)
-        raise InputError(f"{storage.url} holds tables made of other lists, or split otherwise. Name another --output.")
-    given = read(file)
-    try:
-        scale = scale_of(given.scores, settings)
+        scale = scale_of(content.scores, settings)
     except ValueError as error:
-        raise InputError(f"{file}: the scores say nothing: {error}. Expected a teacher's scores.") from None
-    passages = (
-        {"passage_id": passage, "title": title, "text": text, "is_source": False}
-        for passage, (_, title, text) in given.passages.items()
-    )
-    write_table(storage, PASSAGES.path, PASSAGES, passages, fingerprint)
-
-    def lists() -> Iterator[dict[str, Any]]:
-        for (query, text), rows, scores in zip(given.queries, given.rows, given.scores, strict=True):
-            order = np.argsort(-scores, kind="stable")
-            yield {
-                "query_id": query, "query_type": "given", "text": text, "passage_rows": rows[order],
-                "scores": scale_scores(scores[order], scale), "left_out_row": None,
-                "split": split_of(f"given {text.casefold()}", dev_fraction, seed),
-            }  # fmt: skip
-
-    write_table(storage, LISTS.path, LISTS, lists(), fingerprint)
+        raise InputError(f"{file}: the scores do not differ: {error}. Expected a teacher's scores.") from None
+    write_table(storage, PASSAGES.path, PASSAGES, _passage_rows(content), fingerprint)
+    write_table(storage, LISTS.path, LISTS, _list_rows(content, scale, settings), fingerprint)
 
 
-def read(file: Path) -> ScoredLists:
+def _are_complete(storage: Storage, fingerprint: dict[str, Any]) -> bool:
+    """Whether both tables can be used; discards them if a data file is damaged.
+
+    Raises:
+        InputError: the tables have another fingerprint.
+    """
+    try:
+        tables = [Table.open(storage, schema.path) for schema in (PASSAGES, LISTS)]
+    except KeyError:
+        return False
+    if any(table.plan.fingerprint != fingerprint for table in tables):
+        raise InputError(
+            f"{storage.url} holds tables that were made of other lists, or with another split. Name another --output."
+        )
+    if all(table.complete for table in tables):
+        return True
+    for table in tables:
+        discard(storage, table.path)
+    return False
+
+
+def _passage_rows(content: ScoredFile) -> Iterator[dict[str, Any]]:
+    """Rows of PASSAGES."""
+    for passage, (_, title, text) in content.passages.items():
+        yield {"passage_id": passage, "title": title, "text": text, "is_source": False}
+
+
+def _list_rows(content: ScoredFile, scale: Scale, settings: ListSettings) -> Iterator[dict[str, Any]]:
+    """Rows of LISTS, with scaled scores in descending order."""
+    for (query, text), rows, scores in zip(content.queries, content.rows, content.scores, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        yield {
+            "query_id": query, "query_type": "given", "text": text, "passage_rows": rows[order],
+            "scores": scale_scores(scores[order], scale), "left_out_row": None,
+            "split": split_of(f"given {text.casefold()}", settings.dev_fraction, settings.seed),
+        }  # fmt: skip
+
+
+def read(file: Path) -> ScoredFile:
     """Reads and checks every line.
 
     Raises:
-        InputError: the file cannot be read, a line is no list or contradicts an earlier one, or there is no line.
+        InputError: the file cannot be read, a line is no list or contradicts an earlier line, or there is no list.
     """
-    given = ScoredLists({}, [], [], [])
-    seen: set[str] = set()
-    for number, line in _lines(file):
-        where = f"{file}, line {number}"
-        try:
-            record = ScoredLine.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise InputError(
-                f"{where}: {f'`{place}`: ' if place else ''}{first['msg']}. Expected one list a line, such as {EXAMPLE}"
-            ) from None
-        rows = [_row(given, passage, where) for passage in record.passages]
+    content = ScoredFile()
+    query_ids: set[str] = set()
+    for line in read_lines(file, EXPECTED):
+        if line.is_blank:
+            continue
+        scored_list = _parse(line)
+        rows = [_row(content, passage, line.place) for passage in scored_list.passages]
         if len(set(rows)) < len(rows):
-            raise InputError(f"{where}: a passage stands in the list twice. Keep the one whose score counts.")
-        query = record.query_id or f"line-{number}"
-        if query in seen:
-            raise InputError(f"{where}: the query_id '{query}' stands here a second time. Give every list its own.")
-        seen.add(query)
-        given.queries.append((query, record.query))
-        given.rows.append(np.array(rows, dtype=np.int64))
-        given.scores.append(np.array([passage.score for passage in record.passages], dtype=np.float64))
-    if not given.queries:
-        raise InputError(f"{file} holds no list. Expected one list a line, such as {EXAMPLE}")
-    return given
+            raise InputError(f"{line.place}: a passage occurs twice in the list. Keep it with the score that counts.")
+        query = scored_list.query_id or f"line-{line.number}"
+        if query in query_ids:
+            raise InputError(f"{line.place}: the query_id '{query}' occurs twice. Every list needs its own.")
+        query_ids.add(query)
+        content.queries.append((query, scored_list.query))
+        content.rows.append(np.array(rows, dtype=np.int64))
+        content.scores.append(np.array([passage.score for passage in scored_list.passages], dtype=np.float64))
+    if not content.queries:
+        raise InputError(f"{file} holds no list. Expected one list on each line, such as {EXAMPLE}")
+    return content
 
 
-def _row(given: ScoredLists, passage: ScoredPassage, where: str) -> int:
-    """The row of a passage; the first line that names it gives its text."""
-    known = given.passages.get(passage.docid)
+def _parse(line: Line) -> ScoredList:
+    try:
+        return ScoredList.model_validate(line.json_object(EXAMPLE))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{line.place}: {f'`{name}`: ' if name else ''}{first['msg']}. "
+            f"Expected one list on each line, such as {EXAMPLE}"
+        ) from None
+
+
+def _row(content: ScoredFile, passage: ScoredPassage, place: str) -> int:
+    """Row of a passage; the first list that names the passage gives its title and text."""
+    known = content.passages.get(passage.docid)
     if known is None:
         if passage.text is None:
             raise InputError(
-                f"{where}: passage '{passage.docid}' has no text, here or on a line before. Give it at its first place."
+                f"{place}: passage '{passage.docid}' has no text, and no earlier line gives it. "
+                "Add the text where the passage is first named."
             )
-        known = given.passages[passage.docid] = (len(given.passages), passage.title, passage.text)
+        known = content.passages[passage.docid] = (len(content.passages), passage.title, passage.text)
     elif passage.text is not None and (passage.title, passage.text) != known[1:]:
-        raise InputError(f"{where}: passage '{passage.docid}' had another title or text before. Which is right?")
+        raise InputError(
+            f"{place}: passage '{passage.docid}' had another title or text on an earlier line. Correct one of them."
+        )
     return known[0]
-
-
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of every line that is not blank."""
-    try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{file} cannot be read: {error}. Expected JSON lines, or a run's folder.") from None
 
 
 def _digest(file: Path) -> str:
@@ -171,5 +206,4 @@ def _digest(file: Path) -> str:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        what = f"--lists {file} cannot be read: {error.strerror}"
-        raise InputError(f"{what}. Expected JSON lines, or a run's folder.") from None
+        raise InputError(f"--lists {file}: cannot be read ({error.strerror}). {EXPECTED}") from None

@@ -1,6 +1,7 @@
-"""Lists: the teachers' scores become training lists, split by source into train and dev.
+"""The lists stage: the teachers' scores become training lists, split by source into train and dev.
 
-The percentiles that scale the scores are those of the run: every worker reads the same sample and finds the same ones.
+The scores are scaled between percentiles of the whole run. Every worker computes them from the same sample, so all
+workers use the same scale.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.lists.build import Scale, build_list, ensemble, explain_empty, scale_of, split_of
+from distill.lists.build import Scale, build_list, ensemble_scores, explain_empty, scale_of, split_of
 from distill.settings import ListSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-SAMPLED_QUERIES = 50_000
-SAMPLED_AT_ONCE = 500
+SAMPLED_QUERIES = 50_000  # whose scores give the percentiles
+SAMPLED_AT_ONCE = 500  # consecutive queries that are read together
 
 
 def build(
@@ -40,18 +41,18 @@ def build(
     candidates: Table,
     extractive: bool,
 ) -> Table:
-    """Makes the training lists.
+    """Makes the training lists: LISTS.
 
     Args:
         run: the run.
         lists: length, filters, scaling, split.
-        teachers: the ensemble, by name.
+        teachers: the teachers of the ensemble, by name.
         scores: SCORES of each teacher, by the same names.
         candidates: CANDIDATES.
-        extractive: whether the synthetic queries quote their sources, which then leave their own lists.
+        extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists.
 
     Raises:
-        InputError: the filters leave no query to train on; says which took how many.
+        InputError: the filters leave no query to train on; says how many each filter took.
     """
     leave_out = extractive if lists.leave_out_source is None else lists.leave_out_source
     names = list(teachers)
@@ -87,8 +88,13 @@ def build(
     return table
 
 
-class Ensemble:
-    """The weighted sum of several teachers' scores, read for consecutive rows of CANDIDATES."""
+class EnsembleReader:
+    """Reads the teachers' scores for rows of CANDIDATES and sums them with their weights.
+
+    Args:
+        tables: SCORES of each teacher.
+        weights: weight of each teacher.
+    """
 
     def __init__(self, tables: Sequence[Table], weights: Sequence[float]) -> None:
         self._readers = [RowReader(table, ["query_id", "scores"], budget_bytes=64 << 20) for table in tables]
@@ -96,7 +102,10 @@ class Ensemble:
         self._weights = weights
 
     def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """(C,) float64 scores by query id; a query that some teacher could not score is left out."""
+        """Query id → `(C,) float64` ensemble scores, for rows `start` to `stop` of CANDIDATES.
+
+        A query that a teacher could not score is left out.
+        """
         per_teacher = []
         for reader, lineage in zip(self._readers, self._lineages, strict=True):
             rows = reader.range(*lineage.outputs(start, stop))
@@ -105,18 +114,22 @@ class Ensemble:
             column = rows.column("scores").combine_chunks()
             scores = np.split(column.flatten().to_numpy(), np.cumsum(column.value_lengths().to_numpy())[:-1])
             per_teacher.append(dict(zip(rows.column("query_id").to_pylist(), scores, strict=True)))
-        everyone = set.intersection(*(set(scores) for scores in per_teacher))
+        scored_by_all = set.intersection(*(set(scores) for scores in per_teacher))
         return {
-            query: ensemble([scores[query] for scores in per_teacher], self._weights)
+            query: ensemble_scores([scores[query] for scores in per_teacher], self._weights)
             for query in per_teacher[0]
-            if query in everyone
+            if query in scored_by_all
         }
 
     def scale(self, queries: int, settings: ListSettings) -> Scale:
-        """Percentiles over all queries, or over evenly spread ones where there are more than `SAMPLED_QUERIES`.
+        """Percentiles over all queries, or over evenly spread ones if there are more than `SAMPLED_QUERIES`.
+
+        Args:
+            queries: rows of CANDIDATES.
+            settings: the percentiles.
 
         Raises:
-            InputError: the teachers score every passage alike.
+            InputError: no query has scores of all teachers, or every passage has the same score.
         """
         starts = np.arange(0, queries, SAMPLED_AT_ONCE)
         most = SAMPLED_QUERIES // SAMPLED_AT_ONCE
@@ -130,19 +143,19 @@ class Ensemble:
         try:
             return scale_of(list(sample.values()), settings)
         except ValueError as error:
-            raise InputError(f"the teachers say nothing: {error}. Use other teachers, or more of them.") from error
+            raise InputError(f"the teachers' scores do not differ: {error}. Use other teachers, or more.") from error
 
 
 class ListWorker:
     """Makes lists of the candidates of a shard.
 
     Args:
-        storage: of the run.
+        storage: storage of the run.
         scores: paths of SCORES, one per teacher.
-        weights: of the teachers, in the same order.
+        weights: weights of the teachers, in the same order.
         queries: rows of CANDIDATES.
         settings: length, filters, scaling, split.
-        leave_out_source: whether a source leaves its own list.
+        leave_out_source: whether a source is left out of its own list.
     """
 
     def __init__(
@@ -156,7 +169,7 @@ class ListWorker:
     ) -> None:
         self.settings = settings
         self.leave_out_source = leave_out_source
-        self.ensemble = Ensemble([Table.open(storage, path) for path in scores], weights)
+        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], weights)
         self.scale = self.ensemble.scale(queries, settings)
 
     def process(self, task: Task) -> Output:
@@ -175,13 +188,13 @@ class ListWorker:
             if query["source_id"] is not None:
                 ids = query["passage_ids"]
                 source = ids.index(query["source_id"]) if query["source_id"] in ids else -1
-            made = build_list(
+            training_list = build_list(
                 scores[query["query_id"]], source, self.scale, self.settings, leave_out_source=self.leave_out_source
             )
-            if isinstance(made, str):
-                drops[made] += 1
+            if isinstance(training_list, str):
+                drops[training_list] += 1
                 continue
-            # A logged query has no source; the same words, logged twice, are on one side all the same.
+            # A logged query has no source. Its words decide instead, so that a repeated query has one split.
             key = f"passage {query['source_id']}" if source is not None else f"log {query['text'].casefold()}"
             split = split_of(key, self.settings.dev_fraction, self.settings.seed)
             splits[split] += 1
@@ -190,8 +203,8 @@ class ListWorker:
                     "query_id": query["query_id"],
                     "query_type": query["query_type"],
                     "text": query["text"],
-                    "passage_rows": np.array(query["passage_rows"], dtype=np.int64)[made.positions],
-                    "scores": made.scores,
+                    "passage_rows": np.array(query["passage_rows"], dtype=np.int64)[training_list.positions],
+                    "scores": training_list.scores,
                     "split": split,
                     "left_out_row": query["passage_rows"][source] if self._leaves_out(source) else None,
                 }
@@ -208,7 +221,7 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         values = [row[field.name] for row in rows]
         if pa.types.is_list(field.type):
             flat = np.concatenate(values) if values else np.empty(0)
-            columns.append(list_column(flat, np.array([len(each) for each in values]), field.type.value_type))
+            columns.append(list_column(flat, np.array([len(value) for value in values]), field.type.value_type))
         else:
             columns.append(pa.array(values, type=field.type))
     return pa.Table.from_arrays(columns, schema=LISTS.schema)

@@ -1,4 +1,4 @@
-"""The loss of a global batch: a block of queries against every passage, chunk by chunk, with gradients."""
+"""The loss of a global batch and its gradients: blocks of queries against every passage, one chunk at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ LIST_LOSSES: dict[str, ListLoss] = {
     "lambdaloss": lambda_loss,
 }
 
-
-CHUNK_ELEMENTS = 1 << 24  # similarities that are computed at once
+CHUNK_ELEMENTS = 1 << 24  # number of similarities that are computed at once
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is learnt from; the fields are those of the recipe's `training`, the numbers CADET's (arXiv 2505.19274)."""
+    """Settings of the loss: fields of the recipe's `training`, with CADET's values (arXiv 2505.19274) as defaults."""
 
     loss: str = "kl"
     list_weight: float = 1.0
@@ -41,28 +40,29 @@ class LossSettings:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Of the list loss and of InfoNCE; `loss: infonce` is the latter alone."""
+        """Weights of the list loss and of InfoNCE; with `loss: infonce` they are 0 and 1."""
         return (0.0, 1.0) if self.loss == "infonce" else (self.list_weight, self.contrastive_weight)
 
 
 def list_loss(
     similarity_BL: torch.Tensor, teacher_BL: torch.Tensor, filled_BL: torch.Tensor, settings: LossSettings
 ) -> torch.Tensor:
-    """(B,) loss of each list by the function that `settings.loss` names; the KL divergence where it names InfoNCE.
+    """(B,) loss of each list, by the function that `settings.loss` names; the KL divergence if it names InfoNCE.
 
     Args:
-        similarity_BL: (B, L) float32 similarities of query and listed passage.
+        similarity_BL: (B, L) float32 similarities of a query and the passages of its list.
         teacher_BL: (B, L) float32 normalised teacher scores.
         filled_BL: (B, L) bool, False where a list is shorter than L.
         settings: loss and temperatures.
     """
     student, teacher = similarity_BL / settings.student_temperature, teacher_BL / settings.teacher_temperature
-    return LIST_LOSSES.get(settings.loss, kl_divergence)(student, teacher, filled_BL)
+    # InfoNCE alone has no loss over lists; the dev evaluation then reports KL
+    return LIST_LOSSES["kl" if settings.loss == "infonce" else settings.loss](student, teacher, filled_BL)
 
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over this rank's queries, float64 scalars: of the list loss and of InfoNCE."""
+    """Sums of the list loss and of InfoNCE over the queries of this rank, float64 scalars."""
 
     listed: torch.Tensor
     contrastive: torch.Tensor
@@ -78,21 +78,23 @@ def loss_and_gradients(
     settings: LossSettings,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> tuple[LossSums, torch.Tensor, torch.Tensor]:
-    """Loss rows of this rank's queries against all passages, and the gradients of the embeddings.
+    """Loss of this rank's queries against all passages, and the gradients of the embeddings.
 
-    The loss is `(list_weight · Σ list loss + contrastive_weight · Σ InfoNCE) / total_queries`, with the denominator of
-    the whole global batch, so that gradients of all ranks simply add up. Similarities are computed for a chunk of
-    queries at a time: memory is some times `chunk_elements` floats, whatever Q × U is. With `matryoshka` dimensions the
-    loss is the mean over the embeddings cut at each of them, renormalised, and the whole ones (Kusupati et al.,
-    arXiv 2205.13147).
+    The loss is `(list_weight · Σ list loss + contrastive_weight · Σ InfoNCE) / total_queries`. The denominator counts
+    the queries of the global batch, so the gradients of all ranks are added without a factor. Similarities are computed
+    for a chunk of queries at a time, so memory is a small multiple of `chunk_elements` floats, whatever Q × U is. With
+    `matryoshka` dimensions the loss is the mean over the whole embeddings and the embeddings cut at each dimension and
+    renormalised (Kusupati et al., arXiv 2205.13147).
 
     Args:
         query_BD: (B, d) float32 embeddings of this rank's queries.
         passage_UD: (U, d) float32 embeddings of every passage of the batch.
-        slots_BL: (B, L) int64 positions in 0…U−1, −1 where a list is shorter.
+        slots_BL: (B, L) int64 positions in 0…U−1 of the passages of each list, −1 where a list is shorter than L.
         teacher_BL: (B, L) float32 normalised teacher scores.
-        counts_U: (U,) how many slots of the batch hold each passage.
-        total_queries: Q, over all ranks.
+        counts_U: (U,) number of slots of the global batch that hold each passage.
+        total_queries: Q, number of queries of the global batch, over all ranks.
+        settings: losses, weights, temperatures and dimensions.
+        chunk_elements: number of similarities that are computed at once.
 
     Returns:
         the sums for the log, the (B, d) gradient of the queries, and the (U, d) gradient of the passages.
@@ -102,7 +104,7 @@ def loss_and_gradients(
     sums = torch.zeros(2, dtype=torch.float64, device=query_BD.device)
     log_count = counts_U.to(torch.float32).log() if settings.weight_by_count else None
     dimensions = (*settings.matryoshka, passages.shape[1])
-    pairs = slots_BL.shape[1] ** 2  # of a list
+    pairs = slots_BL.shape[1] ** 2  # pairs of a list
     rows = max(1, chunk_elements // max(1, pairs, passages.shape[0]))
     for start in range(0, query_BD.shape[0], rows):
         block = slice(start, start + rows)
@@ -122,7 +124,7 @@ def loss_and_gradients(
 
 
 def cut(embedding: torch.Tensor, dimension: int) -> torch.Tensor:
-    """The first `dimension` numbers of each (n, d) embedding, renormalised; whole ones stay as they are."""
+    """(n, dimension) first numbers of (n, d) embeddings, renormalised; unchanged if `dimension` is d."""
     return embedding if dimension == embedding.shape[1] else F.normalize(embedding[:, :dimension], dim=1)
 
 
@@ -134,12 +136,12 @@ def _block(
     log_count: torch.Tensor | None,
     settings: LossSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of both losses over a block; one that has no weight is not computed."""
-    for_list, for_contrast = settings.weights
-    listed = contrast = similarity.new_zeros(())
-    if for_list:
+    """Sums of both losses over a block of queries; a loss of weight 0 is not computed."""
+    list_weight, contrastive_weight = settings.weights
+    listed = contrastive = similarity.new_zeros(())
+    if list_weight:
         listed = list_loss(similarity.gather(1, slots), teacher, filled, settings).sum()
-    if for_contrast:
+    if contrastive_weight:
         logits = similarity / settings.contrastive_temperature
-        contrast = info_nce(logits, slots, teacher, filled, log_count, settings.contrastive_margin).sum()
-    return listed, contrast
+        contrastive = info_nce(logits, slots, teacher, filled, log_count, settings.contrastive_margin).sum()
+    return listed, contrastive

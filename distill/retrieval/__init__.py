@@ -1,4 +1,4 @@
-"""Retrieval: vectors of passages and queries, search, BM25, fusion, and the candidates that come of them.
+"""Retrieval: vectors of passages and queries, exact search, BM25, rank fusion, and the candidates of every query.
 
 In reading order: embeddings, vectors; search, dense, bm25, fusion; candidates.
 """

@@ -1,7 +1,7 @@
-"""BM25 over the passages: a retriever that needs no training, and a teacher that scores given pairs.
+"""BM25 over the passages: a retriever without training, and a teacher that scores given pairs.
 
-One index serves both, so a candidate's score as a teacher is its score as a hit. Lucene's variant, as bm25s has it.
-The workers of a machine share one: the first of them builds it, all of them map it into memory.
+One index serves both, so a pair has the same score in retrieval and from the teacher. The variant is Lucene's, computed
+by bm25s. The workers of a machine share one index: the first worker builds it, and all workers map it into memory.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 K1 = 1.5
 B = 0.75
-EMPTY = "passages"  # file of a saved index without a token: how many passages it has
+COUNT_FILE = "passages"  # file of a saved index that has no token at all: the number of its passages
 
 
 class Bm25Index:
-    """An index over all passages; rows are positions in the order given.
+    """BM25 index over all passages. A passage's row is its position in `texts`.
 
     The score of passage d for query q is the sum over the tokens t of q of
     `ln(1 + (N - df_t + 0.5) / (df_t + 0.5)) * tf / (tf + k1 * (1 - b + b * |d| / avgdl))`:
     Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020, "Lucene (accurate)".
 
     Args:
-        texts: batches of passage texts ("title text"); only their token ids are kept.
-        stop_words: leave out English stop words.
+        texts: batches of passage texts ("title text"); the index keeps only their token ids.
+        stop_words: whether English stop words are left out.
     """
 
     def __init__(self, texts: Iterable[Sequence[str]], stop_words: bool = True) -> None:
@@ -55,45 +55,45 @@ class Bm25Index:
 
     @classmethod
     def shared(cls, name: str, texts: Callable[[], Iterable[Sequence[str]]]) -> Bm25Index:
-        """The index of these texts, that all processes of this machine share; built here if none of them has yet.
+        """Returns the index that all processes of this machine share; the first process that asks for it builds it.
 
-        Where temporary files cannot be written, it is built for this process alone.
+        Where temporary files cannot be written, every process builds its own index.
 
         Args:
-            name: tells the texts.
-            texts: gives them, batch by batch, if they are needed.
+            name: identifies the texts; equal names stand for equal texts.
+            texts: returns the batches of texts; called only when this process builds the index.
 
         Raises:
-            InputError: the folder for this user's temporary files is not the user's alone.
+            InputError: the folder for this user's temporary files is not private to the user.
         """
-        built: list[Bm25Index] = []
+        indexes: list[Bm25Index] = []
 
         def build(folder: Path) -> None:
-            built.append(cls(texts()))
-            built[0].save(folder)
+            indexes.append(cls(texts()))
+            indexes[0].save(folder)
 
         try:
             return cls.load(shared_folder(f"bm25-{name}", build))
         except OSError:
-            return built[0] if built else cls(texts())
+            return indexes[0] if indexes else cls(texts())
 
     def save(self, folder: Path) -> None:
-        """Writes the index into an empty folder: arrays of numbers and JSON."""
+        """Writes the index into an empty folder, as numeric arrays and JSON."""
         if self._index is None:
-            (folder / EMPTY).write_text(str(self.passages))
+            (folder / COUNT_FILE).write_text(str(self.passages))
             return
         self._index.save(folder, show_progress=False)
         self._tokenizer.save_vocab(folder)
 
     @classmethod
     def load(cls, folder: Path, stop_words: bool = True) -> Bm25Index:
-        """An index that was saved; its arrays are mapped into memory and not read."""
+        """Loads a saved index. Its arrays are mapped into memory, so pages are read when a search needs them."""
         import bm25s
 
         index = cls.__new__(cls)
         index._tokenizer, index._index = _tokenizer(stop_words), None
-        if (folder / EMPTY).exists():
-            index.passages = int((folder / EMPTY).read_text())
+        if (folder / COUNT_FILE).exists():
+            index.passages = int((folder / COUNT_FILE).read_text())
         else:
             index._tokenizer.load_vocab(folder)
             index._index = bm25s.BM25.load(folder, mmap=True, load_vocab=False)
@@ -101,7 +101,7 @@ class Bm25Index:
         return index
 
     def _scores(self, query: str) -> np.ndarray:
-        """(passages,) float32 scores of every passage; zeros if no token of the query is in any passage."""
+        """(passages,) float32 scores of all passages; zeros if no passage has a token of the query."""
         tokens = self._tokenizer.tokenize(
             [query], update_vocab=False, return_as="ids", allow_empty=False, show_progress=False
         )[0]
@@ -110,22 +110,25 @@ class Bm25Index:
         return self._index.get_scores_from_ids(tokens)
 
     def search(self, queries: Sequence[str], k: int) -> Hits:
-        """The k best passages of each query; a passage that shares no token with it is no hit (row -1)."""
+        """Finds the k best passages of each of the Q queries, as (Q, k) hits.
+
+        A passage without any token of the query is no hit. The row is -1 where a query has fewer than k hits.
+        """
         hits = Hits.empty(len(queries), k)
         for number, query in enumerate(queries):
             scores = self._scores(query)
-            found = np.flatnonzero(scores > 0)
-            if len(found) > k:
-                # Everything that ties with the k-th stays for the sort, so that the smaller row wins as documented.
-                kth = np.partition(scores[found], len(found) - k)[len(found) - k]
-                found = found[scores[found] >= kth]
-            order = found[np.lexsort((found, -scores[found]))][:k]
-            hits.rows[number, : len(order)] = order
-            hits.scores[number, : len(order)] = scores[order]
+            matches = np.flatnonzero(scores > 0)
+            if len(matches) > k:
+                # All passages that tie with the k-th stay for the sort, so that the smaller row wins, as `Hits` says.
+                kth = np.partition(scores[matches], len(matches) - k)[len(matches) - k]
+                matches = matches[scores[matches] >= kth]
+            best = matches[np.lexsort((matches, -scores[matches]))][:k]
+            hits.rows[number, : len(best)] = best
+            hits.scores[number, : len(best)] = scores[best]
         return hits
 
     def score(self, query: str, rows: np.ndarray) -> np.ndarray:
-        """(C,) float32 scores of the passages in `rows` (C,) int64 for one query."""
+        """(C,) float32 scores of C passages for one query; `rows` is (C,) int64."""
         return self._scores(query)[rows]
 
 
@@ -137,12 +140,12 @@ def _tokenizer(stop_words: bool) -> Tokenizer:
 
 
 def bm25_index(passages: Table) -> Bm25Index:
-    """The index over all PASSAGES, that the workers of this machine share."""
+    """Returns the index over all PASSAGES that the workers of this machine share."""
     return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
 
 
 def passage_texts(table: Table) -> Iterator[list[str]]:
-    """Batches of "title text" of all passages, in the order of PASSAGES."""
+    """Yields batches of passage texts ("title text"), in the order of PASSAGES."""
     for batch in table.batches(["title", "text"]):
         titles, texts = batch.column("title").to_pylist(), batch.column("text").to_pylist()
         yield [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]

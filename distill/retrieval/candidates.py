@@ -1,7 +1,7 @@
-"""Candidates: every retriever proposes passages for every query, and their runs are fused into one list per query.
+"""Candidates: every retriever proposes passages for every query, and the runs of a query are fused into one.
 
-A synthetic query that does not find the passage it was written for among the top ranks is dropped (round-trip
-consistency, as in Promptagator, arXiv 2209.11755). The source itself stays among the candidates; lists decide about it.
+A synthetic query is dropped if its source passage is not among the top ranks (round-trip consistency, as in
+Promptagator, arXiv 2209.11755). The source stays among the candidates; the stage `lists` decides whether to use it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,24 @@ def build(
     passages: Table,
     query_tables: Sequence[Table],
 ) -> Table:
-    """Retrieves, fuses and filters candidates for all queries.
+    """Retrieves, fuses and filters candidates for all queries, into the table CANDIDATES.
 
     Args:
         run: the run.
         retrieval: retrievers, depth, filters.
-        vectors: by name of each dense retriever, made from the same `query_tables`.
+        vectors: vectors of each dense retriever, by its name; their queries are those of `query_tables`.
         passages: PASSAGES.
-        query_tables: QUERIES and QUERY_LOG, those that exist.
+        query_tables: QUERIES and QUERY_LOG, or the one of them that exists.
+
+    Raises:
+        InputError: the filters drop every query; the text counts the drops of each filter.
     """
     retrievers = {
         name: (vectors[name].passages.path, vectors[name].queries.path) if retriever.kind == "dense" else None
         for name, retriever in retrieval.retrievers.items()
     }
     dense = [vectors[name] for name, paths in retrievers.items() if paths]
-    inputs = [passages, *query_tables, *(table for each in dense for table in (each.passages, each.queries))]
+    inputs = [passages, *query_tables, *(table for pair in dense for table in (pair.passages, pair.queries))]
     settings = retrieval.model_dump(mode="json", include={"depth", "rrf_k", "round_trip_rank", "min_candidates"})
     stage = Stage(
         title="candidates",
@@ -82,19 +85,19 @@ def build(
             f"no query is left after retrieval: of {sum(drops.values())} queries, "
             f"round_trip took {drops['round_trip']} (their source is not among the first "
             f"{retrieval.round_trip_rank} passages; raise retrieval.round_trip_rank) and "
-            f"few_candidates took {drops['few_candidates']} (fewer than {retrieval.min_candidates} passages; "
+            f"few_candidates took {drops['few_candidates']} (they have fewer than {retrieval.min_candidates} passages; "
             "lower retrieval.min_candidates and lists.length). Then run again with --overwrite candidates."
         )
     return table
 
 
 class CandidateWorker:
-    """Searches, fuses and filters; holds the BM25 index and the passage vectors.
+    """Worker that searches, fuses and filters; it holds the BM25 index and blocks of passage vectors.
 
     Args:
-        storage: of the run.
+        storage: storage of the run.
         passages: path of PASSAGES.
-        retrievers: name → paths of the vectors of passages and queries, or None for BM25.
+        retrievers: by name, the paths of PASSAGE_VECTORS and QUERY_VECTORS of a dense retriever, or None for BM25.
         settings: depth, filters, memory.
     """
 
@@ -119,15 +122,15 @@ class CandidateWorker:
             self.runs.append(DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget))
 
     def process(self, task: Task) -> Output:
-        """Rows of QUERIES or QUERY_LOG to CANDIDATES."""
+        """Turns rows of QUERIES or QUERY_LOG into rows of CANDIDATES."""
         assert task.rows is not None, "candidates are planned over tables"
         queries = task.rows.to_pylist()
         first = task.shard.params["first"] + task.start
-        found = [self._search(run, queries, first).rows for run in self.runs]
+        rows_by_run = [self._search(run, queries, first).rows for run in self.runs]
         drops: Counter[str] = Counter()
         rows: list[dict[str, Any]] = []
         for number, query in enumerate(queries):
-            fused, scores = reciprocal_rank_fusion([run[number] for run in found], self.settings.rrf_k)
+            fused, scores = reciprocal_rank_fusion([run[number] for run in rows_by_run], self.settings.rrf_k)
             fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
             ids = self.passage_ids.take(pa.array(fused)).to_pylist()
             source = query["source_id"]

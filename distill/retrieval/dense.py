@@ -1,4 +1,4 @@
-"""Dense retrieval over committed vectors, block by block."""
+"""Dense retrieval: exact search over the committed vectors of one encoder, block by block."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from distill.retrieval.vectors import rows_of_vectors, vectors_of
 
 
 class DenseRun:
-    """One dense retriever: blocks of passage vectors, kept in memory up to a budget, and the vectors of the queries.
+    """One dense retriever: blocks of passage vectors, cached in memory up to a budget, and the vectors of the queries.
 
     Args:
         passages, queries: PASSAGE_VECTORS and QUERY_VECTORS of one encoder.
-        passage_ids: of all PASSAGES.
-        index_rows: passages that are searched together, at most.
-        budget_bytes: of blocks that stay for the next search.
-        dimensions: where vectors are cut, then normalised again; whole ones when empty.
+        passage_ids: ids of all PASSAGES.
+        index_rows: the most passages of a block, unless one file alone has more.
+        budget_bytes: memory for blocks that are cached for the next search.
+        dimensions: number of dimensions at which vectors are cut and normalised again; None leaves them whole.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class DenseRun:
         self._rows = rows_of_vectors(passages, passage_ids)
         self._budget_bytes = budget_bytes
         self._dimensions = dimensions
-        # Whole files, as many as fit into index_rows.
+        # A block consists of whole files, as many as fit into index_rows.
         self._groups: list[list[int]] = []
         rows_in_last = 0
         for number, (_, rows) in enumerate(self._passages.files):
@@ -53,18 +53,27 @@ class DenseRun:
         self._blocks: dict[int, Block] = {}
 
     def search(self, query_ids: list[str], first: int, k: int) -> Hits:
-        """Top k for consecutive queries, the first of which is row `first`; a rejected query has no hits."""
+        """Finds the k best passages for each of Q consecutive queries, as (Q, k) hits.
+
+        Args:
+            query_ids: ids of the queries. One without a vector, because it was rejected, has no hits.
+            first: row of the first query among all queries.
+            k: hits per query.
+
+        Raises:
+            InputError: the vectors have fewer dimensions than they are to be cut at.
+        """
         hits = Hits.empty(len(query_ids), k)
         rows = self._queries.range(*self._lineage.outputs(first, first + len(query_ids)))
-        at = {query_id: position for position, query_id in enumerate(rows.column("id").to_pylist())}
-        found = [number for number, query_id in enumerate(query_ids) if query_id in at]
-        if found:
-            queries = self._cut(rows)[[at[query_ids[number]] for number in found]]
-            result = search(queries, self._each_block(), k)
-            hits.rows[found], hits.scores[found] = result.rows, result.scores
+        position_of = {query_id: position for position, query_id in enumerate(rows.column("id").to_pylist())}
+        embedded = [number for number, query_id in enumerate(query_ids) if query_id in position_of]
+        if embedded:
+            queries = self._cut(rows)[[position_of[query_ids[number]] for number in embedded]]
+            result = search(queries, self._iterate_blocks(), k)
+            hits.rows[embedded], hits.scores[embedded] = result.rows, result.scores
         return hits
 
-    def _each_block(self) -> Iterator[Block]:
+    def _iterate_blocks(self) -> Iterator[Block]:
         for number, files in enumerate(self._groups):
             if number in self._blocks:
                 yield self._blocks[number]
@@ -75,7 +84,7 @@ class DenseRun:
                 np.arange(first, stop, dtype=np.int64) if self._rows is None else self._rows[first:stop],
                 np.concatenate([self._cut(table) for table in tables]),
             )
-            if sum(kept.bytes for kept in self._blocks.values()) + block.bytes <= self._budget_bytes:
+            if sum(cached.bytes for cached in self._blocks.values()) + block.bytes <= self._budget_bytes:
                 self._blocks[number] = block
             yield block
 

@@ -28,7 +28,7 @@ QUERIES_PER_SHARD = 4_096
 
 @dataclass(frozen=True)
 class Vectors:
-    """What one encoder made of the corpus and of the queries."""
+    """Vectors of one encoder: the tables PASSAGE_VECTORS and QUERY_VECTORS."""
 
     encoder: EncoderSettings
     passages: Table
@@ -44,9 +44,9 @@ def build(
         run: the run.
         name: the retriever's name in the recipe.
         encoder: its model.
-        pool: workers, and what each of them holds.
+        pool: number of workers, and the CPUs and GPUs of each.
         passages: PASSAGES.
-        query_tables: tables with `query_id` and `text`; their vectors stand one after the other in one table.
+        query_tables: tables with `query_id` and `text`; one table holds their vectors, in the same order.
     """
     return embed(run, f"embeddings/{name}", name, encoder, pool, passages, query_tables)
 
@@ -60,8 +60,8 @@ def embed(
     passages: Table,
     query_tables: Sequence[Table],
 ) -> Vectors:
-    """Like `build`, into the tables `folder`/passages and `folder`/queries."""
-    made = []
+    """Embeds as `build` does, into the tables `folder`/passages and `folder`/queries."""
+    vector_tables = []
     for side, schema, tables, rows_per_shard in (
         ("passages", PASSAGE_VECTORS, [passages], PASSAGES_PER_SHARD),
         ("queries", QUERY_VECTORS, query_tables, QUERIES_PER_SHARD),
@@ -76,17 +76,17 @@ def embed(
             fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
             pool=pool,
         )
-        made.append(run.execute(stage))
-    return Vectors(encoder, made[0], made[1])
+        vector_tables.append(run.execute(stage))
+    return Vectors(encoder, vector_tables[0], vector_tables[1])
 
 
 def identity(encoder: EncoderSettings) -> dict[str, Any]:
-    """What of an encoder's settings determines its vectors; the size of a batch does not."""
+    """Settings of an encoder that determine its vectors. The size of a batch is not among them."""
     return encoder.model_dump(mode="json", exclude={"batch_tokens"})
 
 
 class EmbeddingWorker:
-    """Embeds the rows of a shard; a text whose vector is not finite is a reject."""
+    """Worker that embeds the rows of a shard; a text whose vector is not finite becomes a reject."""
 
     def __init__(self, encoder: EncoderSettings, side: Literal["passages", "queries"]) -> None:
         from distill.encoders.encoder import Encoder
@@ -96,7 +96,7 @@ class EmbeddingWorker:
         self.tokens = TokenCounter(self.encoder.model[0])
 
     def process(self, task: Task) -> Output:
-        """Rows of PASSAGES, or of a table with `query_id` and `text`, to (id, vector)."""
+        """Turns rows of PASSAGES, or of a table with `query_id` and `text`, into rows (id, vector)."""
         assert task.rows is not None, "embeddings are planned over tables"
         texts = task.rows.column("text").to_pylist()
         if self.side == "passages":
@@ -106,9 +106,9 @@ class EmbeddingWorker:
             ids = task.rows.column("query_id").to_pylist()
             vectors = self.encoder.encode_queries(texts)
         finite = np.isfinite(vectors).all(axis=1)
-        kept = np.flatnonzero(finite)
-        lengths = np.full(len(kept), vectors.shape[1])
-        column = list_column(vectors[kept].reshape(-1), lengths, pa.float32())
-        rows = pa.Table.from_arrays([pa.array([ids[row] for row in kept], pa.string()), column], ["id", "vector"])
+        accepted = np.flatnonzero(finite)
+        lengths = np.full(len(accepted), vectors.shape[1])
+        column = list_column(vectors[accepted].reshape(-1), lengths, pa.float32())
+        rows = pa.Table.from_arrays([pa.array([ids[row] for row in accepted], pa.string()), column], ["id", "vector"])
         rejects = [Reject(ids[row], "the encoder gave a vector that is not finite") for row in np.flatnonzero(~finite)]
         return Output(rows, rejects=rejects, tokens=self.tokens.take())

@@ -1,6 +1,6 @@
-"""Reciprocal rank fusion: several ranked runs of one query become one.
+"""Reciprocal rank fusion: merges several ranked runs of one query into one.
 
-Only ranks count, so retrievers whose scores have nothing in common (cosines, BM25) fuse without calibration.
+It uses ranks and no scores, so retrievers with unlike scores (cosine, BM25) need no calibration.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import numpy as np
 
 
 def reciprocal_rank_fusion(runs: Sequence[np.ndarray], k: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Fuses the runs of one query: a passage scores the sum of 1 / (k + rank) over the runs that hold it.
+    """Fuses the runs of one query: a passage's score is the sum of 1 / (k + rank) over the runs that contain it.
 
     Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods",
     SIGIR 2009; ranks start at 1.
 
     Args:
         runs: one `(depth,) int64` array of passage rows per retriever, best first; negative entries are padding.
-        k: the constant that damps the first ranks, 60 in the paper.
+        k: constant that lowers the weight of the first ranks, 60 in the paper.
 
     Returns:
         `(U,) int64` rows of all U passages, by descending score and then ascending row; their `(U,) float32` scores.
     """
-    kept = [run[run >= 0] for run in runs]
-    gains = [1.0 / (k + np.arange(1, len(run) + 1, dtype=np.float64)) for run in kept]
-    if not kept:
+    unpadded = [run[run >= 0] for run in runs]
+    gains = [1.0 / (k + np.arange(1, len(run) + 1, dtype=np.float64)) for run in unpadded]
+    if not unpadded:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    rows, where = np.unique(np.concatenate(kept), return_inverse=True)
-    scores = np.bincount(where, weights=np.concatenate(gains), minlength=len(rows))
+    rows, positions = np.unique(np.concatenate(unpadded), return_inverse=True)
+    scores = np.bincount(positions, weights=np.concatenate(gains), minlength=len(rows))
     order = np.lexsort((rows, -scores))
     return rows[order].astype(np.int64), scores[order].astype(np.float32)

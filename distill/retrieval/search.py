@@ -1,7 +1,7 @@
-"""Exact search by inner product: blocks of passage vectors go by, and the best k per query are kept.
+"""Exact search by inner product: one block of passage vectors after the other is searched, and the results are merged.
 
-Memory holds one block and the running result, however large the corpus is. Nothing is approximated: FAISS's flat index
-multiplies and selects, on a GPU where the process has one.
+Memory holds one block and the result so far, whatever the size of the corpus. Nothing is approximated: FAISS's flat
+index multiplies and selects, on a GPU if the process has one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Hits:
     """The best passages of Q queries, by descending score and then ascending row.
 
     Attributes:
-        rows: `(Q, k) int64` passage rows; -1 fills up a query that has fewer hits.
+        rows: `(Q, k) int64` passage rows; -1 where a query has fewer than k hits.
         scores: `(Q, k) float32`; -inf where the row is -1.
     """
 
@@ -30,20 +30,20 @@ class Hits:
 
     @classmethod
     def empty(cls, queries: int, k: int) -> Hits:
-        """No hits yet for `queries` queries."""
+        """Hits of a search that has found nothing yet."""
         return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some passages: `(n,) int64` rows in the passages table, ascending, and a flat index of their `(n, d)` vectors."""
+    """A block of n passages: their `(n,) int64` rows in PASSAGES, ascending, and a flat index of their vectors."""
 
     rows: np.ndarray
     index: faiss.Index
 
     @classmethod
     def of(cls, rows: np.ndarray, vectors: np.ndarray) -> Block:
-        """Indexes `vectors` (n, d) float32 on the CPU."""
+        """Builds the index of `vectors`, (n, d) float32, on the CPU."""
         import faiss
 
         index = faiss.IndexFlatIP(vectors.shape[1])
@@ -52,12 +52,12 @@ class Block:
 
     @property
     def bytes(self) -> int:
-        """Memory of the vectors."""
+        """Memory of the vectors in bytes."""
         return self.index.ntotal * self.index.d * 4
 
 
 def merge(first: Hits, second: Hits) -> Hits:
-    """The best k of two results for the same queries, k as in `first`; no passage may stand in both."""
+    """Merges two results for the same queries into the best k of both, k as in `first`; they share no passage."""
     k = first.rows.shape[1]
     rows = np.concatenate([first.rows, second.rows], axis=1)
     scores = np.concatenate([first.scores, second.scores], axis=1)
@@ -66,11 +66,11 @@ def merge(first: Hits, second: Hits) -> Hits:
 
 
 def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> Hits:
-    """Exact top k of each query over all blocks.
+    """Finds the exact top k of each query over all blocks, as (Q, k) hits.
 
     Args:
         queries: `(Q, d) float32` vectors.
-        blocks: passages, no row twice.
+        blocks: blocks of passages; no row occurs twice.
         k: hits per query.
     """
     import faiss

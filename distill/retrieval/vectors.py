@@ -1,4 +1,4 @@
-"""Vectors in committed tables: as arrays, and the passage that each of them belongs to."""
+"""Vectors of committed tables: as arrays, and with the passage that each vector belongs to."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from cluster.tables.table import Table
 
 
 def rows_of_vectors(vectors: Table, passage_ids: pa.ChunkedArray) -> np.ndarray | None:
-    """Row in PASSAGES of every vector, ascending; None where each passage has one, so that rows are the same.
+    """(vectors,) int64 row in PASSAGES of every vector, ascending; None if every passage has a vector.
+
+    Without rejects, a vector and its passage have the same row.
 
     Args:
-        vectors: PASSAGE_VECTORS; passages that were rejected there are left out.
-        passage_ids: of all PASSAGES.
+        vectors: PASSAGE_VECTORS; it has no row for a passage that was rejected.
+        passage_ids: ids of all PASSAGES.
     """
     if vectors.num_rows == len(passage_ids):
         return None
-    made = RowReader(vectors, ["id"]).range(0, vectors.num_rows).column(0)
-    return pc.index_in(made, value_set=passage_ids).to_numpy().astype(np.int64)
+    vector_ids = RowReader(vectors, ["id"]).range(0, vectors.num_rows).column(0)
+    return pc.index_in(vector_ids, value_set=passage_ids).to_numpy().astype(np.int64)
 
 
 def vectors_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """(n, d) float32 of a column of n equally long lists."""
+    """(n, d) float32 array of a column of n lists, each of d numbers."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in chunks if len(chunk)]
     return np.concatenate(parts).astype(np.float32, copy=False) if parts else np.empty((0, 0), np.float32)

@@ -1,33 +1,41 @@
-"""Teachers: slow models that judge how well passages answer a query. Each takes queries with their candidates' rows.
+"""Teachers score how well passages answer a query. A teacher takes queries, each with the rows of its candidates.
 
-All of them give raw scores; what the numbers mean is put on one scale when lists are made (`distill/lists/build.py`).
+Teachers return raw scores; `distill/lists/build.py` brings them onto one scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
-class Question:
-    """A query with its C candidates: `rows` (C,) int64 of PASSAGES; `number` is its row in CANDIDATES."""
+class CandidateQuery:
+    """A query with its C candidates.
 
-    number: int
+    Attributes:
+        row: row of the query in CANDIDATES.
+        query_id: its id.
+        text: its text, without a prompt.
+        passage_rows: (C,) int64 rows of the candidates in PASSAGES.
+    """
+
+    row: int
     query_id: str
     text: str
-    rows: np.ndarray
+    passage_rows: np.ndarray
 
 
 class Teacher(Protocol):
-    """Scores candidates."""
+    """A model that scores candidates."""
 
-    def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
-        """One `(C,) float32` array per query, NaN where there is no score; and the tokens that were read."""
+    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+        """Scores the candidates of consecutive rows of CANDIDATES.
+
+        Returns:
+            a `(C,) float32` array per query, NaN where a candidate has no score; the number of tokens the model read.
+        """
         ...

@@ -1,4 +1,4 @@
-"""A bi-encoder as a teacher: inner products of vectors that are made already."""
+"""A bi-encoder as a teacher: inner products of vectors that were committed before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from distill.retrieval.vectors import rows_of_vectors, vectors_of
-from distill.teachers.base import Question
+from distill.teachers.base import CandidateQuery
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class BiEncoderTeacher:
-    """Inner products of vectors that an encoder has made already.
+    """Teacher that scores with inner products of committed vectors; it loads no model.
 
     Args:
         passages: PASSAGE_VECTORS of the encoder.
-        passage_ids: ids of PASSAGES; vectors follow their order, without the passages that were rejected.
+        passage_ids: ids of PASSAGES; vectors follow their order, and rejected passages have none.
         queries: QUERY_VECTORS of the same encoder.
-        candidates: CANDIDATES, if `queries` holds the queries that the candidates were made of; None if it was made
-            of the candidates themselves, row by row.
+        candidates: CANDIDATES, if the vectors in `queries` belong to the queries from which CANDIDATES was made; None
+            if they belong to the rows of CANDIDATES themselves.
     """
 
     def __init__(self, passages: Table, passage_ids: pa.ChunkedArray, queries: Table, candidates: Table | None) -> None:
@@ -39,28 +39,30 @@ class BiEncoderTeacher:
             self._vector_row = np.full(len(passage_ids), -1, dtype=np.int64)
             self._vector_row[rows] = np.arange(len(rows))
 
-    def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
-        """See `Teacher`; the tokens were counted when the vectors were made."""
-        if not questions:
+    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+        """Scores candidates as `Teacher.score` says. The stage that made the vectors counted the tokens: 0 here."""
+        if not queries:
             return [], 0
-        start, stop = questions[0].number, questions[-1].number + 1
+        start, stop = queries[0].row, queries[-1].row + 1
         if self._to_queries is not None:
             start, stop = self._to_queries.inputs(start, stop)
-        made = self._queries.range(*self._to_query_vectors.outputs(start, stop))
-        queries = vectors_of(made.column("vector"))
-        at = {query_id: position for position, query_id in enumerate(made.column("id").to_pylist())}
+        vector_rows = self._queries.range(*self._to_query_vectors.outputs(start, stop))
+        query_vectors = vectors_of(vector_rows.column("vector"))
+        position_of = {query_id: position for position, query_id in enumerate(vector_rows.column("id").to_pylist())}
 
-        wanted = np.unique(np.concatenate([question.rows for question in questions]))
-        held = wanted if self._vector_row is None else self._vector_row[wanted]
-        vectors = vectors_of(self._passages.take(held[held >= 0]).column("vector"))
-        place = np.full(len(wanted), -1, dtype=np.int64)
-        place[held >= 0] = np.arange(len(vectors))
+        # Every passage's vector is read once; `positions` says where in `passage_vectors` it is, -1 if it has none.
+        unique = np.unique(np.concatenate([query.passage_rows for query in queries]))
+        rows = unique if self._vector_row is None else self._vector_row[unique]
+        passage_vectors = vectors_of(self._passages.take(rows[rows >= 0]).column("vector"))
+        positions = np.full(len(unique), -1, dtype=np.int64)
+        positions[rows >= 0] = np.arange(len(passage_vectors))
 
         scores = []
-        for question in questions:
-            where = place[np.searchsorted(wanted, question.rows)]
-            result = np.full(len(question.rows), np.nan, dtype=np.float32)
-            if question.query_id in at:
-                result[where >= 0] = vectors[where[where >= 0]] @ queries[at[question.query_id]]
+        for query in queries:
+            candidates = positions[np.searchsorted(unique, query.passage_rows)]
+            embedded = candidates >= 0
+            result = np.full(len(candidates), np.nan, dtype=np.float32)
+            if query.query_id in position_of:
+                result[embedded] = passage_vectors[candidates[embedded]] @ query_vectors[position_of[query.query_id]]
             scores.append(result)
         return scores, 0

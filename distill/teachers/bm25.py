@@ -1,4 +1,4 @@
-"""BM25 as a teacher."""
+"""BM25 as a teacher: the score that retrieval gives the same pair."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.retrieval.bm25 import Bm25Index
-from distill.teachers.base import Question
+from distill.teachers.base import CandidateQuery
 
 
 class Bm25Teacher:
-    """BM25 with the statistics of the whole corpus."""
+    """Teacher that scores with BM25; term statistics are those of the whole corpus."""
 
     def __init__(self, index: Bm25Index) -> None:
         self.index = index
 
-    def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
-        """See `Teacher`; BM25 reads no tokens of a model."""
-        return [self.index.score(question.text, question.rows) for question in questions], 0
+    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+        """Scores candidates as `Teacher.score` says. No model reads tokens, so the count is 0."""
+        return [self.index.score(query.text, query.passage_rows) for query in queries], 0

@@ -1,34 +1,38 @@
-"""A cross-encoder as a teacher: one forward pass for each pair of query and passage."""
+"""A cross-encoder as a teacher: a model that reads query and passage together and scores the pair."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.tables.row_reader import RowReader
 from distill.encoders.device import default_device, resolve_dtype
-from distill.encoders.loading import advice_on_code, resolve_model
+from distill.encoders.loading import load_safetensors
 from distill.encoders.texts import passage_text
+from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings import TeacherSettings
-from distill.teachers.base import Question
+from distill.teachers.base import CandidateQuery
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 
 class CrossEncoderTeacher:
-    """Any sequence-classification reranker that sentence-transformers or transformers can load.
+    """Teacher that scores with a reranker: any sequence-classification model that sentence-transformers can load.
 
-    One label: its logit. Two labels: the log-odds of the second, relevant one.
+    The score of a model with one label is its logit. With two labels it is the log-odds of the second label, which
+    means relevant.
 
     Args:
-        settings: the model, its length and its batch.
-        texts: PASSAGES with columns title and text.
-        device: "cpu" or "cuda"; chosen when empty.
+        settings: the model, its maximum length and its batch size.
+        texts: columns title and text of PASSAGES.
+        device: "cpu" or "cuda"; None takes a GPU if the process has one.
+
+    Raises:
+        InputError: the model cannot be loaded, or has more than two labels.
     """
 
     def __init__(self, settings: TeacherSettings, texts: RowReader, device: str | None = None) -> None:
@@ -41,27 +45,34 @@ class CrossEncoderTeacher:
         self.tokens = TokenCounter(self.model[0])
         self.batch_size = settings.batch_size
 
-    def score(self, questions: Sequence[Question]) -> tuple[list[np.ndarray], int]:
-        """See `Teacher`. A batch that runs out of memory is halved, and stays halved for the shards to come."""
-        rows = np.concatenate([question.rows for question in questions]) if questions else np.empty(0, np.int64)
+    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+        """Scores candidates as `Teacher.score` says.
+
+        A batch that runs out of memory is halved. Later shards begin with the halved size.
+
+        Raises:
+            RuntimeError: one pair alone runs out of memory.
+        """
+        rows = np.concatenate([query.passage_rows for query in queries]) if queries else np.empty(0, np.int64)
         if not len(rows):
-            return [np.empty(0, np.float32) for _ in questions], 0
-        wanted, where = np.unique(rows, return_inverse=True)
-        texts = self.texts.take(wanted)
-        # A tokenizer cuts only after it has read everything: no token is longer than this on average.
-        longest = 16 * self.settings.max_tokens
-        shown = [
-            passage_text(title, text[:longest])
-            for title, text in zip(texts.column("title").to_pylist(), texts.column("text").to_pylist(), strict=True)
-        ]
-        queries = [question.text[:longest] for question in questions for _ in question.rows]
-        pairs = [(query, shown[position]) for query, position in zip(queries, where.tolist(), strict=True)]
+            return [np.empty(0, np.float32) for _ in queries], 0
+        unique, positions = np.unique(rows, return_inverse=True)
+        columns = self.texts.take(unique)
+        # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
+        longest = CHARACTERS_PER_TOKEN * self.settings.max_tokens
+        titles, texts = columns.column("title").to_pylist(), columns.column("text").to_pylist()
+        passages = [passage_text(title, text[:longest]) for title, text in zip(titles, texts, strict=True)]
+        query_texts = [query.text[:longest] for query in queries for _ in query.passage_rows]
+        pairs = [(text, passages[position]) for text, position in zip(query_texts, positions.tolist(), strict=True)]
         scores = self._predict(pairs)
-        cuts = np.cumsum([len(question.rows) for question in questions])[:-1]
+        cuts = np.cumsum([len(query.passage_rows) for query in queries])[:-1]
         return np.split(scores, cuts), self.tokens.take()
 
     def _predict(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """(n,) float32 raw scores. `predict` starts with the longest pairs, so memory runs out at once or never."""
+        """(n,) float32 raw scores of n pairs.
+
+        `predict` starts with the longest pairs, so memory runs out in the first batch or never.
+        """
         import torch
         from accelerate.utils import find_executable_batch_size
 
@@ -80,41 +91,36 @@ class CrossEncoderTeacher:
             )
 
         logits = np.asarray(attempt(), dtype=np.float32)
-        self.batch_size = size  # remembered only now: a pair that fits nowhere must not spoil the next shard
+        self.batch_size = size  # kept only after success: a pair too large for memory must not shrink later batches
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
 
 
-@garbage_collection_off()
 def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
-    """Loads a reranker in its dtype, its last layer computing in float32 so that bfloat16 makes no ties.
+    """Loads a reranker in its dtype; its last layer computes in float32, because bfloat16 scores would have ties.
 
     Raises:
-        InputError: the model cannot be found, is none, has more than two labels or its weights in a pickle, or brings
-            code that the recipe does not trust.
+        InputError: the model cannot be found, is not a reranker, has more than two labels, stores its weights in a
+            pickle, or comes with code that the recipe does not trust.
     """
     import torch
-    from huggingface_hub.utils import disable_progress_bars
-    from sentence_transformers import CrossEncoder
-    from transformers.utils import logging as transformers_logging
 
     assert settings.model is not None, "checked by the recipe"
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    disable_progress_bars()
-    try:
-        model = CrossEncoder(
-            resolve_model(settings.model),
-            device=device,
-            trust_remote_code=settings.trust_remote_code,
-            model_kwargs={"dtype": resolve_dtype(settings.dtype, device), "use_safetensors": True},
+
+    def construct(path: str, model_kwargs: dict[str, Any]) -> CrossEncoder:
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder(
+            path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"teacher model '{settings.model}' cannot be loaded: {first} "
-            "Expected a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
-            f"local cache has.{advice_on_code(error)}"
-        ) from error
+
+    model = load_safetensors(
+        construct,
+        settings.model,
+        resolve_dtype(settings.dtype, device),
+        role="teacher model",
+        expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
+        "local cache has",
+    )
     if model.num_labels > 2:
         raise InputError(
             f"teacher model '{settings.model}' has {model.num_labels} labels; "

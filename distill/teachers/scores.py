@@ -1,4 +1,7 @@
-"""Scores: one teacher judges the candidates of every query; a query without a finite score for each is a reject."""
+"""Scores: one teacher scores the candidates of every query.
+
+A query becomes a reject if the score of one of its candidates is not finite.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
 from distill.settings import EncoderSettings, TeacherSettings
-from distill.teachers.base import Question, Teacher
+from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
 from distill.teachers.cross_encoder import CrossEncoderTeacher
@@ -37,17 +40,17 @@ def build(
     passages: Table,
     vectors: Iterable[Vectors] = (),
 ) -> Table:
-    """Scores all candidates with one teacher.
+    """Scores all candidates with one teacher, into a table SCORES.
 
     Args:
         run: the run.
         name: the teacher's name in the recipe.
-        teacher: its settings.
-        student: the encoder of a bi-encoder teacher that names none.
+        teacher: settings of the teacher.
+        student: encoder of a bi-encoder teacher whose settings name none.
         candidates: CANDIDATES.
         passages: PASSAGES.
-        vectors: what retrievers have embedded already; a bi-encoder teacher with the same encoder uses it, another
-            one embeds passages and queries first, each once, in tables of its own beside the scores.
+        vectors: vectors of the dense retrievers. A bi-encoder teacher with the encoder of a retriever uses them. With
+            another encoder, every passage and query is embedded once, into tables beside the scores.
     """
     path = SCORES.path.format(name=name)
     inputs = [candidates, passages]
@@ -59,13 +62,13 @@ def build(
         settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
     elif teacher.kind == "bi_encoder":
         encoder = teacher.encoder or student
-        made = next((each for each in vectors if identity(each.encoder) == identity(encoder)), None)
-        if own := made is None:
-            made = embed(run, f"{path}-vectors", name, encoder, pool, passages, [candidates])
+        embedded = next((pair for pair in vectors if identity(pair.encoder) == identity(encoder)), None)
+        if own := embedded is None:
+            embedded = embed(run, f"{path}-vectors", name, encoder, pool, passages, [candidates])
         settings["encoder"] = identity(encoder)
-        inputs += [made.passages, made.queries]
-        paths = (made.passages.path, made.queries.path)
-        # Only products of vectors are left to do, and no model is loaded.
+        inputs += [embedded.passages, embedded.queries]
+        paths = (embedded.passages.path, embedded.queries.path)
+        # The workers only multiply vectors and load no model.
         pool = run.settings.io_pool
     stage = Stage(
         title=f"scores: {name}",
@@ -87,14 +90,14 @@ def build(
 
 
 class ScoreWorker:
-    """Holds one teacher.
+    """Worker that scores with one teacher.
 
     Args:
-        storage: of the run.
-        teacher: its settings.
+        storage: storage of the run.
+        teacher: settings of the teacher.
         passages: path of PASSAGES.
-        vectors: for a bi-encoder, paths of the vectors of passages and queries.
-        candidates: path of CANDIDATES, if the queries' vectors were made before the candidates, and not of them.
+        vectors: paths of PASSAGE_VECTORS and QUERY_VECTORS, for a bi-encoder.
+        candidates: path of CANDIDATES, if QUERY_VECTORS was made from the queries; None if it was made from CANDIDATES.
     """
 
     def __init__(
@@ -106,32 +109,32 @@ class ScoreWorker:
         candidates: str | None,
     ) -> None:
         tables = [Table.open(storage, path) for path in vectors or ()]
-        before = Table.open(storage, candidates) if candidates else None
-        self.teacher = _load(teacher, Table.open(storage, passages), tables, before)
+        candidate_table = Table.open(storage, candidates) if candidates else None
+        self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
 
     def process(self, task: Task) -> Output:
-        """Rows of CANDIDATES to SCORES."""
+        """Turns rows of CANDIDATES into rows of SCORES."""
         assert task.rows is not None, "scores are planned over candidates"
         first = task.shard.params["first"] + task.start
-        questions = [
-            Question(first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], dtype=np.int64))
+        queries = [
+            CandidateQuery(first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], dtype=np.int64))
             for offset, row in enumerate(task.rows.select(["query_id", "text", "passage_rows"]).to_pylist())
         ]
-        scores, tokens = self.teacher.score(questions)
-        finite = [bool(np.isfinite(each).all()) for each in scores]
-        kept = [number for number, good in enumerate(finite) if good]
-        lengths = np.array([len(scores[number]) for number in kept], dtype=np.int64)
-        flat = np.concatenate([scores[number] for number in kept]) if kept else np.empty(0, np.float32)
-        taken = task.rows.take(pa.array(kept, pa.int64()))
+        scores, tokens = self.teacher.score(queries)
+        finite = [bool(np.isfinite(values).all()) for values in scores]
+        accepted = [number for number, good in enumerate(finite) if good]
+        lengths = np.array([len(scores[number]) for number in accepted], dtype=np.int64)
+        flat = np.concatenate([scores[number] for number in accepted]) if accepted else np.empty(0, np.float32)
+        accepted_rows = task.rows.take(pa.array(accepted, pa.int64()))
         rows = pa.table(
             {
-                "query_id": taken.column("query_id"),
-                "passage_ids": taken.column("passage_ids"),
+                "query_id": accepted_rows.column("query_id"),
+                "passage_ids": accepted_rows.column("passage_ids"),
                 "scores": list_column(flat, lengths, pa.float32()),
             }
         )
         rejects = [
-            Reject(questions[number].query_id, f"{int((~np.isfinite(scores[number])).sum())} scores are not finite")
+            Reject(queries[number].query_id, f"{int((~np.isfinite(scores[number])).sum())} scores are not finite")
             for number, good in enumerate(finite)
             if not good
         ]

@@ -24,6 +24,7 @@ from cluster.tables.fingerprint import check_fingerprint
 
 WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_ANEW = "Or start the training again: run with --overwrite training, or train into another --output."
 
 
 class CheckpointWriter:
@@ -113,15 +114,46 @@ def read_state(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
     best = folder.with_name(f"step-{state['best_step'] or state['step']:08d}")
     if not best.exists():
         raise InputError(
-            f"{best}: this is the best checkpoint so far, the one to export, and it is gone. Put it back, or start the "
-            "training again: run with --overwrite training, or train into another --output."
+            f"{best} is missing: it is the best checkpoint so far, the one to export. Put it back. {_ANEW}"
         )
     return state
 
 
 def load_weights(folder: Path, module: torch.nn.Module) -> None:
-    """Puts the weights of a checkpoint into a plain module, before DeepSpeed divides it or outside of any engine."""
-    module.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    """Copies the weights of a checkpoint into a plain module: before DeepSpeed divides it, or outside of any engine.
+
+    A checkpoint names weights by the module's attributes ("model.0.…"), and holds the trained ones alone: those that
+    `requires_grad`. With LoRA these are the adapters.
+
+    Raises:
+        InputError: the file lacks a trained weight, holds a weight that the module does not train, or holds one in
+            another shape. The module stays as it was.
+    """
+    path = folder / WEIGHTS
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    weights = load_file(path)
+    missing, unexpected = sorted(trained.keys() - weights.keys()), sorted(weights.keys() - trained.keys())
+    if missing or unexpected:
+        raise InputError(
+            f"{path} does not fit the student: it lacks {_first(missing)} of the {len(trained)} weights that are "
+            f"trained, and holds {_first(unexpected)} that are not. The names come from another version of this "
+            f"program, or of a library that defines the model: continue with the versions that wrote it. {_ANEW}"
+        )
+    for name, parameter in trained.items():
+        if weights[name].shape != parameter.shape:
+            raise InputError(
+                f"{path} does not fit the student: {name} has shape {list(weights[name].shape)} in the file and "
+                f"{list(parameter.shape)} in the student. The model has changed: put the model of before back. {_ANEW}"
+            )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(weights[name])
+
+
+def _first(names: list[str]) -> str:
+    """How many names, and the first three of them."""
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} ({shown})" if names else "0"
 
 
 def load_moments(folder: Path, engine: Any) -> None:

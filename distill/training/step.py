@@ -8,7 +8,7 @@ logged sums, and how many ranks are asked to stop.
 
 Contract: after DeepSpeed's averaging, the parameter gradient equals that of one process holding the whole batch. The
 loss has the global batch's denominator, so the ranks' gradients must be *summed*; DeepSpeed divides by the world size,
-and `_push_back` is the one place that multiplies by it.
+and `_backward` is the one place that multiplies by it.
 
 Memory is bounded: `Activations` runs every micro-batch a first time for its embeddings and a second time for its
 gradients, and keeps of the first run what fits (`distill/activations/activations.py`).
@@ -28,7 +28,7 @@ import torch.distributed as dist
 from distill.activations.activations import Activations
 from distill.encoders.layout import Layout
 from distill.encoders.tokens import TokenFile
-from distill.losses.batch import LossSettings, loss_and_gradients
+from distill.losses.batch import LossSettings, LossSums, loss_and_gradients
 from distill.training.batches import Share, StepPlan
 from distill.training.gather import gather_ragged, reduce_scatter_ragged
 
@@ -133,32 +133,15 @@ class Stepper:
             prepared: this rank's part.
             stop: whether this rank is asked to stop; `StepResult.stop` says whether any is.
         """
-        plan, teacher, work = prepared.plan, prepared.teacher, prepared.work
-        query_share, passage_share = plan.query_shares[self.rank], plan.passage_shares[self.rank]
+        plan, work = prepared.plan, prepared.work
         keep = self.activations.plan(work)
-        queries, passages = self._encode(work, query_share.size, passage_share.size)
+        queries, passages = self._encode(work, plan.query_shares[self.rank].size, plan.passage_shares[self.rank].size)
         sizes = [share.size for share in plan.passage_shares]
-        everyone = gather_ragged(passages, sizes)
-
-        mine = slice(query_share.start, query_share.stop)
-        device = everyone.device
-        sums, query_gradient, passage_gradient = loss_and_gradients(
-            queries,
-            everyone,
-            torch.from_numpy(plan.slots[mine]).to(device),
-            torch.from_numpy(teacher[mine]).to(device),
-            torch.from_numpy(plan.counts).to(device),
-            len(plan.queries),
-            self.settings,
-        )
-        own_gradient = reduce_scatter_ragged(passage_gradient, sizes, self.rank)
-        self._push_back(work, query_gradient, own_gradient)
-
-        count = len(plan.queries)
-        totals = torch.stack([sums.listed / count, sums.contrastive / count, sums.listed.new_tensor(float(stop))])
-        if self.world_size > 1:
-            dist.all_reduce(totals)
-        listed, contrastive, stopping = totals.tolist()
+        all_passages = gather_ragged(passages, sizes)
+        sums, query_gradient, all_gradients = self._loss(prepared, queries, all_passages)
+        passage_gradient = reduce_scatter_ragged(all_gradients, sizes, self.rank)
+        self._backward(work, query_gradient, passage_gradient)
+        listed, contrastive, stopping = self._over_ranks(sums, len(plan.queries), stop)
         for_list, for_contrast = self.settings.weights
         return StepResult(
             loss=for_list * listed + for_contrast * contrastive,
@@ -170,6 +153,30 @@ class Stepper:
             reused=keep.reused,
             stop=stopping > 0,
         )
+
+    def _loss(
+        self, prepared: Prepared, queries: torch.Tensor, all_passages: torch.Tensor
+    ) -> tuple[LossSums, torch.Tensor, torch.Tensor]:
+        """Loss rows of this rank's queries; gradients of its queries, and of the (U, d) passages of all ranks."""
+        plan, device = prepared.plan, all_passages.device
+        share = plan.query_shares[self.rank]
+        own = slice(share.start, share.stop)
+        return loss_and_gradients(
+            queries,
+            all_passages,
+            torch.from_numpy(plan.slots[own]).to(device),
+            torch.from_numpy(prepared.teacher[own]).to(device),
+            torch.from_numpy(plan.counts).to(device),
+            len(plan.queries),
+            self.settings,
+        )
+
+    def _over_ranks(self, sums: LossSums, queries: int, stop: bool) -> list[float]:
+        """Mean list loss and mean InfoNCE over the global batch, and how many ranks are asked to stop."""
+        totals = torch.stack([sums.listed / queries, sums.contrastive / queries, sums.listed.new_tensor(float(stop))])
+        if self.world_size > 1:
+            dist.all_reduce(totals)
+        return totals.tolist()
 
     def _micro_batches(self, plan: StepPlan) -> list[MicroBatch]:
         """This rank's forward passes. Every rank gets equally many: missing ones are one row of weight zero."""
@@ -206,7 +213,7 @@ class Stepper:
                 embeddings[0 if micro.is_query else 1][micro.places] = part
         return embeddings[0], embeddings[1]
 
-    def _push_back(self, work: list[MicroBatch], queries: torch.Tensor, passages: torch.Tensor) -> None:
+    def _backward(self, work: list[MicroBatch], queries: torch.Tensor, passages: torch.Tensor) -> None:
         """Backward of every micro-batch with its known embedding gradient; gradients are reduced with the last one.
 
         The order is the reverse one, whatever is kept: sums in another order differ in their last bits. Graphs are kept

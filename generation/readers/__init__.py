@@ -1,5 +1,5 @@
-"""Readers of a corpus, one file per format; each turns its files into records with an id, a title and a text.
+"""Readers of a corpus: one file for each format. A reader turns its files into records with an id, a title and a text.
 
-In reading order: base (what a reader is), open_reader (the choice among them); fields, files; then jsonl, delimited,
+In reading order: base (the interface), open_reader (the choice of a reader); fields, files; then jsonl, delimited,
 parquet, hf, pydocs.
 """

@@ -1,7 +1,7 @@
-"""What every corpus reader does: plan shards without holding the corpus, read a range of records lazily.
+"""The interface of corpus readers: plan shards without loading the corpus, and read a range of records lazily.
 
-A reader is small and picklable: the driver plans with it, workers read with it. Records are neighbours only inside one
-file, so a shard's edge needs to know one record before and one after, and no reader ever looks into another file.
+A reader is small and picklable: the driver plans with it, workers read with it. A record is compared with the records
+before and after it in its file. So a shard can also read one record beyond each end, unless its file ends there.
 """
 
 from __future__ import annotations
@@ -15,32 +15,38 @@ from cluster.tables.plan import Shard
 
 @dataclass(frozen=True)
 class Record:
-    """One record as it stands in the corpus: in `file`, at `where` ("line 7")."""
+    """One record of the corpus. Id, title and text are valid UTF-8.
+
+    Attributes:
+        passage_id, title, text: content of the record.
+        file: file that holds the record, for messages.
+        position: position in the file, for messages: "line 7".
+    """
 
     passage_id: str
     title: str
     text: str
     file: str
-    where: str
+    position: str
 
     @property
     def place(self) -> str:
-        """File and line, for messages."""
-        return f"{self.file}, {self.where}"
+        """File and position, for messages."""
+        return f"{self.file}, {self.position}"
 
 
 class Reader(Protocol):
     """A corpus of one format."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What identifies the corpus' content: sizes and checksums of files, versions of packages."""
+        """Values that change with the content of the corpus: sizes and checksums of files, versions of packages."""
         ...
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Shards whose `params` are enough for `read`; at most `max_rows` records in all.
+        """Shards of at most `rows_per_shard` records, `max_rows` in all; `read` needs nothing but their `params`.
 
         Raises:
-            InputError: the corpus is not there, cannot be read, or holds no record.
+            InputError: the corpus does not exist, cannot be read, or holds no record.
         """
         ...
 
@@ -51,6 +57,6 @@ class Reader(Protocol):
         `shard.rows + 1` if it has one after it (`params["after"]` is 1).
 
         Raises:
-            InputError: a record is malformed; names file, line and field.
+            InputError: a record is malformed; names file, position and field.
         """
         ...

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.jsonl import read_lines
 from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
-from generation.readers.files import BOM, ShardCutter, checksums, decode, find_files, open_file, shown_name
+from generation.readers.files import SEEN_BY_ALL, ShardCutter, checksums, corpus_file, find_files, shown_name
 
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 @dataclass(frozen=True)
 class DelimitedReader:
-    """A shard is a byte offset at the beginning of a record, with its line number; the header is read again."""
+    """CSV and TSV. A shard is the byte offset and the line number of a record; every shard reads the header again."""
 
     path: Path
     fields: Fields
@@ -31,10 +32,10 @@ class DelimitedReader:
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Parses the files once, since only a parser knows where a record with quoted line breaks ends.
+        """Shards of the records. The files are parsed once, since quoted fields may hold line breaks.
 
         Raises:
-            InputError: no file, a header without the fields, malformed quotes, or no record in any.
+            InputError: there is no file, a header lacks a field, quotes are malformed, or no file holds a record.
         """
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
@@ -46,7 +47,7 @@ class DelimitedReader:
         return cutter.done(str(self.path))
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Parses records `start` to `stop`.
+        """Records `start` to `stop` of a shard.
 
         Raises:
             InputError: a line is not UTF-8, quotes are malformed, or a record has too few or too many fields.
@@ -72,35 +73,32 @@ class DelimitedReader:
         return [field.strip() for field in first[2]]
 
     def _rows(self, name: str, offset: int, number: int) -> Iterator[tuple[int, int, list[str]]]:
-        """Byte offset, line number and fields of each record; blank lines are none."""
+        """Byte offset, line number and fields of each record; blank lines are skipped."""
         shown = shown_name(self.path, name)
         csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 KiB
-        with open_file(self.path, name) as file:
-            file.seek(offset)
-            end = [offset, number]
+        end = (offset, number)
 
-            def lines() -> Iterator[str]:
-                for line in file:
-                    content = line.removeprefix(BOM) if end[0] == 0 else line
-                    text = decode(content, shown, end[1])
-                    end[0] += len(line)
-                    end[1] += 1
-                    yield text
+        def texts() -> Iterator[str]:
+            nonlocal end
+            for line in read_lines(corpus_file(self.path, name), SEEN_BY_ALL, offset, number):
+                text = line.text()
+                end = (line.end, line.number + 1)
+                yield text
 
-            rows = csv.reader(lines(), delimiter=self._delimiter(name), strict=True)
-            while True:
-                begin = tuple(end)
-                try:
-                    row = next(rows, None)
-                except csv.Error as error:
-                    raise InputError(
-                        f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
-                        f"line breaks to be quoted, and quotes in them doubled. Correct the record."
-                    ) from None
-                if row is None:
-                    return
-                if row:
-                    yield begin[0], begin[1], row
+        rows = csv.reader(texts(), delimiter=self._delimiter(name), strict=True)
+        while True:
+            begin = end
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                raise InputError(
+                    f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
+                    f"line breaks to be quoted, and quotes in them doubled. Correct the record."
+                ) from None
+            if row is None:
+                return
+            if row:
+                yield *begin, row
 
     def _delimiter(self, name: str) -> str:
-        return "\t" if (name or self.path.name).endswith(".tsv") else ","
+        return "\t" if (name or self.path.name).removesuffix(".gz").endswith(".tsv") else ","

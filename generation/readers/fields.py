@@ -1,4 +1,4 @@
-"""Which fields of a raw record are its id, title and text, and what is wrong with one that lacks them."""
+"""Fields of a raw record that hold its id, title and text; errors for records and tables without them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import InputError
-from cluster.unicode import is_valid_utf8
+from cluster.jsonl import read_id, read_text
 from generation.readers.base import Record
 from generation.settings import CorpusSettings
 
 ID_FIELDS = ("_id", "id", "docid", "passage_id")
 TEXT_FIELDS = ("text", "contents", "passage")
 DEFAULT_TITLE = "title"
+CORRECT = "Correct the record, or name another field"
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Candidates for each field, in order of preference; the first one that a record has counts."""
+    """Names that each field may have; the first name that a record has is used."""
 
     id: tuple[str, ...] = ID_FIELDS
     title: str = DEFAULT_TITLE
@@ -26,7 +27,7 @@ class Fields:
 
     @classmethod
     def of(cls, corpus: CorpusSettings) -> Fields:
-        """The fields that the recipe names, else the usual ones."""
+        """The names in the recipe, or the usual names."""
         return cls(
             (corpus.id_field,) if corpus.id_field else ID_FIELDS,
             corpus.title_field,
@@ -35,70 +36,58 @@ class Fields:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every field that may be read."""
+        """Every name of a field that may be read."""
         return (*self.id, self.title, *self.text)
 
     def check(self, names: Collection[str], place: str) -> None:
-        """Refuses a table whose columns lack a field.
+        """Refuses a table or record that lacks a field.
+
+        Args:
+            names: names of its columns or fields.
+            place: file, or file and position, for messages.
 
         Raises:
-            InputError: names the place, the field, and the fields that are there.
+            InputError: names the place, the missing field, and the existing fields.
         """
-        self._find(self.id, names, place, "id")
-        self._find(self.text, names, place, "text")
+        self._names(names, place)
         if self.title != DEFAULT_TITLE:
             self._find((self.title,), names, place, "title")
 
-    def record(self, raw: Mapping[str, Any], file: str, where: str) -> Record:
-        """Turns a raw record into a passage. An empty text or null is allowed: such a passage is dropped later.
+    def record(self, raw: Mapping[str, Any], file: str, position: str) -> Record:
+        """Reads the fields of a raw record. The text may be empty or null: a later stage drops such passages.
+
+        Args:
+            raw: the fields by name.
+            file: file of the record, for messages.
+            position: position in the file, for messages: "line 7".
 
         Raises:
             InputError: a field is missing or has the wrong type.
         """
-        place = f"{file}, {where}"
+        place = f"{file}, {position}"
         self.check(raw.keys(), place)
-        id_field = self._find(self.id, raw.keys(), place, "id")
-        text_field = self._find(self.text, raw.keys(), place, "text")
-        passage_id = raw[id_field]
-        if isinstance(passage_id, int) and not isinstance(passage_id, bool):
-            passage_id = str(passage_id)
-        if not isinstance(passage_id, str) or not passage_id.strip():
-            raise InputError(
-                f"{place}: field '{id_field}' is {_shown(passage_id)}. Expected the passage's id, a non-empty string "
-                f"or whole number. Give the record an id, or name another field with corpus.id_field."
-            )
-        if not is_valid_utf8(passage_id):
-            raise InputError(
-                f"{place}: field '{id_field}' is {_shown(passage_id)}, with half of a surrogate pair. "
-                f"Write the character in full, as UTF-8."
-            )
-        title = self._string(raw.get(self.title), self.title, place)
-        return Record(passage_id, title, self._string(raw[text_field], text_field, place), file, where)
+        id_field, text_field = self._names(raw.keys(), place)
+        passage_id = read_id(raw, id_field, place, f"{CORRECT} with corpus.id_field.")
+        return Record(
+            passage_id, _optional_text(raw, self.title, place), _optional_text(raw, text_field, place), file, position
+        )
+
+    def _names(self, names: Collection[str], place: str) -> tuple[str, str]:
+        """The existing id field and text field."""
+        return self._find(self.id, names, place, "id"), self._find(self.text, names, place, "text")
 
     @staticmethod
     def _find(candidates: tuple[str, ...], names: Collection[str], place: str, role: str) -> str:
         for name in candidates:
             if name in names:
                 return name
-        wanted = f"'{candidates[0]}'" if len(candidates) == 1 else "one of " + ", ".join(map(repr, candidates))
-        there = ", ".join(sorted(map(str, names))[:20]) or "none"
+        expected = f"'{candidates[0]}'" if len(candidates) == 1 else "one of " + ", ".join(map(repr, candidates))
+        existing = ", ".join(sorted(map(str, names))[:20]) or "none"
         raise InputError(
-            f"{place}: there is no {role} field. Expected {wanted}; the fields there are: {there}. "
-            f"Name the right one with corpus.{role}_field."
+            f"{place}: there is no {role} field. Expected {expected}; the existing fields are: {existing}. "
+            f"Name the right field with corpus.{role}_field."
         )
 
-    @staticmethod
-    def _string(value: Any, field: str, place: str) -> str:
-        if value is None:
-            return ""
-        if not isinstance(value, str):
-            raise InputError(
-                f"{place}: field '{field}' is {_shown(value)}. Expected a string. Correct the record, or name another "
-                f"field in the recipe's corpus section."
-            )
-        return value
 
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 40 else text[:39] + '…'} ({type(value).__name__})"
+def _optional_text(raw: Mapping[str, Any], field: str, place: str) -> str:
+    return "" if raw.get(field) is None else read_text(raw, field, place, f"{CORRECT} in the recipe's corpus section.")

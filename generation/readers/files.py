@@ -1,4 +1,4 @@
-"""Corpora that are files: finding them, their checksums, their lines with line and byte of what is no UTF-8."""
+"""Corpora that are files: their names, paths and checksums, and shards of their records."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, BinaryIO
 from cluster.errors import InputError
 from cluster.tables.plan import Shard
 
-BOM = b"\xef\xbb\xbf"
+SEEN_BY_ALL = "Every machine of the cluster must see the corpus under this path."
 
 
 def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Names of the corpus' files relative to `path`: those of a folder that end in a suffix, or "" for `path` itself.
+    """Names of the corpus files relative to `path`, in order: files of a folder by suffix, or "" if `path` is a file.
 
     Raises:
-        InputError: nothing is there, or a folder has no such file.
+        InputError: `path` does not exist, or is a folder without such files.
     """
     if path.is_file():
         return [""]
     if not path.exists():
         raise InputError(
             f"corpus.path: there is no file or folder {path}. Expected a corpus to read. "
-            f"Check the spelling; relative paths begin at the directory that listwise is called from."
+            f"Check the spelling. Relative paths begin at the directory in which listwise is called."
         )
-    names = [file.name for file in sorted(path.iterdir()) if file.suffix in suffixes and file.is_file()]
+    names = [file.name for file in sorted(path.iterdir()) if file.name.endswith(suffixes) and file.is_file()]
     if not names:
         raise InputError(
             f"corpus.path: the folder {path} has no file that ends in {' or '.join(suffixes)}. "
@@ -36,106 +36,97 @@ def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def shown_name(path: Path, name: str) -> str:
-    """How a file is called in messages."""
+    """Name of a corpus file in messages."""
     return str(path / name) if name else str(path)
 
 
-def open_file(path: Path, name: str) -> BinaryIO:
-    """Opens a corpus file.
+def corpus_file(path: Path, name: str) -> Path:
+    """Path of a corpus file by its name in the plan.
 
     Raises:
-        InputError: it is gone or may not be read, or the plan names one that is not in the corpus.
+        InputError: the plan names a file outside of the corpus.
     """
     if Path(name).name != name:
         raise InputError(
             f"the plan of the corpus names the file '{name}', which is not in {path}, so it was not written by "
             "listwise. Find out who else writes to this workdir; then run with --overwrite corpus."
         )
-    file = path / name if name else path
+    return path / name if name else path
+
+
+def open_file(path: Path, name: str) -> BinaryIO:
+    """Opens a corpus file.
+
+    Raises:
+        InputError: the file is not there or may not be read, or the plan names a file outside of the corpus.
+    """
+    file = corpus_file(path, name)
     try:
         return file.open("rb")
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror}). "
-            f"Every machine of the cluster must see the corpus under this path."
-        ) from None
+        raise InputError(f"{file}: cannot be read ({error.strerror}). {SEEN_BY_ALL}") from None
 
 
 def checksums(path: Path, names: list[str]) -> dict[str, Any]:
-    """Size and CRC-32 of each file; the name of a single file does not count."""
-    found = {}
+    """Size and CRC-32 of each file by name; a corpus of one file has the same checksums under every name."""
+    sums = {}
     for name in names:
         size = checksum = 0
         with open_file(path, name) as file:
             while block := file.read(1 << 20):
                 checksum = zlib.crc32(block, checksum)
                 size += len(block)
-        found[name or "file"] = [size, checksum]
-    return found
-
-
-def decode(line: bytes, file: str, number: int) -> str:
-    """A line as text.
-
-    Raises:
-        InputError: it is not UTF-8; names file, line and byte.
-    """
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{file}, line {number}, byte {error.start + 1} of the line: 0x{line[error.start]:02x} is not UTF-8. "
-            f"Expected a UTF-8 file. Convert it, for instance with: iconv -f latin1 -t utf-8"
-        ) from None
+        sums[name or "file"] = [size, checksum]
+    return sums
 
 
 class ShardCutter:
-    """Cuts the records of one file after another into shards, as their places in the file become known.
+    """Cuts the records of one file after another into shards.
 
     Args:
-        rows_per_shard: most records of a shard.
-        max_rows: most records in all.
+        rows_per_shard: most records in a shard.
+        max_rows: most records in all shards; None: no limit.
     """
 
     def __init__(self, rows_per_shard: int, max_rows: int | None) -> None:
         self.rows_per_shard = rows_per_shard
-        self.left = max_rows
+        self.remaining = max_rows
         self.shards: list[Shard] = []
 
     @property
     def full(self) -> bool:
         """Whether `max_rows` records are planned."""
-        return self.left == 0
+        return self.remaining == 0
 
-    def cut(self, places: Iterator[dict[str, int]], **params: Any) -> None:
+    def cut(self, positions: Iterator[dict[str, int]], **params: Any) -> None:
         """Plans the records of one file.
 
         Args:
-            places: where each record begins, in order; what `read` needs to go there.
-            params: what else belongs into `Shard.params`, the file's name.
+            positions: position of each record in the file, in order, as `Reader.read` needs it: byte offset, row.
+            params: further values for `Shard.params`, such as the name of the file.
         """
         previous: dict[str, int] | None = None
         begin: dict[str, int] = {}
         rows = before = 0
-        for place in places:
+        for position in positions:
             if self.full or rows == self.rows_per_shard:
                 self._close(rows, {**params, **begin, "before": before, "after": int(not self.full)})
                 rows = 0
                 if self.full:
                     return
             if rows == 0:
-                begin, before = previous or place, int(previous is not None)
+                begin, before = previous or position, int(previous is not None)
             rows += 1
-            self.left = self.left - 1 if self.left is not None else None
-            previous = place
+            self.remaining = self.remaining - 1 if self.remaining is not None else None
+            previous = position
         if rows:
             self._close(rows, {**params, **begin, "before": before, "after": 0})
 
     def done(self, path: str) -> list[Shard]:
-        """The plan.
+        """The shards of all files.
 
         Raises:
-            InputError: there is no record.
+            InputError: the files hold no record.
         """
         if not self.shards:
             raise InputError(f"{path}: the corpus is empty. Expected at least one record; check corpus.path.")

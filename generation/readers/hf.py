@@ -24,7 +24,7 @@ BATCH_ROWS = 2_000
 
 @dataclass(frozen=True)
 class HfReader:
-    """A shard is a row number. Rows are memory-mapped by `datasets`, so no process holds the data set."""
+    """A Hugging Face data set. A shard is a row number. Rows are memory-mapped, so no process holds the data set."""
 
     name: str
     config: str | None
@@ -34,20 +34,20 @@ class HfReader:
     def fingerprint(self) -> dict[str, Any]:
         """Rows and a checksum of every column that may be read."""
         data = load(self.name, self.config, self.split).data
-        found: dict[str, Any] = {"rows": data.num_rows}
+        sums: dict[str, Any] = {"rows": data.num_rows}
         for column in sorted(set(data.column_names) & set(self.fields.all)):
             checksum = 0
             for chunk in data.column(column).chunks:
                 for buffer in chunk.buffers():
                     checksum = zlib.crc32(buffer, checksum) if buffer is not None else checksum
-            found[column] = checksum
-        return found
+            sums[column] = checksum
+        return sums
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Loads the data set, downloading it if the machine does not have it.
+        """Shards of the rows; downloads the data set if this machine does not have it.
 
         Raises:
-            InputError: it cannot be loaded, lacks the split or a field, or is empty.
+            InputError: the data set cannot be loaded, lacks the split or a field, or is empty.
         """
         dataset = load(self.name, self.config, self.split)
         self.fields.check(dataset.column_names, self._shown)
@@ -56,7 +56,7 @@ class HfReader:
         return cutter.done(self._shown)
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Reads rows `start` to `stop`.
+        """Records `start` to `stop` of a shard.
 
         Raises:
             InputError: a row lacks an id or has a field of the wrong type.
@@ -80,7 +80,7 @@ def load(name: str, config: str | None, split: str) -> Dataset:
     """A split of a data set, from a folder that `save_to_disk` wrote, a folder of data files, or the hub.
 
     Raises:
-        InputError: it cannot be loaded; says what `datasets` said.
+        InputError: the data set cannot be loaded; quotes the error of `datasets`.
     """
     import datasets
 
@@ -88,18 +88,18 @@ def load(name: str, config: str | None, split: str) -> Dataset:
     folder = Path(name).expanduser()
     saved = any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json"))
     try:
-        found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # every builder has its own
+        data = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # every builder of `datasets` raises its own errors
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"{PREFIX}{name}: cannot be loaded ({type(error).__name__}: {reason}). Expected an id of the hub "
             f"or a folder. Check corpus.hf_config ({config or 'not set'}), corpus.hf_split ({split}) and the network."
         ) from None
-    if isinstance(found, datasets.DatasetDict):
-        if split not in found:
+    if isinstance(data, datasets.DatasetDict):
+        if split not in data:
             raise InputError(
                 f"{PREFIX}{name}: there is no split '{split}'. "
-                f"It has {', '.join(found)}; name one with corpus.hf_split."
+                f"The splits are {', '.join(data)}; name one with corpus.hf_split."
             )
-        return found[split]
-    return found
+        return data[split]
+    return data

@@ -1,4 +1,4 @@
-"""The choice of a reader by the format of the corpus, named in the recipe or told by the suffix of its files."""
+"""The choice of a reader by the format of the corpus, which the recipe names or the suffix of the files shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_reader(corpus: CorpusSettings) -> Reader:
     """The reader of the recipe's corpus.
 
     Raises:
-        InputError: nothing is there, or what is there has no format that is known.
+        InputError: the corpus does not exist, or its format is unknown.
     """
     fields = Fields.of(corpus)
     kind = corpus.format if corpus.format != "auto" else find_format(corpus.path)
@@ -40,10 +40,10 @@ def open_reader(corpus: CorpusSettings) -> Reader:
 
 
 def find_format(location: str) -> str:
-    """What a corpus is, by its address, its folder's content, or its file's ending.
+    """Format of a corpus, by the scheme of its address, the files of its folder, or the suffix of its file.
 
     Raises:
-        InputError: nothing is there, or it cannot be told; names the formats.
+        InputError: the corpus does not exist, or its format is unknown or ambiguous; lists the formats.
     """
     for kind in ("pydocs", "hf"):
         if location.startswith(f"{kind}://"):
@@ -54,16 +54,16 @@ def find_format(location: str) -> str:
     )
     if not path.exists():
         raise InputError(
-            f"corpus.path: there is no file or folder {location}. Expected {known}. Check the spelling; relative paths "
-            f"begin at the directory that listwise is called from."
+            f"corpus.path: there is no file or folder {location}. Expected {known}. Check the spelling. Relative paths "
+            f"begin at the directory in which listwise is called."
         )
     if path.is_dir() and (path / BEIR_CORPUS).is_file():
         return "beir"
-    endings = {file.suffix for file in path.iterdir() if file.is_file()} if path.is_dir() else {path.suffix}
-    kinds = [kind for kind, suffixes in _SUFFIXES.items() if endings & set(suffixes)]
+    names = [file.name for file in path.iterdir() if file.is_file()] if path.is_dir() else [path.name]
+    kinds = [kind for kind, suffixes in _SUFFIXES.items() if any(name.endswith(suffixes) for name in names)]
     if len(kinds) == 1:
         return kinds[0]
-    found = f"files of several formats ({', '.join(kinds)})" if kinds else "no file of a known format"
+    content = f"files of several formats ({', '.join(kinds)})" if kinds else "no file of a known format"
     raise InputError(
-        f"corpus.path: {location} holds {found}. Expected {known}. Say which with corpus.format, or name another path."
+        f"corpus.path: {location} holds {content}. Expected {known}. Set corpus.format, or name another path."
     )

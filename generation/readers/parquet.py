@@ -1,4 +1,4 @@
-"""Reader of Parquet files; only the columns that are needed, and only the row groups of a shard, are read."""
+"""Reader of Parquet files. It reads the columns of the fields and the row groups of the shard, and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH_ROWS = 2_000
 
 @dataclass(frozen=True)
 class ParquetReader:
-    """A shard is a row number, that of the record before the shard's first one if there is one."""
+    """Parquet. A shard is a row number: that of the record before it, or of its first record."""
 
     path: Path
     fields: Fields
@@ -32,10 +32,10 @@ class ParquetReader:
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Reads the files' footers.
+        """Shards of the rows; reads only the footers of the files.
 
         Raises:
-            InputError: no file, one that is not Parquet or lacks a field, or no row in any.
+            InputError: there is no file, a file is not Parquet or lacks a field, or no file holds a row.
         """
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
@@ -47,7 +47,7 @@ class ParquetReader:
         return cutter.done(str(self.path))
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Reads rows `start` to `stop`.
+        """Records `start` to `stop` of a shard.
 
         Raises:
             InputError: the file is damaged, or a row lacks an id or has a field of the wrong type.
@@ -79,15 +79,15 @@ class ParquetReader:
 
 
 def _groups(file: pq.ParquetFile, first: int, last: int) -> tuple[list[int], int]:
-    """Row groups that hold rows `first` to `last`, and the number of the first row in them."""
+    """Row groups that hold rows `first` to `last`, and the row number at which the first group begins."""
     groups: list[int] = []
-    begin = seen = 0
+    begin = group_begin = 0
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
-        if seen < last and seen + rows > first:
-            begin = begin if groups else seen
+        if group_begin < last and group_begin + rows > first:
+            begin = begin if groups else group_begin
             groups.append(group)
-        seen += rows
+        group_begin += rows
     return groups, begin
 
 

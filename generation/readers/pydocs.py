@@ -1,4 +1,4 @@
-"""Reader of `pydocs://`: the docstring bodies of installed packages, sharded by source file."""
+"""Reader of `pydocs://`: bodies of the docstrings of installed packages. A shard is a list of source files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.tables.plan import Shard
+from cluster.unicode import valid_utf8
 from generation import pydocs
 from generation.docstrings import SourceFile, file_docstrings, package_version, source_files
 from generation.readers.base import Record
 
 
 class PydocsReader:
-    """Docstrings of `packages`. A shard lists whole files; it names the aliases that the driver left out of them."""
+    """Docstrings of installed packages. A shard lists whole files and the names of their docstrings, without aliases.
+
+    Args:
+        path: `pydocs://` address.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -21,31 +26,31 @@ class PydocsReader:
 
     def fingerprint(self) -> dict[str, Any]:
         """Version, number of files and their total size, of each package."""
-        found = {}
+        packages = {}
         for package in self.packages:
             files = source_files(package)
-            found[package] = [package_version(package), len(files), sum(file.size for file in files)]
-        return found
+            packages[package] = [package_version(package), len(files), sum(file.size for file in files)]
+        return packages
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Cuts the files into shards of about `rows_per_shard` docstrings.
+        """Shards of whole files with at least `rows_per_shard` docstrings each; the last shard may have fewer.
 
         Raises:
-            InputError: a package is not installed, or none of them has docstrings.
+            InputError: a package is not installed, or no package has docstrings.
         """
         shards: list[Shard] = []
-        left = max_rows if max_rows is not None else float("inf")
+        remaining = max_rows if max_rows is not None else float("inf")
         files: list[list[str]] = []
         names: list[str] = []
         collected = pydocs.collect(self.packages)
         for number, (file, docs) in enumerate(collected):
-            names += [doc.name for doc in docs[: int(min(len(docs), left - len(names)))]]
+            names += [doc.name for doc in docs[: int(min(len(docs), remaining - len(names)))]]
             if docs:
                 files.append([file.path, file.module, file.shown])
-            full = len(names) >= rows_per_shard or len(names) >= left or number == len(collected) - 1
+            full = len(names) >= rows_per_shard or len(names) >= remaining or number == len(collected) - 1
             if full and names:
                 shards.append(Shard(f"{len(shards):05d}", len(names), 1, (), {"files": files, "names": names}))
-                left -= len(names)
+                remaining -= len(names)
                 files, names = [], []
         if not shards:
             raise InputError(
@@ -55,16 +60,16 @@ class PydocsReader:
         return shards
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
-        """Docstrings `start` to `stop` of a shard; shards end where files end.
+        """Docstrings `start` to `stop` of a shard. No record lies beyond them, since a shard ends with a file.
 
         Raises:
-            InputError: the packages have changed since they were planned.
+            InputError: the packages on this machine are not those that were planned.
         """
         docs = {doc.name: doc for parts in shard.params["files"] for doc in file_docstrings(SourceFile(*parts))}
         for name in shard.params["names"][max(start, 0) : stop]:
             if name not in docs:
                 raise InputError(
-                    f"{self.path}: {name} was there when the corpus was planned and is not on this machine now. "
+                    f"{self.path}: {name} was found when the corpus was planned, and is not on this machine now. "
                     f"Install the same packages on every machine, or begin again with --overwrite corpus."
                 )
-            yield Record(name, "", docs[name].body, docs[name].file, f"line {docs[name].line}")
+            yield Record(name, "", valid_utf8(docs[name].body), docs[name].file, f"line {docs[name].line}")

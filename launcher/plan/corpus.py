@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.jsonl import read_lines
 from distill.encoders.loading import resolve_model
 from distill.encoders.texts import passage_text
 from distill.evaluation.judged import passages_of, read_qrels
@@ -100,8 +101,7 @@ def _mean_tokens(recipe: Recipe, texts: list[str]) -> tuple[float, bool]:
 
 
 def _count_lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
+    return sum(1 for _ in read_lines(path, "Correct the path in the recipe."))
 
 
 def token_counter(model: str | None) -> tuple[Callable[[str], float], bool]:

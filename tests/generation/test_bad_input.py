@@ -1,4 +1,4 @@
-"""Each mistake a person can make with a corpus: what the message must name."""
+"""Mistakes in a corpus, and what the message for each must name."""
 
 from __future__ import annotations
 
@@ -25,26 +25,20 @@ def message(path: object, **settings) -> str:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (b'{"_id": "b", "text": "cut off\n', ["line 3", "not JSON", "one JSON object per line"]),
-        (b'["b", "text"]\n', ["line 3", "list", "object was expected"]),
-        (b'{"_id": "b", "text": "caf\xe9"}\n', ["line 3", "byte 26", "0xe9", "not UTF-8", "iconv"]),
+        (b'{"_id": "b", "text": "cut off\n', ["line 3", "not JSON", '{"_id": "7", "title": "", "text": "…"}']),
         (b'{"text": "no id"}\n', ["line 3", "no id field", "'_id'", "corpus.id_field"]),
         (b'{"_id": "b", "body": "x"}\n', ["line 3", "no text field", "body", "corpus.text_field"]),
-        (b'{"_id": "", "text": "x"}\n', ["line 3", "'_id'", "non-empty"]),
-        (b'{"_id": null, "text": "x"}\n', ["line 3", "'_id'", "None"]),
-        (b'{"_id": true, "text": "x"}\n', ["line 3", "'_id'", "True (bool)"]),
-        (b'{"_id": "\\ud800", "text": "x"}\n', ["line 3", "'_id'", "surrogate"]),
+        (b'{"_id": "", "text": "x"}\n', ["line 3", "'_id'", "non-empty", "corpus.id_field"]),
         (b'{"_id": "b", "text": ["x"]}\n', ["line 3", "'text'", "list", "Expected a string"]),
         (b'{"_id": "b", "text": "x", "title": 3}\n', ["line 3", "'title'", "3 (int)"]),
-        (b"[" * 100_000 + b"\n", ["line 3", "JSON"]),
     ],
 )
 def test_a_bad_jsonl_line_is_named(line: bytes, expected: list[str], tmp_path: Path) -> None:
     path = tmp_path / "docs.jsonl"
     path.write_bytes(GOOD + b"\n" + line + GOOD)
-    said = message(path)
+    text = message(path)
     for part in [str(path), *expected]:
-        assert part in said
+        assert part in text
 
 
 @pytest.mark.parametrize(
@@ -62,9 +56,9 @@ def test_a_bad_jsonl_line_is_named(line: bytes, expected: list[str], tmp_path: P
 def test_a_bad_csv_record_is_named(content: bytes, expected: list[str], tmp_path: Path) -> None:
     path = tmp_path / "docs.csv"
     path.write_bytes(content)
-    said = message(path)
+    text = message(path)
     for part in [str(path), *expected]:
-        assert part in said
+        assert part in text
 
 
 def test_a_parquet_file_without_the_fields_or_of_another_format_is_named(tmp_path: Path) -> None:
@@ -79,7 +73,7 @@ def test_a_parquet_file_without_the_fields_or_of_another_format_is_named(tmp_pat
     assert "ids.parquet, row 2: field '_id'" in message(tmp_path / "ids.parquet")
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert f"no file or folder {tmp_path / 'absent'}" in message(tmp_path / "absent")
     assert f"no file or folder {tmp_path / 'absent'}" in message(tmp_path / "absent", format="jsonl")
     (tmp_path / "folder").mkdir()
@@ -90,9 +84,9 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
     (tmp_path / "docs.docx").write_bytes(b"")
-    said = message(tmp_path / "docs.docx")
+    text = message(tmp_path / "docs.docx")
     for part in ("docs.docx", ".jsonl", ".parquet", "corpus.format"):
-        assert part in said
+        assert part in text
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     (tmp_path / "a.csv").write_bytes(b"_id,text\na,x\n")
     assert "several formats (jsonl, csv)" in message(tmp_path)
@@ -113,14 +107,14 @@ def test_a_saved_data_set_without_the_split_names_those_it_has(tmp_path: Path) -
     from datasets import Dataset, DatasetDict
 
     DatasetDict({"train": Dataset.from_dict({"_id": ["a"], "text": ["x"]})}).save_to_disk(str(tmp_path / "saved"))
-    said = message(f"hf://{tmp_path / 'saved'}", hf_split="test")
-    assert "no split 'test'" in said
-    assert "train" in said
+    text = message(f"hf://{tmp_path / 'saved'}", hf_split="test")
+    assert "no split 'test'" in text
+    assert "train" in text
     assert "cannot be loaded" in message(f"hf://{tmp_path / 'nothing'}")
 
 
 @pytest.mark.parametrize("path", ["pydocs://no_such_package_here", "pydocs://stdlib,,numpy", "pydocs://numpy,numpy"])
 def test_a_bad_list_of_packages_is_named(path: str) -> None:
-    said = message(path)
-    assert path in said
-    assert "pydocs://stdlib,numpy" in said
+    text = message(path)
+    assert path in text
+    assert "pydocs://stdlib,numpy" in text

@@ -69,8 +69,8 @@ def test_examples_of_a_user_take_the_place_of_a_types_own(tmp_path: Path, suffix
         ("own.jsonl", '\n{"passage": "p", "qurey": "q", "type": "claim"}\n', 2, "did you mean `query`?"),
         ("own.jsonl", '{"passage": "p", "query": "", "type": "claim"}\n', 1, "`query` is ''"),
         ("own.jsonl", '{"passage": "p", "query": "q", "type": "clam"}\n', 1, "did you mean 'claim'?"),
-        ("own.jsonl", '\n\n{"passage": \n', 3, "not valid JSON"),
-        ("own.jsonl", "[1]\n", 1, "expected {passage, query, type}, found [1]"),
+        ("own.jsonl", '\n\n{"passage": \n', 3, "not JSON"),
+        ("own.jsonl", "[1]\n", 1, "found a list"),
         ("own.yaml", "- passage: p\n  query: q\n  type: clam\n", 3, "did you mean 'claim'?"),
         ("own.yaml", "- {passage: p, query: q, type: claim}\n- passage: p\n  type: claim\n", 2, "`query` is missing"),
         ("own.yaml", "passage: p\n", 1, "expected a list"),
@@ -94,5 +94,5 @@ def test_a_file_without_examples_and_a_missing_one_are_refused(tmp_path: Path) -
     with pytest.raises(InputError, match="there is no file"):
         own_pools(tmp_path / "missing.jsonl", shipped_types())
     (tmp_path / "latin.jsonl").write_bytes(b"{\xe9}")
-    with pytest.raises(InputError, match="not UTF-8 text"):
+    with pytest.raises(InputError, match=r"line 1.*not UTF-8"):
         own_pools(tmp_path / "latin.jsonl", shipped_types())

@@ -1,4 +1,4 @@
-"""From a corpus to passages: what is dropped, under which reason, and that shards do not change it."""
+"""From a corpus to passages: records are dropped for counted reasons, and the cut into shards changes nothing."""
 
 from __future__ import annotations
 
@@ -71,19 +71,19 @@ def passages_of(
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 2, 3, 4, 100])
-def test_shard_edges_do_not_change_what_is_seen_of_a_record(rows_per_shard: int, tmp_path: Path) -> None:
+def test_the_cut_into_shards_does_not_change_the_rows_of_records(rows_per_shard: int, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, ROWS)
     assert records_of(corpus, rows_per_shard)[0] == records_of(corpus)[0]
 
 
-def test_shards_of_docstrings_do_not_change_what_is_seen_of_them() -> None:
+def test_the_cut_into_shards_does_not_change_the_rows_of_docstrings() -> None:
     corpus = CorpusSettings(path="pydocs://numpy")
     some, outputs = records_of(corpus, 150)
     assert len(outputs) > 3
     assert some == records_of(corpus, 100_000)[0]
 
 
-def test_a_relative_path_begins_where_the_command_was_called(run, tmp_path: Path, monkeypatch) -> None:
+def test_a_relative_path_begins_at_the_directory_of_the_command(run, tmp_path: Path, monkeypatch) -> None:
     from generation import records
 
     write_corpus(tmp_path, ROWS)
@@ -118,7 +118,7 @@ def test_half_a_surrogate_pair_in_a_text_is_survived(tmp_path: Path) -> None:
     assert "in its middle" in row["text"]
 
 
-def test_an_id_that_stands_twice_is_refused_with_both_places(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, [{"_id": name, "text": f"{number} {LONG}"} for number, name in enumerate("abcb")])
     with pytest.raises(InputError) as caught:
         passages_of(tmp_path / "run", records_of(corpus)[0])
@@ -151,22 +151,21 @@ def test_digests_tell_texts_apart_and_titles_from_texts(tmp_path: Path) -> None:
     assert len(np.unique(digests)) == 3
 
 
-def test_the_stage_on_a_real_cluster_keeps_the_same_and_does_it_once(run, tmp_path: Path) -> None:
+def test_the_stage_on_a_real_cluster_keeps_the_same_passages_and_is_done_once(run, tmp_path: Path) -> None:
     from generation import passages, records
 
     corpus = write_corpus(tmp_path, ROWS).model_copy(update={"rows_per_shard": 3})
-    made = run("corpus")
-    read = records.build(made, corpus)
-    kept = passages.build(made, corpus, read, frozenset({"long"}))
-    assert kept.read(["passage_id"])["passage_id"].to_pylist() == KEPT
-    assert kept.read(["is_source"])["is_source"].to_pylist() == [False, True, True, True]
+    opened = run("corpus")
+    table = passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"}))
+    assert table.read(["passage_id"])["passage_id"].to_pylist() == KEPT
+    assert table.read(["is_source"])["is_source"].to_pylist() == [False, True, True, True]
     drops: dict[str, int] = {}
-    for commit in kept.commits():
+    for commit in table.commits():
         for reason, count in commit.drops.items():
             drops[reason] = drops.get(reason, 0) + count
     assert drops == DROPS
-    before = kept.fingerprint
-    assert passages.build(made, corpus, records.build(made, corpus), frozenset({"long"})).fingerprint == before
+    before = table.fingerprint
+    assert passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"})).fingerprint == before
 
 
 @pytest.mark.parametrize(
@@ -182,26 +181,26 @@ def test_a_mistake_in_the_corpus_ends_the_run_with_its_message(rows, judged, exp
     from generation import passages, records
 
     corpus = write_corpus(tmp_path, rows)
-    made = run("mistake")
+    opened = run("mistake")
     with pytest.raises(InputError, match=expected):
-        passages.build(made, corpus, records.build(made, corpus), frozenset(judged))
+        passages.build(opened, corpus, records.build(opened, corpus), frozenset(judged))
 
 
 def test_a_corpus_changed_after_it_was_read_is_not_mixed_with_the_old_one(run, tmp_path: Path) -> None:
     from generation import records
 
     corpus = write_corpus(tmp_path, ROWS)
-    made = run("changed")
-    records.build(made, corpus)
+    opened = run("changed")
+    records.build(opened, corpus)
     write_corpus(tmp_path, [*ROWS, {"_id": "new", "text": f"New: {LONG}"}])
     with pytest.raises(InputError, match="--overwrite corpus"):
-        records.build(made, corpus)
+        records.build(opened, corpus)
 
 
 def test_tables_open_again_from_storage_alone(run, tmp_path: Path) -> None:
     from generation import records
 
     corpus = write_corpus(tmp_path, ROWS)
-    made = run("again")
-    path = records.build(made, corpus).path
-    assert Table.open(Storage(made.storage.url), path).num_rows == len(ROWS)
+    opened = run("again")
+    path = records.build(opened, corpus).path
+    assert Table.open(Storage(opened.storage.url), path).num_rows == len(ROWS)

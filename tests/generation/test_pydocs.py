@@ -25,14 +25,14 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_no_query_stands_in_its_passage_and_no_two_are_alike() -> None:
+def test_no_query_is_part_of_its_passage_and_no_two_queries_are_equal() -> None:
     pairs = pydocs.judged(PACKAGES)
     assert len(pairs) > 1000
     assert not [query for doc, query in pairs if plain(query) in plain(doc.body)]
     assert len({plain(query) for _, query in pairs}) == len(pairs)
 
 
-def test_the_judged_sample_is_the_readers_corpus_and_the_same_every_time(tmp_path: Path) -> None:
+def test_the_judged_corpus_is_that_of_the_reader_and_the_sample_is_the_same_every_time(tmp_path: Path) -> None:
     assert pydocs.write_judged("pydocs://stdlib,numpy", tmp_path / "one", 300, seed=1) == 300
     pydocs.write_judged(PACKAGES, tmp_path / "two", 300, seed=1)
     pydocs.write_judged(PACKAGES, tmp_path / "other", 300, seed=2)
@@ -68,8 +68,8 @@ def test_no_package_is_imported(tmp_path: Path) -> None:
     (package / "__init__.py").write_text(f'"""Say in a line what this does.\n\n{words}\n"""\nraise SystemExit(9)\n')
     code = "from generation import pydocs; print(pydocs.judged(('loud',))[0][1])"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout == "Say in a line what this does\n"
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "Say in a line what this does\n"
 
 
 def test_aliases_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -47,40 +48,25 @@ def test_a_changed_log_is_refused(run, tmp_path):
 
 
 def test_no_query_log_makes_no_table(run):
-    made = run()
-    assert query_log.build(made, CorpusSettings(path="unused")) is None
-    assert not made.storage.list("query_log")
+    opened = run()
+    assert query_log.build(opened, CorpusSettings(path="unused")) is None
+    assert not opened.storage.list("query_log")
 
 
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("line", "problem"),
     [
-        ('{"_id": "b", "text": ', "no JSON"),
         ("[1]", "found a list"),
-        ('{"text": "pier"}', "field _id is missing"),
-        ('{"_id": "", "text": "pier"}', "field _id is empty"),
-        ('{"_id": true, "text": "pier"}', "field _id is a boolean"),
-        ('{"_id": "b"}', "field text is missing"),
-        (r'{"_id": "b\ud83d", "text": "pier"}', r"field _id 'b\ud83d' holds half of a surrogate pair"),
-        ('{"_id": "b", "text": 3}', "field text is a number"),
-        ('{"_id": "a", "text": "pier"}', "_id 'a' stands in line 1 already"),
+        ('{"text": "pier"}', "there is no field '_id'"),
+        ('{"_id": "b"}', "there is no field 'text'"),
+        ('{"_id": "a", "text": "pier"}', "the _id 'a' is in line 1 already"),
     ],
 )
-def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, found):
+def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, problem):
     path = write(tmp_path / "log.jsonl", ['{"_id": "a", "text": "pier"}', "", line])
     with pytest.raises(InputError) as error:
         query_log.scan(path, 10)
-    assert f"log.jsonl, line 3: {found}" in str(error.value)
-
-
-def test_half_of_a_surrogate_pair_in_a_text_is_replaced():
-    assert query_log.parse(rb'{"_id": "a", "text": "ships \ud83d"}', "log.jsonl", 1) == ("a", "ships ?")
-
-
-def test_bytes_that_are_no_utf8_are_named(tmp_path):
-    (tmp_path / "log.jsonl").write_bytes(b'{"_id": "a", "text": "caf\xe9"}\n')
-    with pytest.raises(InputError, match=r"line 1.*not UTF-8"):
-        query_log.scan(str(tmp_path / "log.jsonl"), 10)
+    assert f"log.jsonl, line 3: {problem}" in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n"])
@@ -92,8 +78,16 @@ def test_a_log_without_queries_says_what_to_do(tmp_path, content):
         query_log.scan(str(path), 10)
 
 
-def test_byte_order_mark_carriage_returns_and_a_missing_last_newline_are_read(run, tmp_path):
-    text = '\ufeff{"_id": "a", "text": "pier"}\r\n{"_id": "b", "text": "harbour\\u2028wall"}'
-    (tmp_path / "log.jsonl").write_bytes(text.encode())
-    table = query_log.build(run(), CorpusSettings(path="unused", query_log=str(tmp_path / "log.jsonl")))
-    assert table.read()["text"].to_pylist() == ["pier", "harbour wall"]
+@pytest.mark.parametrize("name", ["log.jsonl", "log.jsonl.gz"])
+def test_workers_read_the_lines_that_the_driver_planned_whatever_the_file_holds(run, tmp_path, name):
+    lines = [
+        '\ufeff{"_id": "a", "text": "pier"}\r',
+        "",
+        '{"_id": "b", "text": "harbour\u2028wall"}',
+        '{"_id": "c", "text": "x"}',
+    ]
+    content = "\n".join(lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    table = query_log.build(run(), CorpusSettings(path="unused", query_log=str(tmp_path / name), rows_per_shard=2))
+    assert table.read()["text"].to_pylist() == ["pier", "harbour wall", "x"]
+    assert [commit.drops for commit in table.commits()] == [{"empty": 1}, {}]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,21 +62,49 @@ def write_saved(folder: Path, rows: list[dict]) -> str:
     return f"hf://{folder / 'saved'}"
 
 
-WRITERS = [write_jsonl, write_jsonl_folder, write_beir, write_csv, write_tsv, write_parquet, write_saved]
+def write_gzipped(folder: Path, rows: list[dict], write: Callable[[Path, list[dict]], Path]) -> Path:
+    path = write(folder, rows)
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
+    return packed
+
+
+def write_jsonl_gz(folder: Path, rows: list[dict]) -> Path:
+    return write_gzipped(folder, rows, write_jsonl)
+
+
+def write_tsv_gz(folder: Path, rows: list[dict]) -> Path:
+    return write_gzipped(folder, rows, write_tsv)
+
+
+WRITERS = [
+    write_jsonl_gz,
+    write_tsv_gz,
+    write_jsonl,
+    write_jsonl_folder,
+    write_beir,
+    write_csv,
+    write_tsv,
+    write_parquet,
+    write_saved,
+]
 
 
 def read_all(path: object, rows_per_shard: int = 100, max_rows: int | None = None, **settings) -> list[Record]:
     reader = open_reader(CorpusSettings(path=str(path), **settings))
     shards = reader.plan(rows_per_shard, max_rows)
     records = [list(reader.read(shard, 0, shard.rows)) for shard in shards]
-    assert [len(found) for found in records] == [shard.rows for shard in shards]
-    return [record for found in records for record in found]
+    assert [len(of_shard) for of_shard in records] == [shard.rows for shard in shards]
+    return [record for of_shard in records for record in of_shard]
 
 
 @pytest.mark.parametrize("write", WRITERS)
 def test_every_format_gives_the_same_records(write, tmp_path: Path) -> None:
-    found = read_all(write(tmp_path, ROWS))
-    assert [(record.passage_id, record.title, record.text) for record in found] == [tuple(row.values()) for row in ROWS]
+    records = read_all(write(tmp_path, ROWS))
+    assert [(record.passage_id, record.title, record.text) for record in records] == [
+        tuple(row.values()) for row in ROWS
+    ]
 
 
 @pytest.mark.parametrize("write", WRITERS)

@@ -98,8 +98,8 @@ def test_a_real_model_writes_queries_about_its_passages_in_both_styles(own_envir
     for style, written in answers.items():
         assert [answer.unit for answer in written[:5]] == [f"p0:question:{n}" for n in range(4)] + ["p0:web_search:0"]
         assert sum(answer.tokens > 24 for answer in written) == len(TEXTS) * 2, f"{style}: a prompt is read once"
-        texts = {answer.text for answer in written if answer.text}
-        assert len(texts) > len(written) / 2, f"{style}: samples of one prompt differ"
+        texts = [answer.text for answer in written if answer.text]
+        assert len(set(texts)) > len(texts) / 2 > 0, f"{style}: samples of one prompt differ"
     kept = [(answer.unit.split(":")[0], answer.text) for answer in answers["completion"] if answer.text]
-    assert len(kept) > len(TEXTS) * 3
+    assert len(kept) > len(TEXTS), "more than one a passage passes the clean-up"
     assert own_share(kept) > 0.5, "by chance it would be a sixth"

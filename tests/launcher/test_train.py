@@ -78,9 +78,9 @@ def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, t
 @pytest.mark.parametrize(
     ("lists", "options", "message"),
     [
-        ("missing.jsonl", [], "--lists missing.jsonl cannot be read"),
+        ("missing.jsonl", [], "--lists missing.jsonl: cannot be read"),
         (".", [], "the table `lists` does not exist or is not finished"),
-        ("lists.jsonl", [], "lists.jsonl, line 1: Invalid JSON"),
+        ("lists.jsonl", [], "lists.jsonl, line 1, column 10: not JSON"),
         ("lists.jsonl", ["--set", "training.learning_rat=1"], "did you mean `training.learning_rate`?"),
         ("lists.jsonl", ["--set", "training.loss=mse"], "--set training.loss=mse: `training.loss` is 'mse'"),
     ],

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill.activations.reuse import FirstRun, Output, SecondRun, TrialRun, most_expensive, reusable
+from distill.activations.costs import most_expensive
+from distill.activations.reuse import FirstRun, Output, SecondRun, TrialRun, reusable
 
 
 class Kernels(TorchDispatchMode):

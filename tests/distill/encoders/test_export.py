@@ -1,3 +1,5 @@
+"""An exported folder gives the embeddings of the trained student, and its card tells what ran."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ from distill.settings import EncoderSettings, StudentSettings
 from tests.corpus import ASPECTS, PLACES, QUERIES
 
 TEXTS = [template.format(*place) for place in PLACES[:6] for template in ASPECTS]
-ASKED = [template.format(*place) for place in PLACES[:6] for template in QUERIES]
+SEARCHES = [template.format(*place) for place in PLACES[:6] for template in QUERIES]
 FACTS = {"steps": 12, "best_step": 8, "dev": {"dev_ndcg@10": 0.61234567}, "model": "/somewhere/model", "nothing": None}
 
 
@@ -28,7 +30,7 @@ def settings(tiny_encoder: str) -> StudentSettings:
 
 @pytest.fixture
 def student(settings: StudentSettings) -> SentenceTransformer:
-    """A student that differs from its base."""
+    """A student whose weights differ from those of its base."""
     model = load_model(settings, "cpu")
     torch.manual_seed(5)
     with torch.no_grad():
@@ -41,17 +43,17 @@ def test_the_exported_folder_gives_equal_embeddings_with_its_prompts(
     student: SentenceTransformer, settings: StudentSettings, tmp_path: Path
 ):
     trained = Encoder(settings, "cpu", student)
-    queries, passages = trained.encode_queries(ASKED), trained.encode_passages([""] * len(TEXTS), TEXTS)
+    queries, passages = trained.encode_queries(SEARCHES), trained.encode_passages([""] * len(TEXTS), TEXTS)
     save(student, tmp_path / "model", settings, FACTS)
 
     loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu")
-    np.testing.assert_allclose(loaded.encode_query(ASKED), queries, atol=1e-6)
+    np.testing.assert_allclose(loaded.encode_query(SEARCHES), queries, atol=1e-6)
     np.testing.assert_allclose(loaded.encode_document(TEXTS), passages, atol=1e-6)
-    np.testing.assert_allclose(loaded.encode([f"find: {text}" for text in ASKED]), queries, atol=1e-6)
-    assert np.abs(loaded.encode(ASKED) - queries).max() > 1e-3, "the prompt matters"
+    np.testing.assert_allclose(loaded.encode([f"find: {text}" for text in SEARCHES]), queries, atol=1e-6)
+    assert np.abs(loaded.encode(SEARCHES) - queries).max() > 1e-3, "the prompt changes embeddings"
 
     as_recipe = Encoder(EncoderSettings(model=str(tmp_path / "model"), max_passage_tokens=96, dtype="float32"), "cpu")
-    np.testing.assert_allclose(as_recipe.encode_queries(ASKED), queries, atol=1e-6)
+    np.testing.assert_allclose(as_recipe.encode_queries(SEARCHES), queries, atol=1e-6)
     np.testing.assert_allclose(as_recipe.encode_passages([""] * len(TEXTS), TEXTS), passages, atol=1e-6)
 
 
@@ -61,9 +63,9 @@ def test_a_plain_transformer_is_exported_with_the_pooling_it_was_trained_with(
 ):
     settings = StudentSettings(model=tiny_encoder, pooling=pooling, normalize=True, dtype="float32")
     model = load_model(settings, "cpu")
-    expected = Encoder(settings, "cpu", model).encode_queries(ASKED)
+    expected = Encoder(settings, "cpu", model).encode_queries(SEARCHES)
     save(model, tmp_path / "model", settings, {})
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "model")).encode_query(ASKED), expected, atol=1e-6)
+    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "model")).encode_query(SEARCHES), expected, atol=1e-6)
 
 
 def test_the_folder_holds_safetensors_prompts_lengths_and_a_card_of_what_ran(
@@ -75,7 +77,7 @@ def test_the_folder_holds_safetensors_prompts_lengths_and_a_card_of_what_ran(
     files = {path.name for path in (tmp_path / "model").rglob("*")}
     assert "model.safetensors" in files
     assert not {"pytorch_model.bin", "old"} & files
-    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing half-written is left beside it"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "no half-written folder is left"
     config = json.loads((tmp_path / "model" / "config_sentence_transformers.json").read_text())
     assert config["prompts"] == {"query": "find: ", "document": "passage: "}
     assert SentenceTransformer(str(tmp_path / "model")).max_seq_length == 96

@@ -1,4 +1,4 @@
-"""Every kind of student: its micro-batches, gradients and export are what sentence-transformers makes of the model."""
+"""Every kind of student has the embeddings, gradients and export that sentence-transformers gives the same model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NAMES = ("bert", "modernbert", "qwen3", "bert with adapters", "qwen3 with adapte
 def students(tiny_encoder, tmp_path_factory) -> dict[str, StudentSettings]:
     folder = tmp_path_factory.mktemp("students")
     paths = {"bert": tiny_encoder, "modernbert": save_modernbert(folder / "m"), "qwen3": save_qwen3(folder / "q")}
-    some = LORA.model_copy(update={"target_modules": ["q_proj", "v_proj"]})
-    adapters = {"bert with adapters": LORA, "qwen3 with adapters": some}
+    two_layers = LORA.model_copy(update={"target_modules": ["q_proj", "v_proj"]})
+    adapters = {"bert with adapters": LORA, "qwen3 with adapters": two_layers}
     return {
         name: StudentSettings(
             model=paths[name.partition(" ")[0]], lora=adapters.get(name), max_query_tokens=48, max_passage_tokens=48,
@@ -34,7 +34,7 @@ def students(tiny_encoder, tmp_path_factory) -> dict[str, StudentSettings]:
 
 
 def load(settings: StudentSettings):
-    """The student as the trainer loads it; adapters are no longer what they began as."""
+    """The student as the trainer loads it; the zeros of new adapters are replaced by random values."""
     import torch
 
     from distill.encoders.loading import load_model
@@ -61,17 +61,17 @@ def token_files(folder: Path, settings: StudentSettings, model) -> list:
 
 
 def library_embeddings(settings: StudentSettings, model) -> list:
-    """Queries and passages by sentence-transformers' own tokenisation, padding and forward, with gradients."""
+    """Embeddings of queries and passages, with gradients, by sentence-transformers' own tokenisation and forward."""
     queries, passages, _, _ = problem()
-    found = []
-    for texts, limit in (([f"{settings.query_prompt}{each}" for each in queries], 48), (passages, 48)):
+    embeddings = []
+    for texts, limit in (([f"{settings.query_prompt}{query}" for query in queries], 48), (passages, 48)):
         model.max_seq_length = limit
-        found.append(model(model.preprocess(texts))["sentence_embedding"])
-    return found
+        embeddings.append(model(model.preprocess(texts))["sentence_embedding"])
+    return embeddings
 
 
 def step(rank: int, world_size: int, students: dict[str, StudentSettings], folder: Path) -> dict:
-    """Gradients of one step of each student, with several micro-batches, some of them recomputed."""
+    """Loss and gradients of one step of each student, in several micro-batches, some of which are recomputed."""
     import torch
     import torch.distributed as dist
 
@@ -87,7 +87,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
 
     join_ranks("cpu")
     _, _, lists, scores = problem()
-    found = {}
+    results = {}
     for name, settings in students.items():
         model = load(settings)
         (folder / f"{name} {rank}").mkdir()
@@ -99,10 +99,11 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
         plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
         result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
         parameters = engine.module.model.named_parameters()
-        found[name] = (result.loss, {key: each.grad.numpy() for key, each in parameters if each.grad is not None})
+        gradients = {key: weight.grad.numpy() for key, weight in parameters if weight.grad is not None}
+        results[name] = (result.loss, gradients)
     dist.barrier()
     dist.destroy_process_group()
-    return found
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,8 @@ def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, 
     student = EncoderModule(model, "cpu", torch.float32)
     queries, passages, _, _ = problem()
     files = token_files(tmp_path, students[name], model)
-    shown = ([f"find: {each}" for each in queries], passages)
-    for texts, file, limit in zip(shown, files, (48, 48), strict=True):
+    inputs = ([f"find: {query}" for query in queries], passages)
+    for texts, file, limit in zip(inputs, files, (48, 48), strict=True):
         order = np.argsort(-file.lengths)
         with torch.no_grad():
             parts = [
@@ -136,25 +137,26 @@ def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_of_two_ranks_equals_one_process_with_the_librarys_padding(name, students, stepped):
-    """The decoder is padded on the left by its tokenizer, on the right by us: it must not matter."""
+    """The decoder's tokenizer pads on the left and the trainer on the right; the gradients must be the same."""
     _, _, lists, scores = problem()
     model = load(students[name])
-    loss = reference_loss(*(each.double() for each in library_embeddings(students[name], model)), lists, scores, MODE)
+    embeddings = [matrix.double() for matrix in library_embeddings(students[name], model)]
+    loss = reference_loss(*embeddings, lists, scores, MODE)
     loss.backward()
-    expected = {key: each.grad.numpy() for key, each in model.named_parameters() if each.grad is not None}
-    scale = max(np.abs(each).max() for each in expected.values())
-    trained = {key for key, each in model.named_parameters() if each.requires_grad}
+    expected = {key: weight.grad.numpy() for key, weight in model.named_parameters() if weight.grad is not None}
+    scale = max(np.abs(gradient).max() for gradient in expected.values())
+    trained = {key for key, weight in model.named_parameters() if weight.requires_grad}
     assert all("lora_" in key for key in trained) == ("adapters" in name)
-    for found_loss, gradients in (rank[name] for rank in stepped):
-        assert found_loss == pytest.approx(float(loss.detach()), rel=1e-5)
-        assert expected.keys() <= gradients.keys() | {key for key, each in expected.items() if not each.any()}
+    for rank_loss, gradients in (rank[name] for rank in stepped):
+        assert rank_loss == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert expected.keys() <= gradients.keys() | {key for key, gradient in expected.items() if not gradient.any()}
         for key, gradient in gradients.items():
             wanted = expected.get(key, np.zeros_like(gradient))
             assert np.abs(gradient - wanted).max() <= 1e-5 * scale, key
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_exported_student_embeds_as_the_trained_one_and_knows_of_no_adapters(name, students, tmp_path):
+def test_an_exported_student_embeds_as_the_trained_one_and_has_no_adapters(name, students, tmp_path):
     from safetensors import safe_open
     from sentence_transformers import SentenceTransformer
 
@@ -183,7 +185,7 @@ def test_an_exported_student_embeds_as_the_trained_one_and_knows_of_no_adapters(
     )  # fmt: skip
 
 
-def test_adapters_begin_as_nothing_and_name_the_layers_when_there_is_none(students):
+def test_new_adapters_change_no_embedding_and_an_unknown_layer_is_refused_with_those_that_exist(students):
     from distill.encoders.loading import load_model
     from distill.encoders.lora import add_adapters
 

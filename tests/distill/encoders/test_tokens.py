@@ -1,4 +1,4 @@
-"""Token files give back what the tokenizer gave, row by row, across record batches."""
+"""Token files return the tokenizer's ids, row by row, across record batches and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tokenizer(tiny_encoder):
     return load_model(EncoderSettings(model=tiny_encoder), "cpu").tokenizer
 
 
-def test_rows_are_what_the_tokenizer_gives(tokenizer, tmp_path, monkeypatch):
+def test_rows_are_the_ids_that_the_tokenizer_returns(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "BATCH_ROWS", 7)
     texts = [f"the harbour of town {number} " * (number % 9 + 1) for number in range(31)] + [""]
     write_tokens(tmp_path / "a", texts, tokenizer, 24, prompt="query: ")
@@ -28,15 +28,15 @@ def test_rows_are_what_the_tokenizer_gives(tokenizer, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("longest", "width"), [(3, 16), (23, 24)])
 def test_padding_matches_the_library(tokenizer, tmp_path, longest, width):
-    """To a multiple of 16, but not beyond the longest row of the file, where the model may end."""
+    """Rows are padded to a multiple of 16, but not beyond the longest row of the file: the model may take no more."""
     texts = ["a mill", "the stone bridge " * (longest // 3), "paper", "harbour " * 100]
     write_tokens(tmp_path / "a", texts, tokenizer, 24)
     ids, mask = TokenFile(tmp_path / "a").padded(np.array([2, 1]), tokenizer.pad_token_id)
-    wanted = tokenizer(
+    expected = tokenizer(
         [texts[2], texts[1]], padding="max_length", max_length=width, truncation=True, return_tensors="pt"
     )
-    assert ids.equal(wanted["input_ids"])
-    assert mask.equal(wanted["attention_mask"])
+    assert ids.equal(expected["input_ids"])
+    assert mask.equal(expected["attention_mask"])
 
 
 def test_text_of_a_million_characters_is_cut_before_it_is_tokenised(tokenizer, tmp_path):
@@ -58,23 +58,23 @@ def test_interrupted_writing_leaves_no_file(tokenizer, tmp_path):
 def test_parts_cover_all_rows_in_whole_batches(rows):
     from distill.encoders.tokens import BATCH_ROWS, PARTS, parts
 
-    found = parts(rows)
-    assert [row for part in found for row in part] == sorted(row for part in found for row in part)
-    assert sum(stop - start for start, stop in found) == rows
-    assert all(start == before for (start, _), (_, before) in zip(found[1:], found, strict=False))
-    assert all((stop - start) % BATCH_ROWS == 0 for start, stop in found[:-1])
-    assert len(found) <= PARTS
+    ranges = parts(rows)
+    assert [row for part in ranges for row in part] == sorted(row for part in ranges for row in part)
+    assert sum(stop - start for start, stop in ranges) == rows
+    assert all(start == previous for (start, _), (_, previous) in zip(ranges[1:], ranges, strict=False))
+    assert all((stop - start) % BATCH_ROWS == 0 for start, stop in ranges[:-1])
+    assert len(ranges) <= PARTS
 
 
-def test_files_of_parts_are_read_as_one(tokenizer, tmp_path):
+def test_files_of_parts_are_read_as_one_file(tokenizer, tmp_path):
     from distill.encoders.tokens import BATCH_ROWS, TokenFile, write_tokens
 
     texts = [f"harbour {'town ' * (row % 7)}{row % 10}" for row in range(2 * BATCH_ROWS + 5)]
-    write_tokens(tmp_path / "one", texts, tokenizer, 16)
+    write_tokens(tmp_path / "whole", texts, tokenizer, 16)
     write_tokens(tmp_path / "first", texts[:BATCH_ROWS], tokenizer, 16)
     write_tokens(tmp_path / "second", texts[BATCH_ROWS:], tokenizer, 16)
-    one, many = TokenFile(tmp_path / "one"), TokenFile(tmp_path / "first", tmp_path / "second")
-    np.testing.assert_array_equal(one.lengths, many.lengths)
+    whole, divided = TokenFile(tmp_path / "whole"), TokenFile(tmp_path / "first", tmp_path / "second")
+    np.testing.assert_array_equal(whole.lengths, divided.lengths)
     for row in (0, BATCH_ROWS - 1, BATCH_ROWS, 2 * BATCH_ROWS + 4):
-        np.testing.assert_array_equal(one[row], many[row])
+        np.testing.assert_array_equal(whole[row], divided[row])
     assert len(TokenFile()) == 0

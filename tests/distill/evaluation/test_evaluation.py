@@ -14,10 +14,11 @@ from cluster.settings import PoolSettings
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from distill.encoders.loading import resolve_model
-from distill.evaluation.evaluate import evaluate
-from distill.evaluation.judged import Judged, read
-from distill.evaluation.metrics import measure, trec_run
-from distill.evaluation.stage import build, examples
+from distill.evaluation.comparison import largest_changes
+from distill.evaluation.evaluate import evaluate, evaluate_collection
+from distill.evaluation.judged import read
+from distill.evaluation.metrics import EvaluationResult, metrics_per_query, trec_run
+from distill.evaluation.stage import build
 from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
 
 SCIFACT = Path(__file__).parents[3] / "shared" / "data" / "scifact"
@@ -69,14 +70,14 @@ def test_metrics_equal_those_of_pytrec_eval_on_the_written_run(tiny_encoder: str
     metrics = evaluate(EncoderSettings(model=tiny_encoder), hundred, "test", tmp_path, progress=QUIET)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert (metrics["queries"], metrics["passages"]) == (20, 100)
-    assert 0 < metrics["ndcg@10"] < 1, "a tiny random model finds something, and not everything"
+    assert 0 < metrics["ndcg@10"] < 1, "a tiny random model finds some judged passages, and not all"
     check_against_pytrec_eval(hundred, tmp_path, metrics)
 
 
 def test_metrics_equal_the_textbook_formulas_with_graded_judgments():
     qrels = {"q": {"a": 2, "b": 1, "c": 1, "d": 0}, "nothing found": {"a": 1}}
     run = {"q": {"x": 0.9, "b": 0.8, "d": 0.7, "a": 0.6}, "nothing found": {}}
-    values = measure(qrels, run)
+    values = metrics_per_query(qrels, run)
     gain = 1 / math.log2(3) + 2 / math.log2(5)
     ideal = 2 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
     assert values["ndcg@10"]["q"] == pytest.approx(gain / ideal)
@@ -145,37 +146,41 @@ def test_a_student_equal_to_its_base_is_called_no_better_and_the_base_is_recomme
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("dimensions", [None, 64])
-def test_workers_of_a_pool_find_what_one_process_finds(run: Callable, hundred: Path, dimensions: int | None):
+def test_workers_of_a_pool_give_the_run_and_the_metrics_of_one_process(
+    run: Callable, hundred: Path, dimensions: int | None
+):
     model = resolve_model("all-MiniLM-L6-v2")
     base = StudentSettings(model=model, dtype="float32")
     records, runs = [], []
-    for name, pool in (("alone", None), ("pooled", PoolSettings(workers=2))):
+    for name, pool in (("process", None), ("pool", PoolSettings(workers=2))):
         opened = run(name)
         records.append(build(opened, EvaluationSettings(dimensions=dimensions, pool=pool), hundred, base, model))
         written = opened.storage.get("evaluation/student.trec").decode()
         runs.append(pytrec_eval.parse_run(written.splitlines()))
         other = EvaluationSettings(dimensions=dimensions, pool=PoolSettings(workers=1))
-        assert build(opened, other, hundred, base, model) == records[-1], "who encodes makes no difference"
+        assert build(opened, other, hundred, base, model) == records[-1], "the pool is not part of the fingerprint"
     assert records[0]["base"] == pytest.approx(records[1]["base"])
     assert records[0]["base"]["ndcg@10"] > 0.5
     for query, expected in runs[0].items():
         assert runs[1][query] == pytest.approx(expected, abs=1e-5)
-    made = {one["table"]: one["rows"] for one in status(opened.storage)}
-    assert made["judged/base/passages"] == made["judged/passages"] == 100
-    assert made["judged/student/queries"] == made["judged/queries"] == 20
+    rows = {table["table"]: table["rows"] for table in status(opened.storage)}
+    assert rows["judged/base/passages"] == rows["judged/passages"] == 100
+    assert rows["judged/student/queries"] == rows["judged/queries"] == 20
 
 
-def test_examples_show_the_largest_changes_first_with_the_passages_of_both(tiny_encoder: str, hundred: Path):
-    from distill.evaluation.evaluate import evaluate_on
-
-    collection: Judged = read(hundred)
-    result = evaluate_on(EncoderSettings(model=tiny_encoder), collection, depth=100, title="", progress=QUIET)
-    better = {query: dict.fromkeys(grades, 1.0) for query, grades in collection.qrels.items()}
-    best = type(result)({}, measure(collection.qrels, better), better)
-    shown = examples(collection, result, best)
-    gains = [each["student"] - each["base"] for each in shown["wins"]]
+def test_the_largest_changes_come_first_with_the_passages_of_both_models(tiny_encoder: str, hundred: Path):
+    collection = read(hundred)
+    result = evaluate_collection(EncoderSettings(model=tiny_encoder), collection, depth=100, title="", progress=QUIET)
+    perfect_run = {query: dict.fromkeys(grades, 1.0) for query, grades in collection.qrels.items()}
+    perfect = EvaluationResult({}, metrics_per_query(collection.qrels, perfect_run), perfect_run)
+    changes = largest_changes(collection, result, perfect)
+    gains = [change["student"] - change["base"] for change in changes["wins"]]
     assert gains == sorted(gains, reverse=True)
     assert gains[0] > 0
-    assert shown["losses"] == []
-    assert shown["wins"][0]["student_passages"][0]["grade"] == 1
-    assert len(shown["wins"][0]["base_passages"]) == 3
+    assert changes["losses"] == []
+    assert changes["wins"][0]["student_passages"][0]["grade"] == 1
+    assert len(changes["wins"][0]["base_passages"]) == 3
+    opposite = largest_changes(collection, perfect, result)
+    assert opposite["wins"] == []
+    losses = [change["student"] - change["base"] for change in opposite["losses"]]
+    assert losses == [-gain for gain in gains]

@@ -26,7 +26,7 @@ def test_wins_losses_and_ties_add_up_to_the_queries():
     assert (result.wins, result.losses, result.ties) == (1, 1, 2)
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+def test_the_95_percent_interval_covers_the_true_mean_in_at_least_34_of_40_samples():
     generator = np.random.default_rng(1)
     covered = 0
     for trial in range(40):
@@ -50,13 +50,13 @@ def test_the_student_is_recommended_only_if_the_whole_interval_is_above_zero():
         assert words in sentence
 
 
-def test_equal_systems_are_no_difference_and_one_query_proves_nothing():
+def test_the_base_is_kept_if_both_models_are_equal_or_there_is_one_query():
     same = paired_difference(np.full(50, 0.5), np.full(50, 0.5))
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert verdict(same, 50)[0] == "base"
     assert verdict(paired_difference(np.array([0.0]), np.array([1.0])), 1)[0] == "base"
 
 
-def test_systems_with_different_queries_cannot_be_compared():
+def test_models_with_different_numbers_of_queries_cannot_be_compared():
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_difference(np.zeros(3), np.zeros(4))

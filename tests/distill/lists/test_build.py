@@ -7,7 +7,7 @@ from distill.lists.build import (
     Scale,
     TrainingList,
     build_list,
-    ensemble,
+    ensemble_scores,
     explain_empty,
     scale_of,
     scale_scores,
@@ -19,13 +19,13 @@ SETTINGS = ListSettings(length=3)
 FLAT = Scale(low=0.0, high=10.0, best=0.0)
 
 
-def lists(scores: list[float], source: int | None, *, scale: Scale = FLAT, leave_out: bool = False, **settings):
+def list_of(scores: list[float], source: int | None, *, scale: Scale = FLAT, leave_out: bool = False, **settings):
     chosen = SETTINGS.model_copy(update=settings)
     return build_list(np.array(scores), source, scale, chosen, leave_out_source=leave_out)
 
 
 def test_the_ensemble_is_the_weighted_sum_of_raw_scores():
-    total = ensemble([np.array([1.0, 2.0]), np.array([10.0, -10.0])], [1.0, 0.05])
+    total = ensemble_scores([np.array([1.0, 2.0]), np.array([10.0, -10.0])], [1.0, 0.05])
     np.testing.assert_allclose(total, [1.5, 1.5])
 
 
@@ -36,11 +36,11 @@ def test_the_scale_is_the_percentiles_of_all_scores_and_of_the_best_scores():
     everything = np.sort(np.concatenate(scores))
     # Linear interpolation between order statistics (Hyndman and Fan's type 7), written out.
     for percent, value in ((0.01, scale.low), (0.99, scale.high)):
-        at = percent * (len(everything) - 1)
-        below = int(at)
-        expected = everything[below] + (at - below) * (everything[below + 1] - everything[below])
+        position = percent * (len(everything) - 1)
+        below = int(position)
+        expected = everything[below] + (position - below) * (everything[below + 1] - everything[below])
         assert value == pytest.approx(expected)
-    assert scale.best == pytest.approx(np.sort([each.max() for each in scores])[1])
+    assert scale.best == pytest.approx(np.sort([of_query.max() for of_query in scores])[1])
 
 
 def test_scores_without_any_spread_are_refused():
@@ -55,41 +55,41 @@ def test_scaling_is_linear_between_the_percentiles_and_clipped_outside():
 
 
 def test_a_list_holds_the_best_passages_by_descending_score():
-    result = lists([1.0, 9.0, 3.0, 5.0], source=1)
+    result = list_of([1.0, 9.0, 3.0, 5.0], source=1)
     assert isinstance(result, TrainingList)
     assert result.positions.tolist() == [1, 3, 2]
     np.testing.assert_allclose(result.scores, [0.9, 0.5, 0.3])
 
 
 def test_ties_keep_the_order_of_the_candidates():
-    result = lists([4.0, 7.0, 4.0, 4.0], source=1)
+    result = list_of([4.0, 7.0, 4.0, 4.0], source=1)
     assert isinstance(result, TrainingList)
     assert result.positions.tolist() == [1, 0, 2]
 
 
 def test_a_query_whose_source_is_not_first_is_dropped_unless_the_filter_is_off():
-    assert lists([1.0, 9.0, 3.0, 5.0], source=3) == "source_not_first"
-    assert lists([1.0, 9.0, 3.0, 5.0], source=-1) == "source_not_first"
-    assert isinstance(lists([1.0, 9.0, 3.0, 5.0], source=3, require_source_first=False), TrainingList)
-    assert isinstance(lists([9.0, 9.0, 3.0], source=1), TrainingList), "a tie for the first place is a first place"
+    assert list_of([1.0, 9.0, 3.0, 5.0], source=3) == "source_not_first"
+    assert list_of([1.0, 9.0, 3.0, 5.0], source=-1) == "source_not_first"
+    assert isinstance(list_of([1.0, 9.0, 3.0, 5.0], source=3, require_source_first=False), TrainingList)
+    assert isinstance(list_of([9.0, 9.0, 3.0], source=1), TrainingList), "a tie for the first rank counts as first"
 
 
 def test_a_logged_query_skips_the_source_filters_but_not_the_others():
-    assert isinstance(lists([1.0, 9.0, 3.0], source=None, leave_out=True), TrainingList)
-    assert lists([1.0, 9.0, 3.0], source=None, scale=Scale(0.0, 10.0, 9.5)) == "low_score"
-    assert lists([1.0, 9.0], source=None) == "few_candidates"
-    assert lists([], source=None) == "low_score"
+    assert isinstance(list_of([1.0, 9.0, 3.0], source=None, leave_out=True), TrainingList)
+    assert list_of([1.0, 9.0, 3.0], source=None, scale=Scale(0.0, 10.0, 9.5)) == "low_score"
+    assert list_of([1.0, 9.0], source=None) == "few_candidates"
+    assert list_of([], source=None) == "low_score"
 
 
-def test_the_source_leaves_its_list_only_after_it_was_checked_for_the_first_rank():
-    result = lists([1.0, 9.0, 3.0, 5.0], source=1, leave_out=True)
+def test_the_source_is_left_out_of_its_list_after_the_check_that_it_ranks_first():
+    result = list_of([1.0, 9.0, 3.0, 5.0], source=1, leave_out=True)
     assert isinstance(result, TrainingList)
     assert result.positions.tolist() == [3, 2, 0]
-    assert lists([1.0, 9.0, 3.0, 5.0], source=3, leave_out=True) == "source_not_first"
-    assert lists([1.0, 9.0, 3.0], source=1, leave_out=True) == "few_candidates"
+    assert list_of([1.0, 9.0, 3.0, 5.0], source=3, leave_out=True) == "source_not_first"
+    assert list_of([1.0, 9.0, 3.0], source=1, leave_out=True) == "few_candidates"
 
 
-def test_all_queries_of_a_source_are_on_one_side_and_the_share_is_as_asked():
+def test_all_queries_of_a_source_have_one_split_and_the_dev_fraction_is_as_asked():
     splits = [split_of(f"passage {number}", 0.1, 0) for number in range(20_000)]
     assert splits == [split_of(f"passage {number}", 0.1, 0) for number in range(20_000)]
     assert splits.count("dev") / len(splits) == pytest.approx(0.1, abs=0.01)

@@ -1,3 +1,5 @@
+"""BM25 against its formula, its search, and an index that processes share."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,7 @@ TEXTS = [template.format(*place) for place in PLACES for template in ASPECTS]
 
 
 def textbook(texts: list[str], query: str) -> np.ndarray:
-    """Lucene's BM25 straight from its formula, without stop words."""
+    """(passages,) scores of Lucene's BM25, term by term from its formula; stop words are kept."""
     stem = Stemmer.Stemmer("english").stemWord
 
     def tokens(text: str) -> list[str]:
@@ -26,8 +28,8 @@ def textbook(texts: list[str], query: str) -> np.ndarray:
     mean = sum(map(len, passages)) / len(passages)
     scores = np.zeros(len(texts))
     for term in tokens(query):
-        holding = sum(term in passage for passage in passages)
-        weight = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+        frequency = sum(term in passage for passage in passages)
+        weight = math.log(1 + (len(texts) - frequency + 0.5) / (frequency + 0.5))
         for number, passage in enumerate(passages):
             count = passage.count(term)
             scores[number] += weight * count / (count + K1 * (1 - B + B * len(passage) / mean))
@@ -56,7 +58,7 @@ def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index
     np.testing.assert_array_equal(hits.scores[0], scores[expected])
 
 
-def test_a_word_that_no_passage_holds_is_no_hit(index: Bm25Index):
+def test_a_word_that_no_passage_has_gives_no_hit(index: Bm25Index):
     hits = index.search(["zyzzyva", "", "?!"], 5)
     assert (hits.rows == -1).all()
     assert index.score("zyzzyva", np.arange(3)).tolist() == [0, 0, 0]
@@ -80,7 +82,7 @@ def test_empty_passages_and_an_empty_corpus_can_be_searched(texts: list[list[str
     assert hits.rows[0].tolist() in ([-1, -1], [1, -1])
 
 
-QUESTIONS = [template.format(*place) for place in PLACES[:6] for template in QUERIES] + [
+SEARCHES = [template.format(*place) for place in PLACES[:6] for template in QUERIES] + [
     "zyzzyva",
     "",
     "traders harbour",
@@ -91,28 +93,25 @@ QUESTIONS = [template.format(*place) for place in PLACES[:6] for template in QUE
 def test_a_saved_index_finds_what_the_built_one_finds(texts: list[list[str]], tmp_path: Path):
     built = Bm25Index(texts)
     built.save(tmp_path)
-    for found, expected in zip(
-        vars(Bm25Index.load(tmp_path).search(QUESTIONS, 9)).values(),
-        vars(built.search(QUESTIONS, 9)).values(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(found, expected)
+    hits, expected = Bm25Index.load(tmp_path).search(SEARCHES, 9), built.search(SEARCHES, 9)
+    np.testing.assert_array_equal(hits.rows, expected.rows)
+    np.testing.assert_array_equal(hits.scores, expected.scores)
 
 
-def test_an_index_is_built_once_and_where_nothing_can_be_written_by_everyone(
+def test_an_index_is_built_once_or_by_every_caller_if_no_file_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    read = []
+    builds = []
 
     def texts() -> list[list[str]]:
-        read.append(1)
+        builds.append(1)
         return [TEXTS]
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    found = [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(3)]
-    assert len(read) == 1
+    scores = [Bm25Index.shared("corpus", texts).search(SEARCHES, 9).scores for _ in range(3)]
+    assert len(builds) == 1
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    found += [Bm25Index.shared("corpus", texts).search(QUESTIONS, 9).scores for _ in range(2)]
-    assert len(read) == 3
-    for each in found[1:]:
-        np.testing.assert_array_equal(each, found[0])
+    scores += [Bm25Index.shared("corpus", texts).search(SEARCHES, 9).scores for _ in range(2)]
+    assert len(builds) == 3
+    for later in scores[1:]:
+        np.testing.assert_array_equal(later, scores[0])

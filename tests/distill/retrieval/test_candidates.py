@@ -1,3 +1,5 @@
+"""Embeddings and candidates of a run, against whole matrices in memory; the filters and their counts."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ def settings(**more) -> RetrievalSettings:
 
 
 def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder: EncoderSettings) -> Vectors:
-    """Vectors far enough apart that rounding cannot swap two ranks, as those of a tiny random model are not."""
+    """Random vectors: they lie so far apart that rounding cannot swap two ranks, as it can with a tiny random model."""
     generator = np.random.default_rng(11)
 
     def table(side: str, schema: TableSchema, ids: list[str]) -> Table:
@@ -37,15 +39,15 @@ def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder
         rows = [{"id": key, "vector": vector} for key, vector in zip(ids, vectors.tolist(), strict=True)]
         return write_table(run, schema, rows, path=f"embeddings/random/{side}")
 
-    asked = [query for table_ in query_tables for query in table_.read(["query_id"]).column(0).to_pylist()]
+    query_ids = [query for queries in query_tables for query in queries.read(["query_id"]).column(0).to_pylist()]
     return Vectors(
         encoder,
         table("passages", PASSAGE_VECTORS, passages.read(["passage_id"]).column(0).to_pylist()),
-        table("queries", QUERY_VECTORS, asked),
+        table("queries", QUERY_VECTORS, query_ids),
     )
 
 
-def by_hand(passages: Table, query_tables: list[Table], vectors: Vectors, depth: int) -> dict[str, np.ndarray]:
+def brute_force(passages: Table, query_tables: list[Table], vectors: Vectors, depth: int) -> dict[str, np.ndarray]:
     """Fused rows by query id, from whole matrices in memory."""
     texts = [text for batch in passage_texts(passages) for text in batch]
     rows = [row for table in query_tables for row in table.read().to_pylist()]
@@ -62,17 +64,15 @@ def test_embeddings_hold_the_encoders_vectors_of_every_text_in_order(retrieved: 
     opened, passages, queries, vectors, encoder = retrieved
     model = Encoder(encoder)
     rows = passages.read()
-    made = vectors.passages.read()
-    assert made.column("id").to_pylist() == rows.column("passage_id").to_pylist()
+    vector_rows = vectors.passages.read()
+    assert vector_rows.column("id").to_pylist() == rows.column("passage_id").to_pylist()
     expected = model.encode_passages(rows.column("title").to_pylist(), rows.column("text").to_pylist())
-    np.testing.assert_allclose(vectors_of(made.column("vector")), expected, atol=1e-5)
-    made = vectors.queries.read()
-    assert made.column("id").to_pylist() == [row["query_id"] for t in queries for row in t.read().to_pylist()]
+    np.testing.assert_allclose(vectors_of(vector_rows.column("vector")), expected, atol=1e-5)
+    query_ids = [row["query_id"] for table in queries for row in table.read().to_pylist()]
+    assert vectors.queries.read().column("id").to_pylist() == query_ids
     assert sum(commit.tokens for commit in vectors.passages.commits()) > 100 * 20
     again = embeddings.build(opened, "tiny", encoder.model_copy(update={"batch_tokens": 512}), POOL, passages, queries)
-    assert again.passages.fingerprint == vectors.passages.fingerprint, (
-        "the batch size changes nothing, so nothing is done"
-    )
+    assert again.passages.fingerprint == vectors.passages.fingerprint, "the batch size does not change the vectors"
     with pytest.raises(InputError, match="overwrite embeddings"):
         embeddings.build(opened, "tiny", encoder.model_copy(update={"query_prompt": "x"}), POOL, passages, queries)
 
@@ -82,21 +82,22 @@ def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved
     vectors = random_vectors(opened, passages, queries, encoder)
     opened.storage.delete("candidates")
     table = candidates.build(opened, settings(round_trip_rank=40), {"tiny": vectors}, passages, queries)
-    fused = by_hand(passages, queries, vectors, 40)
+    fused = brute_force(passages, queries, vectors, 40)
     ids = passages.read(["passage_id"]).column(0).to_pylist()
-    found = {row["query_id"]: row for row in table.read().to_pylist()}
+    candidates_of = {row["query_id"]: row for row in table.read().to_pylist()}
     for query, expected in fused.items():
         synthetic = not query.startswith("log")
         if synthetic and f"p{query[1:]}" not in [ids[row] for row in expected]:
-            assert query not in found
+            assert query not in candidates_of
             continue
-        assert found[query]["passage_rows"] == expected.tolist()
-        assert found[query]["passage_ids"] == [ids[row] for row in expected]
-        assert found[query]["fused"] == sorted(found[query]["fused"], reverse=True)
-        assert (found[query]["source_id"] is None) == (not synthetic)
+        row = candidates_of[query]
+        assert row["passage_rows"] == expected.tolist()
+        assert row["passage_ids"] == [ids[number] for number in expected]
+        assert row["fused"] == sorted(row["fused"], reverse=True)
+        assert (row["source_id"] is None) == (not synthetic)
 
 
-def test_the_filters_account_for_every_query_and_spare_logs_the_round_trip(retrieved: Retrieved):
+def test_the_filters_account_for_every_query_and_logged_queries_need_no_round_trip(retrieved: Retrieved):
     opened, passages, queries, _, encoder = retrieved
     vectors = random_vectors(opened, passages, queries, encoder)
     opened.storage.delete("candidates")
@@ -105,9 +106,9 @@ def test_the_filters_account_for_every_query_and_spare_logs_the_round_trip(retri
     assert 0 < drops < 100
     assert table.num_rows + drops == 103
     ids = passages.read(["passage_id"]).column(0).to_pylist()
-    fused = by_hand(passages, queries, vectors, 40)
-    lost = sum(f"p{query[1:]}" not in [ids[r] for r in rows[:3]] for query, rows in fused.items() if query[0] == "q")
-    assert drops == lost
+    fused = brute_force(passages, queries, vectors, 40)
+    failed = sum(f"p{query[1:]}" not in [ids[r] for r in rows[:3]] for query, rows in fused.items() if query[0] == "q")
+    assert drops == failed
     assert {"log0", "log1", "log2"} <= set(table.read(["query_id"]).column(0).to_pylist())
 
 
@@ -132,11 +133,11 @@ def test_block_size_and_memory_do_not_change_the_candidates(
         assert worker.process(task).rows.equals(reference.rows)
 
 
-def test_passages_and_queries_without_a_vector_leave_the_other_rows_where_they_are(retrieved: Retrieved):
+def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retrieved: Retrieved):
     opened, _, queries, vectors, _ = retrieved
     for side, table, missing in (("passages", vectors.passages, "p071"), ("queries", vectors.queries, "q050")):
         rows = [row for row in table.read().to_pylist() if row["id"] != missing]
-        # One file, one shard of all rows: as a table in which one row was rejected.
+        # One file and one shard of all rows, like a table of which one row was rejected.
         schema = PASSAGE_VECTORS if side == "passages" else QUERY_VECTORS
         write_table(opened, schema, rows, path=f"embeddings/gap/{side}", files=1, rejects=1)
     paths: dict = {"gap": ("embeddings/gap/passages", "embeddings/gap/queries")}
@@ -144,8 +145,8 @@ def test_passages_and_queries_without_a_vector_leave_the_other_rows_where_they_a
         opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=99, depth=99)
     )
     output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read()))
-    found = {row["query_id"]: row for row in output.rows.to_pylist()}
-    assert output.drops == {"round_trip": 2}, "q050 found nothing, and nobody can find p071"
+    passage_ids = {row["query_id"]: row["passage_ids"] for row in output.rows.to_pylist()}
+    assert output.drops == {"round_trip": 2}, "q050 has no hits, and no query can retrieve p071"
     paths = {"whole": ("embeddings/tiny/passages", "embeddings/tiny/queries")}
     whole = CandidateWorker(
         opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=100, depth=100)
@@ -153,9 +154,8 @@ def test_passages_and_queries_without_a_vector_leave_the_other_rows_where_they_a
     for row in whole.process(
         Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read())
     ).rows.to_pylist():
-        if row["query_id"] in found:
-            expected = [passage for passage in row["passage_ids"] if passage != "p071"]
-            assert found[row["query_id"]]["passage_ids"] == expected
+        if row["query_id"] in passage_ids:
+            assert passage_ids[row["query_id"]] == [passage for passage in row["passage_ids"] if passage != "p071"]
 
 
 def test_a_text_whose_vector_is_not_finite_is_a_reject(tiny_encoder: str, run: Callable):
@@ -164,7 +164,7 @@ def test_a_text_whose_vector_is_not_finite_is_a_reject(tiny_encoder: str, run: C
     queries = write_queries(run()).read()
     worker = EmbeddingWorker(EncoderSettings(model=tiny_encoder, dtype="float32"), "queries")
     with torch.no_grad():
-        # A word that only some queries hold makes their vectors infinite.
+        # The embedding of a word that 20 queries contain becomes infinite, and so do their vectors.
         embedding = worker.encoder.model[0].model.embeddings.word_embeddings
         embedding.weight[worker.encoder.model.tokenizer.convert_tokens_to_ids("lessons")] = torch.inf
     output = worker.process(Task(Shard("00000", 100), 0, 100, queries))

@@ -1,3 +1,5 @@
+"""Reciprocal rank fusion against its formula."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Exact search over blocks against numpy over all vectors."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -48,6 +50,6 @@ def test_merge_keeps_the_best_of_both():
     assert merged.rows.tolist() == [[1, 3]]
 
 
-def test_a_block_tells_the_memory_of_its_vectors():
+def test_the_size_of_a_block_is_that_of_its_vectors():
     vectors = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     assert Block.of(np.arange(5), vectors).bytes == vectors.nbytes

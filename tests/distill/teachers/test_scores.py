@@ -1,3 +1,5 @@
+"""Scores of every kind of teacher against independent references, and the lists that come from them."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,13 +12,13 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.lists import stage as lists
-from distill.lists.build import ensemble, scale_of, scale_scores, split_of
-from distill.lists.stage import Ensemble, ListWorker
+from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
+from distill.lists.stage import EnsembleReader, ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
-from distill.teachers.base import Question
+from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderTeacher
 from distill.teachers.scores import ScoreWorker
 from tests.distill.conftest import POOL, Retrieved
@@ -53,7 +55,7 @@ def scored(retrieved: Retrieved, proposed: Table, reranker: TeacherSettings) -> 
 
 
 def reference_scores(retrieved: Retrieved, name: str, reranker: TeacherSettings, rows: list[dict]) -> list[np.ndarray]:
-    """Scores query by query, from whole matrices or by transformers alone."""
+    """(C,) scores of each query, computed query by query from whole matrices, or with transformers alone."""
     texts = [text for batch in passage_texts(retrieved.passages) for text in batch]
     if name == "bm25":
         index = Bm25Index([texts])
@@ -68,15 +70,15 @@ def reference_scores(retrieved: Retrieved, name: str, reranker: TeacherSettings,
 
     tokenizer = AutoTokenizer.from_pretrained(reranker.model)
     model = AutoModelForSequenceClassification.from_pretrained(reranker.model).eval()
-    made = []
+    logits = []
     for row in rows:
-        shown = [texts[number] for number in row["passage_rows"]]
+        passages = [texts[number] for number in row["passage_rows"]]
         features = tokenizer(
-            [row["text"]] * len(shown), shown, padding=True, truncation=True, max_length=64, return_tensors="pt"
+            [row["text"]] * len(passages), passages, padding=True, truncation=True, max_length=64, return_tensors="pt"
         )
         with torch.no_grad():
-            made.append(model(**features).logits[:, 0].numpy())
-    return made
+            logits.append(model(**features).logits[:, 0].numpy())
+    return logits
 
 
 @pytest.mark.parametrize("name", ["bm25", "reranker", "dense"])
@@ -84,10 +86,10 @@ def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, name: str
 ):
     rows = proposed.read().to_pylist()
-    made = scored[name].read().to_pylist()
-    assert [row["query_id"] for row in made] == [row["query_id"] for row in rows]
-    assert [row["passage_ids"] for row in made] == [row["passage_ids"] for row in rows]
-    for row, expected in list(zip(made, reference_scores(retrieved, name, reranker, rows), strict=True))[::5]:
+    score_rows = scored[name].read().to_pylist()
+    assert [row["query_id"] for row in score_rows] == [row["query_id"] for row in rows]
+    assert [row["passage_ids"] for row in score_rows] == [row["passage_ids"] for row in rows]
+    for row, expected in list(zip(score_rows, reference_scores(retrieved, name, reranker, rows), strict=True))[::5]:
         np.testing.assert_allclose(row["scores"], expected, rtol=1e-3, atol=1e-5)
     pairs = sum(commit.stats["pairs"] for commit in scored[name].commits())
     assert pairs == sum(len(row["passage_ids"]) for row in rows)
@@ -96,58 +98,58 @@ def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
 
 
 @pytest.mark.cluster
-def test_an_encoder_that_no_retriever_has_embeds_every_text_once_and_scores_alike(
+def test_a_teacher_without_a_retrievers_vectors_embeds_every_text_once_and_gives_the_same_scores(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
     teacher = TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL)
     table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages)
     assert retrieved.run.table("scores/own-vectors/passages").num_rows == 100
-    for mine, theirs in zip(table.read().to_pylist(), scored["dense"].read().to_pylist(), strict=True):
-        np.testing.assert_allclose(mine["scores"], theirs["scores"], atol=1e-5)
+    for row, expected in zip(table.read().to_pylist(), scored["dense"].read().to_pylist(), strict=True):
+        np.testing.assert_allclose(row["scores"], expected["scores"], atol=1e-5)
 
 
 def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
     retrieved: Retrieved, reranker: TeacherSettings, monkeypatch: pytest.MonkeyPatch
 ):
     texts = RowReader(retrieved.passages, ["title", "text"])
-    questions = [Question(0, "q", "old maps", np.arange(100)), Question(1, "r", "silver ore", np.arange(7))]
-    expected, tokens = CrossEncoderTeacher(reranker, texts).score(questions)
-    assert [len(each) for each in expected] == [100, 7]
+    queries = [CandidateQuery(0, "q", "old maps", np.arange(100)), CandidateQuery(1, "r", "silver ore", np.arange(7))]
+    expected, tokens = CrossEncoderTeacher(reranker, texts).score(queries)
+    assert [len(values) for values in expected] == [100, 7]
 
     teacher = CrossEncoderTeacher(reranker.model_copy(update={"batch_size": 40}), texts)
     preprocess = teacher.model.preprocess
-    tried = []
+    sizes = []
 
     def small_memory(batch: list, **more):
-        tried.append(len(batch))
+        sizes.append(len(batch))
         if len(batch) > 12:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
         return preprocess(batch, **more)
 
     monkeypatch.setattr(teacher.model, "preprocess", small_memory)
-    halved, tokens_halved = teacher.score(questions)
-    assert tried[:3] == [40, 20, 10]
+    halved, tokens_halved = teacher.score(queries)
+    assert sizes[:3] == [40, 20, 10]
     assert teacher.batch_size == 10
     assert tokens_halved == tokens
-    for mine, theirs in zip(halved, expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-5)
-    tried.clear()
-    teacher.score(questions)
-    assert max(tried) == 10
+    for values, wanted in zip(halved, expected, strict=True):
+        np.testing.assert_allclose(values, wanted, atol=1e-5)
+    sizes.clear()
+    teacher.score(queries)
+    assert max(sizes) == 10
 
     def no_memory(batch: list, **more):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(teacher.model, "preprocess", no_memory)
     with pytest.raises(RuntimeError, match="No executable batch size"):
-        teacher.score(questions)
-    assert teacher.batch_size == 10, "what fits is not forgotten over a query that does not"
+        teacher.score(queries)
+    assert teacher.batch_size == 10, "a pair too large for memory does not shrink the batches of later shards"
 
 
-def test_a_query_with_a_score_that_is_no_number_is_a_reject_and_all_others_are_scored(
+def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_scored(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, tmp_path
 ):
-    """A cross-encoder whose embedding of unknown words is NaN; one logged query holds such a word."""
+    """The cross-encoder's embedding of unknown words is NaN; one logged query contains such a word."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -164,9 +166,9 @@ def test_a_query_with_a_score_that_is_no_number_is_a_reject_and_all_others_are_s
     assert "scores are not finite" in reject["error"]
     expected = {row["query_id"]: row["scores"] for row in scored["reranker"].read().to_pylist()}
     del expected["log2"]
-    made = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
-    assert made.keys() == expected.keys()
-    for query, values in made.items():
+    scores_of = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
+    assert scores_of.keys() == expected.keys()
+    for query, values in scores_of.items():
         np.testing.assert_allclose(values, expected[query], rtol=1e-3, atol=1e-5)
 
 
@@ -177,7 +179,7 @@ def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused
     from transformers import AutoTokenizer, BertForSequenceClassification
 
     texts = RowReader(retrieved.passages, ["title", "text"])
-    question = Question(0, "q", "old maps", np.arange(5))
+    query = CandidateQuery(0, "q", "old maps", np.arange(5))
     for labels in (2, 3):
         folder = tmp_path / str(labels)
         model = BertForSequenceClassification.from_pretrained(
@@ -188,18 +190,18 @@ def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused
     teacher = CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "2")}), texts)
     pairs = [("old maps", text) for text in next(passage_texts(retrieved.passages))[:5]]
     logits = teacher.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    np.testing.assert_allclose(teacher.score([question])[0][0], logits[:, 1] - logits[:, 0], atol=1e-5)
+    np.testing.assert_allclose(teacher.score([query])[0][0], logits[:, 1] - logits[:, 0], atol=1e-5)
     with pytest.raises(InputError, match="3 labels"):
         CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "3")}), texts)
 
 
-def test_bfloat16_scores_do_not_fall_onto_a_coarse_grid(retrieved: Retrieved, reranker: TeacherSettings):
+def test_bfloat16_scores_are_not_rounded_to_a_coarse_grid(retrieved: Retrieved, reranker: TeacherSettings):
     texts = RowReader(retrieved.passages, ["title", "text"])
-    questions = [Question(0, "q", "old maps of the harbour", np.arange(100))]
-    exact = CrossEncoderTeacher(reranker, texts).score(questions)[0][0]
-    coarse = CrossEncoderTeacher(reranker.model_copy(update={"dtype": "bfloat16"}), texts).score(questions)[0][0]
-    assert len(np.unique(coarse)) > 90
-    assert np.abs(coarse - exact).max() < 0.02
+    queries = [CandidateQuery(0, "q", "old maps of the harbour", np.arange(100))]
+    exact = CrossEncoderTeacher(reranker, texts).score(queries)[0][0]
+    bfloat16 = CrossEncoderTeacher(reranker.model_copy(update={"dtype": "bfloat16"}), texts).score(queries)[0][0]
+    assert len(np.unique(bfloat16)) > 90
+    assert np.abs(bfloat16 - exact).max() < 0.02
 
 
 @pytest.mark.parametrize("model", ["/nowhere/reranker", "tiny"])
@@ -216,27 +218,29 @@ LISTS = ListSettings(length=10, best_percentile=10, rows_per_shard=40)
 def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: Table, scored: dict[str, Table]):
     retrieved.run.storage.delete("lists")
     table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, True)
-    made = {row["query_id"]: row for row in table.read().to_pylist()}
+    lists_of = {row["query_id"]: row for row in table.read().to_pylist()}
     rows = proposed.read().to_pylist()
     raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
-    totals = [ensemble([np.array(raw["bm25"][n]), np.array(raw["dense"][n])], [0.02, 1.0]) for n in range(len(rows))]
+    totals = [
+        ensemble_scores([np.array(raw["bm25"][n]), np.array(raw["dense"][n])], [0.02, 1.0]) for n in range(len(rows))
+    ]
     scale = scale_of(totals, LISTS)
     drops = {"source_not_first": 0, "low_score": 0}
     for row, total in zip(rows, totals, strict=True):
         source = row["source_id"]
-        ranking = [row["passage_ids"][place] for place in np.argsort(-total, kind="stable")]
+        ranking = [row["passage_ids"][slot] for slot in np.argsort(-total, kind="stable")]
         if source is not None and ranking[0] != source:
             drops["source_not_first"] += 1
         elif total.max() < scale.best:
             drops["low_score"] += 1
         else:
-            mine = made.pop(row["query_id"])
-            order = [p for p in np.argsort(-total, kind="stable") if row["passage_ids"][p] != source][:10]
-            assert mine["passage_rows"] == [row["passage_rows"][place] for place in order]
-            np.testing.assert_allclose(mine["scores"], scale_scores(total[order], scale), atol=1e-6)
+            training_list = lists_of.pop(row["query_id"])
+            order = [slot for slot in np.argsort(-total, kind="stable") if row["passage_ids"][slot] != source][:10]
+            assert training_list["passage_rows"] == [row["passage_rows"][slot] for slot in order]
+            np.testing.assert_allclose(training_list["scores"], scale_scores(total[order], scale), atol=1e-6)
             key = f"passage {source}" if source else f"log {row['text'].casefold()}"
-            assert mine["split"] == split_of(key, 0.1, 0)
-    assert not made, "nothing else is in the table"
+            assert training_list["split"] == split_of(key, 0.1, 0)
+    assert not lists_of, "the table has no other list"
     counted = {reason: sum(commit.drops.get(reason, 0) for commit in table.commits()) for reason in drops}
     assert counted == drops
     assert table.num_rows + sum(drops.values()) == len(rows)
@@ -252,7 +256,7 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
     )
     ids = retrieved.passages.read(["passage_id"]).column(0).to_pylist()
 
-    def holding(extractive: bool, **settings) -> set[bool]:
+    def source_in_list(extractive: bool, **settings) -> set[bool]:
         run.storage.delete("lists")
         table = lists.build(run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, extractive)
         return {
@@ -261,10 +265,10 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
             if sources[row["query_id"]]
         }
 
-    assert holding(True) == {False}
-    assert holding(False) == {True}
-    assert holding(True, leave_out_source=False) == {True}
-    assert holding(False, leave_out_source=True) == {False}
+    assert source_in_list(True) == {False}
+    assert source_in_list(False) == {True}
+    assert source_in_list(True, leave_out_source=False) == {True}
+    assert source_in_list(False, leave_out_source=True) == {False}
 
 
 def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_right(
@@ -276,12 +280,12 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     rows = scored["dense"].read().to_pylist()
     missing = rows.pop(17)["query_id"]
     gap = write_table(retrieved.run, SCORES, rows, path="scores/gap", files=1, rejects=1)
-    whole = Ensemble([scored["bm25"], scored["dense"]], [1.0, 1.0])
-    both = Ensemble([scored["bm25"], gap], [1.0, 1.0])
-    expected, found = whole.read(10, 30), both.read(10, 30)
+    whole = EnsembleReader([scored["bm25"], scored["dense"]], [1.0, 1.0])
+    both = EnsembleReader([scored["bm25"], gap], [1.0, 1.0])
+    expected, totals = whole.read(10, 30), both.read(10, 30)
     assert missing in expected
     for query in set(expected) - {missing}:
-        np.testing.assert_array_equal(found[query], expected[query])
+        np.testing.assert_array_equal(totals[query], expected[query])
     worker = ListWorker(
         retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], proposed.num_rows, LISTS, False
     )
@@ -291,7 +295,7 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     assert output.rows.num_rows + sum(output.drops.values()) == 20
 
 
-def test_no_query_left_is_bad_input_that_says_which_filter_took_how_many(
+def test_no_query_left_is_bad_input_that_counts_the_drops_of_each_filter(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
     retrieved.run.storage.delete("lists")

@@ -1,0 +1,174 @@
+"""Lines of text files and of JSON lines, read strictly: every error names the file and the line.
+
+Only a line feed ends a line, since a JSON string may hold every other separator. A byte order mark is skipped at the
+start of a file and nowhere else. A file whose name ends in `.gz` is decompressed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster.errors import InputError
+from cluster.unicode import is_valid_utf8, valid_utf8
+
+_BYTE_ORDER_MARK = "\ufeff"
+_SHOWN_CHARACTERS = 40  # of a wrong value, in messages
+_JSON_TYPES = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+class Line(NamedTuple):
+    """One line of a file.
+
+    Attributes:
+        file: name of the file, for messages.
+        number: number of the line, from 1.
+        offset: byte at which the line begins; in a `.gz` file, byte of the decompressed content.
+        content: bytes of the line, with its line feed.
+    """
+
+    file: str
+    number: int
+    offset: int
+    content: bytes
+
+    @property
+    def end(self) -> int:
+        """Byte at which the next line begins."""
+        return self.offset + len(self.content)
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}, line {self.number}"
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the line holds nothing but white space, or the byte order mark of its file."""
+        content = self.content if self.offset else self.content.removeprefix(_BYTE_ORDER_MARK.encode())
+        return not content.strip()
+
+    def text(self) -> str:
+        """The line as text, with its line end and without the byte order mark of its file.
+
+        Raises:
+            InputError: the line is not UTF-8; names the byte.
+        """
+        try:
+            text = self.content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.place}, byte {error.start + 1} of the line: 0x{self.content[error.start]:02x} is not UTF-8. "
+                f"Expected a UTF-8 file. Convert it, for instance with: iconv -f latin1 -t utf-8"
+            ) from None
+        return text if self.offset else text.removeprefix(_BYTE_ORDER_MARK)
+
+    def json_object(self, example: str) -> dict[str, Any]:
+        """The JSON object on the line.
+
+        Args:
+            example: an object as the file should hold it, for messages.
+
+        Raises:
+            InputError: the line is not UTF-8, is not JSON, or holds another JSON value than an object.
+        """
+        text = self.text().rstrip()
+        expected = f"Expected one JSON object on each line, such as {example}. Correct or remove the line."
+        if text.startswith(_BYTE_ORDER_MARK):
+            raise InputError(f"{self.place}: not JSON (it begins with a byte order mark). {expected}")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self.place}, column {error.colno}: not JSON ({error.msg}). {expected}") from None
+        except RecursionError:
+            raise InputError(f"{self.place}: the JSON is nested too deeply. {expected}") from None
+        except ValueError:  # Python converts no more than 4,300 digits to an integer
+            raise InputError(f"{self.place}: a number in the JSON has too many digits. {expected}") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{self.place}: found {_JSON_TYPES.get(type(value), 'null')}. {expected}")
+        return value
+
+
+def read_lines(path: Path, advice: str, offset: int = 0, number: int = 1) -> Iterator[Line]:
+    """Lines of a file, blank ones too, from the one that begins at byte `offset`.
+
+    Args:
+        path: the file. For a `.gz` file, everything before `offset` is decompressed as well.
+        advice: last sentence of the message if the file cannot be read.
+        offset: byte at which a line begins, as in `Line.offset`.
+        number: number of the line at `offset`.
+
+    Raises:
+        InputError: the file cannot be opened, read or decompressed.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            stream.seek(offset)
+            for content in stream:
+                yield Line(str(path), number, offset, content)
+                offset += len(content)
+                number += 1
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason}). {advice}") from None
+
+
+def read_id(record: Mapping[str, Any], field: str, place: str, advice: str) -> str:
+    """The id in a field of a record; a whole number becomes text.
+
+    Args:
+        record: an object or row.
+        field: name of the field.
+        place: file and line of the record, for messages.
+        advice: last sentence of the message if the id is wrong.
+
+    Raises:
+        InputError: the field is missing, is neither a non-empty string nor a whole number, or holds half of a
+            character.
+    """
+    value = record.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        expected = "Expected an id, which is a non-empty string or a whole number"
+        raise InputError(f"{place}: {_problem(record, field)}. {expected}. {advice}")
+    if not is_valid_utf8(value):
+        raise InputError(
+            f"{place}: {_problem(record, field)}, which holds half of a character (one code of a surrogate pair). "
+            "Write the whole character as UTF-8."
+        )
+    return value
+
+
+def read_text(record: Mapping[str, Any], field: str, place: str, advice: str) -> str:
+    """The text in a field of a record, with every half of a surrogate pair replaced by a question mark.
+
+    Args:
+        record: an object or row.
+        field: name of the field.
+        place: file and line of the record, for messages.
+        advice: last sentence of the message if the text is wrong.
+
+    Raises:
+        InputError: the field is missing or is no string.
+    """
+    value = record.get(field)
+    if not isinstance(value, str):
+        raise InputError(f"{place}: {_problem(record, field)}. Expected a string. {advice}")
+    return valid_utf8(value)
+
+
+def _problem(record: Mapping[str, Any], field: str) -> str:
+    """What the field holds: "field '_id' is True (bool)"."""
+    if field not in record:
+        return f"there is no field '{field}'"
+    value = record[field]
+    if value is None:
+        return f"field '{field}' is null"
+    text = repr(value)
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+    return f"field '{field}' is {shown} ({type(value).__name__})"
