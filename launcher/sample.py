@@ -86,11 +86,6 @@ class QuerySample:
         self.drops = Counter(dict(sorted((self.drops + self._distinct.drops).items())))
         self.kept = self._table.num_rows - self._distinct.drops.total()
 
-    @property
-    def reasons(self) -> list[tuple[str, int]]:
-        """Reasons and how many units each took, the largest first."""
-        return sorted(self.drops.items(), key=lambda drop: (-drop[1], drop[0]))
-
     def check(self, query_type: str | None, reason: str | None) -> None:
         """Looks whether the run has such a type and such a reason.
 
@@ -101,7 +96,7 @@ class QuerySample:
         if query_type is not None and query_type not in types:
             raise InputError(f"--type {query_type}: this run asks for no such type; there are {', '.join(types)}.")
         if reason is not None and not self.drops[reason]:
-            there = ", ".join(name for name, _ in self.reasons)
+            there = ", ".join(name for name, _ in self.drops.most_common())
             told = f"there are {there}" if there else "nothing was dropped so far"
             raise InputError(f"--dropped {reason}: nothing was dropped for this reason; {told}.")
 

@@ -45,7 +45,7 @@ def print_sampled(sampled: Sequence[Sampled], console: Console | None = None) ->
 def print_totals(sample: QuerySample, console: Console | None = None) -> None:
     """Prints how many queries there are, and what the reasons took; the names are those that --dropped takes."""
     console = console or Console(highlight=False)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sample.reasons)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sample.drops.most_common())
     line = f"{sample.kept:,} queries kept so far; {f'dropped: {reasons}' if reasons else 'none dropped'}"
     console.print(Text(one_line(line)), soft_wrap=not console.is_terminal)
 

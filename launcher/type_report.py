@@ -52,7 +52,7 @@ def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
     try:
         sample = QuerySample(storage)
         shown = {"kept": sample.passages(KEPT_PASSAGES)}
-        shown |= {reason: sample.passages(DROPPED_PASSAGES, reason=reason) for reason, _ in sample.reasons}
+        shown |= {reason: sample.passages(DROPPED_PASSAGES, reason=reason) for reason, _ in sample.drops.most_common()}
     except (ListwiseError, KeyError):  # not begun, or damaged: the report of a run does not depend on it
         return {}
     return {name: [_record(one) for one in passages] for name, passages in shown.items() if passages}
