@@ -31,11 +31,12 @@ _GROUPINGS = (
 _NUMBERS = [re.compile(rf"(?<![\w.,+-])(?:{grouping})(?![\w-]|[.,]\d)") for grouping in _GROUPINGS]
 _ISSUER = re.compile(r"4\d{12}(?:\d{3}){0,2}|5[0-8]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[0689]\d{12}|35\d{14}|6\d{15,18}")
 _FEWEST_PHONE_DIGITS = 7
+_FEWEST_BARE_DIGITS = 9  # of a national number that is not written in groups
 _MOST_TRIES = 1000  # numbers of a text that are none; a text of nothing but numbers must not take seconds
 _DIGIT = re.compile(r"\d")
 _GROUPED = re.compile(r"\d[ ()/-]+\d|\d\.\d+\.\d")
 _PHONE_WORD = re.compile(
-    r"\b(?:(?:tele|mobile ?)?phones?|tel|call(?:s|ed|ing|er)?|mobile|cell|fax|whatsapp|sms|"
+    r"\b(?:(?:tele|mobile ?)?phones?|tel|call(?:s|ed|ing|er)?|mobile|fax|whatsapp|sms|"
     r"telefon\w*|handy\w*|anruf\w*|rufnummer|téléphone|appel\w*|teléfono|llam\w*|móvil|telefono|cellulare|chiam\w*)\b",
     re.IGNORECASE,
 )
@@ -120,7 +121,9 @@ def _mask_phones(text: str, regions: Iterable[str]) -> tuple[str, int]:
 
 def _is_unmistakable(match: PhoneNumberMatch, has_word: bool) -> bool:
     written = match.raw_string
-    return has_word or written.startswith("+") or bool(_GROUPED.search(written))
+    if written.startswith("+") or _GROUPED.search(written):
+        return True
+    return has_word and len(_DIGIT.findall(written)) >= _FEWEST_BARE_DIGITS
 
 
 def _replaced(text: str, spans: list[tuple[int, int]], by: str) -> str:

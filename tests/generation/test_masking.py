@@ -92,7 +92,7 @@ def test_no_number_that_differs_from_a_card_in_one_digit_is_masked(digits):
         "rfc 2616 7230", "cas 7732-18-5", "orcid 0000-0002-1825-0097", "CVE-2021-44228", "192.168.0.1",
         "0.123456789", "3.14159265358979", "1,234,567.89", "1 234 567 890", "2 000 000 km", "zip 94107-1234",
         "1234567890123456", "4111 1111 1111 1112", "A4111111111111111", "x@y", "@anna", "types/node@18.0", "5 @ 3.50",
-        "call of duty 4", "phone 12 pro 256",
+        "call of duty 4", "phone 12 pro 256", "PD 0332991 in cell lines", "what to call PD-0332991",
     ],
 )  # fmt: skip
 def test_ordinary_numbers_stay(text):
