@@ -214,7 +214,10 @@ class TrainingSettings(Settings):
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the weights. The others may change when a training continues."""
-        return self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
+        fields = self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
+        if self.query_log_weight == 1:  # changes nothing, and trainings from before the field continue
+            del fields["query_log_weight"]
+        return fields
 
 
 class EvaluationSettings(Settings):
