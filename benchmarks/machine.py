@@ -124,7 +124,7 @@ class Peak:
 def processor() -> str:
     """Name of this machine's processor and its cores that this process may use."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     name = fields.get("model name", platform.processor())
     family = f" (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else ""
     return f"{name}{family}, {len(os.sched_getaffinity(0))} cores"

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from cluster.errors import DamagedError, InputError, RunError
@@ -167,6 +168,11 @@ class Run:
         self, stage: Stage, table: Table, missing: list[Shard], monitor: Monitor, writes: BackgroundWrites
     ) -> None:
         name = stage_of(stage.path)
+        self.connect()
+        if stage.many_threads:
+            from cluster.machines import session
+
+            stage = replace(stage, pool=session.with_all_cores(stage.pool))
         self.check({name: stage.pool})  # before the imports: connecting sets variables that Ray reads when imported
         from cluster.workers.actor import Job
         from cluster.workers.pool import Pool

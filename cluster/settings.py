@@ -15,9 +15,18 @@ class PoolSettings(Settings):
     """The number of workers of a stage, and the resources of each."""
 
     workers: int | None = Field(None, ge=1, description="number of workers; empty: as many as the cluster can place")
-    cpus: float = Field(1.0, ge=0, description="CPU cores per worker")
+    cpus: float | None = Field(
+        None,
+        ge=0,
+        description="CPU cores per worker; empty: 1, or its share of a node where it computes with many threads",
+    )
     gpus: float = Field(0.0, ge=0, description="GPUs per worker")
     resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources per worker")
+
+    @property
+    def cores(self) -> float:
+        """CPU cores per worker; 1 where the recipe does not say."""
+        return 1.0 if self.cpus is None else self.cpus
 
 
 class ClusterSettings(Settings):

@@ -135,7 +135,9 @@ class TrainingSettings(Settings):
     ranks: int | None = Field(
         None, ge=1, description="data-parallel ranks; empty: one for each GPU, or one without GPUs"
     )
-    cpus_per_rank: float = Field(1.0, ge=0)
+    cpus_per_rank: float | None = Field(
+        None, ge=0, description="CPU cores per rank; empty: 1 beside a GPU, else its share of a node"
+    )
     gpus_per_rank: float = Field(0.0, ge=0)
     queries_per_step: int = Field(4096, ge=1, description="queries of one global batch")
     list_length: int = Field(20, ge=2, description="passages per query in training, at most lists.length")

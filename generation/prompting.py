@@ -1,7 +1,8 @@
-"""Prompts: what a language model is asked for each query type, with some examples and the passage at the end.
+"""Prompts: what a language model is asked for each query type, with some examples and the passage.
 
-Two styles: a chat, and a text to be completed, which ends with the label. Which examples a prompt shows depends on the
-seed, its type and its passage alone.
+Two styles: a chat, and a text to be completed, which ends with the label. Two layouts: the type with its examples comes
+first, or the passage. Engines compute a beginning that prompts share once, so the layout decides what they save. Which
+examples a prompt shows depends on the seed, its type and its passage alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import groupby
 from math import comb
-from typing import Literal
+from typing import Any, Literal
 
 import jinja2
 
@@ -25,6 +27,9 @@ from generation.settings import GenerationSettings
 
 Style = Literal["chat", "completion"]
 STYLES: tuple[Style, ...] = ("chat", "completion")
+Layout = Literal["type_first", "passage_first", "json"]  # of json the prompts are in `generation/joint.py`
+
+TEMPLATES = ("prompt.jinja", "joint.jinja")
 
 _CUT_BACK = 40  # characters given up at most so that a cut passage ends with a whole word
 
@@ -90,17 +95,14 @@ class Prompter:
     def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         self.settings = settings
         self.types = load_types(settings) if types is None else types
-        environment = jinja2.Environment(
-            trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
-        )
-        self._template = environment.from_string(_template())
 
-    def prompt(self, request: Request, style: Style) -> Prompt:
-        """What the model is shown for a request."""
+    def prompt(self, request: Request, style: Style, layout: Layout = "type_first") -> Prompt:
+        """What the model is shown for a request of one type."""
         kind, settings = self.types[request.query_type], self.settings
         examples = self.examples(request)
         passage = shown(request, settings.prompt_characters)
-        text = self._template.render(
+        text = render(
+            "prompt.jinja",
             instruction=kind.instruction,
             label=kind.label,
             examples=examples,
@@ -109,7 +111,8 @@ class Prompter:
             language=language_name(kind.language) if kind.language else None,
             system=settings.system_prompt,
             chat=style == "chat",
-        ).strip()
+            passage_first=layout == "passage_first",
+        )
         return Prompt(
             style, passage, kind.name, kind.label, kind.instruction, examples, kind.language, settings.about,
             settings.system_prompt, text,
@@ -121,6 +124,33 @@ class Prompter:
         return chosen_examples(
             kind.pool, kind.examples, settings.example_sets, settings.seed, kind.name, request.source_id
         )
+
+    def beginning(self, request: Request, layout: Layout) -> tuple[str, ...]:
+        """A key that is the same for prompts with the same beginning; an engine is asked for these together."""
+        if layout != "type_first":
+            return (request.source_id,)
+        return (request.query_type, *(example.query for example in self.examples(request)))
+
+    def fresh_characters(self, requests: list[Request], style: Style, layout: Layout) -> int:
+        """Characters of these prompts that an engine computes in a long run, where beginnings are computed once.
+
+        Args:
+            requests: those of a passage are neighbours.
+            style: of the prompts.
+            layout: type_first or passage_first.
+        """
+        fresh = 0
+        for _, group in groupby(requests, key=lambda request: request.source_id):
+            prompts = [self.prompt(request, style, layout) for request in group]
+            if layout == "passage_first":
+                shared = max(prompt.text.find(prompt.passage) + len(prompt.passage) for prompt in prompts)
+                fresh += shared + sum(len(prompt.text) - shared for prompt in prompts)
+            else:
+                drawn = self.settings.example_sets is None  # then prompts share the instruction alone
+                for prompt in prompts:
+                    begin = prompt.text.find("Passage: ") if drawn else prompt.text.rfind(f"Passage: {prompt.passage}")
+                    fresh += len(prompt.text) - begin
+        return fresh
 
     def prefixes(self, query_type: str) -> int:
         """How many different beginnings the prompts of a type have, at most."""
@@ -144,11 +174,24 @@ def unit_seed(seed: int, unit: str) -> int:
     return hashed(seed, unit)
 
 
+def render(name: str, **values: Any) -> str:
+    """The text of a template in `generation/prompts/`."""
+    return _template(name).render(**values).strip()
+
+
 @cache
 def template_digest() -> str:
     """Changes whenever the text around instruction, examples and passage does."""
-    return hashlib.sha256(_template().encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(_source(name) for name in TEMPLATES).encode()).hexdigest()[:16]
 
 
-def _template() -> str:
-    return (resources.files("generation") / "prompts" / "prompt.jinja").read_text(encoding="utf-8")
+@cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    return environment.from_string(_source(name))
+
+
+def _source(name: str) -> str:
+    return (resources.files("generation") / "prompts" / name).read_text(encoding="utf-8")

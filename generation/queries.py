@@ -76,6 +76,7 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
             ),
             fingerprint={"generation": identity(generation, types), "passages": passages.fingerprint},
             pool=place(generation),
+            many_threads=generation.engine == "vllm",
         )
     )
 
@@ -187,13 +188,15 @@ class QueryWorker:
         async with self._deciding:
             if self._decision:
                 return {}
-            decision, made = await style.decide(self.storage, QUERIES.path, self.engine, self._trial, self._kept)
+            decision, made = await style.decide(
+                self.storage, QUERIES.path, self.generation, self.engine, self._trial, self._kept
+            )
             self._settle(decision)
         return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
 
     def _settle(self, decision: style.Decision) -> None:
         self._decision = decision
-        self.engine.style = decision.style
+        self.engine.style, self.engine.layout = decision.style, decision.layout
         style.announce(decision)
 
     def _trial(self) -> list[Request]:
@@ -273,5 +276,7 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
             )
     table = pa.Table.from_pylist(rows, schema=QUERIES.schema)
     drops = dict(Counter(each.reason for each in dropped))
+    for answer in answers:
+        stats.update(prompt_tokens=answer.prompt_tokens, cached_tokens=answer.cached_tokens)
     tokens = sum(answer.tokens for answer in answers)
     return Output(table, drops, tokens=tokens, stats=dict(stats), dropped=dropped)

@@ -87,6 +87,11 @@ class GenerationSettings(Settings):
     prompt: Literal["auto", "chat", "completion"] = Field(
         "auto", description="auto tries both where the model has a chat template, and keeps what gives more queries"
     )
+    layout: Literal["auto", "type_first", "passage_first", "json"] = Field(
+        "auto",
+        description="what a prompt begins with, which engines compute once: the type and its examples, or the passage; "
+        "json asks for all types of a passage in one answer; auto: what leaves less to compute and loses no queries",
+    )
     about: str | None = Field(None, description="what the passages are and who asks; in every prompt")
     language: str | None = Field(None, description="of the queries, a code such as de or a name; empty: not said")
     examples: int = Field(3, ge=0, le=3, description="most example pairs shown in a prompt")

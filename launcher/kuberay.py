@@ -164,19 +164,21 @@ def _check_fit(pool_by_stage: dict[str, PoolSettings], cpus: int, gpus: int) -> 
     for stage, pool in pool_by_stage.items():
         if pool.gpus > gpus:
             raise InputError(f"stage {stage}: each worker wants {pool.gpus:g} GPUs, and --gpus-per-node is {gpus}")
-        if pool.cpus > cpus:
-            raise InputError(f"stage {stage}: each worker wants {pool.cpus:g} CPU cores, and --cpus-per-node is {cpus}")
+        if pool.cores > cpus:
+            raise InputError(
+                f"stage {stage}: each worker wants {pool.cores:g} CPU cores, and --cpus-per-node is {cpus}"
+            )
 
 
 def _check_ranks(training: PoolSettings, options: KubernetesOptions, gpu_nodes: int, gpus: int) -> None:
     """Checks that the pods can hold all training ranks at once; other pools also work with fewer workers."""
-    cpus = int(options.cpus_per_node / training.cpus) if training.cpus else training.workers or 1
+    cpus = int(options.cpus_per_node / training.cores) if training.cores else training.workers or 1
     if training.gpus:
         places = gpu_nodes * min(int(gpus / training.gpus), cpus)
         resource, remedy = f"{training.gpus:g} GPUs", "--gpu-nodes or --gpus-per-node"
     else:
         places = (gpu_nodes + options.cpu_nodes) * cpus
-        resource, remedy = f"{training.cpus:g} CPU cores", "--cpu-nodes or --cpus-per-node"
+        resource, remedy = f"{training.cores:g} CPU cores", "--cpu-nodes or --cpus-per-node"
     if (training.workers or 1) > places:
         raise InputError(
             f"training: {training.workers} ranks of {resource} each, and the pods hold {places} of them; raise "

@@ -18,7 +18,7 @@ from cluster.watch.status import masked, status
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
-from launcher.type_report import query_samples, query_types, types_view
+from launcher.type_report import prompt_tokens, query_samples, query_types, types_view
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
 SHOWN_QUERIES = 8  # of the largest wins, and as many of the largest losses
@@ -49,6 +49,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "stages": stages,
         "query_types": query_types(stages),
         "query_samples": query_samples(storage),
+        "prompt_tokens": prompt_tokens(stages),
         "training": training,
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
@@ -82,7 +83,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "versions": list(report["versions"].items()),
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
         "funnel": [_funnel_stage(stage) for stage in report["stages"] if stage["stage"] != "evaluation"],
-        "types": types_view(report["query_types"], report["query_samples"]),
+        "types": types_view(report["query_types"], report["query_samples"], report["prompt_tokens"]),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],

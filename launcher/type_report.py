@@ -47,6 +47,12 @@ def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return records
 
 
+def prompt_tokens(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Tokens of all prompts of a run: `read`, and of these `cached` ones that came from the prefix cache."""
+    stats = next((stage["stats"] for stage in stages if stage["table"] == QUERIES.path), {})
+    return {"read": stats.get("prompt_tokens", 0), "cached": stats.get("cached_tokens", 0)}
+
+
 def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
     """Passages with what was written for them, under "kept" and under each reason; empty if they cannot be read."""
     try:
@@ -59,7 +65,9 @@ def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
 
 
 def types_view(
-    types: Sequence[Mapping[str, Any]], samples: Mapping[str, Sequence[Mapping[str, Any]]]
+    types: Sequence[Mapping[str, Any]],
+    samples: Mapping[str, Sequence[Mapping[str, Any]]],
+    tokens: Mapping[str, int],
 ) -> dict[str, Any]:
     """Texts for the page."""
     rows = [
@@ -79,7 +87,9 @@ def types_view(
         {"title": "Kept" if name == "kept" else f"Dropped: {name.replace('_', ' ')}", "passages": passages}
         for name, passages in samples.items()
     ]
-    return {"rows": rows, "samples": groups}
+    read, cached = tokens["read"], tokens["cached"]
+    prompts = f"The prompts have {read:,} tokens; {cached / read:.0%} came from the prefix cache." if read else ""
+    return {"rows": rows, "samples": groups, "prompts": prompts}
 
 
 def _percent(share: float | None) -> str:

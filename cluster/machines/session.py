@@ -130,8 +130,24 @@ def disconnect() -> None:
 
 def worker_resources(pool: PoolSettings) -> dict[str, float]:
     """Resources of each worker of a pool, by Ray's names; resources of amount 0 are left out."""
-    resources = {"CPU": pool.cpus, "GPU": pool.gpus, **pool.resources}
+    resources = {"CPU": pool.cores, "GPU": pool.gpus, **pool.resources}
     return {name: amount for name, amount in resources.items() if amount}
+
+
+def with_all_cores(pool: PoolSettings) -> PoolSettings:
+    """The pool, where it names no number of cores and no GPUs, with workers that share the cores of a node.
+
+    Without a number of workers there is one on each node. Nodes of unlike size count as the smallest with a core.
+    """
+    import ray
+
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    if pool.cpus is not None or pool.gpus or not any(nodes):
+        return pool
+    cores = min(each for each in nodes if each)
+    workers = -(-pool.workers // len([each for each in nodes if each])) if pool.workers else 1
+    share = cores / workers
+    return pool.model_copy(update={"cpus": float(int(share)) if share >= 1 else share})
 
 
 def places_for(pool: PoolSettings) -> int:

@@ -118,7 +118,7 @@ class Pool:
             actor = (
                 ray.remote(ShardActor)
                 .options(
-                    num_cpus=self.pool.cpus,
+                    num_cpus=self.pool.cores,
                     num_gpus=self.pool.gpus,
                     resources=self.pool.resources,
                     max_restarts=0,

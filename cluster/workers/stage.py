@@ -24,6 +24,8 @@ class Stage:
         fingerprint: JSON; everything that determines the output: settings, models, prompts, fingerprints of input
             tables.
         pool: the number of workers and the resources of each.
+        many_threads: whether a worker computes with as many threads as it holds cores. Its share of a node is then its
+            default.
         reads_files: whether the stage reads files that a user corrects after an InputError. A new table is then
             removed, so that the corrected files are read from the start. Otherwise committed work is kept.
     """
@@ -36,4 +38,5 @@ class Stage:
     shards: list[Shard]
     fingerprint: dict[str, Any]
     pool: PoolSettings
+    many_threads: bool = False
     reads_files: bool = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError, RunError
+from cluster.machines import session
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
@@ -41,10 +42,10 @@ def run_ranks(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     import ray
 
     ranks = _ranks(job.training, ray.cluster_resources())
-    pool = PoolSettings(workers=ranks, cpus=job.training.cpus_per_rank, gpus=job.training.gpus_per_rank)
+    pool = session.with_all_cores(job.training.pool.model_copy(update={"workers": ranks}))
     run.check({"training": pool})
     mailbox = _start_mailbox()
-    fit = _Fit(_ray_trainer(job, ranks, output, mailbox))
+    fit = _Fit(_ray_trainer(job, pool, output, mailbox))
     with run.progress.task("training", 0, "queries") as bar:
         fit.start()
         try:
@@ -77,7 +78,7 @@ def _start_mailbox() -> Any:
     return actor.options(scheduling_strategy=here).remote()
 
 
-def _ray_trainer(job: TrainingJob, ranks: int, output: Path, mailbox: Any) -> Any:
+def _ray_trainer(job: TrainingJob, pool: PoolSettings, output: Path, mailbox: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
@@ -86,9 +87,9 @@ def _ray_trainer(job: TrainingJob, ranks: int, output: Path, mailbox: Any) -> An
         _rank_loop,
         train_loop_config={"job": job.to_json(), "mailbox": mailbox},
         scaling_config=ScalingConfig(
-            num_workers=ranks,
+            num_workers=pool.workers or 1,
             use_gpu=training.gpus_per_rank > 0,
-            resources_per_worker={"CPU": training.cpus_per_rank, "GPU": training.gpus_per_rank},
+            resources_per_worker={"CPU": pool.cores, "GPU": training.gpus_per_rank},
         ),
         torch_config=TorchConfig(backend="nccl" if training.gpus_per_rank else "gloo"),
         run_config=RunConfig(

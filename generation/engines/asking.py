@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+
 from generation.cleaning.clean import clean
 from generation.engines.base import Answer, Request
-from generation.prompting import Prompt, Style
+from generation.prompting import Layout, Prompt, Prompter, Style
 from generation.query_types import QueryType
 
 
@@ -21,34 +23,51 @@ class Written:
         text: as it came.
         finish_reason: "stop", or "length" where it was cut at the limit of tokens; None: the engine does not say.
         tokens: read and written; the prompt counts for the first of its samples alone.
+        prompt_tokens: read; 0 for all but the first sample.
+        cached_tokens: those of the prompt that came from the prefix cache; 0 where the engine does not say.
     """
 
     text: str
     finish_reason: str | None
     tokens: int
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 async def ask_all(
-    requests: list[Request], slots: asyncio.Semaphore, ask: Callable[[list[Request]], Awaitable[list[Answer]]]
+    requests: list[Request],
+    slots: asyncio.Semaphore,
+    ask: Callable[[list[Request]], Awaitable[list[Answer]]],
+    prompter: Prompter,
+    layout: Layout = "type_first",
 ) -> list[Answer]:
     """Asks all requests at the same time, as far as `slots` go; answers come in the order of the requests.
 
-    Neighbours of one passage and type are samples of one prompt, and are asked together. The first exception ends the
-    other requests and is raised.
+    Neighbours of one passage and type are samples of one prompt, and are asked together; in the layout json all of a
+    passage are. Prompts with the same beginning are asked one after the other, so that the engine has it in its cache.
+    The first exception ends the other requests and is raised.
     """
 
     async def one(samples: list[Request]) -> list[Answer]:
         async with slots:
             return await ask(samples)
 
-    prompts = groupby(requests, key=lambda request: (request.source_id, request.query_type))
-    tasks = [asyncio.ensure_future(one(list(samples))) for _, samples in prompts]
+    def asked_together(request: Request) -> tuple[str, str]:
+        return request.source_id, "" if layout == "json" else request.query_type
+
+    prompts = [list(samples) for _, samples in groupby(requests, key=asked_together)]
+    first_with: dict[tuple[str, ...], int] = {}
+    place = [first_with.setdefault(prompter.beginning(samples[0], layout), len(first_with)) for samples in prompts]
+    tasks: dict[int, asyncio.Future[list[Answer]]] = {
+        number: asyncio.ensure_future(one(prompts[number])) for number in np.argsort(place, kind="stable").tolist()
+    }
     try:
-        return [answer for answers in await asyncio.gather(*tasks) for answer in answers]
+        await asyncio.gather(*tasks.values())
+        return [answer for number in range(len(prompts)) for answer in tasks[number].result()]
     except BaseException:
-        for task in tasks:
+        for task in tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
         raise
 
 
@@ -58,7 +77,11 @@ def answered(samples: list[Request], prompt: Prompt, written: Iterable[Written])
     for request, one in zip(samples, written, strict=True):
         query = clean(one.text, prompt.asked(one.finish_reason))
         dropped = one.text if query.text is None else ""
-        answers.append(Answer(request.unit, query.text, query.reason, one.tokens, dropped))
+        answers.append(
+            Answer(
+                request.unit, query.text, query.reason, one.tokens, dropped, one.prompt_tokens, one.cached_tokens
+            )
+        )  # fmt: skip
     return answers
 
 

@@ -25,7 +25,8 @@ class Request:
 class Answer:
     """The query that was written, or, where `text` is None, the `reason` under which the unit is counted as a drop.
 
-    `tokens` counts what a language model read and wrote for it; `dropped` is what it wrote, where that is no query.
+    `tokens` counts what a language model read and wrote for it, `prompt_tokens` what it read, and `cached_tokens` what
+    of this came from the prefix cache. Samples of one prompt count it once. `dropped` is an answer that is no query.
     """
 
     unit: str
@@ -33,6 +34,8 @@ class Answer:
     reason: str | None
     tokens: int
     dropped: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Engine(Protocol):

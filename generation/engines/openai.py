@@ -9,12 +9,16 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from cluster.errors import InputError, RunError
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
-from generation.prompting import STYLES, Prompt, Prompter, Style, unit_seed
+from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
+from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
@@ -29,7 +33,8 @@ class OpenAIEngine:
         settings: `base_url`, model, sampling; `engine_args` are sent as further fields of every request.
         types: the query types it is asked for; those that the settings name by default.
 
-    `style` says how prompts are written: a chat for `/chat/completions`, or a text for `/completions`.
+    `style` says how prompts are written: a chat for `/chat/completions`, or a text for `/completions`. `layout` says
+    what they begin with, or that a JSON object shall answer for all types.
 
     Raises:
         InputError: the `openai` package is not installed.
@@ -49,6 +54,7 @@ class OpenAIEngine:
         self.settings = settings
         self.prompter = Prompter(settings, types)
         self.style: Style = "chat"
+        self.layout: Layout = "type_first"
         self.client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own seldom ask for one
@@ -82,7 +88,7 @@ class OpenAIEngine:
             return answers
 
         try:
-            answers = await ask_all(requests, self._slots, ask)
+            answers = await ask_all(requests, self._slots, ask, self.prompter, self.layout)
         except openai.APIError as error:
             raise self._explain(error) from None  # the request that the cause holds has the key in its headers
         if refusals and not self._has_answered:
@@ -94,35 +100,65 @@ class OpenAIEngine:
 
     async def _ask(self, samples: list[Request]) -> list[Answer]:
         """Samples of one prompt; a server that knows no `n` is asked again for those that are lacking."""
-        prompt = self.prompter.prompt(samples[0], self.style)
-        answers: list[Answer] = []
-        while left := samples[len(answers) :]:
-            choices, tokens = await self._complete(prompt, left)
-            if not choices:
-                return answers + unanswered(left, "empty")
-            for number, (request, choice) in enumerate(zip(left, choices, strict=False)):
-                if choice.finish_reason == "content_filter":
-                    answers.append(Answer(request.unit, None, "content_filter", 0 if number else tokens))
-                    continue
-                written = Written(_text(choice, prompt.style), choice.finish_reason, 0 if number else tokens)
-                answers += answered([request], prompt, [written])
-        return answers
-
-    async def _complete(self, prompt: Prompt, samples: list[Request]) -> tuple[list[Any], int]:
-        """One call for some samples; the choices, and the tokens of all of them with the prompt."""
-        kind, settings = self.prompter.types[prompt.query_type], self.settings
+        if self.layout == "json":
+            return await self._ask_jointly(samples)
+        prompt = self.prompter.prompt(samples[0], self.style, self.layout)
+        kind = self.prompter.types[prompt.query_type]
         fields: dict[str, Any] = {**kind.sampling}
         if stop := stops(kind, prompt.style):
             fields["stop"] = stop
-        if len(samples) > 1:
-            fields["n"] = len(samples)
+        answers: list[Answer] = []
+        while left := samples[len(answers) :]:
+            choices, tokens = await self._complete(prompt, fields, kind.max_tokens, len(left), left[0])
+            if not choices:
+                return answers + unanswered(left, "empty")
+            for number, (request, choice) in enumerate(zip(left, choices, strict=False)):
+                used = (0, 0, 0) if number else tokens
+                if choice.finish_reason == "content_filter":
+                    answers.append(Answer(request.unit, None, "content_filter", used[0], "", used[1], used[2]))
+                    continue
+                written = Written(_text(choice, prompt.style), choice.finish_reason, *used)
+                answers += answered([request], prompt, [written])
+        return answers
+
+    async def _ask_jointly(self, requests: list[Request]) -> list[Answer]:
+        """All that is asked for a passage; a server that knows no `n` is asked again for objects that are lacking."""
+        prompt, wanted = joint_prompt(self.prompter, requests, self.style), samples_of(requests)
+        schema = {"name": "queries", "schema": prompt.schema, "strict": True}
+        fields = {
+            **self.settings.sampling.model_dump(exclude_none=True),
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
+        objects: list[tuple[str, str | None]] = []
+        total = np.zeros(3, dtype=int)
+        while len(objects) < wanted:
+            seed = replace(requests[0], unit=f"{requests[0].source_id}:{len(objects)}")
+            choices, tokens = await self._complete(prompt, fields, prompt.max_tokens, wanted - len(objects), seed)
+            if not choices:
+                break
+            total += tokens
+            objects += [(_text(choice, prompt.style), choice.finish_reason) for choice in choices]
+        read, prompted, cached = (int(number) for number in total)
+        return joint_answers(requests, prompt, objects[:wanted], (read, prompted, cached))
+
+    async def _complete(
+        self, prompt: Prompt | JointPrompt, fields: dict[str, Any], most: int, count: int, first: Request
+    ) -> tuple[list[Any], tuple[int, int, int]]:
+        """One call for some samples.
+
+        Returns:
+            The choices, and tokens: read and written by all of them, in the prompt, and of these from a prefix cache.
+        """
+        settings, fields = self.settings, dict(fields)
+        if count > 1:
+            fields["n"] = count
         if settings.request_seeds:
-            fields["seed"] = unit_seed(settings.seed, samples[0].unit)
+            fields["seed"] = unit_seed(settings.seed, first.unit)
         if settings.chat_template_kwargs and prompt.style == "chat":
             fields["chat_template_kwargs"] = settings.chat_template_kwargs
         fields |= settings.engine_args
         if "max_completion_tokens" not in fields:  # what newer models want instead
-            fields.setdefault("max_tokens", kind.max_tokens)
+            fields.setdefault("max_tokens", most)
         # as extra fields all go the same way, whether OpenAI's own protocol has them or not
         if prompt.style == "completion":
             made: Any = await self.client.completions.create(
@@ -133,7 +169,10 @@ class OpenAIEngine:
             made = await self.client.chat.completions.create(
                 model=str(settings.model), messages=messages, extra_body=fields
             )
-        return made.choices or [], made.usage.total_tokens if made.usage else 0
+        usage = made.usage
+        details = getattr(usage, "prompt_tokens_details", None)
+        cached = getattr(details, "cached_tokens", None) or 0
+        return made.choices or [], (usage.total_tokens, usage.prompt_tokens, cached) if usage else (0, 0, 0)
 
     def _explain(self, error: Any) -> InputError | RunError:
         server, status = self.settings.base_url, getattr(error, "status_code", None)

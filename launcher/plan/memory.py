@@ -151,7 +151,7 @@ def _need(
         parts = {**parts, "runtime": RUNTIME_BYTES}
         limit = device.memory * min(1.0, pool.gpus) if device.is_gpu else 0.0
     else:
-        places = max(1, int(cores() / pool.cpus)) if pool.cpus else pool.workers or 1
+        places = max(1, int(cores() / pool.cores)) if pool.cores else pool.workers or 1
         workers_here = min(pool.workers or places, places)  # the other workers run on other nodes
         limit = machine_memory().total / workers_here
     return MemoryNeed(stage, name, parts, limit, unknown=unknown)

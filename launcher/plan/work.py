@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
@@ -171,7 +172,9 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
     pool = pool_of(recipe, step)
     if pool.gpus:
         return replace(step, on_gpu=True, devices=pool.gpus)
-    share = (pool.cpus or 1) / cores()
+    share = (pool.cores or 1) / cores()
+    if step.table == QUERIES.path and recipe.generation.engine == "vllm" and pool.cpus is None:
+        share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
 

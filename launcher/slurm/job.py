@@ -99,7 +99,7 @@ def _shared_workdir(recipe: Recipe) -> tuple[str, list[str]]:
 def _refuse_what_no_node_holds(stage: str, pool: PoolSettings, request: Request) -> None:
     for resource, needed, available, option in (
         ("GPUs", pool.gpus, request.gpus_per_node, "--gpus-per-node"),
-        ("CPU cores", pool.cpus, request.cpus, "--cpus-per-node"),
+        ("CPU cores", pool.cores, request.cpus, "--cpus-per-node"),
     ):
         if needed > available:
             raise InputError(
@@ -117,7 +117,7 @@ def _refuse_too_many_ranks(recipe: Recipe, request: Request) -> None:
     """Refuses more training ranks than the nodes hold, because Ray Train would wait for them without end."""
     training = recipe.training
     gpus = request.gpus_per_node / training.gpus_per_rank if training.gpus_per_rank else float("inf")
-    cpus = request.cpus / training.cpus_per_rank if training.cpus_per_rank else float("inf")
+    cpus = request.cpus / training.pool.cores if training.pool.cores else float("inf")
     ranks_per_node = min(gpus, cpus)
     if not training.ranks or ranks_per_node == float("inf"):
         return

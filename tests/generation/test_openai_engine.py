@@ -363,7 +363,7 @@ def test_auto_keeps_the_style_whose_answers_pass_more_often_and_says_why(serve, 
     assert trial == {f"trial_{better}_kept": 8}, "counted once, however many workers tried"
     assert sum(of_type.asked for of_type in figures(stats).values()) == 60
     log = made.storage.get("logs/queries.log").decode()
-    assert f"prompts are written as {better}: chat: {found['tried']['chat']['kept']} of 16 kept" in log
+    assert f"prompts are written as {better}, type first: chat: {found['tried']['chat']['kept']} of 16 kept" in log
 
 
 def test_a_server_without_completions_is_asked_in_chats_and_equals_are_chats_too(serve, run):
