@@ -138,6 +138,7 @@ def bare(settings: GenerationSettings, rows: list[dict[str, Any]], own_cores: bo
     begun = time.monotonic()
     outputs = engine.generate(prompts, sampling, use_tqdm=False)
     seconds = time.monotonic() - begun
+    engine.llm_engine.engine_core.shutdown()  # its process would keep this one from ending
     tokens = sum(len(one.prompt_token_ids) + len(one.outputs[0].token_ids) for one in outputs)
     return Measured(seconds, tokens, [(at - begun, share) for at, share in load.stop() if at >= begun])
 

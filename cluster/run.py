@@ -169,9 +169,10 @@ class Run:
     ) -> None:
         name = stage_of(stage.path)
         self.connect()
-        if stage.many_threads:
-            from cluster.machines import session
+        from cluster.machines import fork_server, session
 
+        fork_server.preload(stage.imports)
+        if stage.many_threads:
             stage = replace(stage, pool=session.with_all_cores(stage.pool))
         self.check({name: stage.pool})  # before the imports: connecting sets variables that Ray reads when imported
         from cluster.workers.actor import Job

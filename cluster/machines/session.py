@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from cluster.errors import InputError, RunError
+from cluster.machines import fork_server
 from cluster.machines.head import listens, watch_head
 from cluster.machines.private_folder import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
@@ -29,6 +30,7 @@ QUIET = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # we report the deaths of workers; Ray prints them even with log_to_driver=False
 }
 PRIVATE = {
+    "RAY_prestart_worker_first_driver": "0",  # a worker is forked when it is needed, with what was imported until then
     # on Linux Ray replaces 127.0.0.1 by the host's address and listens on all interfaces, unless this is off
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # every user of the machine can reach loopback, and whoever reaches Ray can run code as this user
@@ -62,16 +64,17 @@ def connect(settings: ClusterSettings) -> bool:
         if settings.address:
             ray.init(address=settings.address, **common)
         else:
-            ray.init(
-                address="local",
-                num_cpus=settings.cpus,
-                object_store_memory=settings.object_store_mib * 2**20,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                _metrics_export_port=settings.metrics_port,
-                _temp_dir=ray_folder(),
-                **common,
-            )
+            with fork_server.started_by_server():
+                ray.init(
+                    address="local",
+                    num_cpus=settings.cpus,
+                    object_store_memory=settings.object_store_mib * 2**20,
+                    include_dashboard=False,
+                    _node_ip_address="127.0.0.1",
+                    _metrics_export_port=settings.metrics_port,
+                    _temp_dir=ray_folder(),
+                    **common,
+                )
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.AuthenticationError) as error:
         if settings.address:
             first_line = str(error).split("\n")[0]
@@ -126,6 +129,7 @@ def disconnect() -> None:
     while _watches:
         _watches.pop().set()
     ray.shutdown()
+    fork_server.close_all()
 
 
 def worker_resources(pool: PoolSettings) -> dict[str, float]:

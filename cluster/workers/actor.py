@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage, check_writable, is_retrying
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
+from cluster.workers.threads import use_held_cores
 from cluster.workers.worker import Output, Task
 
 POOL_VARIABLE = "LISTWISE_POOL"
@@ -128,6 +130,7 @@ class ShardActor:
 
     async def start(self) -> Failure | tuple[bool, list[tuple[int, float]]]:
         """Constructs the worker; returns whether its `process` is a coroutine, and its child processes."""
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=use_held_cores))
         try:
             # in a thread, because a constructor may load a model for minutes, or start an event loop of its own
             self._worker = await asyncio.to_thread(self._construct)
@@ -140,6 +143,7 @@ class ShardActor:
         self._reader = ShardReader(self._storage)
         check_workdir(self._storage, self.job, self._node)
         worker, arguments = ray.get(self._payload[0])
+        use_held_cores()
         return worker(**arguments)
 
     async def is_retrying(self) -> bool:

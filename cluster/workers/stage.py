@@ -26,6 +26,7 @@ class Stage:
         pool: the number of workers and the resources of each.
         many_threads: whether a worker computes with as many threads as it holds cores. Its share of a node is then its
             default.
+        imports: modules that the worker needs and that take long to import. A Ray started here imports them once.
         reads_files: whether the stage reads files that a user corrects after an InputError. A new table is then
             removed, so that the corrected files are read from the start. Otherwise committed work is kept.
     """
@@ -39,4 +40,5 @@ class Stage:
     fingerprint: dict[str, Any]
     pool: PoolSettings
     many_threads: bool = False
+    imports: tuple[str, ...] = ()
     reads_files: bool = False

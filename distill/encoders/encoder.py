@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from distill.encoders.module import EncoderModule
 
 
+LIBRARIES = ("sentence_transformers", "transformers.models.bert.modeling_bert")  # what an encoder takes long to import
+
+
 class Encoder:
     """Encoder that embeds queries and passages with a SentenceTransformer, without gradients.
 

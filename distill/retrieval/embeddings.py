@@ -16,6 +16,7 @@ from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
+from distill.encoders.encoder import LIBRARIES
 from distill.encoders.token_counter import TokenCounter
 from distill.settings import EncoderSettings
 
@@ -75,6 +76,7 @@ def embed(
             shards=plan_over_tables(tables, rows_per_shard),
             fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
             pool=pool,
+            imports=LIBRARIES,
         )
         vector_tables.append(run.execute(stage))
     return Vectors(encoder, vector_tables[0], vector_tables[1])

@@ -19,6 +19,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
+from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
 from distill.settings import EncoderSettings, TeacherSettings
@@ -85,6 +86,7 @@ def build(
         shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
+        imports=LIBRARIES if teacher.kind == "cross_encoder" else (),
     )
     return run.execute(stage)
 

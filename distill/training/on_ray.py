@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.machines import session
+from cluster.machines import fork_server, session
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from cluster.workers.threads import use_held_cores
+from distill.encoders.encoder import LIBRARIES
 from distill.settings import TrainingSettings
 from distill.training.job import TrainingJob
 from distill.training.mailbox import Mailbox
@@ -44,6 +46,7 @@ def run_ranks(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
     ranks = _ranks(job.training, ray.cluster_resources())
     pool = session.with_all_cores(job.training.pool.model_copy(update={"workers": ranks}))
     run.check({"training": pool})
+    fork_server.preload((*LIBRARIES, "deepspeed", "distill.training.trainer"))
     mailbox = _start_mailbox()
     fit = _Fit(_ray_trainer(job, pool, output, mailbox))
     with run.progress.task("training", 0, "queries") as bar:
@@ -180,6 +183,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
     with garbage_collection_off():
         from distill.training.trainer import train
 
+    use_held_cores()
     mailbox, job = config["mailbox"], TrainingJob.from_json(config["job"])
     context = ray_train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()
