@@ -165,6 +165,9 @@ def _model_at(model: type[BaseModel], place: Place) -> type[BaseModel] | None:
         if get_origin(annotation) in (dict, list):
             annotation = get_args(annotation)[-1]
             continue
+        if part.isdecimal() and (items := [one for one in get_args(annotation) if get_origin(one) is tuple]):
+            annotation = get_args(items[0])[0]  # one section, or several
+            continue
         owner = _as_model(annotation)
         if owner is None or part not in owner.model_fields:
             return None

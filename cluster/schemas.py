@@ -50,12 +50,15 @@ PASSAGES = _table(
 
 QUERIES = _table(
     "queries", "source × type × sample", "generation.queries",
-    ("query_id", pa.string()),
+    ("query_id", pa.string()),       # source:type:sample, and @1 of a second section of the recipe (`section_of`)
     ("source_id", pa.string()),      # passage the query was written for; null for a query log
     ("query_type", pa.string()),     # name of a type, or "log"
     ("text", pa.string()),
     ("sample", pa.int32()),
 )  # fmt: skip
+
+# Those of the second section of a recipe, the third and so on, whose `name` is its number: 1, 2, …
+MORE_QUERIES = TableSchema("more_queries/{name}", QUERIES.schema, "generation.queries", "source × type × sample")
 
 LOG_TYPE = "log"  # the query type of logged queries
 
@@ -105,7 +108,7 @@ LISTS = _table(
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
-    "queries": ("queries", "distinct", "query_log"),
+    "queries": ("queries", "more_queries", "distinct", "query_log"),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
     "scores": ("scores",),
@@ -121,3 +124,8 @@ def stage_of(path: str) -> str:
     """The stage that a folder or table of the workdir belongs to; a folder of no stage counts as a stage itself."""
     top = path.split("/", maxsplit=1)[0]
     return next((stage for stage, folders in STAGES.items() if top in folders), top)
+
+
+def section_of(query_id: str) -> int:
+    """Number of the recipe's section that wrote a synthetic query; 0 is the first, or the only one."""
+    return int(query_id.rpartition(":")[2].partition("@")[2] or 0)

@@ -14,17 +14,20 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _NO_WEIGHTS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 
-def refuse_pickles(folder: Path, model: str) -> None:
+def refuse_pickles(folder: Path, model: str, *, parts: bool = True) -> None:
     """Refuses a model folder if one of its parts has its weights only in a pickle.
 
     Args:
-        folder: the model; its subfolders are parts of the model (`2_Dense`) and are checked too.
+        folder: the model.
         model: the model's name in the recipe.
+        parts: whether its subfolders are parts of the model (`2_Dense`) and are checked too. Those of a language model
+            are not read: `original/` holds the same weights once more, as its authors first published them.
 
     Raises:
         InputError: it names the pickle.
     """
-    for part in (folder, *sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")):
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".") if parts else []
+    for part in (folder, *inner):
         files = [path for path in sorted(part.iterdir()) if path.is_file()]
         if any(path.suffix == ".safetensors" for path in files):
             continue

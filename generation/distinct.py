@@ -6,7 +6,7 @@ nothing but row ranges travels. Logged queries are not looked at: how often peop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from cluster.machines.shared_folder import shared_folder
 from cluster.schemas import DISTINCT
-from cluster.tables.plan_shards import plan_shards
+from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
@@ -31,46 +31,62 @@ NEAR_DUPLICATE = "near_duplicate"
 _DROPPED = "dropped"
 
 
-def build(run: Run, threshold: float, written: Table) -> Table:
+def build(run: Run, threshold: float, written: Sequence[Table]) -> Table:
     """Keeps of queries that say the same the first.
 
     Args:
         run: the run.
         threshold: Jaccard index from which two queries are the same.
-        written: QUERIES.
+        written: QUERIES of one or more sections of the recipe; they are compared with each other too.
     """
+    several = len(written) > 1
     return run.execute(
         Stage(
             title="distinct queries",
             table=DISTINCT,
             path=DISTINCT.path,
             worker=DistinctWorker,
-            arguments={"storage": run.storage, "written": written.path, "threshold": threshold},
-            shards=plan_shards(written, QUERIES_PER_SHARD),
-            fingerprint={"near_duplicates": threshold, "queries": written.fingerprint},
+            arguments={
+                "storage": run.storage,
+                "written": [table.path for table in written],
+                "threshold": threshold,
+            },
+            shards=plan_over_tables(written, QUERIES_PER_SHARD)
+            if several
+            else plan_shards(written[0], QUERIES_PER_SHARD),
+            fingerprint={
+                "near_duplicates": threshold,
+                "queries": [table.fingerprint for table in written] if several else written[0].fingerprint,
+            },
             pool=run.settings.io_pool,
         )
     )
 
 
 class DistinctWorker:
-    """Drops the rows of a range that repeat an earlier query of the table."""
+    """Drops the rows of a range that repeat an earlier query of its table, or of a table before it.
 
-    def __init__(self, storage: Storage, written: str, threshold: float) -> None:
-        table = Table.open(storage, written)
+    Args:
+        storage: storage of the run.
+        written: paths of QUERIES.
+        threshold: Jaccard index from which two queries are the same.
+    """
+
+    def __init__(self, storage: Storage, written: Sequence[str], threshold: float) -> None:
+        tables = [Table.open(storage, path) for path in written]
         self._first_row: dict[str, int] = {}
         start = 0
-        for file, rows in table.files():
+        for file, rows in (file for table in tables for file in table.files()):
             self._first_row[file] = start
             start += rows
 
         def decide(folder: Path) -> None:
-            near_duplicates(_texts(table), threshold, folder).tofile(folder / _DROPPED)
+            near_duplicates(_texts(tables), threshold, folder).tofile(folder / _DROPPED)
             for path in folder.iterdir():
                 if path.name != _DROPPED:
                     path.unlink()
 
-        folder = shared_folder(f"distinct-{table.fingerprint}-{threshold}", decide)
+        folder = shared_folder(f"distinct-{'-'.join(table.fingerprint for table in tables)}-{threshold}", decide)
         # one byte for each query; a table without queries has no shard, and an empty file cannot be mapped
         self._dropped = np.memmap(folder / _DROPPED, dtype=np.bool_, mode="r")
 
@@ -87,6 +103,7 @@ class DistinctWorker:
         return Output(task.rows.filter(pa.array(~dropped)), drops={NEAR_DUPLICATE: len(types)}, stats=stats)
 
 
-def _texts(table: Table) -> Iterator[list[str]]:
-    for batch in table.batches(["text"]):
-        yield batch.column("text").to_pylist()
+def _texts(tables: Sequence[Table]) -> Iterator[list[str]]:
+    for table in tables:
+        for batch in table.batches(["text"]):
+            yield batch.column("text").to_pylist()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cluster.errors import InputError
+from cluster.errors import InputError, RunError
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from cluster.tables.dropped import Dropped
@@ -27,27 +27,33 @@ from cluster.workers.worker import Output, Task
 from generation.cleaning.words import words
 from generation.engines import style
 from generation.engines.base import Answer, Engine, Request
+from generation.mixture import WHOLE, Section, in_section
 from generation.prompting import template_digest
 from generation.query_types import QueryType, load_types, same_for_all, units_of
 from generation.settings import GenerationSettings
-from generation.type_figures import kept, lost
+from generation.type_figures import PASSAGE_CUT, kept, lost
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
 # Where and how fast an engine runs, and where files lie, not what it writes: a run may be resumed with other values.
-_PLACEMENT = {"pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file"}
+_PLACEMENT = {
+    "pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file", "timeout_s",
+    "patience_s", "requests_per_minute", "tokens_per_minute",
+}  # fmt: skip
+_OF_SECTION = {"share"}  # the arc says more
 _LATER = {"near_duplicates"}  # decided when all queries are written
 _PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
-def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
-    """Writes the synthetic queries of the run.
+def build(run: Run, generation: GenerationSettings, passages: Table, section: Section = WHOLE) -> Table:
+    """Writes the synthetic queries of a section of the recipe.
 
     Args:
         run: the run.
         generation: the engine, and what it is asked for.
         passages: PASSAGES; queries are written for the rows where `is_source` is true.
+        section: which sources it writes for, and the table that it writes.
 
     Returns:
         QUERIES, in the order of the sources.
@@ -56,70 +62,57 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
         InputError: the engine's model or server cannot be used as the recipe names it.
     """
     types = load_types(generation)
-    return run.execute(
-        Stage(
-            title="queries",
-            table=QUERIES,
-            path=QUERIES.path,
-            worker=QueryWorker,
-            arguments={
-                "generation": generation,
-                "types": types,
-                "storage": run.storage,
-                "passages_path": passages.path,
-            },
-            shards=plan_shards(
-                passages,
-                generation.rows_per_shard,
-                where="is_source",
-                units_per_row=_units(generation, types, passages),
-            ),
-            fingerprint={"generation": identity(generation, types), "passages": passages.fingerprint},
-            pool=place(generation),
-            many_threads=generation.engine == "vllm",
-        )
+    stage = Stage(
+        title=section.stage,
+        table=QUERIES,
+        path=section.path,
+        worker=QueryWorker,
+        arguments={
+            "generation": generation,
+            "types": types,
+            "storage": run.storage,
+            "passages_path": passages.path,
+            "section": section,
+        },
+        shards=plan_shards(
+            passages,
+            generation.rows_per_shard,
+            where="is_source",
+            units_per_row=_units(generation, types, passages, section),
+        ),
+        fingerprint={"generation": identity(generation, types, section), "passages": passages.fingerprint},
+        pool=place(generation),
+        many_threads=generation.engine == "vllm",
     )
+    try:
+        return run.execute(stage)
+    except (InputError, RunError) as error:
+        if section.field == WHOLE.field or type(error) not in (InputError, RunError):
+            raise
+        raise type(error)(in_section(str(error), section)) from error
 
 
-def _units(generation: GenerationSettings, types: Mapping[str, QueryType], passages: Table) -> int | list[int]:
+def _units(
+    generation: GenerationSettings, types: Mapping[str, QueryType], passages: Table, section: Section
+) -> int | list[int]:
     """Units of every source, in one number if it is the same for all."""
-    if (same := same_for_all(generation, types)) is not None:
+    if section.identity == WHOLE.identity and (same := same_for_all(generation, types)) is not None:
         return same
     return [
-        sum(units_of(generation, types, source).values())
+        sum(units_of(generation, types, source).values()) if section.writes_for(source) else 0
         for batch in passages.batches(["passage_id", "is_source"])
         for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
     ]
 
 
-def refuse_none(written: Table, logged: Table | None, generation: GenerationSettings) -> None:
-    """Looks that there is a query to go on with.
-
-    Raises:
-        InputError: there is none; says what took how many.
-    """
-    if written.num_rows or (logged and logged.num_rows):
-        return
-    drops: Counter[str] = sum((Counter(commit.drops) for commit in written.commits()), Counter())
-    advice = {
-        "too_short": f"they have fewer than generation.min_query_characters={generation.min_query_characters} "
-        "characters, or than their type's min_characters; lower it",
-        "too_long": "they have more than their type's max_characters; raise it",
-        "duplicate": "their source has the same query already",
-    }
-    told = "; ".join(
-        f"{reason} took {count}" + (f" ({advice[reason]})" if reason in advice else "")
-        for reason, count in drops.most_common()
-    )
-    raise InputError(
-        f"no query is left after generation: of {written.plan.units} asked for, {told or 'none was written'}. "
-        "Change the section generation, then run again with --overwrite queries."
-    )
-
-
-def identity(generation: GenerationSettings, types: Mapping[str, QueryType]) -> dict[str, Any]:
+def identity(
+    generation: GenerationSettings, types: Mapping[str, QueryType], section: Section = WHOLE
+) -> dict[str, Any]:
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
-    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER)
+    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _OF_SECTION)
+    settings |= section.identity
+    if generation.lora is None:
+        del settings["lora"]  # so that runs from before there were adapters continue
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in _PLACEMENT_ARGS}
     if generation.engine == "extractive":  # reads no prompt
@@ -129,8 +122,14 @@ def identity(generation: GenerationSettings, types: Mapping[str, QueryType]) -> 
 
 
 def place(generation: GenerationSettings) -> PoolSettings:
-    """The pool of the engine; a vLLM engine over several GPUs is one worker that holds them all."""
+    """The pool of the engine.
+
+    A vLLM engine over several GPUs is one worker that holds them all. To a server with limits one worker sends, unless
+    the recipe says how many do, since each of them keeps to its part of the limits.
+    """
     pool = generation.pool
+    if (generation.requests_per_minute or generation.tokens_per_minute) and pool.workers is None:
+        return pool.model_copy(update={"workers": 1})
     if generation.engine == "vllm" and generation.tensor_parallel > max(1, pool.gpus):
         return pool.model_copy(update={"gpus": float(generation.tensor_parallel)})
     return pool
@@ -161,9 +160,15 @@ class QueryWorker:
     """Has an engine write the queries of a shard's passages."""
 
     def __init__(
-        self, generation: GenerationSettings, types: Mapping[str, QueryType], storage: Storage, passages_path: str
+        self,
+        generation: GenerationSettings,
+        types: Mapping[str, QueryType],
+        storage: Storage,
+        passages_path: str,
+        section: Section = WHOLE,
     ) -> None:
         self.generation = generation
+        self.section = section
         self.types = types
         self.storage = storage
         engine: Any = open_engine(generation, types, storage, passages_path)
@@ -189,7 +194,7 @@ class QueryWorker:
             if self._decision:
                 return {}
             decision, made = await style.decide(
-                self.storage, QUERIES.path, self.generation, self.engine, self._trial, self._kept
+                self.storage, self.section.path, self.generation, self.engine, self._trial, self._kept
             )
             self._settle(decision)
         return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
@@ -200,15 +205,18 @@ class QueryWorker:
         style.announce(decision)
 
     def _trial(self) -> list[Request]:
-        rows = style.trial_rows(self.storage, QUERIES.path)
+        rows = style.trial_rows(self.storage, self.section.path)
         return [request for row in rows for request in self._requests(row, always=True)]
 
     def _requests(self, row: dict[str, Any], always: bool = False) -> list[Request]:
         """What is asked for one passage; with `always` one query of every type."""
-        source = row["passage_id"]
-        counts = dict.fromkeys(self.types, 1) if always else units_of(self.generation, self.types, source)
+        source, unit = row["passage_id"], self.section.unit
+        if always:
+            counts = dict.fromkeys(self.types, 1)
+        else:
+            counts = units_of(self.generation, self.types, source) if self.section.writes_for(source) else {}
         return [
-            Request(f"{source}:{query_type}:{sample}", source, row["title"], row["text"], query_type, sample)
+            Request(unit(source, query_type, sample), source, row["title"], row["text"], query_type, sample)
             for query_type, count in counts.items()
             for sample in range(count)
         ]
@@ -250,6 +258,8 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
     for request, answer in zip(requests, answers, strict=True):
         if answer.unit != request.unit:
             raise ValueError(f"the engine answered {answer.unit} where {request.unit} was asked")
+        if answer.is_cut:
+            stats[PASSAGE_CUT] += 1
         if answer.text is None:
             drop(request, answer.reason or "no_answer", answer.dropped)
             continue

@@ -22,8 +22,7 @@ from cluster.errors import InputError
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import Settings
 from generation.examples import Pair, Pool, own_pools, shipped_pool
-from generation.languages import language_name
-from generation.settings import QUERY_TYPES, GenerationSettings, Sampling, shipped_types, unknown_type
+from generation.settings import QUERY_TYPES, GenerationSettings, Language, Sampling, shipped_types, unknown_type
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
@@ -41,7 +40,7 @@ class TypeFile(Settings):
     max_characters: int | None = Field(None, ge=1, description="longer queries are dropped")
     max_tokens: int | None = Field(None, ge=1, description="of an answer; empty: generation.max_tokens")
     weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="queries per passage and sample, on average")
-    language: str | None = Field(None, description="of the queries, a code such as de or a name")
+    language: Language | None = Field(None, description="of the queries, a code such as de or a name")
     sampling: Sampling = Field(Sampling(), description="how tokens are drawn")
 
     @field_validator("label")
@@ -50,13 +49,6 @@ class TypeFile(Settings):
         if "\n" in label or ":" in label:
             raise ValueError("a label is a word or two on one line; the colon is added to it")
         return label
-
-    @field_validator("language")
-    @classmethod
-    def _language_has_a_name(cls, language: str | None) -> str | None:
-        if language is not None:
-            language_name(language)
-        return language
 
     @field_validator("stop")
     @classmethod

@@ -7,7 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.settings import PoolSettings, Settings
 from generation.languages import language_name
@@ -17,13 +17,29 @@ NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two quer
 QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
 
 Temperature = Annotated[float | None, Field(ge=0, description="0 always takes the likeliest token")]
-TopP = Annotated[float | None, Field(gt=0, le=1, description="draw among the likeliest tokens with this sum")]
-TopK = Annotated[int | None, Field(ge=1, description="draw among so many tokens")]
-MinP = Annotated[float | None, Field(ge=0, le=1, description="least probability, as a part of the likeliest token's")]
 Penalty = Annotated[float | None, Field(ge=-2, le=2, description="taken from the logits of tokens that were written")]
-Repetition = Annotated[
-    float | None, Field(gt=0, le=2, description="divides the logits of tokens that prompt or answer hold")
-]
+
+
+def _known_language(language: str) -> str:
+    language_name(language)  # raises a ValueError where there is no such code
+    return language
+
+
+Language = Annotated[str, AfterValidator(_known_language)]
+
+
+class Sampling(Settings):
+    """How tokens are drawn; what is empty is the recipe's, and then the engine's. Every engine has the same names."""
+
+    temperature: Temperature = None
+    top_p: float | None = Field(None, gt=0, le=1, description="draw among the likeliest tokens with this sum")
+    top_k: int | None = Field(None, ge=1, description="draw among so many tokens")
+    min_p: float | None = Field(None, ge=0, le=1, description="least probability, as a part of the likeliest token's")
+    presence_penalty: Penalty = None
+    frequency_penalty: Penalty = None
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=2, description="divides the logits of tokens that prompt or answer hold"
+    )
 
 
 class CorpusSettings(Settings):
@@ -61,23 +77,16 @@ class CorpusSettings(Settings):
         return regions
 
 
-class Sampling(Settings):
-    """How tokens are drawn; what is empty is the recipe's, and then the engine's. Every engine has the same names."""
-
-    temperature: Temperature = None
-    top_p: TopP = None
-    top_k: TopK = None
-    min_p: MinP = None
-    presence_penalty: Penalty = None
-    frequency_penalty: Penalty = None
-    repetition_penalty: Repetition = None
-
-
-class GenerationSettings(Settings):
-    """The engine that writes queries, and what it is asked for."""
+class GenerationSettings(Sampling):
+    """One engine that writes queries, and what it is asked for. A recipe may have several of these sections."""
 
     engine: Literal["vllm", "openai", "extractive"] = "extractive"
-    model: str | None = Field(None, description="model id or path; required by vllm and openai")
+    model: str | None = Field(
+        None, description="model id, folder or GGUF file; the name that a server knows; required by vllm and openai"
+    )
+    lora: str | None = Field(None, description="LoRA adapter of the vLLM engine's model, folder or hub id")
+    share: float = Field(1.0, gt=0, le=1, description="of the source passages, that this section writes for")
+    temperature: Temperature = 0.8
     query_types: list[str] = Field(list(QUERY_TYPES), min_length=1)
     types_folder: str | None = Field(None, description="folder of query types of your own, one YAML file each")
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
@@ -93,7 +102,7 @@ class GenerationSettings(Settings):
         "json asks for all types of a passage in one answer; auto: what leaves less to compute and loses no queries",
     )
     about: str | None = Field(None, description="what the passages are and who asks; in every prompt")
-    language: str | None = Field(None, description="of the queries, a code such as de or a name; empty: not said")
+    language: Language | None = Field(None, description="of the queries, a code such as de or a name; empty: not said")
     examples: int = Field(3, ge=0, le=3, description="most example pairs shown in a prompt")
     example_sets: int | None = Field(
         4, ge=1, description="different sets of examples per type, whose prompts share a prefix; empty: any of the pool"
@@ -104,13 +113,6 @@ class GenerationSettings(Settings):
     system_prompt: str | None = Field(None, description="system message of a chat, or first paragraph of a completion")
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the chat template")
     prompt_characters: int = Field(2048, ge=64, description="passage text is cut here in the prompt")
-    temperature: Temperature = 0.8
-    top_p: TopP = None
-    top_k: TopK = None
-    min_p: MinP = None
-    presence_penalty: Penalty = None
-    frequency_penalty: Penalty = None
-    repetition_penalty: Repetition = None
     max_tokens: int = Field(50, ge=1)
     min_query_characters: int = Field(3, ge=1, description="shorter queries are dropped")
     near_duplicates: Literal["auto"] | Annotated[float, Field(ge=0.5, le=1)] | None = Field(
@@ -124,6 +126,10 @@ class GenerationSettings(Settings):
     trust_remote_code: bool = False
     base_url: str | None = Field(None, description="OpenAI-compatible server; the key comes from OPENAI_API_KEY")
     request_seeds: bool = Field(True, description="seed every request; false for a server that takes none")
+    timeout_s: float = Field(300.0, gt=0, description="longest wait for one answer of a server")
+    patience_s: float = Field(600.0, ge=0, description="longest time that a server may be down or busy")
+    requests_per_minute: int | None = Field(None, ge=1, description="to the server, by all workers together")
+    tokens_per_minute: int | None = Field(None, ge=1, description="read and written, by all workers together")
     concurrency: int = Field(256, ge=1, description="requests in flight per worker")
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(512, ge=1, description="source passages per shard")
@@ -142,14 +148,9 @@ class GenerationSettings(Settings):
             raise ValueError(f"engine '{self.engine}' needs generation.model, a model id or path")
         if self.engine == "openai" and not self.base_url:
             raise ValueError("engine 'openai' needs generation.base_url, the address of the server")
+        if self.lora and self.engine != "vllm":
+            raise ValueError(f"generation.lora is for the engine vllm, and the engine is '{self.engine}'")
         return self
-
-    @field_validator("language")
-    @classmethod
-    def _language_has_a_name(cls, language: str | None) -> str | None:
-        if language is not None:
-            language_name(language)
-        return language
 
     @model_validator(mode="after")
     def _types_are_known(self) -> GenerationSettings:

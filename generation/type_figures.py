@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from generation.cleaning.words import words
 
+PASSAGE_CUT = "passage_cut"  # counts units of all types whose prompt shows less of the passage than the recipe allows
+
 
 @dataclass
 class TypeFigures:

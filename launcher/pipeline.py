@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.schemas import STAGES
 from cluster.tables.gc import collect_all
+from cluster.tables.table import Table
 from cluster.watch.progress import Progress
 from distill.evaluation import stage as evaluation
 from distill.lists import stage as lists
@@ -22,6 +23,7 @@ from distill.retrieval import candidates, embeddings
 from distill.teachers import scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
+from generation.mixture import Section, one_threshold, refuse_none
 from launcher import evaluation_set
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
@@ -42,11 +44,9 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     yield "corpus", corpus
 
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
-    synthetic = queries.build(run, recipe.generation, corpus)
-    queries.refuse_none(synthetic, logged, recipe.generation)
-    if (threshold := recipe.generation.distinct_from) is not None:
-        synthetic = distinct.build(run, threshold, synthetic)
-    all_queries = [synthetic, logged] if logged else [synthetic]
+    written = {section: queries.build(run, settings, corpus, section) for section, settings in recipe.sections.items()}
+    refuse_none(list(written.values()), logged, recipe.sections)
+    all_queries = [*_distinct(run, recipe, written), *([logged] if logged else [])]
     yield "queries", all_queries
 
     vectors = {
@@ -65,8 +65,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     }
     yield "scores", score_tables
 
-    extractive = recipe.generation.engine == "extractive"
-    list_table = lists.build(run, recipe.lists, recipe.teachers, score_tables, candidate_table, extractive)
+    list_table = lists.build(run, recipe.lists, recipe.teachers, score_tables, candidate_table, recipe.extractive)
     yield "lists", list_table
 
     training_record = training.build(run, recipe.training, recipe.student, list_table, corpus)
@@ -77,6 +76,15 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
         model = training_record["model"]
         record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model)
     yield "evaluation", record
+
+
+def _distinct(run: Run, recipe: Recipe, written: Mapping[Section, Table]) -> list[Table]:
+    """All written queries, without near-duplicates; a section that keeps all of its queries is not looked at."""
+    compared = [table for section, table in written.items() if recipe.sections[section].distinct_from is not None]
+    threshold = one_threshold(recipe.sections)
+    if threshold is None:
+        return list(written.values())
+    return [distinct.build(run, threshold, compared), *(one for one in written.values() if one not in compared)]
 
 
 def execute(

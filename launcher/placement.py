@@ -16,7 +16,7 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
     evaluation_pool = recipe.evaluation.pool
     return {
         "corpus, candidates and lists": recipe.cluster.io_pool,
-        "queries": queries.place(recipe.generation),
+        **{section.stage: queries.place(generation) for section, generation in recipe.sections.items()},
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
         "training": recipe.training.pool,

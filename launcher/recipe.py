@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, WrapValidator, field_validator, model_validator
 
 from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
@@ -27,12 +27,27 @@ from distill.settings import (
     TeacherSettings,
     TrainingSettings,
 )
+from generation.mixture import Section, in_section, one_threshold, sections_of
 from generation.settings import CorpusSettings, GenerationSettings
 
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 S = TypeVar("S", bound=Settings)
+
+
+def _one_or_several(value: Any, _: Any) -> Any:
+    """A section `generation`, or a list of them; a mistake keeps its place, such as generation.1.engine."""
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ValueError("the list is empty; expected a section for each engine, or one section without a list")
+        sections = _SECTIONS.validate_python(value)
+        return sections if len(sections) > 1 else sections[0]
+    return value if isinstance(value, GenerationSettings) else GenerationSettings.model_validate(value)
+
+
+_SECTIONS = TypeAdapter(tuple[GenerationSettings, ...])
+Generation = Annotated[GenerationSettings | tuple[GenerationSettings, ...], WrapValidator(_one_or_several)]
 
 
 class Recipe(Settings):
@@ -44,7 +59,7 @@ class Recipe(Settings):
         description="folder for everything the run makes; s3://, gs:// or az:// only for the stages before training",
     )
     corpus: CorpusSettings
-    generation: GenerationSettings = GenerationSettings()
+    generation: Generation = GenerationSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     teachers: dict[str, TeacherSettings] = Field(min_length=1)
     lists: ListSettings = ListSettings()
@@ -82,13 +97,18 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         problems = []
+        try:
+            one_threshold(self.sections)
+        except ValueError as error:
+            problems.append(f"generation: {error}")
         if self.training.list_length > self.lists.length:
             problems.append(
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
                 f"{self.lists.length} passages; lower the first or raise the second"
             )
         # A list without the source passage needs one more candidate.
-        needed = self.lists.length + int(self._leaves_out_source())
+        leaves_out = self.lists.leave_out_source
+        needed = self.lists.length + int(bool(self.extractive) if leaves_out is None else leaves_out)
         if needed > self.retrieval.depth:
             problems.append(
                 f"lists of {self.lists.length} passages need {needed} candidates, but retrieval.depth is "
@@ -98,9 +118,16 @@ class Recipe(Settings):
             raise ValueError("; ".join(problems))
         return self
 
-    def _leaves_out_source(self) -> bool:
-        setting = self.lists.leave_out_source
-        return self.generation.engine == "extractive" if setting is None else setting
+    @property
+    def sections(self) -> dict[Section, GenerationSettings]:
+        """The sections that write queries, in their order; most recipes have one."""
+        return sections_of(self.generation)
+
+    @property
+    def extractive(self) -> bool | frozenset[int]:
+        """Whether the queries quote their sources; where only some do, the numbers of the sections that write those."""
+        numbers = {section.number for section, own in self.sections.items() if own.engine == "extractive"}
+        return len(numbers) > 0 if len(numbers) in (0, len(self.sections)) else frozenset(numbers)
 
     def dense_retrievers(self) -> dict[str, EncoderSettings]:
         """The encoder of every dense retriever; a retriever that names none uses the student's base model."""
@@ -114,8 +141,9 @@ class Recipe(Settings):
     def models(self) -> dict[str, str]:
         """Every model that this program loads, by the field that names it; the model of a server is not one of them."""
         names: dict[str, str | None] = {"student.model": self.student.model}
-        if self.generation.engine == "vllm":
-            names["generation.model"] = self.generation.model
+        for section, generation in self.sections.items():
+            if generation.engine == "vllm":
+                names |= {f"{section.field}.model": generation.model, f"{section.field}.lora": generation.lora}
         for name, retriever in self.retrieval.retrievers.items():
             names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
         for name, teacher in self.teachers.items():
@@ -132,19 +160,27 @@ class Recipe(Settings):
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
+        from generation.engines.models import check_model
         from generation.engines.style import refuse_missing_template
         from generation.query_types import load_types
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
+            if field.startswith("generation"):
+                continue  # a language model may be a GGUF file
             try:
                 resolve_model(model)
             except InputError as error:
                 raise InputError(f"{field}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
-        load_types(self.generation)
-        refuse_missing_template(self.generation)
+        for section, generation in self.sections.items():
+            try:
+                load_types(generation)
+                refuse_missing_template(generation)
+                check_model(generation)
+            except InputError as error:
+                raise InputError(in_section(str(error), section)) from None
         check(self.evaluation)
 
     def to_yaml(self) -> str:
@@ -268,13 +304,24 @@ def _override(data: dict[str, Any], origins: dict[Place, str], override: str) ->
     for depth in range(1, len(path)):
         origins.setdefault(path[:depth], f"--set {override}")
     origins[path] = f"--set {override}"
-    section = data
-    for part in path[:-1]:
-        subsection = section.setdefault(part, {})
-        if subsection is None:
-            subsection = section[part] = {}
-        if not isinstance(subsection, dict):
-            return f"--set {override}: `{part}` holds a value, not a section"
-        section = subsection
-    section[path[-1]] = value
+    section: Any = data
+    for depth, part in enumerate(path):
+        at: Any = part
+        if isinstance(section, list):
+            here = ".".join(path[:depth])
+            if not part.isdecimal() or int(part) >= len(section):
+                return (
+                    f"--set {override}: `{here}` is a list of {len(section)} sections; name one of them by its number, "
+                    f"from {here}.0 to {here}.{len(section) - 1}"
+                )
+            at = int(part)
+        elif not isinstance(section, dict):
+            return f"--set {override}: `{path[depth - 1]}` holds a value, not a section"
+        if depth == len(path) - 1:
+            section[at] = value
+        elif (section[at] if isinstance(section, list) else section.get(at)) is None:
+            section[at] = {}
+            section = section[at]
+        else:
+            section = section[at]
     return None

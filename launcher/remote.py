@@ -54,8 +54,9 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
     """Every file or folder that a recipe names, by field; without hub ids, urls and packaged models."""
     inputs = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
     inputs["evaluation.dataset"] = recipe.evaluation.dataset
-    inputs["generation.types_folder"] = recipe.generation.types_folder
-    inputs["generation.examples_file"] = recipe.generation.examples_file
+    for section, generation in recipe.sections.items():
+        inputs[f"{section.field}.types_folder"] = generation.types_folder
+        inputs[f"{section.field}.examples_file"] = generation.examples_file
     files = {field: path for field, path in inputs.items() if path and "://" not in path}
     return files | {field: model for field, model in _models(recipe).items() if _is_path(model)}
 
@@ -67,8 +68,10 @@ def relative_inputs(recipe: Recipe) -> dict[str, str]:
 
 def _models(recipe: Recipe) -> dict[str, str]:
     models = {"student.model": recipe.student.model}
-    if recipe.generation.engine == "vllm" and recipe.generation.model:
-        models["generation.model"] = recipe.generation.model
+    for section, generation in recipe.sections.items():
+        if generation.engine == "vllm":
+            models |= {f"{section.field}.model": str(generation.model)}
+            models |= {f"{section.field}.lora": generation.lora} if generation.lora else {}
     for name, retriever in recipe.retrieval.retrievers.items():
         if retriever.encoder:
             models[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model
@@ -82,4 +85,4 @@ def _models(recipe: Recipe) -> dict[str, str]:
 
 def _is_path(model: str) -> bool:
     """Whether a model is a path and not a hub id, by the same rule as `distill.encoders.loading.resolve_model`."""
-    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).is_dir()
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or Path(model).exists()

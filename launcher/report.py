@@ -15,10 +15,12 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
 from cluster.watch.status import masked, status
+from generation.type_figures import PASSAGE_CUT
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
-from launcher.type_report import prompt_tokens, query_samples, query_types, types_view
+from launcher.sample import sections
+from launcher.type_report import prompt_tokens, query_samples, query_types, query_writers, types_view
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
 SHOWN_QUERIES = 8  # of the largest wins, and as many of the largest losses
@@ -48,6 +50,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
         "query_types": query_types(stages),
+        "query_writers": query_writers(storage, stages, recipe),
         "query_samples": query_samples(storage),
         "prompt_tokens": prompt_tokens(stages),
         "training": training,
@@ -83,7 +86,9 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "versions": list(report["versions"].items()),
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
         "funnel": [_funnel_stage(stage) for stage in report["stages"] if stage["stage"] != "evaluation"],
-        "types": types_view(report["query_types"], report["query_samples"], report["prompt_tokens"]),
+        "types": types_view(
+            report["query_types"], report["query_samples"], report["prompt_tokens"], report["query_writers"]
+        ),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],
@@ -163,6 +168,7 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
             if count
         ],
         "pace": _pace(stage),
+        "cut": f"{cut:,}" if (cut := stage["stats"].get(PASSAGE_CUT, 0)) else "",
         "masked": [(name, f"{count:,}") for name, count in masked(stage)],
     }
 
@@ -302,7 +308,7 @@ def _facts(storage: Storage, recipe: Mapping[str, Any], training: Mapping[str, A
     teachers = ", ".join(
         f"{name} ({teacher['model'] or teacher['kind']})" for name, teacher in recipe["teachers"].items()
     )
-    engine = recipe["generation"]["model"] or recipe["generation"]["engine"]
+    engine = ", ".join(one["model"] or one["engine"] for one in sections(recipe))
     facts = [
         ("Workdir", storage.url),
         ("Corpus", recipe["corpus"]["path"]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,17 +25,19 @@ from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from generation.distinct import NEAR_DUPLICATE
+from generation.mixture import Section
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Written:
-    """A query, or an answer that was dropped for a reason."""
+    """A query, or an answer that was dropped for a reason; `writer` says who wrote it, in a mixture of engines."""
 
     query_type: str
     text: str
     reason: str | None
+    writer: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,14 @@ class QuerySample:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self._table = _committed(storage, QUERIES.path)
-        self._commits = self._table.committed()
+        self._tables = _query_tables(storage)
         self._distinct = _Distinct(storage)
         self._reader = ShardReader(storage)
-        self.drops = sum((Counter(commit.drops) for commit in self._commits.values()), Counter[str]())
+        commits = [commit for table in self._tables.values() for commit in table.committed().values()]
+        self.drops = sum((Counter(commit.drops) for commit in commits), Counter[str]())
         # by name, so that reasons with equal counts come in one order, whichever shard was done first
         self.drops = Counter(dict(sorted((self.drops + self._distinct.drops).items())))
-        self.kept = self._table.num_rows - self._distinct.drops.total()
+        self.kept = sum(table.num_rows for table in self._tables.values()) - self._distinct.drops.total()
 
     def check(self, query_type: str | None, reason: str | None) -> None:
         """Looks whether the run has such a type and such a reason.
@@ -108,31 +110,35 @@ class QuerySample:
             query_type: shows this type alone.
             reason: shows answers that were dropped for this reason, and no queries.
         """
-        shards = [shard for shard in self._table.plan.shards if self._may_hold(shard, reason)]
+        shards = [
+            (writer, shard, commit)
+            for writer, table in self._tables.items()
+            for shard in table.plan.shards
+            if (commit := table.committed().get(shard.name)) and self._may_hold(commit, reason)
+        ]
         random.Random(0).shuffle(shards)  # so that a few of them stand for all
         share = -(-count // max(1, len(shards)))
         chosen: list[Sampled] = []
         others: list[Sampled] = []
-        for shard in shards:
+        for writer, shard, commit in shards:
             if len(chosen) >= count:
                 break
-            found = list(self._of_shard(shard, query_type, reason))
+            found = list(self._of_shard(writer, shard, commit, query_type, reason))
             places = _spread(range(len(found)), share)
             chosen += [found[place] for place in places]
             others += [one for place, one in enumerate(found) if place not in places][:count]
         return (chosen + others)[:count]
 
-    def _may_hold(self, shard: Shard, reason: str | None) -> bool:
-        commit = self._commits.get(shard.name)
-        if commit is None:
-            return False
+    def _may_hold(self, commit: Commit, reason: str | None) -> bool:
         if reason == NEAR_DUPLICATE:
             return any(self._distinct.drops_of(path) for path, _ in commit.files)
         return reason is None or reason in commit.drops
 
-    def _of_shard(self, shard: Shard, query_type: str | None, reason: str | None) -> Iterator[Sampled]:
+    def _of_shard(
+        self, writer: str, shard: Shard, commit: Commit, query_type: str | None, reason: str | None
+    ) -> Iterator[Sampled]:
         rows = self._reader.rows(shard, 0, shard.rows)
-        written = self._written(self._commits[shard.name])
+        written = self._written(writer, commit)
         for row in rows.to_pylist() if rows is not None else []:
             shown = tuple(
                 one
@@ -142,7 +148,7 @@ class QuerySample:
             if shown:
                 yield _passage(row, shown)
 
-    def _written(self, commit: Commit) -> dict[str, list[Written]]:
+    def _written(self, writer: str, commit: Commit) -> dict[str, list[Written]]:
         """By passage: the queries of a shard, then what it dropped, as far as that is kept."""
         written: dict[str, list[Written]] = defaultdict(list)
         for path, _ in commit.files:
@@ -150,11 +156,22 @@ class QuerySample:
             repeated = self._distinct.dropped(path, [query["query_id"] for query in queries])
             for query in queries:
                 reason = NEAR_DUPLICATE if query["query_id"] in repeated else None
-                written[query["source_id"]].append(Written(query["query_type"], query["text"], reason))
+                written[query["source_id"]].append(Written(query["query_type"], query["text"], reason, writer))
         for one in read_dropped(self.storage, commit):
             source, query_type, _ = one.unit.rsplit(":", 2)
-            written[source].append(Written(query_type, one.text, one.reason))
+            written[source].append(Written(query_type, one.text, one.reason, writer))
         return written
+
+
+def near_duplicates_by_table(storage: Storage) -> Counter[str]:
+    """How many queries of each table were dropped as near-duplicates so far; a shard reads one table."""
+    counts: Counter[str] = Counter()
+    with suppress(KeyError):
+        table = Table.open(storage, DISTINCT.path)
+        for shard in table.plan.shards:
+            if commit := table.committed().get(shard.name):
+                counts[shard.slices[0].file.rpartition("/data/")[0]] += commit.drops.get(NEAR_DUPLICATE, 0)
+    return counts
 
 
 class _Distinct:
@@ -201,10 +218,43 @@ def _committed(storage: Storage, path: str) -> Table:
     return table
 
 
-def _types(storage: Storage) -> list[str]:
+def sections(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sections of a recipe's `generation`, as a workdir keeps them: one, or those of a list."""
+    generation = recipe["generation"]
+    return list(generation) if isinstance(generation, list) else [generation]
+
+
+def writers(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Table of each section of a recipe, and who writes there; without a name where there is only one."""
+    several = sections(recipe)
+    if len(several) == 1:
+        return {QUERIES.path: ""}
+    return {Section(number).path: f"{number}: {_name(one)}" for number, one in enumerate(several)}
+
+
+def _name(section: Mapping[str, Any]) -> str:
+    """The model, without the folder it lies in, or the engine."""
+    return str(section["model"] or section["engine"]).rstrip("/").rpartition("/")[2]
+
+
+def _recipe(storage: Storage) -> dict[str, Any]:
     import yaml
 
-    return list(yaml.safe_load(storage.get("recipe.yaml"))["generation"]["query_types"])
+    return yaml.safe_load(storage.get("recipe.yaml"))
+
+
+def _query_tables(storage: Storage) -> dict[str, Table]:
+    """The tables of queries that have begun, by who writes them."""
+    named = writers(_recipe(storage))
+    tables: dict[str, Table] = {}
+    for path, writer in named.items():
+        with suppress(InputError):
+            tables[writer] = _committed(storage, path)
+    return tables or {"": _committed(storage, QUERIES.path)}
+
+
+def _types(storage: Storage) -> list[str]:
+    return list(dict.fromkeys(name for one in sections(_recipe(storage)) for name in one["query_types"]))
 
 
 def _read(storage: Storage, path: str, columns: list[str]) -> pa.Table:

@@ -27,17 +27,17 @@ def print_sampled(sampled: Sequence[Sampled], console: Console | None = None) ->
         console.print(
             Text(one_line(one.text, PASSAGE_CHARACTERS), "" if not one.written else "dim"), soft_wrap=not wraps
         )
-        width = max((len(written.query_type) for written in one.written), default=0)
+        width = max((len(_kind(written)) for written in one.written), default=0)
         if wraps:
             grid = Table.grid(padding=(0, 2, 0, 0))
             grid.add_column(min_width=width, no_wrap=True)
             grid.add_column()
             for written in one.written:
-                grid.add_row(Text(f"  {one_line(written.query_type)}", "cyan"), _written(written))
+                grid.add_row(Text(f"  {_kind(written)}", "cyan"), _written(written))
             console.print(grid)
         else:
             for written in one.written:
-                line = Text(f"  {one_line(written.query_type):<{width}}  ") + _written(written)
+                line = Text(f"  {_kind(written):<{width}}  ") + _written(written)
                 console.print(line, soft_wrap=True)
         console.print()
 
@@ -54,6 +54,10 @@ def one_line(text: str, most: int | None = None) -> str:
     """A text from files on one line, safe to print, cut after `most` characters."""
     line = " ".join(disclose(valid_utf8(text)).split())
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
+
+
+def _kind(written: Written) -> str:
+    return one_line(f"{written.query_type} ({written.writer})" if written.writer else written.query_type)
 
 
 def _written(written: Written) -> Text:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.errors import ListwiseError
-from cluster.schemas import DISTINCT, QUERIES
+from cluster.schemas import DISTINCT, MORE_QUERIES, QUERIES
 from cluster.tables.storage import Storage
+from generation.distinct import NEAR_DUPLICATE
 from generation.type_figures import figures
-from launcher.sample import QuerySample, Sampled
+from launcher.sample import QuerySample, Sampled, near_duplicates_by_table, writers
 
 KEPT_PASSAGES = 6  # shown with their queries
 DROPPED_PASSAGES = 3  # shown of each reason
@@ -24,7 +26,8 @@ def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     decided, or not yet for all). The means are over all queries, near-duplicates included.
     """
     tables = {stage["table"]: stage for stage in stages}
-    written = figures(tables[QUERIES.path]["stats"]) if QUERIES.path in tables else {}
+    of_sections = [Counter(stats) for name, stage in tables.items() if _is_written(name) and (stats := stage["stats"])]
+    written = figures(sum(of_sections, Counter()))
     distinct = tables.get(DISTINCT.path)
     repeated = figures(distinct["stats"]) if distinct else {}
     is_decided = distinct is not None and distinct["state"] == "done"
@@ -49,8 +52,37 @@ def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def prompt_tokens(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Tokens of all prompts of a run: `read`, and of these `cached` ones that came from the prefix cache."""
-    stats = next((stage["stats"] for stage in stages if stage["table"] == QUERIES.path), {})
-    return {"read": stats.get("prompt_tokens", 0), "cached": stats.get("cached_tokens", 0)}
+    written = [stage["stats"] for stage in stages if _is_written(stage["table"])]
+    read, cached = (sum(stats.get(name, 0) for stats in written) for name in ("prompt_tokens", "cached_tokens"))
+    return {"read": read, "cached": cached}
+
+
+def query_writers(
+    storage: Storage, stages: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Figures of each section of a mixture of engines; empty where there is one section.
+
+    Keys: writer, asked, kept, lost (by reason), tokens.
+    """
+    names, tables = writers(recipe), {stage["table"]: stage for stage in stages}
+    if len(names) == 1:
+        return []
+    near = near_duplicates_by_table(storage)
+    records = []
+    for path, name in names.items():
+        if path not in tables:
+            continue
+        lost = Counter(tables[path]["drops"]) + Counter({NEAR_DUPLICATE: near[path]})
+        records.append(
+            {
+                "writer": name,
+                "asked": tables[path]["units_done"],
+                "kept": tables[path]["rows"] - near[path],
+                "lost": dict(sorted(lost.items(), key=lambda loss: (-loss[1], loss[0]))),
+                "tokens": tables[path]["tokens"],
+            }
+        )
+    return records
 
 
 def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
@@ -68,6 +100,7 @@ def types_view(
     types: Sequence[Mapping[str, Any]],
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
     tokens: Mapping[str, int],
+    mixture: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Texts for the page."""
     rows = [
@@ -75,7 +108,7 @@ def types_view(
             "type": record["type"],
             "asked": f"{record['asked']:,}",
             "kept": f"{record['kept']:,}",
-            "lost": ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in record["lost"].items()),
+            "lost": _reasons(record["lost"]),
             "characters": "" if record["characters"] is None else f"{record['characters']:.0f}",
             "words": "" if record["words"] is None else f"{record['words']:.1f}",
             "overlap": _percent(record["overlap"]),
@@ -89,7 +122,26 @@ def types_view(
     ]
     read, cached = tokens["read"], tokens["cached"]
     prompts = f"The prompts have {read:,} tokens; {cached / read:.0%} came from the prefix cache." if read else ""
-    return {"rows": rows, "samples": groups, "prompts": prompts}
+    writers = [
+        {
+            "writer": record["writer"],
+            "asked": f"{record['asked']:,}",
+            "kept": f"{record['kept']:,}",
+            "lost": _reasons(record["lost"]),
+            "tokens": f"{record['tokens']:,}",
+        }
+        for record in mixture
+    ]
+    return {"rows": rows, "samples": groups, "writers": writers, "prompts": prompts}
+
+
+def _is_written(table: str) -> bool:
+    """Whether a section of the recipe writes this table."""
+    return table == QUERIES.path or table.startswith(MORE_QUERIES.path.partition("/")[0] + "/")
+
+
+def _reasons(lost: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in lost.items())
 
 
 def _percent(share: float | None) -> str:
@@ -102,5 +154,8 @@ def _record(sampled: Sampled) -> dict[str, Any]:
         "passage_id": sampled.passage_id,
         "title": sampled.title,
         "text": text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…",
-        "written": [{"type": one.query_type, "text": one.text, "reason": one.reason} for one in sampled.written],
+        "written": [
+            {"type": one.query_type, "text": one.text, "reason": one.reason, "writer": one.writer}
+            for one in sampled.written
+        ],
     }

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.errors import InputError
-from cluster.schemas import LISTS
+from cluster.schemas import LISTS, section_of
 from cluster.tables.columns import list_column
 from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables
@@ -39,7 +39,7 @@ def build(
     teachers: dict[str, TeacherSettings],
     scores: dict[str, Table],
     candidates: Table,
-    extractive: bool,
+    extractive: bool | frozenset[int],
 ) -> Table:
     """Makes the training lists: LISTS.
 
@@ -49,12 +49,16 @@ def build(
         teachers: the teachers of the ensemble, by name.
         scores: SCORES of each teacher, by the same names.
         candidates: CANDIDATES.
-        extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists.
+        extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists. Or
+            the numbers of the recipe's sections of which that is true.
 
     Raises:
         InputError: the filters leave no query to train on; says how many each filter took.
     """
-    leave_out = extractive if lists.leave_out_source is None else lists.leave_out_source
+    leave_out: bool | list[int]
+    leave_out = sorted(extractive) if isinstance(extractive, frozenset) else extractive
+    if lists.leave_out_source is not None:
+        leave_out = lists.leave_out_source
     names = list(teachers)
     weights = [teachers[name].weight for name in names]
     stage = Stage(
@@ -155,7 +159,8 @@ class ListWorker:
         weights: weights of the teachers, in the same order.
         queries: rows of CANDIDATES.
         settings: length, filters, scaling, split.
-        leave_out_source: whether a source is left out of its own list.
+        leave_out_source: whether a source is left out of its own list; or the sections of the recipe for whose queries
+            it is.
     """
 
     def __init__(
@@ -165,7 +170,7 @@ class ListWorker:
         weights: Sequence[float],
         queries: int,
         settings: ListSettings,
-        leave_out_source: bool,
+        leave_out_source: bool | Sequence[int],
     ) -> None:
         self.settings = settings
         self.leave_out_source = leave_out_source
@@ -188,8 +193,9 @@ class ListWorker:
             if query["source_id"] is not None:
                 ids = query["passage_ids"]
                 source = ids.index(query["source_id"]) if query["source_id"] in ids else -1
+            leaves_out = source is not None and self._leaves_out(query["query_id"])
             training_list = build_list(
-                scores[query["query_id"]], source, self.scale, self.settings, leave_out_source=self.leave_out_source
+                scores[query["query_id"]], source, self.scale, self.settings, leave_out_source=leaves_out
             )
             if isinstance(training_list, str):
                 drops[training_list] += 1
@@ -206,13 +212,18 @@ class ListWorker:
                     "passage_rows": np.array(query["passage_rows"], dtype=np.int64)[training_list.positions],
                     "scores": training_list.scores,
                     "split": split,
-                    "left_out_row": query["passage_rows"][source] if self._leaves_out(source) else None,
+                    "left_out_row": query["passage_rows"][source]
+                    if leaves_out and source is not None and source >= 0
+                    else None,
                 }
             )
         return Output(_table(rows), drops=dict(drops), stats=dict(splits))
 
-    def _leaves_out(self, source: int | None) -> bool:
-        return self.leave_out_source and source is not None and source >= 0
+    def _leaves_out(self, query: str) -> bool:
+        """Whether the source of a synthetic query is left out of its list."""
+        if isinstance(self.leave_out_source, bool):
+            return self.leave_out_source
+        return section_of(query) in self.leave_out_source
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -14,6 +14,8 @@ from generation.engines.base import Answer, Request
 from generation.prompting import Layout, Prompt, Prompter, Style
 from generation.query_types import QueryType
 
+MOST_CHARACTERS = 20_000  # of an answer that are looked at; a server may pay no heed to `max_tokens`
+
 
 @dataclass(frozen=True)
 class Written:
@@ -75,8 +77,10 @@ def answered(samples: list[Request], prompt: Prompt, written: Iterable[Written])
     """The answers to samples of one prompt, cleaned of what is no part of the query."""
     answers = []
     for request, one in zip(samples, written, strict=True):
-        query = clean(one.text, prompt.asked(one.finish_reason))
-        dropped = one.text if query.text is None else ""
+        is_endless = len(one.text) > MOST_CHARACTERS
+        text, finish = (one.text[:MOST_CHARACTERS], "length") if is_endless else (one.text, one.finish_reason)
+        query = clean(text, prompt.asked(finish))
+        dropped = text if query.text is None else ""
         answers.append(
             Answer(
                 request.unit, query.text, query.reason, one.tokens, dropped, one.prompt_tokens, one.cached_tokens

@@ -27,6 +27,7 @@ class Answer:
 
     `tokens` counts what a language model read and wrote for it, `prompt_tokens` what it read, and `cached_tokens` what
     of this came from the prefix cache. Samples of one prompt count it once. `dropped` is an answer that is no query.
+    `is_cut` says that the model's context did not hold the whole passage.
     """
 
     unit: str
@@ -36,6 +37,7 @@ class Answer:
     dropped: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    is_cut: bool = False
 
 
 class Engine(Protocol):

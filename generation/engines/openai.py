@@ -6,24 +6,29 @@ The key is read from OPENAI_API_KEY where the worker runs, and stays in the clie
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cluster.errors import InputError, RunError
+from cluster.errors import InputError
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
+from generation.engines.failures import FailsAloneError, Failures, is_too_long, message
+from generation.engines.fitting import half
+from generation.engines.traffic import Traffic
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
-MAX_RETRIES = 6  # the client waits between them, up to 8 s, or as long as the server asks for
-TIMEOUT_S = 120.0
+MOST_HALVINGS = 6  # of a passage that the server's model cannot hold
+CHARACTERS_PER_TOKEN = 4  # for the limit of tokens, until the server has counted them
 
 
 class OpenAIEngine:
@@ -58,14 +63,21 @@ class OpenAIEngine:
         self.client = openai.AsyncOpenAI(
             base_url=settings.base_url,
             api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own seldom ask for one
-            max_retries=MAX_RETRIES,
-            timeout=TIMEOUT_S,
+            max_retries=0,  # `Traffic` asks again
+            timeout=settings.timeout_s,
+            # a redirect would carry the passages, and perhaps the key, to an address that the recipe does not name
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+        self._traffic = Traffic(
+            settings.requests_per_minute, settings.tokens_per_minute, settings.patience_s, settings.pool.workers or 1
         )
         self._slots = asyncio.Semaphore(settings.concurrency)
-        self._has_answered = False
+        self._failures = Failures(settings)
 
     async def answer(self, requests: list[Request]) -> list[Answer]:
         """One answer per request, in order; a prompt that the server refuses is none.
+
+        A passage that the server's model cannot hold is cut in half, at the end of a sentence, until it can.
 
         Raises:
             InputError: the server does not know the model or the key, or refuses everything it is asked.
@@ -76,22 +88,31 @@ class OpenAIEngine:
         refusals: list[str] = []
 
         async def ask(samples: list[Request]) -> list[Answer]:
-            try:
-                answers = await self._ask(samples)
-            except openai.APIStatusError as error:
-                if error.status_code not in (400, 413, 422):
-                    raise
-                refusals.append(_message(error))
-                is_long = getattr(error, "code", None) == "context_length_exceeded" or error.status_code == 413
-                return unanswered(samples, "prompt_too_long" if is_long else "refused_by_server")
-            self._has_answered = True
-            return answers
+            shorter: list[Request | None] = [*samples]
+            for _ in range(MOST_HALVINGS + 1):
+                try:
+                    answers = await self._ask([one for one in shorter if one])
+                except FailsAloneError:
+                    return unanswered(samples, "server_error")
+                except openai.APIStatusError as error:
+                    if error.status_code not in (400, 413, 422):
+                        raise
+                    refusals.append(message(error))
+                    if not is_too_long(error):
+                        return unanswered(samples, "refused_by_server")
+                    shorter = [one and half(one, self.settings.prompt_characters) for one in shorter]
+                    if None in shorter:
+                        break
+                else:
+                    return [replace(answer, is_cut=shorter != samples) for answer in answers]
+            return unanswered(samples, "prompt_too_long")
 
         try:
             answers = await ask_all(requests, self._slots, ask, self.prompter, self.layout)
-        except openai.APIError as error:
-            raise self._explain(error) from None  # the request that the cause holds has the key in its headers
-        if refusals and not self._has_answered:
+        except (openai.APIError, TimeoutError, json.JSONDecodeError) as error:
+            # without its cause, whose request has the key in its headers
+            raise self._failures.explain(error, self.style) from None
+        if refusals and not self._failures.answered_at:
             raise InputError(
                 f"generation: {self.settings.base_url} refuses every request: {refusals[-1]}. Correct the model or the "
                 "fields in generation.engine_args."
@@ -159,39 +180,46 @@ class OpenAIEngine:
         fields |= settings.engine_args
         if "max_completion_tokens" not in fields:  # what newer models want instead
             fields.setdefault("max_tokens", most)
+        expected = len(prompt.text) / CHARACTERS_PER_TOKEN + most * count
         # as extra fields all go the same way, whether OpenAI's own protocol has them or not
         if prompt.style == "completion":
-            made: Any = await self.client.completions.create(
-                model=str(settings.model), prompt=prompt.text, extra_body=fields
+            made = await self._send(
+                lambda: self.client.completions.create(
+                    model=str(settings.model), prompt=prompt.text, extra_body=fields
+                ),
+                expected,
             )
         else:
             messages: Any = prompt.messages
-            made = await self.client.chat.completions.create(
-                model=str(settings.model), messages=messages, extra_body=fields
+            made = await self._send(
+                lambda: self.client.chat.completions.create(
+                    model=str(settings.model), messages=messages, extra_body=fields
+                ),
+                expected,
             )
         usage = made.usage
         details = getattr(usage, "prompt_tokens_details", None)
         cached = getattr(details, "cached_tokens", None) or 0
         return made.choices or [], (usage.total_tokens, usage.prompt_tokens, cached) if usage else (0, 0, 0)
 
-    def _explain(self, error: Any) -> InputError | RunError:
-        server, status = self.settings.base_url, getattr(error, "status_code", None)
-        if status in (401, 403):
-            return InputError(
-                f"generation.base_url: {server} does not accept the key ({status}). Set OPENAI_API_KEY in the "
-                "environment that workers are started in."
+    async def _send(self, create: Callable[[], Awaitable[Any]], expected: float) -> Any:
+        """What the server makes of a request of about so many tokens; sent again after failures that pass."""
+
+        async def call() -> Any:
+            await self._traffic.admit(expected)
+            async with asyncio.timeout(self.settings.timeout_s):  # of the whole, where the client's is between bytes
+                return await create()
+
+        made = await self._traffic.ask(call, self._failures.passing)
+        if not hasattr(made, "choices"):
+            raise InputError(
+                f"generation.base_url: {self.settings.base_url} answers with something that is no completion "
+                f"({' '.join(str(made).split())[:100]!r}). Correct the address, which usually ends in /v1."
             )
-        if status == 404:
-            return InputError(
-                f"generation.model: {server} has no model '{self.settings.model}' (404: {_message(error)}). Correct "
-                "the model, or base_url, which usually ends in /v1"
-                + (", or set generation.prompt: chat." if self.style == "completion" else ".")
-            )
-        what = f"answers with status {status} ({_message(error)})" if status else "does not answer"
-        return RunError(
-            f"generation.base_url: {server} {what}, after {MAX_RETRIES} retries. Queries written so far are kept: run "
-            "again when it does, with a lower generation.concurrency if it was too busy."
-        )
+        self._failures.answered_at = time.monotonic()
+        if made.usage:
+            self._traffic.used(expected, made.usage.total_tokens)
+        return made
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -203,9 +231,3 @@ def _text(choice: Any, style: Style) -> str:
     if style == "completion":
         return choice.text or ""
     return choice.message.content or choice.message.refusal or ""
-
-
-def _message(error: Any) -> str:
-    body = getattr(error, "body", None)
-    text = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(text or getattr(error, "message", error)).split())[:300].rstrip(".")

@@ -11,21 +11,23 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cluster.errors import InputError, RunError
-from cluster.weights import refuse_pickles
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
+from generation.engines.fitting import fitted
+from generation.engines.lora import Adapter, adapter_folder
+from generation.engines.models import model_folder
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
 CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
@@ -46,7 +48,8 @@ class VllmEngine:
         settings: model, sampling, length of prompts, `tensor_parallel`; `engine_args` go to vLLM as they are.
         types: the query types it is asked for; those that the settings name by default.
 
-    `style` and `layout` say how prompts are written; `styles` are those that the model can read.
+    `style` and `layout` say how prompts are written; `styles` are those that the model can read. `lora_request` names
+    the adapter to vLLM; None asks the model without it.
 
     Raises:
         InputError: vLLM is not installed, the model cannot be loaded, or vLLM refuses an argument.
@@ -56,24 +59,50 @@ class VllmEngine:
     def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         self.settings = settings
         self.prompter = Prompter(settings, types)
-        self.engine, self.is_cpu = start(settings)
+        self.adapter = Adapter.read(adapter_folder(settings.lora)) if settings.lora else None
+        self.engine, self.is_cpu = start(settings, self.adapter)
         self.tokenizer: Any = self.engine.get_tokenizer()
         has_template = bool(getattr(self.tokenizer, "chat_template", None))
         self.styles: tuple[Style, ...] = STYLES if has_template else ("completion",)
         self.style = self.styles[0]
         self.layout: Layout = "type_first"
         self.max_model_len: int = self.engine.model_config.max_model_len
+        self.lora_request: LoRARequest | None = self.adapter.request() if self.adapter else None
+        self._loaded: LoRARequest | None = None
+        self._loading = asyncio.Lock()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._rendering = ThreadPoolExecutor(1, "prompts")  # one: fast tokenizers do not like to be shared
 
     async def answer(self, requests: list[Request]) -> list[Answer]:
-        """One answer per request, in order; a prompt that the model's context cannot hold is none."""
+        """One answer per request, in order.
+
+        Where the model's context cannot hold a prompt, the passage is cut at the end of a sentence.
+        """
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
+            await self._load_adapter()
             return await ask_all(requests, self._slots, self._ask, self.prompter, self.layout)
         except EngineDeadError:
             os._exit(1)
+
+    async def _load_adapter(self) -> None:
+        """Has the engine read the adapter before it is asked anything: what it cannot use would end it then."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        async with self._loading:
+            if self.lora_request is None or self._loaded is self.lora_request:
+                return
+            try:
+                await self.engine.add_lora(self.lora_request)
+            except EngineDeadError:
+                raise
+            except Exception as error:  # vLLM passes on the text alone
+                raise InputError(
+                    f"generation.lora: vLLM cannot use {self.lora_request.lora_path} with '{self.settings.model}': "
+                    f"{_first_sentence(error)} Expected an adapter of this model."
+                ) from error
+            self._loaded = self.lora_request
 
     async def _ask(self, samples: list[Request]) -> list[Answer]:
         """Samples of one prompt, which the engine reads once; in the layout json all that is asked for a passage."""
@@ -81,24 +110,43 @@ class VllmEngine:
 
         loop, first = asyncio.get_running_loop(), samples[0]
         prompt, tokens = await loop.run_in_executor(self._rendering, self._rendered, samples)
-        joint = prompt if isinstance(prompt, JointPrompt) else None
-        most = joint.max_tokens if joint else self.prompter.types[first.query_type].max_tokens
-        if len(tokens) + most > self.max_model_len:
-            return unanswered(samples, "prompt_too_long")
-        sampling = self._sampling(first, samples_of(samples) if joint else len(samples), prompt)
+        kind = self.prompter.types[first.query_type]
+        most = prompt.max_tokens if isinstance(prompt, JointPrompt) else kind.max_tokens
+        if is_cut := len(tokens) + most > self.max_model_len:
+            longest = self.max_model_len - most
+            shorter = await loop.run_in_executor(self._rendering, self._shortened, samples, longest)
+            if shorter is None:
+                return unanswered(samples, "prompt_too_long")
+            prompt, tokens = shorter
+        count = samples_of(samples) if isinstance(prompt, JointPrompt) else len(samples)
+        sampling = self._sampling(first, count, prompt)
         last: Any = None
-        async for output in self.engine.generate(tokens_input(tokens), sampling, first.unit):
+        async for output in self.engine.generate(
+            tokens_input(tokens), sampling, first.unit, lora_request=self.lora_request
+        ):
             last = output
         cached = last.num_cached_tokens or 0
-        if joint:
+        if isinstance(prompt, JointPrompt):
             total = len(tokens) + sum(len(one.token_ids) for one in last.outputs)
             objects = [(one.text, one.finish_reason) for one in last.outputs]
-            return joint_answers(samples, joint, objects, (total, len(tokens), cached))
-        written = [Written(one.text, one.finish_reason, len(one.token_ids)) for one in last.outputs]
-        written[0] = replace(
-            written[0], tokens=written[0].tokens + len(tokens), prompt_tokens=len(tokens), cached_tokens=cached
-        )
-        return answered(samples, cast(Prompt, prompt), written)
+            answers = joint_answers(samples, prompt, objects, (total, len(tokens), cached))
+        else:
+            written = [Written(one.text, one.finish_reason, len(one.token_ids)) for one in last.outputs]
+            written[0] = replace(
+                written[0], tokens=written[0].tokens + len(tokens), prompt_tokens=len(tokens), cached_tokens=cached
+            )
+            answers = answered(samples, prompt, written)
+        return [replace(answer, is_cut=is_cut) for answer in answers]
+
+    def _shortened(self, samples: list[Request], longest: int) -> tuple[Prompt | JointPrompt, list[int]] | None:
+        """A prompt of at most `longest` tokens, with as much of the passage as it holds; None if that is nothing."""
+
+        def rendered(shorter: Request) -> tuple[Prompt | JointPrompt, list[int]]:
+            return self._rendered([replace(one, text=shorter.text) for one in samples])
+
+        characters = self.settings.prompt_characters
+        shorter = fitted(samples[0], characters, longest, lambda one: len(rendered(one)[1]))
+        return rendered(shorter) if shorter else None
 
     def _rendered(self, samples: list[Request]) -> tuple[Prompt | JointPrompt, list[int]]:
         """The prompt and its token ids. Done here, since a chat template writes the special tokens itself."""
@@ -155,7 +203,7 @@ class VllmEngine:
         self.engine.shutdown()
 
 
-def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
+def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
     """Starts the engine; returns it, and whether it runs on the CPU."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -176,7 +224,7 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
             "generation.pool.gpus is 0, and this vLLM runs on GPUs. Set generation.pool.gpus to 1, or the engine takes "
             "a GPU that other workers were promised."
         )
-    arguments = engine_arguments(settings, is_cpu)
+    arguments = engine_arguments(settings, is_cpu, adapter)
     try:
         config = AsyncEngineArgs(**arguments).create_engine_config()
     except TypeError as error:
@@ -189,6 +237,8 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
             "a language model, or a model id that the hub or its local cache has, and engine settings that fit it."
             + (f" {_ADVICE_ON_CODE}" if "custom code" in str(error) else "")
         ) from error
+    if adapter:
+        adapter.refuse_other_base(str(settings.model), config.model_config.hf_config.to_dict())
     try:
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
     except (RuntimeError, OSError, ValueError) as error:
@@ -199,7 +249,7 @@ def start(settings: GenerationSettings) -> tuple[AsyncLLM, bool]:
         ) from error
 
 
-def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, Any]:
+def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapter | None = None) -> dict[str, Any]:
     """Arguments of vLLM's engine; those of the recipe's `engine_args` come last and win.
 
     Raises:
@@ -214,7 +264,7 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, An
     if "trust_remote_code" in settings.engine_args:
         raise InputError("generation.engine_args.trust_remote_code: set generation.trust_remote_code instead.")
     arguments: dict[str, Any] = {
-        "model": _local(str(settings.model)),
+        "model": model_folder(str(settings.model)),
         "seed": settings.seed,
         "trust_remote_code": settings.trust_remote_code,
         "load_format": SAFE_FORMATS[0],
@@ -230,22 +280,11 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool) -> dict[str, An
         arguments["distributed_executor_backend"] = "mp"
     elif is_cpu:
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
+    if adapter:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.reserved_rank}
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args
-
-
-def _local(model: str) -> str:
-    path = Path(model).expanduser()
-    if path.is_dir():
-        refuse_pickles(path, model)
-        return str(path)
-    if model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise InputError(
-            f"generation.model: there is no folder '{model}'. Expected a folder with a language model, or an id of the "
-            "hub."
-        )
-    return model
 
 
 def _first_sentence(error: Exception) -> str:

@@ -70,14 +70,15 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
     from huggingface_hub import constants, try_to_load_from_cache
 
     from distill.encoders.loading import resolve_model
+    from generation.engines.models import find_model
 
     for field, model in models.items():
         try:
-            source = resolve_model(model)
+            source = str(find_model(model) or model) if field.startswith("generation") else resolve_model(model)
         except InputError as error:
             yield Finding("failure", "model", f"{field}: {error}", "copy it to the same path on every node")
             continue
-        if Path(source).is_dir():
+        if Path(source).exists():
             yield Finding("ok", "model", f"{field}: {source}")
         elif isinstance(try_to_load_from_cache(source, "config.json"), str):
             yield Finding("ok", "model", f"{field}: {source}, in the cache")

@@ -20,10 +20,9 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD
-from generation.query_types import load_types, per_source
 from launcher.plan.hours import HoursRange
 from launcher.plan.show import Plan
-from launcher.plan.work import PlanStep
+from launcher.plan.work import PlanStep, queries_per_source
 from launcher.recipe import Recipe
 
 STEPS = 3  # training steps; the first one is a warm-up
@@ -66,11 +65,11 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
 def small_copy(recipe: Recipe, workdir: str) -> Recipe:
     """A copy of the recipe that makes one shard of each table, in another workdir."""
     rows = max(teacher.rows_per_shard for teacher in recipe.teachers.values())
-    queries_per_source = per_source(recipe.generation, load_types(recipe.generation))
+    per_source = sum(queries_per_source(generation) for generation in recipe.sections.values())
     passages = max(PASSAGES_PER_SHARD, recipe.retrieval.depth)
     corpus = {
         "max_passages": min(recipe.corpus.max_passages or passages, passages),
-        "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / queries_per_source)),
+        "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / per_source)),
         "query_log": None,
     }
     return recipe.model_copy(

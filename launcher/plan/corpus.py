@@ -126,7 +126,10 @@ def model_file(model: str, name: str) -> Path | None:
     """The path of a model's file on this machine; None if it is not here. The network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = Path(resolve_model(model))
+    path = Path(model).expanduser()
+    if path.is_file():
+        return None  # a GGUF file, which has everything in itself
+    path = path if path.is_dir() else Path(resolve_model(model))
     if path.is_dir():
         for folder in (path, path / "0_Transformer"):
             if (folder / name).is_file():

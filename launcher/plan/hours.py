@@ -15,7 +15,7 @@ from launcher.plan.corpus import CorpusSample
 from launcher.plan.devices import GB, Device
 from launcher.plan.memory import VLLM_SHARE
 from launcher.plan.models import ModelSize, model_size
-from launcher.plan.work import QUERY_TOKENS, PlanStep, global_batch
+from launcher.plan.work import QUERY_TOKENS, PlanStep, generation_of, global_batch
 from launcher.recipe import Recipe
 
 # Two shares each, at best and at worst: of the peak arithmetic, by encoders and rerankers; of the memory bandwidth, by
@@ -71,7 +71,8 @@ def _generation_seconds(recipe: Recipe, step: PlanStep, size: ModelSize, device:
         device: that generates.
         worst: 0 for the best case, 1 for the worst; it chooses from `UTILISATION` and `BANDWIDTH`.
     """
-    generation = recipe.generation
+    generation = generation_of(recipe, step)
+    assert generation is not None, "the step writes queries"
     written = step.written if worst else min(step.written, step.units * float(QUERY_TOKENS))
     read = step.tokens - step.written
     sequences = int(generation.engine_args.get("max_num_seqs", SEQUENCES))

@@ -14,6 +14,8 @@ from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
+from generation.mixture import Section
+from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CHARACTERS_PER_TOKEN, CorpusSample
 from launcher.plan.devices import GIB, Device
@@ -70,24 +72,9 @@ def memory_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> list[M
 
 
 def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator[MemoryNeed]:
-    generation = recipe.generation
-    if generation.engine == "vllm":
-        name, pool = str(generation.model), queries.place(generation)
-        share = float(generation.engine_args.get("gpu_memory_utilization", VLLM_SHARE))
-        size = model_size(name)
-        parts: dict[str, float] = {}
-        if size:
-            length = generation.max_model_len or 4096
-            parts = {
-                "weights": 2 * size.parameters / generation.tensor_parallel,
-                f"cache of {CACHED_PROMPTS} prompts": CACHED_PROMPTS
-                * size.cache_bytes(length)
-                / generation.tensor_parallel,
-                "activations": 8192 * size.hidden * FORWARD_BYTES / generation.tensor_parallel,
-            }
-        vllm_device = replace(device, memory=device.memory * share) if device.is_gpu else device
-        one_gpu_pool = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
-        yield _need("queries", name, size, parts, vllm_device, one_gpu_pool)
+    for section, generation in recipe.sections.items():
+        if generation.engine == "vllm":
+            yield _generation_need(section, generation, device)
     for name, encoder in recipe.dense_retrievers().items():
         size, pool = model_size(encoder.model), recipe.retrieval.retrievers[name].pool
         yield _need(f"embeddings ({name})", encoder.model, size, _encoder_parts(size, encoder), device, pool)
@@ -105,6 +92,24 @@ def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator
     if sample.judged and recipe.evaluation.pool:
         parts = _encoder_parts(size, recipe.student)
         yield _need("evaluation", recipe.student.model, size, parts, device, recipe.evaluation.pool)
+
+
+def _generation_need(section: Section, generation: GenerationSettings, device: Device) -> MemoryNeed:
+    """What one worker of a vLLM engine needs, on each of its GPUs."""
+    name, pool, width = str(generation.model), queries.place(generation), generation.tensor_parallel
+    share = float(generation.engine_args.get("gpu_memory_utilization", VLLM_SHARE))
+    size = model_size(name)
+    parts: dict[str, float] = {}
+    if size:
+        cache = CACHED_PROMPTS * size.cache_bytes(generation.max_model_len or 4096)
+        parts = {
+            "weights": 2 * size.parameters / width,
+            f"cache of {CACHED_PROMPTS} prompts": cache / width,
+            "activations": 8192 * size.hidden * FORWARD_BYTES / width,
+        }
+    vllm_device = replace(device, memory=device.memory * share) if device.is_gpu else device
+    one_gpu_pool = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
+    return _need(section.stage, name, size, parts, vllm_device, one_gpu_pool)
 
 
 def _encoder_parts(size: ModelSize | None, encoder: EncoderSettings) -> dict[str, float]:
@@ -170,14 +175,13 @@ def _with_change(need: MemoryNeed, number: int, recipe: Recipe, sample: CorpusSa
 def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Changes of the recipe that save memory in a stage, the smallest first; most of them change one field."""
     name = stage.partition("(")[2].rstrip(")")
-    if stage == "queries":
-        generation = recipe.generation
+    if generation := next((own for section, own in recipe.sections.items() if section.stage == stage), None):
         length = generation.max_model_len or 4096
         longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
         for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
-            yield _changed(recipe, "generation", {"max_model_len": shorter})
+            yield _changed_generation(recipe, stage, {"max_model_len": shorter})
         for width in (2, 4, 8):
-            yield _changed(recipe, "generation", {"tensor_parallel": width})
+            yield _changed_generation(recipe, stage, {"tensor_parallel": width})
     elif stage.startswith("embeddings"):
         retriever = recipe.retrieval.retrievers[name]
         encoder = retriever.encoder or recipe.student_encoder()
@@ -228,6 +232,18 @@ def _training_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             recipe.model_copy(update={"training": least_memory}), "student", {"lora": LoraSettings()}
         )
         yield f"training.micro_batch_tokens={smallest['micro_batch_tokens']}, training.zero_stage=3, {change}", changed
+
+
+def _changed_generation(recipe: Recipe, stage: str, fields: dict[str, object]) -> tuple[str, Recipe]:
+    """As `_changed`, for the section that writes queries in a stage."""
+    sections = {
+        section: own.model_copy(update=fields) if section.stage == stage else own
+        for section, own in recipe.sections.items()
+    }
+    field = next(section.field for section in sections if section.stage == stage)
+    several = tuple(sections.values())
+    update = {"generation": several if len(several) > 1 else several[0]}
+    return ", ".join(f"{field}.{key}={value}" for key, value in fields.items()), recipe.model_copy(update=update)
 
 
 def _changed(recipe: Recipe, section: str, fields: dict[str, object]) -> tuple[str, Recipe]:

@@ -11,8 +11,10 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from generation.engines.gguf import gguf_file
 from launcher.plan.corpus import model_file
 
 TABLE = re.compile(r"(embeddings|embed_tokens|wte|wpe)\.weight$")  # embedding tables of tokens and positions
@@ -54,6 +56,8 @@ def model_size(name: str) -> ModelSize | None:
 
     It reads only files of this machine: a plan needs no network, and runs no code of a model.
     """
+    if (file := gguf_file(Path(name).expanduser())) is not None and find_spec("gguf"):
+        return _size_of_gguf(file)
     if model_file(name, "config.json") is not None:
         return _size_from_configuration(name)
     billions = BILLIONS.findall(name.rsplit("/", 1)[-1])
@@ -85,6 +89,28 @@ def _size_from_configuration(name: str) -> ModelSize | None:
     return ModelSize(
         float(parameters), float(matrices), int(config["num_hidden_layers"]), hidden, cached, "its configuration",
     )  # fmt: skip
+
+
+def _size_of_gguf(file: Path) -> ModelSize | None:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    architecture = reader.get_field("general.architecture")
+
+    def number(key: str) -> int:
+        field = reader.get_field(f"{architecture.contents()}.{key}") if architecture else None
+        return int(field.contents()) if field and not isinstance(field.contents(), list) else 0
+
+    sizes = {tensor.name: math.prod(int(width) for width in tensor.shape) for tensor in reader.tensors}
+    layers, hidden, heads = number("block_count"), number("embedding_length"), number("attention.head_count")
+    if not (layers and hidden and heads):
+        return None
+    parameters = sum(sizes.values())
+    # a head that is not stored is the embedding table once more, and is multiplied with
+    matrices = parameters - (sizes.get("token_embd.weight", 0) if "output.weight" in sizes else 0)
+    width = number("attention.key_length") or hidden // heads
+    cached = width * (number("attention.head_count_kv") or heads)
+    return ModelSize(float(parameters), float(matrices), layers, hidden, cached, "its GGUF file")
 
 
 def _shapes_of_file(weights: Path) -> dict[str, list[int]]:

@@ -11,8 +11,10 @@ from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
+from generation.mixture import Section
 from generation.queries import place
 from generation.query_types import load_types, per_source
+from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, token_counter
 from launcher.plan.models import model_size
@@ -85,8 +87,12 @@ def source_count(recipe: Recipe, sample: CorpusSample) -> int:
 
 def synthetic_query_count(recipe: Recipe, sample: CorpusSample) -> int:
     """The number of queries that the generator is asked for."""
-    generation = recipe.generation
-    return round(source_count(recipe, sample) * per_source(generation, load_types(generation)))
+    return sum(round(source_count(recipe, sample) * queries_per_source(own)) for own in recipe.sections.values())
+
+
+def queries_per_source(generation: GenerationSettings) -> float:
+    """Queries of a section for each source, on average over all; its share is in the figure."""
+    return generation.share * per_source(generation, load_types(generation))
 
 
 def query_count(recipe: Recipe, sample: CorpusSample) -> int:
@@ -109,7 +115,8 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
         megabytes = sample.logged_queries * QUERY_MB
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
-    yield _queries(recipe, sample)
+    for section, generation in recipe.sections.items():
+        yield _queries(section, generation, recipe, sample)
     for name, encoder in recipe.dense_retrievers().items():
         yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
@@ -151,8 +158,8 @@ def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | N
 def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
     """The worker pool that runs a step."""
     name = step.table.partition("/")[2]
-    if step.table == "queries":
-        return place(recipe.generation)
+    if generation := generation_of(recipe, step):
+        return place(generation)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
     if step.stage == "scores":
@@ -165,6 +172,11 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
     if step.stage == "evaluation":
         return recipe.evaluation.pool or PoolSettings(workers=1, cpus=cores())  # the driver itself
     return recipe.cluster.io_pool
+
+
+def generation_of(recipe: Recipe, step: PlanStep) -> GenerationSettings | None:
+    """The section that writes the queries of a step; None for other steps."""
+    return next((own for section, own in recipe.sections.items() if section.path == step.table), None)
 
 
 def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
@@ -209,11 +221,11 @@ def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:
     return GlobalBatch(min(steps, training.max_steps or steps), per_step, unique, slots / max(unique, 1.0))
 
 
-def _queries(recipe: Recipe, sample: CorpusSample) -> PlanStep:
-    generation, queries = recipe.generation, synthetic_query_count(recipe, sample)
+def _queries(section: Section, generation: GenerationSettings, recipe: Recipe, sample: CorpusSample) -> PlanStep:
+    queries = round(source_count(recipe, sample) * queries_per_source(generation))
     shards = math.ceil(source_count(recipe, sample) / generation.rows_per_shard)
     step = PlanStep(
-        "queries", "queries", str(generation.model or generation.engine), queries, shards, queries * QUERY_MB
+        "queries", section.path, str(generation.model or generation.engine), queries, shards, queries * QUERY_MB
     )
     if generation.engine == "extractive":
         return step

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
+
+from tests.generation.openai_server import Server
 
 
 @pytest.fixture
@@ -14,3 +17,18 @@ def own_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(reply, port: int = 0) -> Server:
+        servers.append(Server(reply, port))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -139,7 +139,7 @@ def test_the_same_query_for_two_sources_stays_once_in_a_run(run, monkeypatch: py
     table = written(Path(made.storage.url.removeprefix("file://")), texts)
     monkeypatch.setattr(distinct, "QUERIES_PER_SHARD", 2)
 
-    kept = distinct.build(made, 0.85, table)
+    kept = distinct.build(made, 0.85, [table])
 
     assert kept.read(["query_id"])["query_id"].to_pylist() == ["p0:claim:0", "p1:claim:0", "p3:claim:0"]
     assert [(commit.units, commit.rows, commit.drops.get("near_duplicate", 0)) for commit in kept.commits()] == [

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from cluster.schemas import DISTINCT, PASSAGES, QUERIES, TableSchema
 from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Plan
-from cluster.tables.plan_shards import plan_shards
+from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task
 from generation.distinct import DistinctWorker
 from generation.engines.base import Answer, Request
+from generation.mixture import Section
 from generation.queries import collect
 from generation.query_types import load_types
 from generation.settings import GenerationSettings
@@ -57,6 +61,31 @@ def run_with_queries(folder: Path, shards_done: int = 3) -> Storage:
     return storage
 
 
+def add_section(storage: Storage) -> None:
+    """A second section of the recipe, which writes a question for each passage; every third is one that is there."""
+    recipe = yaml.safe_load(storage.get("recipe.yaml"))
+    other = recipe["generation"] | {"engine": "vllm", "model": "models/big-llm", "query_types": ["question"]}
+    storage.put("recipe.yaml", yaml.safe_dump(recipe | {"generation": [recipe["generation"], other]}).encode())
+    section = Section(1)
+    passages = Table.open(storage, PASSAGES.path)
+    plan = Plan.new(QUERIES, plan_shards(passages, 30, where="is_source"), {})
+    storage.put(f"{section.path}/plan.json", plan.to_bytes())
+    reader, types = ShardReader(storage), load_types(GenerationSettings())
+    for shard in plan.shards:
+        requests, answers = [], []
+        for row in reader.rows(shard, 0, shard.rows).to_pylist():
+            source = row["passage_id"]
+            number = int(source.removeprefix("p:"))
+            requests.append(
+                Request(section.unit(source, "question", 0), source, row["title"], row["text"], "question", 0)
+            )
+            text = f"What is in jar {number}?" if number % 3 == 0 else f"Who filled the {number}th of them?"
+            answers.append(Answer(requests[-1].unit, text, None, 7))
+        _commit(storage, QUERIES, plan, shard.name, collect(requests, answers, types), section.path)
+    storage.delete(DISTINCT.path)
+    _distinct(storage, [QUERIES.path, section.path])
+
+
 def _answer(unit: str, number: int, query_type: str) -> Answer:
     if query_type == "question":
         asked = 0 if number == PASSAGES_WRITTEN - 1 else number
@@ -66,11 +95,10 @@ def _answer(unit: str, number: int, query_type: str) -> Answer:
     return Answer(unit, f"Jar {number} holds <b>wax</b>" if number % 3 == 1 else "ab", None, 5)
 
 
-def _distinct(storage: Storage) -> None:
-    written = Table.open(storage, QUERIES.path)
-    plan = Plan.new(DISTINCT, plan_shards(written, 50), {})
+def _distinct(storage: Storage, paths: Sequence[str] = (QUERIES.path,)) -> None:
+    plan = Plan.new(DISTINCT, plan_over_tables([Table.open(storage, path) for path in paths], 50), {})
     storage.put(f"{DISTINCT.path}/plan.json", plan.to_bytes())
-    worker, reader = DistinctWorker(storage, QUERIES.path, 0.85), ShardReader(storage)
+    worker, reader = DistinctWorker(storage, paths, 0.85), ShardReader(storage)
     for shard in plan.shards:
         _commit(
             storage, DISTINCT, plan, shard.name,
@@ -78,10 +106,13 @@ def _distinct(storage: Storage) -> None:
         )  # fmt: skip
 
 
-def _commit(storage: Storage, table: TableSchema, plan: Plan, shard: str, output: Output) -> None:
+def _commit(
+    storage: Storage, table: TableSchema, plan: Plan, shard: str, output: Output, path: str | None = None
+) -> None:
+    path = path or table.path
     commit = Commit(
         shard=shard,
-        files=put_rows(storage, table.path, shard, output.rows),
+        files=put_rows(storage, path, shard, output.rows),
         rows=output.rows.num_rows,
         units=output.rows.num_rows + sum(output.drops.values()),
         drops={reason: count for reason, count in output.drops.items() if count},
@@ -91,6 +122,6 @@ def _commit(storage: Storage, table: TableSchema, plan: Plan, shard: str, output
         worker="w",
         node="n",
         stats=output.stats,
-        dropped_files=put_dropped(storage, table.path, shard, output.dropped),
+        dropped_files=put_dropped(storage, path, shard, output.dropped),
     )
-    publish(storage, table.path, plan.id, commit)
+    publish(storage, path, plan.id, commit)

@@ -324,3 +324,27 @@ def test_calibration_times_a_shard_of_each_stage_and_leaves_nothing_behind(recip
     assert small_copy(quick, "elsewhere").corpus.max_sources * 6 >= rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.yaml", "run-calibration"]
     assert (own_folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_mixture_is_planned_section_by_section(recipe: Recipe, tiny_llama: str) -> None:
+    """Shares of the sources are work for each engine; a change that makes a model fit names its section."""
+    one = with_gpus(recipe, tiny_llama, share=0.75).generation
+    sections = (recipe.generation.model_copy(update={"share": 0.25}), one)
+    mixed, sample = recipe.model_copy(update={"generation": sections}), sample_corpus(recipe)
+    whole = {step.table: step for step in estimate_work(recipe, sample)}
+    steps = {step.table: step for step in estimate_work(mixed, sample)}
+    assert steps["queries"].units == round(0.25 * whole["queries"].units)
+    assert steps["more_queries/1"].units == round(0.75 * whole["queries"].units)
+    assert steps["more_queries/1"].on_gpu
+    assert not steps["queries"].on_gpu
+    assert steps["candidates"].units == whole["candidates"].units
+    small = Device("a small GPU", 1e14, 1e14, 1e12, is_gpu=True)
+    need, *_ = memory_needs(mixed, sample, small)
+    assert need.stage == "queries 1"
+
+
+def test_a_mixture_that_does_not_fit_names_the_field_of_its_section(recipe: Recipe, eight_billion: str) -> None:
+    one = with_gpus(recipe, eight_billion).generation
+    mixed = recipe.model_copy(update={"generation": (recipe.generation, one)})
+    need, *_ = memory_needs(mixed, sample_corpus(recipe), GPUS["l4"])
+    assert need.change == "generation.1.max_model_len=1024"

@@ -166,3 +166,74 @@ def test_the_dumped_recipe_holds_every_default() -> None:
     recipe = load_recipe("laptop")
     assert yaml.safe_load(recipe.to_yaml())["training"]["gradient_clip"] == 1.0
     assert set(yaml.safe_load(recipe.to_yaml())) == set(Recipe.model_fields)
+
+
+MIXED = (
+    GOOD
+    + """generation:
+- {engine: vllm, model: some/llm, share: 0.8}
+- engine: openai
+  model: big
+  base_url: http://host/v1
+  share: 0.2
+"""
+)
+
+
+def test_a_list_of_sections_is_a_mixture_and_set_reaches_each_by_its_number(tmp_path: Path) -> None:
+    source = write(tmp_path, MIXED)
+    recipe = load_recipe(source, ["generation.1.model=bigger", "generation.0.pool.workers=3"])
+    assert [own.model for own in recipe.sections.values()] == ["some/llm", "bigger"]
+    assert [section.path for section in recipe.sections] == ["queries", "more_queries/1"]
+    assert [own.pool.workers for own in recipe.sections.values()] == [3, None]
+    assert recipe.models()["generation.0.model"] == "some/llm"
+    assert yaml.safe_load(recipe.to_yaml())["generation"][1]["model"] == "bigger"
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+
+
+def test_a_list_of_one_section_is_that_section(tmp_path: Path) -> None:
+    plain = load_recipe(write(tmp_path, GOOD + "generation: {samples: 2}\n"))
+    listed = load_recipe(write(tmp_path, GOOD + "generation:\n- samples: 2\n"))
+    assert listed == plain
+    assert listed.to_yaml() == plain.to_yaml()
+    assert list(listed.sections) == list(plain.sections)
+    assert listed.extractive is plain.extractive is True
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        (MIXED.replace("share: 0.2", "shrae: 0.2"), (), "line 14: unknown key `generation.1.shrae`; did you mean "
+         "`generation.1.share`?"),
+        (MIXED.replace("share: 0.2", "share: 2"), (), "line 14: `generation.1.share` is 2: input should be less"),
+        (MIXED.replace("  base_url: http://host/v1\n", ""), (), "line 11: `generation.1`: engine 'openai' needs"),
+        (MIXED, ("generation.2.model=x",), "`generation` is a list of 2 sections; name one of them by its number, from "
+         "generation.0 to generation.1"),
+        (MIXED, ("generation.model=x",), "`generation` is a list of 2 sections"),
+        (MIXED, ("generation.1.modle=x",), "unknown key `generation.1.modle`; did you mean `generation.1.model`?"),
+        (MIXED, ("generation.1.near_duplicates=0.9",), "near_duplicates differ"),
+        (GOOD + "generation: []\n", (), "`generation`: the list is empty"),
+        (GOOD + "generation: 3\n", (), "line 9: `generation`"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_section_of_a_list_is_told_with_its_place(
+    tmp_path: Path, text: str, overrides: tuple[str, ...], said: str
+) -> None:
+    assert said in refusal(write(tmp_path, text), overrides)
+
+
+def test_what_a_section_of_a_list_names_is_looked_at_before_anything_starts(tmp_path: Path) -> None:
+    text = MIXED.replace("some/llm", "./no/such.gguf")
+    with pytest.raises(InputError, match=r"generation\.0\.model: there is no folder or GGUF file"):
+        load_recipe(write(tmp_path, text)).check_inputs()
+    text = MIXED.replace("base_url:", "types_folder: ./none\n  base_url:")
+    with pytest.raises(InputError, match=r"generation\.1\.types_folder: there is no folder"):
+        load_recipe(write(tmp_path, text)).check_inputs()
+
+
+def test_where_one_section_extracts_its_lists_alone_leave_the_source_out(tmp_path: Path) -> None:
+    text = MIXED.replace("engine: vllm, model: some/llm, share: 0.8", "engine: extractive")
+    recipe = load_recipe(write(tmp_path, text))
+    assert recipe.extractive == frozenset({0})
+    assert "lists of 20 passages need 21 candidates" in refusal(write(tmp_path, text), ("retrieval.depth=20",))
+    assert load_recipe(write(tmp_path, MIXED), ["retrieval.depth=20"]).extractive is False

@@ -21,7 +21,7 @@ from launcher.outcome import print_status
 from launcher.report import build_report
 from launcher.sample import QuerySample, Sampled, sample_passages
 from launcher.show_sample import print_sampled
-from tests.launcher.sampled import PASSAGES_WRITTEN, run_with_queries
+from tests.launcher.sampled import PASSAGES_WRITTEN, add_section, run_with_queries
 from tests.pipeline import listwise
 
 
@@ -179,3 +179,48 @@ def test_the_report_has_figures_and_samples_of_every_type(storage: Storage) -> N
     assert "Dropped: near duplicate" in page
     assert "holds &lt;b&gt;wax&lt;/b&gt;" in page
     assert "<b>wax" not in page
+
+
+def test_of_a_mixture_everything_says_who_wrote_it(storage: Storage) -> None:
+    """Twenty of sixty questions of the second section are those of the first."""
+    add_section(storage)
+    sample = QuerySample(storage)
+    assert sample.kept == 79 + 40
+    assert sample.drops == {"refusal": 20, "too_short": 20, "near_duplicate": 1 + 20}
+    by_writer: dict[str, list[str | None]] = {}
+    for each in sample.passages(1000):
+        for one in each.written:
+            by_writer.setdefault(one.writer, []).append(one.reason)
+    assert by_writer.keys() == {"0: extractive", "1: big-llm"}
+    assert by_writer["1: big-llm"].count("near_duplicate") == 20
+    assert by_writer["0: extractive"].count("near_duplicate") == 1
+    assert "  question (1: big-llm)  ✗ near_duplicate: What is in jar" in printed(
+        sample.passages(100, "question", "near_duplicate")
+    )
+
+    build_report(storage)
+    report = json.loads(storage.get("report.json"))
+    assert [(one["writer"], one["asked"], one["kept"], one["lost"]) for one in report["query_writers"]] == [
+        ("0: extractive", 120, 79, {"refusal": 20, "too_short": 20, "near_duplicate": 1}),
+        ("1: big-llm", 60, 40, {"near_duplicate": 20}),
+    ]
+    question = report["query_types"][-1]
+    assert (question["type"], question["asked"], question["kept"]) == ("question", 120, 99)
+    page = storage.get("report.html").decode()
+    assert "Written by" in page
+    assert "1: big-llm" in page
+    assert "extractive, models/big-llm" in page
+
+
+def test_passages_that_were_cut_for_the_model_stand_in_status_and_report(storage: Storage) -> None:
+    plan = Plan.new(QUERIES, [Shard("00000", 5)], {})
+    storage.put("more_queries/1/plan.json", plan.to_bytes())
+    publish(
+        storage, "more_queries/1", plan.id,
+        Commit("00000", (), 0, 5, {"empty": 5}, 0, 0, 0.0, "w", "n", {"passage_cut": 3}),
+    )  # fmt: skip
+    file = StringIO()
+    print_status(storage, Console(file=file, width=80))
+    assert "more_queries/1: 3 asked with a passage cut to the model's context\n" in file.getvalue()
+    build_report(storage)
+    assert "passages cut <b>3</b>" in storage.get("report.html").decode()

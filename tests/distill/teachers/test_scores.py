@@ -256,7 +256,7 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
     )
     ids = retrieved.passages.read(["passage_id"]).column(0).to_pylist()
 
-    def source_in_list(extractive: bool, **settings) -> set[bool]:
+    def source_in_list(extractive: bool | frozenset[int], **settings) -> set[bool]:
         run.storage.delete("lists")
         table = lists.build(run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, extractive)
         return {
@@ -269,6 +269,8 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
     assert source_in_list(False) == {True}
     assert source_in_list(True, leave_out_source=False) == {True}
     assert source_in_list(False, leave_out_source=True) == {False}
+    assert source_in_list(frozenset({0})) == {False}, "in a mixture: the first section quotes"
+    assert source_in_list(frozenset({1})) == {True}, "another one does"
 
 
 def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_right(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.harness import until
-from tests.generation.test_openai_engine import Server, completion
+from tests.generation.openai_server import Server, completion
 from tests.launcher.jobs.ray_head import Head, Proxy, plain_environment
 from tests.pipeline import LISTWISE, recipe_text
 

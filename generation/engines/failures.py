@@ -1,0 +1,121 @@
+"""What a server's failures mean: which of them pass, and what to do about the others."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from cluster.errors import InputError, RunError
+from generation.engines.traffic import Passing, advised_wait
+from generation.prompting import Style
+from generation.settings import GenerationSettings
+
+START_PATIENCE_S = 30.0  # for a server that was never there: its address may be wrong
+MOST_FAILURES = 10  # of one request with status 500, while the server answers others
+PASSING = (408, 409, 425, 429)  # statuses below 500
+
+_TOO_LONG = re.compile(
+    r"context.{0,10}(?:length|window|size)|maximum.{0,40}tokens|too (?:long|many tokens)", re.IGNORECASE
+)
+
+
+class FailsAloneError(Exception):
+    """The server answers, but not this request."""
+
+
+class Failures:
+    """Judges what goes wrong with a server.
+
+    Args:
+        settings: address, model and patience.
+
+    `answered_at` is when the last answer came, in seconds of `time.monotonic`; 0 before the first.
+    """
+
+    def __init__(self, settings: GenerationSettings) -> None:
+        self.settings = settings
+        self.answered_at = 0.0
+
+    def passing(self, error: Exception, failures: int, first: float) -> Passing | None:
+        """Whether a failure may pass, and what the server says about it.
+
+        Args:
+            error: what the client raised.
+            failures: of this request so far.
+            first: when the first of them was.
+
+        Raises:
+            FailsAloneError: this request fails again and again while others are answered.
+        """
+        import openai
+
+        server = self.settings.base_url
+        if isinstance(error, openai.APIStatusError):
+            status = error.status_code
+            if (status < 500 and status not in PASSING) or _has_no_credit(error):
+                return None
+            if status == 500 and failures >= MOST_FAILURES and self.answered_at > first:
+                raise FailsAloneError from None
+            return Passing(f"{server} answers with status {status}", advised_wait(error.response.headers))
+        if isinstance(error, TimeoutError | openai.APITimeoutError):
+            return Passing(f"{server} did not answer within {self.settings.timeout_s:g} s")
+        if isinstance(error, openai.APIConnectionError):
+            return Passing(f"{server} does not answer", most_s=None if self.answered_at else START_PATIENCE_S)
+        if isinstance(error, json.JSONDecodeError):
+            return Passing(f"{server} answers with broken JSON", most_s=START_PATIENCE_S)
+        return None
+
+    def explain(self, error: Exception, style: Style) -> InputError | RunError:
+        """The error that ends the run: what the server said, and what to do."""
+        settings, status = self.settings, getattr(error, "status_code", None)
+        server = settings.base_url
+        if status and 300 <= status < 400:
+            there = error.response.headers.get("location")  # type: ignore[attr-defined]
+            return InputError(
+                f"generation.base_url: {server} redirects to {there} ({status}). That is not followed, since the "
+                "passages, and perhaps the key, would go there. If it is right, set generation.base_url to it."
+            )
+        if status in (401, 403):
+            return InputError(
+                f"generation.base_url: {server} does not accept the key ({status}). Set OPENAI_API_KEY in the "
+                "environment that workers are started in."
+            )
+        if status == 404:
+            return InputError(
+                f"generation.model: {server} has no model '{settings.model}' (404: {message(error)}). Correct the "
+                "model, or base_url, which usually ends in /v1"
+                + (", or set generation.prompt: chat." if style == "completion" else ".")
+            )
+        if _has_no_credit(error):
+            return InputError(
+                f"generation.base_url: {server} says that the account's credit is used up ({message(error)}). Queries "
+                "written so far are kept: run again when there is more."
+            )
+        if status:
+            what = f"answers with status {status} ({message(error)})"
+        else:
+            what = "answers with broken JSON" if isinstance(error, json.JSONDecodeError) else "does not answer"
+        patience = settings.patience_s if self.answered_at else min(settings.patience_s, START_PATIENCE_S)
+        return RunError(
+            f"generation.base_url: {server} {what}, for {patience if not status else settings.patience_s:g} s. Queries "
+            "written so far are kept: run again when it does, with a lower generation.concurrency, or with "
+            "generation.requests_per_minute, if it was too busy."
+        )
+
+
+def is_too_long(error: Any) -> bool:
+    """Whether the server refuses a prompt because of its length."""
+    code = getattr(error, "code", None)
+    return error.status_code == 413 or code == "context_length_exceeded" or bool(_TOO_LONG.search(message(error)))
+
+
+def message(error: Any) -> str:
+    """What the server says, on one line."""
+    body = getattr(error, "body", None)
+    text = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(text or getattr(error, "message", error)).split())[:300].rstrip(".")
+
+
+def _has_no_credit(error: Any) -> bool:
+    return getattr(error, "status_code", None) == 429 and getattr(error, "code", None) == "insufficient_quota"
