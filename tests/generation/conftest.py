@@ -25,7 +25,7 @@ def serve():
 
     def start(reply, port: int = 0) -> Server:
         servers.append(Server(reply, port))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
         return servers[-1]
 
     yield start
