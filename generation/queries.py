@@ -11,6 +11,7 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,7 +27,7 @@ from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.cleaning.words import words
 from generation.engines import style
-from generation.engines.base import Answer, Engine, Request
+from generation.engines.base import Answer, Engine, Request, SecondPassage
 from generation.prompting import template_digest
 from generation.query_types import QueryType, load_types, same_for_all, units_of
 from generation.settings import GenerationSettings
@@ -35,19 +36,25 @@ from generation.type_figures import kept, lost
 if TYPE_CHECKING:
     from cluster.run import Run
 
+# What says for which passages an engine writes is part of the table SOURCES.
+_WHICH = {"budget", "neighbours"}
 # Where and how fast an engine runs, and where files lie, not what it writes: a run may be resumed with other values.
 _PLACEMENT = {"pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file"}
 _LATER = {"near_duplicates"}  # decided when all queries are written
 _PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
-def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
+def build(
+    run: Run, generation: GenerationSettings, passages: Table, sources: Table | None = None, most: int | None = None
+) -> Table:
     """Writes the synthetic queries of the run.
 
     Args:
         run: the run.
         generation: the engine, and what it is asked for.
-        passages: PASSAGES; queries are written for the rows where `is_source` is true.
+        passages: PASSAGES.
+        sources: SOURCES; None: queries are written for the rows of PASSAGES where `is_source` is true.
+        most: only so many of SOURCES are used, from the first on.
 
     Returns:
         QUERIES, in the order of the sources.
@@ -55,40 +62,65 @@ def build(run: Run, generation: GenerationSettings, passages: Table) -> Table:
     Raises:
         InputError: the engine's model or server cannot be used as the recipe names it.
     """
+    return run.execute(stage(run.storage, generation, passages, sources, most))
+
+
+def stage(
+    storage: Storage, generation: GenerationSettings, passages: Table, sources: Table | None, most: int | None
+) -> Stage:
+    """What `build` executes; the arguments are the same, and the storage of the run."""
     types = load_types(generation)
-    return run.execute(
-        Stage(
-            title="queries",
-            table=QUERIES,
-            path=QUERIES.path,
-            worker=QueryWorker,
-            arguments={
-                "generation": generation,
-                "types": types,
-                "storage": run.storage,
-                "passages_path": passages.path,
-            },
-            shards=plan_shards(
-                passages,
-                generation.rows_per_shard,
-                where="is_source",
-                units_per_row=_units(generation, types, passages),
-            ),
-            fingerprint={"generation": identity(generation, types), "passages": passages.fingerprint},
-            pool=place(generation),
-            many_threads=generation.engine == "vllm",
-        )
+    fingerprint: dict[str, Any] = {"generation": identity(generation, types), "passages": passages.fingerprint}
+    if sources:
+        fingerprint |= {"sources": sources.fingerprint, "sources_used": most}
+    return Stage(
+        title="queries",
+        table=QUERIES,
+        path=QUERIES.path,
+        worker=QueryWorker,
+        arguments={
+            "generation": generation,
+            "types": types,
+            "storage": storage,
+            "passages_path": passages.path,
+        },
+        shards=plan_shards(
+            sources or passages,
+            generation.rows_per_shard,
+            where=None if sources else "is_source",
+            units_per_row=_units(generation, types, passages, sources, most),
+            most=most,
+        ),
+        fingerprint=fingerprint,
+        pool=place(generation),
+        many_threads=generation.engine == "vllm",
     )
 
 
-def _units(generation: GenerationSettings, types: Mapping[str, QueryType], passages: Table) -> int | list[int]:
+def _units(
+    generation: GenerationSettings,
+    types: Mapping[str, QueryType],
+    passages: Table,
+    sources: Table | None,
+    most: int | None,
+) -> int | list[int]:
     """Units of every source, in one number if it is the same for all."""
     if (same := same_for_all(generation, types)) is not None:
         return same
+    if sources is None:
+        found = (
+            (source, False)
+            for batch in passages.batches(["passage_id", "is_source"])
+            for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
+        )
+    else:
+        found = (
+            (source, neighbour is not None)
+            for batch in sources.batches(["passage_id", "neighbour_id"])
+            for source, neighbour in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        )
     return [
-        sum(units_of(generation, types, source).values())
-        for batch in passages.batches(["passage_id", "is_source"])
-        for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
+        sum(units_of(generation, types, source, has_neighbour=near).values()) for source, near in islice(found, most)
     ]
 
 
@@ -119,7 +151,7 @@ def refuse_none(written: Table, logged: Table | None, generation: GenerationSett
 
 def identity(generation: GenerationSettings, types: Mapping[str, QueryType]) -> dict[str, Any]:
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
-    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER)
+    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _WHICH)
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in _PLACEMENT_ARGS}
     if generation.engine == "extractive":  # reads no prompt
@@ -158,11 +190,25 @@ def open_engine(
 
 
 class QueryWorker:
-    """Has an engine write the queries of a shard's passages."""
+    """Has an engine write the queries of a shard's passages.
+
+    Args:
+        generation: the engine, and what it is asked for.
+        types: the query types.
+        storage: storage of the run.
+        passages_path: path of PASSAGES.
+        table: the table that is written.
+    """
 
     def __init__(
-        self, generation: GenerationSettings, types: Mapping[str, QueryType], storage: Storage, passages_path: str
+        self,
+        generation: GenerationSettings,
+        types: Mapping[str, QueryType],
+        storage: Storage,
+        passages_path: str,
+        table: str = QUERIES.path,
     ) -> None:
+        self.table = table
         self.generation = generation
         self.types = types
         self.storage = storage
@@ -175,8 +221,8 @@ class QueryWorker:
             self._settle(known)
 
     async def process(self, task: Task) -> Output:
-        """Rows of PASSAGES to rows of QUERIES, and to drops by reason."""
-        assert task.rows is not None, "queries are planned over passages"
+        """Rows of SOURCES or PASSAGES to rows of QUERIES, and to drops by reason."""
+        assert task.rows is not None, "queries are planned over sources or passages"
         stats = await self._decide() if self._reads_prompts else {}
         requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
         answers = await self.engine.answer(requests)
@@ -189,7 +235,7 @@ class QueryWorker:
             if self._decision:
                 return {}
             decision, made = await style.decide(
-                self.storage, QUERIES.path, self.generation, self.engine, self._trial, self._kept
+                self.storage, self.table, self.generation, self.engine, self._trial, self._kept
             )
             self._settle(decision)
         return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
@@ -200,18 +246,26 @@ class QueryWorker:
         style.announce(decision)
 
     def _trial(self) -> list[Request]:
-        rows = style.trial_rows(self.storage, QUERIES.path)
+        rows = style.trial_rows(self.storage, self.table)
         return [request for row in rows for request in self._requests(row, always=True)]
 
     def _requests(self, row: dict[str, Any], always: bool = False) -> list[Request]:
         """What is asked for one passage; with `always` one query of every type."""
         source = row["passage_id"]
-        counts = dict.fromkeys(self.types, 1) if always else units_of(self.generation, self.types, source)
+        second = None
+        if row.get("neighbour_id") is not None:
+            second = SecondPassage(row["neighbour_id"], row["neighbour_title"], row["neighbour_text"])
+        counts = units_of(self.generation, self.types, source, has_neighbour=second is not None)
+        if always:
+            counts = {name: 1 for name, kind in self.types.items() if kind.hops == 1 or second}
         return [
-            Request(f"{source}:{query_type}:{sample}", source, row["title"], row["text"], query_type, sample)
-            for query_type, count in counts.items()
+            Request(
+                f"{source}:{query_type}:{sample}", source, row["title"], row["text"], query_type, sample,
+                second if self.types[query_type].hops == 2 else None,
+            )
+            for query_type, count in sorted(counts.items(), key=lambda each: self.types[each[0]].hops)
             for sample in range(count)
-        ]
+        ]  # fmt: skip
 
     def _kept(self, requests: list[Request], answers: list[Answer]) -> style.Kept:
         """What `collect` keeps of a trial."""
@@ -241,7 +295,7 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
     dropped: list[Dropped] = []
     stats: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
-    source, source_words = "", frozenset[str]()
+    source, source_words = "", frozenset[str]()  # of the passage, or of both
 
     def drop(request: Request, reason: str, text: str) -> None:
         dropped.append(Dropped(request.unit, reason, text))
@@ -262,8 +316,10 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
             drop(request, "duplicate", answer.text)
         else:
             seen.add(key)
-            if request.source_id != source:
-                source, source_words = request.source_id, frozenset(words(f"{request.title}\n{request.text}"))
+            second = request.second
+            read = "\n".join([request.title, request.text, *((second.title, second.text) if second else ())])
+            if read != source:
+                source, source_words = read, frozenset(words(read))
             kept(stats, request.query_type, answer.text, source_words)
             rows.append(
                 {
@@ -272,6 +328,7 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
                     "query_type": request.query_type,
                     "text": answer.text,
                     "sample": request.sample,
+                    "second_source_id": second.passage_id if second else None,
                 }
             )
     table = pa.Table.from_pylist(rows, schema=QUERIES.schema)

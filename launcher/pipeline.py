@@ -22,7 +22,9 @@ from distill.retrieval import candidates, embeddings
 from distill.teachers import scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
-from launcher import evaluation_set
+from generation.sources import budget
+from generation.sources.stage import sample_size
+from launcher import evaluation_set, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
@@ -38,11 +40,15 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
 
     record_table = records.build(run, recipe.corpus)
-    corpus = passages.build(run, recipe.corpus, record_table, judged.passage_ids if judged else frozenset())
+    judged_ids = judged.passage_ids if judged else frozenset[str]()
+    most = sample_size(recipe.corpus, recipe.generation)
+    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, most)
     yield "corpus", corpus
 
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
-    synthetic = queries.build(run, recipe.generation, corpus)
+    chosen = sources.choose(run, recipe, corpus, logged)
+    paid = budget.decide(run, recipe.generation, corpus, chosen) if chosen else None
+    synthetic = queries.build(run, recipe.generation, corpus, chosen, paid.sources if paid else None)
     queries.refuse_none(synthetic, logged, recipe.generation)
     if (threshold := recipe.generation.distinct_from) is not None:
         synthetic = distinct.build(run, threshold, synthetic)

@@ -128,12 +128,14 @@ class Recipe(Settings):
 
         Raises:
             InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; or a file of query types or examples has mistakes.
+                folder holds no weights that are safe to read; a file of query types, examples or ids has mistakes; or
+                the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
         from generation.engines.style import refuse_missing_template
         from generation.query_types import load_types
+        from launcher import source_checks
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
@@ -145,6 +147,7 @@ class Recipe(Settings):
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
         load_types(self.generation)
         refuse_missing_template(self.generation)
+        source_checks.check(self.corpus, self.generation, self.lists, self.dense_retrievers(), self.student_encoder())
         check(self.evaluation)
 
     def to_yaml(self) -> str:

@@ -11,10 +11,13 @@ from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
+from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
 from generation.queries import place
 from generation.query_types import load_types, per_source
+from generation.sources.budget import TRIAL_SOURCES
+from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
 from launcher.environment import cores
-from launcher.plan.corpus import CorpusSample, JudgedCollection, token_counter
+from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources, token_counter
 from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
@@ -80,6 +83,8 @@ class GlobalBatch:
 
 def source_count(recipe: Recipe, sample: CorpusSample) -> int:
     """The largest number of passages that queries are generated for."""
+    if sample.sources:
+        return sample.sources.number
     return min(sample.records, recipe.corpus.max_sources)
 
 
@@ -109,7 +114,13 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
         megabytes = sample.logged_queries * QUERY_MB
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
+    yield from _sources(recipe, sample)
     yield _queries(recipe, sample)
+    if recipe.generation.distinct_from is not None:
+        written = synthetic_query_count(recipe, sample)
+        megabytes = written * QUERY_MB
+        shards = math.ceil(written / QUERIES_PER_SHARD_OF_DISTINCT)
+        yield PlanStep("queries", "distinct", "near-duplicates", written, shards, megabytes)
     for name, encoder in recipe.dense_retrievers().items():
         yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
@@ -151,7 +162,7 @@ def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | N
 def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
     """The worker pool that runs a step."""
     name = step.table.partition("/")[2]
-    if step.table == "queries":
+    if step.table in ("queries", "pilot"):
         return place(recipe.generation)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
@@ -209,17 +220,42 @@ def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:
     return GlobalBatch(min(steps, training.max_steps or steps), per_step, unique, slots / max(unique, 1.0))
 
 
+def _sources(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
+    """The steps that choose passages, where the random sample of the corpus is not enough."""
+    if sample_size(recipe.corpus, recipe.generation) is not None:
+        return
+    sources = source_count(recipe, sample)
+    if recipe.generation.budget and recipe.generation.budget.in_hours:
+        sources = max(sources, min(sample.records, recipe.corpus.max_sources))
+    needs = needs_vectors(recipe.corpus, recipe.generation)
+    notes = ("the passages are embedded before this, and not again after it",) if needs else ()
+    yield PlanStep(
+        "queries", "chosen", f"by {recipe.corpus.sources.by}", sample.records, 1, sources * 2e-5, notes=notes
+    )
+    texts = 2 if asks_for_neighbours(load_types(recipe.generation)) else 1
+    megabytes = texts * sources * sample.characters / 1e6
+    work = "texts and neighbours" if texts == 2 else "texts"
+    yield PlanStep("queries", "sources", work, sources, math.ceil(sources / SOURCES_PER_SHARD), megabytes)
+    if recipe.generation.budget and recipe.generation.budget.in_hours:
+        tried = min(TRIAL_SOURCES, sources)
+        step = _queries(recipe, replace(sample, sources=Sources(tried, "the trial of the engine")))
+        yield replace(step, table="pilot", work=f"trial of {step.work}", shards=1, notes=())
+
+
 def _queries(recipe: Recipe, sample: CorpusSample) -> PlanStep:
     generation, queries = recipe.generation, synthetic_query_count(recipe, sample)
     shards = math.ceil(source_count(recipe, sample) / generation.rows_per_shard)
+    why = (f"{sample.sources.number:,} sources: {sample.sources.why}",) if sample.sources else ()
     step = PlanStep(
-        "queries", "queries", str(generation.model or generation.engine), queries, shards, queries * QUERY_MB
-    )
+        "queries", "queries", str(generation.model or generation.engine), queries, shards, queries * QUERY_MB,
+        notes=why,
+    )  # fmt: skip
     if generation.engine == "extractive":
         return step
     prompts, written = prompt_tokens(generation, sample), float(queries * generation.max_tokens)
     on_server = generation.engine == "openai"
     notes = (
+        *why,
         f"prompts of {prompts.whole:,.0f} tokens, {prompts.computed:,.0f} of them new after prefix reuse "
         f"({prompts.prefixes:,} prefixes)",
         f"at most {generation.max_tokens} tokens generated for each" + (", by the server" if on_server else ""),

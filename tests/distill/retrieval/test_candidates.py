@@ -12,6 +12,7 @@ from cluster.run import Run
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
+from cluster.tables.vectors import vectors_of
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.retrieval import candidates, embeddings
@@ -19,7 +20,6 @@ from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
-from distill.retrieval.vectors import vectors_of
 from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table
