@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cluster.errors import InputError
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
@@ -59,6 +59,14 @@ class TypeFile(Settings):
             language_name(language)
         return language
 
+    @field_validator("examples")
+    @classmethod
+    def _examples_have_their_passages(cls, examples: list[Pair], info: ValidationInfo) -> list[Pair]:
+        hops = info.data.get("hops")
+        if hops and any(example.hops != hops for example in examples):
+            raise ValueError(wrong_hops(info.data.get("label", ""), hops))
+        return examples
+
     @field_validator("stop")
     @classmethod
     def _stop_is_no_emptiness(cls, stop: list[str]) -> list[str]:
@@ -72,13 +80,6 @@ class TypeFile(Settings):
             raise ValueError(
                 f"min_characters is {self.min_characters}, more than max_characters, {self.max_characters}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _examples_have_their_passages(self) -> TypeFile:
-        for number, example in enumerate(self.examples, 1):
-            if example.hops != self.hops:
-                raise ValueError(f"example {number}: {wrong_hops(self.label, self.hops)}")
         return self
 
 

@@ -9,7 +9,7 @@ from cluster.tables.storage import Storage
 from generation.query_types import load_types, per_source
 from generation.sources.budget import Decision, recorded_decision
 from generation.sources.ids import read_ids
-from generation.sources.settings import BudgetSettings
+from generation.sources.settings import BudgetSettings, SourceSettings
 from generation.sources.stage import most_sources
 from launcher.plan.corpus import CorpusSample, Sources
 from launcher.plan.devices import Device
@@ -19,12 +19,14 @@ from launcher.recipe import Recipe
 
 
 def with_sources(recipe: Recipe, sample: CorpusSample, gpu: Device, cpu: Device) -> CorpusSample:
-    """The sample of a corpus, with the number of sources and why it is that.
+    """The sample of a corpus, with the number of sources and why it is that, where a recipe says more than a number.
 
     A budget in hours is turned into sources by the estimated speed, at best, since plans are upper bounds; once the run
     has measured the engine, by what it has decided.
     """
     settings, generation = recipe.corpus.sources, recipe.generation
+    if settings == SourceSettings() and generation.budget is None:
+        return sample
     most, why = most_sources(recipe.corpus, generation), "corpus.max_sources"
     if most < recipe.corpus.max_sources and generation.budget:
         each = per_source(generation, load_types(generation))
