@@ -25,7 +25,6 @@ from generation.sources.settings import BudgetSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
-TRIAL_SOURCES = 512  # enough for an engine that works on hundreds of prompts at a time
 _MILLISECONDS = "writing_ms"
 
 _log = logging.getLogger(__name__)
@@ -134,8 +133,10 @@ def affordable(budget: BudgetSettings, trial_hours: float, tried: int, available
 
 def _trial(generation: GenerationSettings, storage: Storage, passages: Table, sources: Table) -> Stage:
     """One shard of one worker, since shards that overlap would be timed twice."""
-    in_one = generation.model_copy(update={"rows_per_shard": TRIAL_SOURCES})
-    stage = queries.stage(storage, in_one, passages, sources, min(TRIAL_SOURCES, sources.num_rows))
+    assert generation.budget is not None, "a trial is for a budget"
+    tried = min(generation.budget.trial_sources, sources.num_rows)
+    in_one = generation.model_copy(update={"rows_per_shard": tried})
+    stage = queries.stage(storage, in_one, passages, sources, tried)
     return replace(
         stage,
         title="sources: trial of the engine",

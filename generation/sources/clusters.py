@@ -45,6 +45,8 @@ def train(vectors: Table, clusters: int, seed: int) -> np.ndarray:
     k_means = faiss.Kmeans(
         sample.shape[1], min(clusters, count), niter=ITERATIONS, seed=seed % 2**31, spherical=True,
         min_points_per_centroid=1, max_points_per_centroid=SAMPLE_PER_CLUSTER,
+        # centroids that begin at random passages would all lie in large topics
+        init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
     )  # fmt: skip
     k_means.train(sample)
     assert k_means.centroids is not None, "it was trained"

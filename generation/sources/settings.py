@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cluster.settings import Settings
 
 FLOOR = 0.2
+TRIAL_SOURCES = 512  # enough for an engine that works on hundreds of prompts at a time
 
 
 class SourceSettings(Settings):
@@ -60,6 +61,9 @@ class BudgetSettings(Settings):
     )
     worker_hours: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="of one worker, for engines that hold no GPU"
+    )
+    trial_sources: int = Field(
+        TRIAL_SOURCES, ge=1, description="on which the engine is measured; their queries are written again by the run"
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,6 @@ from distill.training.step_time import unique_passages
 from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
 from generation.queries import place
 from generation.query_types import load_types, per_source
-from generation.sources.budget import TRIAL_SOURCES
 from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources, token_counter
@@ -237,7 +236,7 @@ def _sources(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
     work = "texts and neighbours" if texts == 2 else "texts"
     yield PlanStep("queries", "sources", work, sources, math.ceil(sources / SOURCES_PER_SHARD), megabytes)
     if recipe.generation.budget and recipe.generation.budget.in_hours:
-        tried = min(TRIAL_SOURCES, sources)
+        tried = min(recipe.generation.budget.trial_sources, sources)
         step = _queries(recipe, replace(sample, sources=Sources(tried, "the trial of the engine")))
         yield replace(step, table="pilot", work=f"trial of {step.work}", shards=1, notes=())
 

@@ -69,16 +69,20 @@ def test_clusters_cover_small_topics_that_a_random_sample_hardly_meets(workdir: 
     vectors, labels = topics(SIZES)
     write_passages(workdir, len(labels))
     write_vectors(workdir, vectors)
-    chosen = rows_of(choice(workdir, 32, by="clusters", clusters=4))
-    assert np.bincount(labels[chosen]).tolist() == [10, 10, 8, 4]
-    for count in (4, 8, 16):  # a budget that pays for fewer
-        assert np.bincount(labels[chosen[:count]]).tolist() == [count // 4] * 4
+    output = choice(workdir, 32, by="clusters", clusters=8)
+    chosen, clusters = rows_of(output), output.rows["cluster"].to_numpy()
+    assert len({(cluster, labels[row]) for cluster, row in zip(clusters, chosen, strict=True)}) == 8, (
+        "of one topic each"
+    )
+    of_topics = np.bincount(labels[chosen])
+    assert of_topics[3] == 4, "the whole topic of four"
+    assert of_topics[2] >= 4
+    for count in (8, 16):  # a budget that pays for fewer
+        assert np.bincount(clusters[:count]).tolist() == [count // 8] * 8
     random = np.bincount(labels[rows_of(choice(workdir, 32))], minlength=4)
     assert random[0] > 20
     assert random[3] <= 2
-    assert choice(workdir, 32, by="clusters", clusters=4).rows.equals(
-        choice(workdir, 32, by="clusters", clusters=4).rows
-    )
+    assert rows_of(choice(workdir, 32, by="clusters", clusters=8)) == chosen
 
 
 def test_judged_passages_and_those_without_a_vector_are_never_chosen(workdir: str) -> None:
@@ -90,14 +94,14 @@ def test_judged_passages_and_those_without_a_vector_are_never_chosen(workdir: st
     write_vectors(workdir, log, "query_log")
     listed = [Listed(f"p{row}", row + 1) for row in range(len(labels))]
     without = set(range(len(labels))) - set(JUDGED)
-    assert set(rows_of(choice(workdir, by="clusters", clusters=4))) == without - set(missing)
+    assert set(rows_of(choice(workdir, by="clusters", clusters=8))) == without - set(missing)
     assert set(rows_of(choice(workdir, by="query_log", clusters=4))) == without - set(missing)
     assert set(rows_of(choice(workdir))) == without
     assert set(rows_of(choice(workdir, listed=listed, by="ids", file="ids.txt"))) == without
-    clusters = choice(workdir, by="clusters", clusters=4).rows
+    clusters = choice(workdir, by="clusters", clusters=8).rows
     named = dict(zip(clusters["row"].to_pylist(), clusters["cluster"].to_pylist(), strict=True))
     pairs = {(cluster, labels[row]) for row, cluster in named.items()}
-    assert len(pairs) == 4, "a vector belongs to its own passage although others have none"
+    assert len(pairs) == 8, "a vector belongs to its own passage although others have none"
 
 
 def test_topics_that_users_ask_about_get_more_and_none_starves(workdir: str) -> None:
@@ -107,13 +111,18 @@ def test_topics_that_users_ask_about_get_more_and_none_starves(workdir: str) -> 
     asked, asked_labels = topics([80, 20], seed=5)
     write_vectors(workdir, asked, "query_log")
     assert np.bincount(asked_labels).tolist() == [80, 20]
-    shares = [
-        np.bincount(labels[rows_of(choice(workdir, 100, by="query_log", clusters=3, floor=floor))], minlength=3)
-        for floor in (0.0, 0.3, 1.0)
-    ]
-    np.testing.assert_allclose(shares[0], [80, 20, 0], atol=1)
-    np.testing.assert_allclose(shares[1], [66, 24, 10], atol=1)
-    np.testing.assert_allclose(shares[2], [33, 33, 33], atol=1)
+    for floor in (0.0, 0.3, 1.0):
+        output = choice(workdir, 100, by="query_log", clusters=6, floor=floor)
+        chosen = labels[rows_of(output)]
+        everything = choice(workdir, by="query_log", clusters=6)
+        topic_of = dict(zip(everything.rows["cluster"].to_pylist(), labels[rows_of(everything)], strict=True))
+        clusters = np.bincount(list(topic_of.values()), minlength=3)
+        assert clusters.sum() == 6
+        assert clusters.min() > 0
+        expected = 100 * ((1 - floor) * np.array([0.8, 0.2, 0]) + floor * clusters / 6)
+        np.testing.assert_allclose(
+            np.bincount(chosen, minlength=3), expected, atol=3
+        )  # one of each cluster by rounding
 
 
 def test_ids_are_taken_in_the_order_of_their_file_and_unknown_ones_are_named(workdir: str, caplog) -> None:

