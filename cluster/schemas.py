@@ -49,7 +49,7 @@ PASSAGES = _table(
 )  # fmt: skip
 
 CHOSEN = _table(
-    "chosen", "passage", "generation.sources.choose",
+    "chosen", "passage", "generation.sources.choice",
     ("passage_id", pa.string()),
     ("row", pa.int64()),             # row number of the passages table
     ("cluster", pa.int32()),         # of the base embedding; null where no clusters were made

@@ -22,7 +22,7 @@ from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.query_types import QueryType, load_types, per_source
 from generation.settings import CorpusSettings, GenerationSettings
-from generation.sources import choose
+from generation.sources import choice
 from generation.sources.neighbours import is_copy, nearest
 from generation.sources.settings import NeighbourSettings
 
@@ -78,11 +78,11 @@ def build(
         log_vectors: vectors of the query log, where sources are chosen by it.
 
     Raises:
-        InputError: as `generation.sources.choose.build`.
+        InputError: as `generation.sources.choice.build`.
     """
     most = most_sources(corpus, generation)
     by_vectors = vectors if corpus.sources.needs_vectors else None
-    chosen = choose.build(run, corpus.sources, most, corpus.seed, passages, by_vectors, log_vectors)
+    chosen = choice.build(run, corpus.sources, most, corpus.seed, passages, by_vectors, log_vectors)
     near = generation.neighbours if asks_for_neighbours(load_types(generation)) else None
     fingerprint: dict[str, Any] = {"chosen": chosen.fingerprint, "neighbours": near and near.model_dump(mode="json")}
     if near:

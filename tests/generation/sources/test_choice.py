@@ -13,7 +13,7 @@ from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
 from cluster.workers.worker import Output, Task
 from generation.passages import sample
-from generation.sources.choose import ChoiceWorker
+from generation.sources.choice import ChoiceWorker
 from generation.sources.clusters import assign, default_clusters, train
 from generation.sources.ids import Listed
 from generation.sources.settings import SourceSettings
