@@ -68,6 +68,11 @@ class Prompt:
         return "\n".join(self.passages)
 
     @property
+    def shown(self) -> str:
+        """What stands in the text for the passage, or for both."""
+        return marked(self.passages)
+
+    @property
     def messages(self) -> list[dict[str, str]]:
         """The chat. A system message only where the recipe has one, since not every model's template knows it."""
         system = [{"role": "system", "content": self.system}] if self.system else []
@@ -149,12 +154,14 @@ class Prompter:
         for _, group in groupby(requests, key=lambda request: request.source_id):
             prompts = [self.prompt(request, style, layout) for request in group]
             if layout == "passage_first":
-                shared = max(prompt.text.find(marked(prompt.passages)) + len(marked(prompt.passages)) for prompt in prompts)
+                shared = max(
+                    prompt.text.find(marked(prompt.passages)) + len(marked(prompt.passages)) for prompt in prompts
+                )
                 fresh += shared + sum(len(prompt.text) - shared for prompt in prompts)
             else:
                 drawn = self.settings.example_sets is None  # then prompts share the instruction alone
                 for prompt in prompts:
-                    begin = prompt.text.find("Passage: ") if drawn else prompt.text.rfind(f"Passage: {marked(prompt.passages)}")
+                    begin = prompt.text.find("Passage: ") if drawn else prompt.text.rfind(f"Passage: {prompt.shown}")
                     fresh += len(prompt.text) - begin
         return fresh
 

@@ -43,9 +43,9 @@ async def ask_all(
 ) -> list[Answer]:
     """Asks all requests at the same time, as far as `slots` go; answers come in the order of the requests.
 
-    Neighbours of one passage and type are samples of one prompt, and are asked together; in the layout json all types of
-    a passage are, and all over it and its neighbour. Prompts with the same beginning are asked one after the other, so
-    that the engine has it in its cache. The first exception ends the other requests and is raised.
+    Neighbours of one passage and type are samples of one prompt, and are asked together; in the layout json all types
+    of a passage are, and all over it and its neighbour. Prompts with the same beginning are asked one after the other,
+    so that the engine has it in its cache. The first exception ends the other requests and is raised.
     """
 
     async def one(samples: list[Request]) -> list[Answer]:

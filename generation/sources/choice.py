@@ -91,6 +91,7 @@ def build(
                 "vectors": [table.plan.fingerprint for table in (vectors, log_vectors) if table],
             },
             pool=run.settings.io_pool.model_copy(update={"workers": 1}),
+            many_threads=settings.needs_vectors,
             reads_files=True,
         )
     )
