@@ -25,7 +25,7 @@ from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.plan.reality import compare_with_plan
 from launcher.plan.show import Plan, make_plan, print_plan, refuse_what_does_not_fit, total_hours
-from launcher.plan.sources import with_measured_speed
+from launcher.plan.sources import with_measured_speed, with_sources
 from launcher.plan.work import PlanStep, estimate_work
 from launcher.recipe import Recipe, load_recipe
 from tests.pipeline import listwise, recipe_text
@@ -232,41 +232,42 @@ def test_the_choice_of_sources_is_planned_where_a_run_makes_it(recipe: Recipe, t
     assert prompts[1].prefixes == 2 * prompts[0].prefixes
     (tmp_path / "ids.txt").write_text("a\nb\nc\n")
     by_ids = changed(recipe, {"sources": {"by": "ids", "file": str(tmp_path / "ids.txt")}})
-    plan = make_plan(by_ids)
-    assert plan.sample.sources and plan.sample.sources.number == 3
-    assert next(step for step in plan.steps if step.table == "queries").units == 18
+    assert planned(by_ids)["queries"].units == 18
 
 
-def test_a_budget_decides_the_number_of_sources_and_the_plan_says_why(
-    recipe: Recipe, tiny_llama: str, tmp_path: Path
-) -> None:
-    def queries(of: Recipe) -> PlanStep:
-        return next(step for step in make_plan(of).steps if step.table == "queries")
+def planned(recipe: Recipe) -> dict[str, PlanStep]:
+    """The steps of a plan by their tables, with the number of sources that the recipe decides."""
+    sample = with_sources(recipe, sample_corpus(recipe), CPU, CPU)
+    return {step.table: step for step in estimate_work(recipe, sample)}
 
-    assert make_plan(recipe).sample.sources is None
-    step = queries(changed(recipe, budget={"queries": 130}))
+
+def test_a_budget_decides_the_number_of_sources_and_the_plan_says_why(recipe: Recipe, tiny_llama: str) -> None:
+    assert with_sources(recipe, sample_corpus(recipe), CPU, CPU).sources is None
+    step = planned(changed(recipe, budget={"queries": 130}))["queries"]
     assert (step.units, step.notes) == (
         126, ("21 sources: generation.budget.queries is 130, at 6 queries a source",),
     )  # fmt: skip
-    step = queries(changed(recipe, {"sources": {"share": 0.07}}))
+    step = planned(changed(recipe, {"sources": {"share": 0.07}}))["queries"]
     assert (step.units, step.notes) == (42, ("7 sources: corpus.sources.share is 0.07",))
 
-    generous = changed(
-        recipe, engine="vllm", model=tiny_llama, budget={"worker_hours": 1e9}, engine_args={"enforce_eager": True}
-    )
-    whole = make_plan(generous)
-    steps = {step.table: number for number, step in enumerate(whole.steps)}
+    generous = changed(recipe, engine="vllm", model=tiny_llama, budget={"worker_hours": 1e9})
+    steps = planned(generous)
     assert list(steps)[1:6] == ["chosen", "sources", "pilot", "queries", "distinct"]
-    assert "a trial of the engine decides" in whole.steps[steps["queries"]].notes[0]
-    assert whole.steps[steps["queries"]].units == 600
-    assert whole.steps[steps["pilot"]].units == 600, "a hundred sources are fewer than the trial takes"
-    hours = whole.hours[steps["queries"]]
+    assert "a trial of the engine decides" in steps["queries"].notes[0]
+    assert (steps["queries"].units, steps["pilot"].units) == (600, 600), "the trial would take more than there are"
+    sample = with_sources(generous, sample_corpus(generous), CPU, CPU)
+    of_all = estimate_work(generous, sample)
+    number = [step.table for step in of_all].index("queries")
+    hours = estimate_hours(generous, sample, of_all, CPU, CPU)[number]
     assert hours
-    share = whole.steps[steps["queries"]].devices  # a worker's part of this machine
-    half = changed(generous, budget={"worker_hours": hours.low / share / 2})
-    assert queries(half).units == pytest.approx(300, abs=6), "half of the hours write half of the queries"
-    paid = with_measured_speed(half, make_plan(half).sample, queries(half), hours.low * 0.05)
-    assert paid.sources and paid.sources.number == pytest.approx(100, abs=1)
+    worker_hours = hours.low / steps["queries"].devices  # hours of all cores, of which a worker has a part
+    half = changed(generous, budget={"worker_hours": worker_hours / 2})
+    assert planned(half)["queries"].units == pytest.approx(300, abs=6), "half of the hours write half of the queries"
+
+    halved = with_sources(half, sample_corpus(half), CPU, CPU)
+    step = planned(half)["queries"]
+    measured = with_measured_speed(half, halved, step, hours.low / 4)  # twice as fast as was estimated
+    assert measured.sources and measured.sources.number == pytest.approx(100, abs=1)
 
 
 def test_what_a_run_has_measured_is_what_its_plan_counts_with(recipe: Recipe, tiny_llama: str) -> None:
@@ -274,10 +275,9 @@ def test_what_a_run_has_measured_is_what_its_plan_counts_with(recipe: Recipe, ti
     table = write_table(measured.workdir, QUERIES, "pilot", [])
     decision = Decision(2, "worker_hours", 5, 0.04, 47, "measured on 5")
     table.storage.put(f"pilot/budget.{table.plan.id}.json", json.dumps(asdict(decision)).encode())
-    plan = make_plan(measured)
-    assert plan.sample.sources and (plan.sample.sources.number, plan.sample.sources.why) == (47, "measured on 5")
-    other = make_plan(changed(measured, budget={"worker_hours": 3}))
-    assert other.sample.sources and "trial" in other.sample.sources.why, "that was decided for another budget"
+    assert "47 sources: measured on 5" in planned(measured)["queries"].notes
+    other = planned(changed(measured, budget={"worker_hours": 3}))["queries"].notes
+    assert "trial" in other[0], "that was decided for another budget"
 
 
 def test_generation_by_a_server_takes_no_time_here_and_its_models_name_is_no_folder(recipe: Recipe) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from cluster.schemas import PASSAGES, QUERY_LOG
+from cluster.schemas import PASSAGE_VECTORS, PASSAGES, QUERY_LOG
 from cluster.tables.table import Table, discard
 from distill.retrieval import embeddings
 from launcher import sources
 from launcher.recipe import Recipe, load_recipe
-from tests.corpus import ASPECTS, PLACES
 from tests.pipeline import recipe_text
 from tests.tables import write_table
 
@@ -31,49 +31,51 @@ def changed(recipe: Recipe, **sections: dict) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def test_passages_are_embedded_once_and_a_choice_outlives_its_vectors(run, recipe: Recipe, tmp_path: Path) -> None:
+def test_vectors_of_the_later_stage_are_used_and_a_choice_outlives_them(run, recipe: Recipe, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps({"_id": "1", "text": "salted herring"}))
-    by_log = changed(
-        recipe,
-        corpus={
-            "query_log": str(log), "max_sources": 12,
-            "sources": {"by": "query_log", "clusters": 4, "floor": 0.5},
-        },
-    )  # fmt: skip
-    opened = run("run")
+    way = {"by": "query_log", "clusters": 4, "floor": 0.5}
+    by_log = changed(recipe, corpus={"query_log": str(log), "max_sources": 12, "sources": way})
     workdir = str(tmp_path / "run")
+    opened = run("run")
     rows = [
-        {"passage_id": f"p{number:02d}{aspect}", "title": place[0], "text": template.format(*place),
-         "is_source": aspect > 0}
-        for number, place in enumerate(PLACES)
-        for aspect, template in enumerate(ASPECTS)
-    ]  # fmt: skip
+        {"passage_id": f"p{number}", "title": "", "text": f"text {number}", "is_source": number % 5 > 0}
+        for number in range(100)
+    ]
     passages = write_table(workdir, PASSAGES, PASSAGES.path, rows)
     logged = [{"query_id": "log:1", "query_type": "log", "text": "salted herring", "sample": 0}]
-    logged_table = write_table(workdir, QUERY_LOG, QUERY_LOG.path, logged)
+    query_log = write_table(workdir, QUERY_LOG, QUERY_LOG.path, logged)
+    encoder = embeddings.identity(by_log.dense_retrievers()["student"])
 
-    chosen = sources.choose(opened, by_log, passages, logged_table)
+    def embed() -> None:
+        """Vectors as the stage `embeddings` writes them: its identity, so that it finds them done."""
+        vectors = np.random.default_rng(0).normal(size=(100, 8)).tolist()
+        ids = [row["passage_id"] for row in rows]
+        for side, table, named in (("passages", passages, ids), ("query_log", query_log, ["log:1"])):
+            written = [{"id": one, "vector": vector} for one, vector in zip(named, vectors, strict=False)]
+            made = {"encoder": encoder, "side": "passages" if side == "passages" else "queries"}
+            write_table(
+                workdir, PASSAGE_VECTORS, f"embeddings/student/{side}", written, **made, inputs=[table.fingerprint]
+            )
+
+    embed()
+    before = Table.open(opened.storage, "embeddings/student/passages").fingerprint
+    chosen = sources.choose(opened, by_log, passages, query_log)
     assert chosen is not None
+    assert Table.open(opened.storage, "embeddings/student/passages").fingerprint == before, "nothing is embedded again"
     ids = chosen.read(["passage_id"])["passage_id"].to_pylist()
     assert len(set(ids)) == 12
-    assert not [one for one in ids if one.endswith("0")], "the first of each place must not be a source"
+    assert not [one for one in ids if int(one[1:]) % 5 == 0], "these must not be sources"
 
-    vectors = Table.open(opened.storage, "embeddings/student/passages")
-    assert vectors.num_rows == 100
-    encoder = by_log.dense_retrievers()["student"]
-    pool = by_log.retrieval.retrievers["student"].pool
-    again = embeddings.embed_passages(opened, "embeddings/student", "student", encoder, pool, passages)
-    assert again.fingerprint == vectors.fingerprint, "the later stage finds them done"
-
-    # Vectors are what their model and passages say, so a choice stays when they are made again.
     discard(opened.storage, "embeddings")
-    second = sources.choose(run("run"), by_log, passages, logged_table)
+    embed()
+    second = sources.choose(run("run"), by_log, passages, query_log)
+    assert Table.open(opened.storage, "embeddings/student/passages").fingerprint != before
     assert second is not None
     assert second.fingerprint == chosen.fingerprint
-    with pytest.raises(InputError, match=r"sources.floor: was 0.5, is 0.1"):
-        other = changed(by_log, corpus={"sources": {"by": "query_log", "clusters": 4, "floor": 0.1}})
-        sources.choose(run("run"), other, passages, logged_table)
+    other = changed(by_log, corpus={"sources": way | {"floor": 0.1}})
+    with pytest.raises(InputError, match=r"sources\.floor: was 0\.5, is 0\.1"):
+        sources.choose(run("run"), other, passages, query_log)
 
 
 def test_simple_recipes_make_no_table_and_embed_nothing_early(run, recipe: Recipe) -> None:

@@ -30,7 +30,8 @@ WRITTEN = ["question", "claim", "multi_hop"]
 
 
 def generation(**more) -> GenerationSettings:
-    named = {"engine": "vllm", "model": "m", "query_types": WRITTEN, "rows_per_shard": 4, "prompt": "completion"}
+    named = {"engine": "vllm", "model": "m", "query_types": WRITTEN, "rows_per_shard": 4, "prompt": "completion",
+             "layout": "type_first"}  # fmt: skip
     return GenerationSettings(**(named | more))
 
 
