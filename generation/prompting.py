@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 from itertools import groupby
 from math import comb
+from os.path import commonprefix
 from typing import Any, Literal
 
 import jinja2
@@ -154,10 +155,10 @@ class Prompter:
         for _, group in groupby(requests, key=lambda request: request.source_id):
             prompts = [self.prompt(request, style, layout) for request in group]
             if layout == "passage_first":
-                shared = max(
-                    prompt.text.find(marked(prompt.passages)) + len(marked(prompt.passages)) for prompt in prompts
-                )
-                fresh += shared + sum(len(prompt.text) - shared for prompt in prompts)
+                fresh += len(prompts[0].text)
+                for number, prompt in enumerate(prompts[1:], 1):
+                    passage = max(len(commonprefix([prompt.shown, other.shown])) for other in prompts[:number])
+                    fresh += len(prompt.text) - prompt.text.find(prompt.shown) - passage
             else:
                 drawn = self.settings.example_sets is None  # then prompts share the instruction alone
                 for prompt in prompts:
