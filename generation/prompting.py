@@ -14,7 +14,6 @@ from functools import cache
 from importlib import resources
 from itertools import groupby
 from math import comb
-from os.path import commonprefix
 from typing import Any, Literal
 
 import jinja2
@@ -157,7 +156,7 @@ class Prompter:
             if layout == "passage_first":
                 fresh += len(prompts[0].text)
                 for number, prompt in enumerate(prompts[1:], 1):
-                    passage = max(len(commonprefix([prompt.shown, other.shown])) for other in prompts[:number])
+                    passage = max(_shared(prompt.shown, other.shown) for other in prompts[:number])
                     fresh += len(prompt.text) - prompt.text.find(prompt.shown) - passage
             else:
                 drawn = self.settings.example_sets is None  # then prompts share the instruction alone
@@ -196,6 +195,12 @@ def _cut(title: str, text: str, characters: int) -> str:
         head, space, _ = cut.rpartition(" ")
         text = head if space and len(cut) - len(head) <= _CUT_BACK else cut
     return f"{title.strip()}\n{text.strip()}".strip()
+
+
+def _shared(first: str, second: str) -> int:
+    """Characters with which both texts begin."""
+    differing = (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(differing, min(len(first), len(second)))
 
 
 def unit_seed(seed: int, unit: str) -> int:
