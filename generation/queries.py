@@ -11,7 +11,6 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,7 +28,8 @@ from generation.cleaning.words import words
 from generation.engines import style
 from generation.engines.base import Answer, Engine, Request, SecondPassage
 from generation.prompting import template_digest
-from generation.query_types import QueryType, load_types, same_for_all, units_of
+from generation.query_plan import units_per_row
+from generation.query_types import QueryType, load_types, units_of
 from generation.settings import GenerationSettings
 from generation.type_figures import kept, lost
 
@@ -88,40 +88,13 @@ def stage(
             sources or passages,
             generation.rows_per_shard,
             where=None if sources else "is_source",
-            units_per_row=_units(generation, types, passages, sources, most),
+            units_per_row=units_per_row(generation, types, passages, sources, most),
             most=most,
         ),
         fingerprint=fingerprint,
         pool=place(generation),
         many_threads=generation.engine == "vllm",
     )
-
-
-def _units(
-    generation: GenerationSettings,
-    types: Mapping[str, QueryType],
-    passages: Table,
-    sources: Table | None,
-    most: int | None,
-) -> int | list[int]:
-    """Units of every source, in one number if it is the same for all."""
-    if (same := same_for_all(generation, types)) is not None:
-        return same
-    if sources is None:
-        found = (
-            (source, False)
-            for batch in passages.batches(["passage_id", "is_source"])
-            for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
-        )
-    else:
-        found = (
-            (source, neighbour is not None)
-            for batch in sources.batches(["passage_id", "neighbour_id"])
-            for source, neighbour in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        )
-    return [
-        sum(units_of(generation, types, source, has_neighbour=near).values()) for source, near in islice(found, most)
-    ]
 
 
 def refuse_none(written: Table, logged: Table | None, generation: GenerationSettings) -> None:
