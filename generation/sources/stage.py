@@ -29,7 +29,7 @@ from generation.sources.settings import NeighbourSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
-SOURCES_PER_SHARD = 8192  # every shard reads the vectors of all passages once
+SOURCES_PER_SHARD = 2048  # every shard reads the vectors of all passages; at ten million it takes some ten minutes
 _CACHED_TEXT = 256 << 20  # bytes
 
 
