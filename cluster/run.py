@@ -66,7 +66,7 @@ class Run:
         first = min((order.index(stage) for stage in overwrite), default=len(order))
         # from the last stage back: if the process dies here, everything a remaining table was made from remains too
         for stage in reversed(order[first:]):
-            for folder in STAGES[stage]:
+            for folder in reversed(STAGES[stage]):
                 discard(self.storage, folder)
 
     def __enter__(self) -> Run:

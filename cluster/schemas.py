@@ -45,7 +45,24 @@ PASSAGES = _table(
     ("passage_id", pa.string()),
     ("title", pa.string()),
     ("text", pa.string()),
-    ("is_source", pa.bool_()),       # whether queries may be written for it
+    ("is_source", pa.bool_()),       # whether queries may be written for it; if SOURCES exists, it says which are
+)  # fmt: skip
+
+CHOSEN = _table(
+    "chosen", "passage", "generation.sources.choice",
+    ("passage_id", pa.string()),
+    ("row", pa.int64()),             # row number of the passages table
+    ("cluster", pa.int32()),         # of the base embedding; null where no clusters were made
+)  # fmt: skip
+
+SOURCES = _table(
+    "sources", "source", "generation.sources.stage",
+    ("passage_id", pa.string()),
+    ("title", pa.string()),
+    ("text", pa.string()),
+    ("neighbour_id", pa.string()),   # the nearest passage that is no copy; null where none is near, or none was wanted
+    ("neighbour_title", pa.string()),
+    ("neighbour_text", pa.string()),
 )  # fmt: skip
 
 QUERIES = _table(
@@ -55,10 +72,12 @@ QUERIES = _table(
     ("query_type", pa.string()),     # name of a type, or "log"
     ("text", pa.string()),
     ("sample", pa.int32()),
+    ("second_source_id", pa.string()),   # the other passage, if the query needs two; else null
 )  # fmt: skip
 
 # Those of the second section of a recipe, the third and so on, whose `name` is its number: 1, 2, …
 MORE_QUERIES = TableSchema("more_queries/{name}", QUERIES.schema, "generation.queries", "source × type × sample")
+PILOT = TableSchema("pilot", QUERIES.schema, "generation.sources.budget", "source × type × sample")
 
 LOG_TYPE = "log"  # the query type of logged queries
 
@@ -85,6 +104,7 @@ CANDIDATES = _table(
     ("passage_ids", pa.list_(pa.string())),     # by descending fused score
     ("passage_rows", pa.list_(pa.int64())),     # the same passages as row numbers of the passages table
     ("fused", pa.list_(pa.float32())),          # reciprocal rank fusion scores
+    ("second_source_id", pa.string()),
 )  # fmt: skip
 
 SCORES = _table(
@@ -108,7 +128,7 @@ LISTS = _table(
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
-    "queries": ("queries", "more_queries", "distinct", "query_log"),
+    "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
     "scores": ("scores",),

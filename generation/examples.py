@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -27,10 +27,21 @@ MOST_TOLD = 20  # mistakes of a file
 
 
 class Pair(Settings):
-    """A passage, and a query of some type for which it is a good result."""
+    """A passage, and a query of some type for which it is a good result; for types with `hops: 2` two passages."""
 
     passage: str = Field(min_length=1)
+    second_passage: str | None = Field(None, min_length=1, description="for types with hops: 2, the neighbour")
     query: str = Field(min_length=1)
+
+    @property
+    def hops(self) -> int:
+        """How many passages the query needs."""
+        return 1 if self.second_passage is None else 2
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The one passage, or both."""
+        return (self.passage,) if self.second_passage is None else (self.passage, self.second_passage)
 
 
 class OwnPair(Pair):
@@ -40,11 +51,13 @@ class OwnPair(Pair):
 
 
 class ShippedPassage(Settings):
-    """An entry of the shipped pool."""
+    """An entry of the shipped pool: queries of the passage by type, and those that need its neighbour, too."""
 
     domain: str
     passage: str
     queries: dict[str, str]
+    neighbour: str | None = None
+    of_both: dict[str, str] = Field(default_factory=dict)
 
 
 Pool = tuple[Pair, ...]
@@ -59,19 +72,25 @@ def shipped_passages() -> tuple[ShippedPassage, ...]:
 
 def shipped_pool(query_type: str) -> Pool:
     """The shipped pairs of a type; none of a type that is not shipped."""
-    return tuple(
+    of_one = (
         Pair(passage=entry.passage.strip(), query=entry.queries[query_type])
         for entry in shipped_passages()
         if query_type in entry.queries
     )
+    of_both = (
+        Pair(passage=entry.passage.strip(), second_passage=entry.neighbour.strip(), query=entry.of_both[query_type])
+        for entry in shipped_passages()
+        if query_type in entry.of_both and entry.neighbour
+    )
+    return (*of_one, *of_both)
 
 
-def own_pools(path: Path, types: tuple[str, ...]) -> dict[str, Pool]:
+def own_pools(path: Path, types: Mapping[str, int]) -> dict[str, Pool]:
     """Pairs of a user's file, by type.
 
     Args:
-        path: JSONL, or YAML with a list; entries are {passage, query, type}.
-        types: that there are.
+        path: JSONL, or YAML with a list; entries are {passage, query, type}, and {second_passage} for two hops.
+        types: that there are, each with its hops.
 
     Raises:
         InputError: it cannot be read, or entries have mistakes, each with its line.
@@ -88,14 +107,24 @@ def own_pools(path: Path, types: tuple[str, ...]) -> dict[str, Pool]:
             problems += explain(error, OwnPair, places, where)
             continue
         if pair.type not in types:
-            problems.append(f"{places.get(('type',), where)}: {unknown_type(pair.type, types)}")
-        pools[pair.type].append(Pair(passage=pair.passage.strip(), query=pair.query.strip()))
+            problems.append(f"{places.get(('type',), where)}: {unknown_type(pair.type, tuple(types))}")
+        elif pair.hops != types[pair.type]:
+            problems.append(f"{where}: {wrong_hops(pair.type, types[pair.type])}")
+        second = pair.second_passage.strip() if pair.second_passage else None
+        pools[pair.type].append(Pair(passage=pair.passage.strip(), second_passage=second, query=pair.query.strip()))
     if problems:
         more = [f"… and {len(problems) - MOST_TOLD} more"] if len(problems) > MOST_TOLD else []
         raise InputError(listed(f"generation.examples_file {path}", problems[:MOST_TOLD] + more))
     if not pools:
         raise InputError(f"generation.examples_file: {path} holds no example. Expected {{passage, query, type}} each.")
     return {name: tuple(pairs) for name, pairs in pools.items()}
+
+
+def wrong_hops(query_type: str, hops: int) -> str:
+    """What is said of an example with a passage too many or too few."""
+    if hops == 2:
+        return f"the query type '{query_type}' asks for two passages (hops: 2); add `second_passage`"
+    return f"the query type '{query_type}' asks for one passage; leave `second_passage` out, or give the type hops: 2"
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any, dict[Place, str]]]:

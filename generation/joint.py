@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from generation.cleaning.clean import clean
 from generation.engines.base import Answer, Request
 from generation.languages import language_name
-from generation.prompting import Prompt, Prompter, Style, render, shown
+from generation.prompting import Prompt, Prompter, Style, marked, render, shown
 
 SYNTAX_TOKENS = 12  # of a key, its quotes and the comma
 
@@ -75,7 +75,8 @@ def joint_prompt(prompter: Prompter, requests: Iterable[Request], style: Style) 
             }
             for kind in kinds
         ],
-        passage=shown(ordered[0], settings.prompt_characters),
+        passage=marked(shown(ordered[0], settings.prompt_characters)),
+        two=ordered[0].second is not None,
         about=settings.about,
         system=settings.system_prompt,
         chat=style == "chat",

@@ -81,6 +81,15 @@ def sections_of(generation: GenerationSettings | Sequence[GenerationSettings]) -
     return found
 
 
+def without_budgets(
+    generation: GenerationSettings | Sequence[GenerationSettings],
+) -> GenerationSettings | list[GenerationSettings]:
+    """The same sections without their budgets."""
+    if isinstance(generation, GenerationSettings):
+        return generation.model_copy(update={"budget": None})
+    return [one.model_copy(update={"budget": None}) for one in generation]
+
+
 def one_threshold(sections: dict[Section, GenerationSettings]) -> float | None:
     """The Jaccard index from which two queries of the run are the same; None where every section keeps all.
 
@@ -96,6 +105,19 @@ def one_threshold(sections: dict[Section, GenerationSettings]) -> float | None:
             "the same number, or null where all of its queries are to be kept"
         )
     return different.pop() if different else None
+
+
+def sources_differ(sections: dict[Section, GenerationSettings]) -> list[str]:
+    """What the sections of a list must not say differently, since all of them write for the same sources."""
+    several = list(sections.items())
+    problems = [
+        f"{section.field}.budget: a budget is for a recipe with one section; set corpus.max_sources, and the shares"
+        for section, settings in several
+        if len(several) > 1 and settings.budget
+    ]
+    if len({settings.neighbours for settings in sections.values()}) > 1:
+        problems.append("generation: the sections name different `neighbours`; give each section the same")
+    return problems
 
 
 def in_section(message: str, section: Section) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,20 +30,25 @@ KEPT, TOO_SHORT, CONTAINED, DUPLICATE = range(4)
 REASONS = {TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate"}
 
 
-def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[str]) -> Table:
+def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[str], most: int | None) -> Table:
     """Drops records and samples sources: PASSAGES.
 
     Args:
         run: the run.
-        corpus: rows per shard, size and seed of the sample.
+        corpus: rows per shard, seed of the sample.
         records: RECORDS.
         judged: ids of passages that the evaluation judges; no query is written for them.
+        most: size of a random sample of sources. None: every passage that may be a source is marked, and the table
+            SOURCES says which of them are used (`generation/sources/`).
 
     Raises:
         InputError: two records have the same id, no passage is left, or no passage that is left may be a source.
     """
     excluded = sorted(judged) if corpus.exclude_judged_sources else []
-    fingerprint = {"records": records.fingerprint, "max_sources": corpus.max_sources, "seed": corpus.seed}
+    share = corpus.sources.share if most is not None else None
+    fingerprint: dict[str, Any] = {"records": records.fingerprint, "max_sources": most, "seed": corpus.seed}
+    if share is not None:
+        fingerprint["share"] = share
     table = run.execute(
         Stage(
             title="corpus: passages",
@@ -52,7 +57,7 @@ def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[st
             worker=PassageWorker,
             arguments={
                 "storage": run.storage, "records_path": records.path, "judged": excluded,
-                "max_sources": corpus.max_sources, "seed": corpus.seed,
+                "max_sources": most, "seed": corpus.seed, "share": share,
             },
             shards=plan_shards(records, corpus.rows_per_shard),
             fingerprint={**fingerprint, "judged": [len(excluded), _digest(excluded)]},
@@ -89,14 +94,23 @@ class PassageWorker:
         storage: storage of the run.
         records_path: path of RECORDS.
         judged: ids of passages that are no sources.
-        max_sources: most sources in the whole corpus.
+        max_sources: most sources in the whole corpus; None: every passage that is not judged.
         seed: seed of the sample.
+        share: most sources, as a share of the passages that may be sources.
 
     Raises:
         InputError: two records of the corpus have the same id; names the places of both.
     """
 
-    def __init__(self, storage: Storage, records_path: str, judged: list[str], max_sources: int, seed: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        records_path: str,
+        judged: list[str],
+        max_sources: int | None,
+        seed: int,
+        share: float | None = None,
+    ) -> None:
         records = Table.open(storage, records_path)
         start = 0
         self._first_row: dict[str, int] = {}
@@ -109,7 +123,10 @@ class PassageWorker:
         eligible = self._decisions == KEPT
         if judged:
             eligible &= ~pc.is_in(columns["passage_id"], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
-        self._is_source = sample(eligible, max_sources, seed)
+        number = int(eligible.sum())
+        self._is_source = (
+            eligible if max_sources is None else sample(eligible, how_many(number, max_sources, share), seed)
+        )
 
     def process(self, task: Task) -> Output:
         """Rows of PASSAGES for rows of RECORDS, and drops by reason."""
@@ -146,6 +163,11 @@ def decide(digests: np.ndarray, too_short: np.ndarray, contained: np.ndarray) ->
     repeated[first] = False
     decisions[candidates[repeated]] = DUPLICATE
     return decisions
+
+
+def how_many(eligible: int, most: int, share: float | None) -> int:
+    """How many of the passages that may be sources are used: at most `most`, and at most a `share` if one is set."""
+    return min(eligible, most if share is None else min(most, max(1, round(share * eligible))))
 
 
 def sample(eligible: np.ndarray, most: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ examples a prompt shows depends on the seed, its type and its passage alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -40,7 +40,7 @@ class Prompt:
 
     Attributes:
         style: a chat, or a text to be completed.
-        passage: title and text, cut as the recipe says.
+        passages: title and text, cut as the recipe says; of both passages, where the query type has two hops.
         query_type: its name.
         label: marks the query; a completion ends with it.
         instruction: what to write.
@@ -52,7 +52,7 @@ class Prompt:
     """
 
     style: Style
-    passage: str
+    passages: tuple[str, ...]
     query_type: str
     label: str
     instruction: str
@@ -61,6 +61,16 @@ class Prompt:
     about: str | None
     system: str | None
     text: str
+
+    @property
+    def passage(self) -> str:
+        """What the clean-up compares a query with: without the mark between two passages, which is not theirs."""
+        return "\n".join(self.passages)
+
+    @property
+    def shown(self) -> str:
+        """What stands in the text for the passage, or for both."""
+        return marked(self.passages)
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -78,7 +88,7 @@ class Prompt:
             query_type=self.query_type,
             label=self.label,
             instruction=" ".join(part for part in said if part),
-            examples=tuple((example.passage, example.query) for example in self.examples),
+            examples=tuple(("\n".join(example.passages), example.query) for example in self.examples),
             language=self.language,
             finish_reason=finish_reason,
         )
@@ -100,13 +110,14 @@ class Prompter:
         """What the model is shown for a request of one type."""
         kind, settings = self.types[request.query_type], self.settings
         examples = self.examples(request)
-        passage = shown(request, settings.prompt_characters)
+        passages = shown(request, settings.prompt_characters)
         text = render(
             "prompt.jinja",
             instruction=kind.instruction,
             label=kind.label,
-            examples=examples,
-            passage=passage,
+            examples=[{"passage": marked(pair.passages), "query": pair.query} for pair in examples],
+            passage=marked(passages),
+            two=len(passages) > 1,
             about=settings.about,
             language=language_name(kind.language) if kind.language else None,
             system=settings.system_prompt,
@@ -114,8 +125,8 @@ class Prompter:
             passage_first=layout == "passage_first",
         )
         return Prompt(
-            style, passage, kind.name, kind.label, kind.instruction, examples, kind.language, settings.about,
-            settings.system_prompt, text,
+            style, passages, kind.name, kind.label, kind.instruction, examples, kind.language,
+            settings.about, settings.system_prompt, text,
         )  # fmt: skip
 
     def examples(self, request: Request) -> Pool:
@@ -143,12 +154,14 @@ class Prompter:
         for _, group in groupby(requests, key=lambda request: request.source_id):
             prompts = [self.prompt(request, style, layout) for request in group]
             if layout == "passage_first":
-                shared = max(prompt.text.find(prompt.passage) + len(prompt.passage) for prompt in prompts)
-                fresh += shared + sum(len(prompt.text) - shared for prompt in prompts)
+                fresh += len(prompts[0].text)
+                for number, prompt in enumerate(prompts[1:], 1):
+                    passage = max(_shared(prompt.shown, other.shown) for other in prompts[:number])
+                    fresh += len(prompt.text) - prompt.text.find(prompt.shown) - passage
             else:
                 drawn = self.settings.example_sets is None  # then prompts share the instruction alone
                 for prompt in prompts:
-                    begin = prompt.text.find("Passage: ") if drawn else prompt.text.rfind(f"Passage: {prompt.passage}")
+                    begin = prompt.text.find("Passage: ") if drawn else prompt.text.rfind(f"Passage: {prompt.shown}")
                     fresh += len(prompt.text) - begin
         return fresh
 
@@ -159,14 +172,35 @@ class Prompter:
         return every if sets is None else min(sets, every)
 
 
-def shown(request: Request, characters: int) -> str:
-    """Title and text as the prompt shows them, the text cut at `characters`, at the end of a word where one is near."""
-    text = request.text.strip()
+def shown(request: Request, characters: int) -> tuple[str, ...]:
+    """Title and text of the passage as the prompt shows them, and of the second one, where there is one.
+
+    The texts are cut at `characters` together, each at the end of a word where one is near.
+    """
+    if request.second is None:
+        return (_cut(request.title, request.text, characters),)
+    half = characters // 2
+    return _cut(request.title, request.text, half), _cut(request.second.title, request.second.text, half)
+
+
+def marked(passages: Sequence[str]) -> str:
+    """What stands behind `Passage:`; a second passage has its own mark."""
+    return "\nSecond passage: ".join(passages)
+
+
+def _cut(title: str, text: str, characters: int) -> str:
+    text = text.strip()
     if len(text) > characters:
         cut = text[:characters]
         head, space, _ = cut.rpartition(" ")
         text = head if space and len(cut) - len(head) <= _CUT_BACK else cut
-    return f"{request.title.strip()}\n{text.strip()}".strip()
+    return f"{title.strip()}\n{text.strip()}".strip()
+
+
+def _shared(first: str, second: str) -> int:
+    """Characters with which both texts begin."""
+    differing = (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(differing, min(len(first), len(second)))
 
 
 def unit_seed(seed: int, unit: str) -> int:

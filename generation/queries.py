@@ -26,16 +26,19 @@ from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation.cleaning.words import words
 from generation.engines import style
-from generation.engines.base import Answer, Engine, Request
+from generation.engines.base import Answer, Engine, Request, SecondPassage
 from generation.mixture import WHOLE, Section, in_section
 from generation.prompting import template_digest
-from generation.query_types import QueryType, load_types, same_for_all, units_of
+from generation.query_plan import units_per_row
+from generation.query_types import QueryType, load_types, units_of
 from generation.settings import GenerationSettings
 from generation.type_figures import PASSAGE_CUT, kept, lost
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
+# What says for which passages an engine writes is part of the table SOURCES.
+_WHICH = {"budget", "neighbours"}
 # Where and how fast an engine runs, and where files lie, not what it writes: a run may be resumed with other values.
 _PLACEMENT = {
     "pool", "rows_per_shard", "concurrency", "tensor_parallel", "types_folder", "examples_file", "timeout_s",
@@ -46,14 +49,23 @@ _LATER = {"near_duplicates"}  # decided when all queries are written
 _PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
-def build(run: Run, generation: GenerationSettings, passages: Table, section: Section = WHOLE) -> Table:
+def build(
+    run: Run,
+    generation: GenerationSettings,
+    passages: Table,
+    section: Section = WHOLE,
+    sources: Table | None = None,
+    most: int | None = None,
+) -> Table:
     """Writes the synthetic queries of a section of the recipe.
 
     Args:
         run: the run.
         generation: the engine, and what it is asked for.
-        passages: PASSAGES; queries are written for the rows where `is_source` is true.
-        section: which sources it writes for, and the table that it writes.
+        passages: PASSAGES.
+        section: its place in the recipe: for which sources it writes, and which table.
+        sources: SOURCES; None: queries are written for the rows of PASSAGES where `is_source` is true.
+        most: only so many of SOURCES are used, from the first on.
 
     Returns:
         QUERIES, in the order of the sources.
@@ -61,8 +73,30 @@ def build(run: Run, generation: GenerationSettings, passages: Table, section: Se
     Raises:
         InputError: the engine's model or server cannot be used as the recipe names it.
     """
+    try:
+        return run.execute(stage(run.storage, generation, passages, section, sources, most))
+    except (InputError, RunError) as error:
+        if section.field == WHOLE.field or type(error) not in (InputError, RunError):
+            raise
+        raise type(error)(in_section(str(error), section)) from error
+
+
+def stage(
+    storage: Storage,
+    generation: GenerationSettings,
+    passages: Table,
+    section: Section,
+    sources: Table | None,
+    most: int | None,
+) -> Stage:
+    """What `build` executes; the arguments are the same, and the storage of the run."""
     types = load_types(generation)
-    stage = Stage(
+    fingerprint: dict[str, Any] = {
+        "generation": identity(generation, types, section), "passages": passages.fingerprint,
+    }  # fmt: skip
+    if sources:
+        fingerprint |= {"sources": sources.fingerprint, "sources_used": most}
+    return Stage(
         title=section.stage,
         table=QUERIES,
         path=section.path,
@@ -70,46 +104,28 @@ def build(run: Run, generation: GenerationSettings, passages: Table, section: Se
         arguments={
             "generation": generation,
             "types": types,
-            "storage": run.storage,
+            "storage": storage,
             "passages_path": passages.path,
             "section": section,
         },
         shards=plan_shards(
-            passages,
+            sources or passages,
             generation.rows_per_shard,
-            where="is_source",
-            units_per_row=_units(generation, types, passages, section),
+            where=None if sources else "is_source",
+            units_per_row=units_per_row(generation, types, passages, sources, most, section),
+            most=most,
         ),
-        fingerprint={"generation": identity(generation, types, section), "passages": passages.fingerprint},
+        fingerprint=fingerprint,
         pool=place(generation),
         many_threads=generation.engine == "vllm",
     )
-    try:
-        return run.execute(stage)
-    except (InputError, RunError) as error:
-        if section.field == WHOLE.field or type(error) not in (InputError, RunError):
-            raise
-        raise type(error)(in_section(str(error), section)) from error
-
-
-def _units(
-    generation: GenerationSettings, types: Mapping[str, QueryType], passages: Table, section: Section
-) -> int | list[int]:
-    """Units of every source, in one number if it is the same for all."""
-    if section.identity == WHOLE.identity and (same := same_for_all(generation, types)) is not None:
-        return same
-    return [
-        sum(units_of(generation, types, source).values()) if section.writes_for(source) else 0
-        for batch in passages.batches(["passage_id", "is_source"])
-        for source in batch.filter(batch["is_source"])["passage_id"].to_pylist()
-    ]
 
 
 def identity(
     generation: GenerationSettings, types: Mapping[str, QueryType], section: Section = WHOLE
 ) -> dict[str, Any]:
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
-    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _OF_SECTION)
+    settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _WHICH | _OF_SECTION)
     settings |= section.identity
     if generation.lora is None:
         del settings["lora"]  # so that runs from before there were adapters continue
@@ -157,7 +173,15 @@ def open_engine(
 
 
 class QueryWorker:
-    """Has an engine write the queries of a shard's passages."""
+    """Has an engine write the queries of a shard's passages.
+
+    Args:
+        generation: the engine, and what it is asked for.
+        types: the query types.
+        storage: storage of the run.
+        passages_path: path of PASSAGES.
+        table: the table that is written.
+    """
 
     def __init__(
         self,
@@ -166,7 +190,9 @@ class QueryWorker:
         storage: Storage,
         passages_path: str,
         section: Section = WHOLE,
+        table: str | None = None,
     ) -> None:
+        self.table = table or section.path
         self.generation = generation
         self.section = section
         self.types = types
@@ -180,8 +206,8 @@ class QueryWorker:
             self._settle(known)
 
     async def process(self, task: Task) -> Output:
-        """Rows of PASSAGES to rows of QUERIES, and to drops by reason."""
-        assert task.rows is not None, "queries are planned over passages"
+        """Rows of SOURCES or PASSAGES to rows of QUERIES, and to drops by reason."""
+        assert task.rows is not None, "queries are planned over sources or passages"
         stats = await self._decide() if self._reads_prompts else {}
         requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
         answers = await self.engine.answer(requests)
@@ -194,7 +220,7 @@ class QueryWorker:
             if self._decision:
                 return {}
             decision, made = await style.decide(
-                self.storage, self.section.path, self.generation, self.engine, self._trial, self._kept
+                self.storage, self.table, self.generation, self.engine, self._trial, self._kept
             )
             self._settle(decision)
         return {f"trial_{name}_kept": tried.kept for name, tried in decision.tried.items()} if made else {}
@@ -205,21 +231,29 @@ class QueryWorker:
         style.announce(decision)
 
     def _trial(self) -> list[Request]:
-        rows = style.trial_rows(self.storage, self.section.path)
+        rows = style.trial_rows(self.storage, self.table)
         return [request for row in rows for request in self._requests(row, always=True)]
 
     def _requests(self, row: dict[str, Any], always: bool = False) -> list[Request]:
         """What is asked for one passage; with `always` one query of every type."""
         source, unit = row["passage_id"], self.section.unit
+        second = None
+        if row.get("neighbour_id") is not None:
+            second = SecondPassage(row["neighbour_id"], row["neighbour_title"], row["neighbour_text"])
         if always:
-            counts = dict.fromkeys(self.types, 1)
+            counts = {name: 1 for name, kind in self.types.items() if kind.hops == 1 or second}
+        elif self.section.writes_for(source):
+            counts = units_of(self.generation, self.types, source, has_neighbour=second is not None)
         else:
-            counts = units_of(self.generation, self.types, source) if self.section.writes_for(source) else {}
+            counts = {}
         return [
-            Request(unit(source, query_type, sample), source, row["title"], row["text"], query_type, sample)
-            for query_type, count in counts.items()
+            Request(
+                unit(source, query_type, sample), source, row["title"], row["text"], query_type, sample,
+                second if self.types[query_type].hops == 2 else None,
+            )
+            for query_type, count in sorted(counts.items(), key=lambda each: self.types[each[0]].hops)
             for sample in range(count)
-        ]
+        ]  # fmt: skip
 
     def _kept(self, requests: list[Request], answers: list[Answer]) -> style.Kept:
         """What `collect` keeps of a trial."""
@@ -249,7 +283,7 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
     dropped: list[Dropped] = []
     stats: Counter[str] = Counter()
     seen: set[tuple[str, str]] = set()
-    source, source_words = "", frozenset[str]()
+    source, source_words = "", frozenset[str]()  # of the passage, or of both
 
     def drop(request: Request, reason: str, text: str) -> None:
         dropped.append(Dropped(request.unit, reason, text))
@@ -272,8 +306,10 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
             drop(request, "duplicate", answer.text)
         else:
             seen.add(key)
-            if request.source_id != source:
-                source, source_words = request.source_id, frozenset(words(f"{request.title}\n{request.text}"))
+            second = request.second
+            read = "\n".join([request.title, request.text, *((second.title, second.text) if second else ())])
+            if read != source:
+                source, source_words = read, frozenset(words(read))
             kept(stats, request.query_type, answer.text, source_words)
             rows.append(
                 {
@@ -282,6 +318,7 @@ def collect(requests: list[Request], answers: list[Answer], types: Mapping[str, 
                     "query_type": request.query_type,
                     "text": answer.text,
                     "sample": request.sample,
+                    "second_source_id": second.passage_id if second else None,
                 }
             )
     table = pa.Table.from_pylist(rows, schema=QUERIES.schema)

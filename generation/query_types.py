@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from cluster.errors import InputError
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import Settings
-from generation.examples import Pair, Pool, own_pools, shipped_pool
+from generation.examples import Pair, Pool, own_pools, shipped_pool, wrong_hops
 from generation.settings import QUERY_TYPES, GenerationSettings, Language, Sampling, shipped_types, unknown_type
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
@@ -33,6 +33,7 @@ class TypeFile(Settings):
     extends: str | None = Field(None, description="another type, whose fields hold where this file says nothing")
     label: str = Field(min_length=1, max_length=40, description="marks the query in examples and completions")
     instruction: str = Field(min_length=1, description="what to write, told to the language model")
+    hops: Literal[1, 2] = Field(1, description="2: the prompt shows the passage and its nearest neighbour")
     examples: list[Pair] = Field(default_factory=list, description="pairs of a passage and a query of this type")
     examples_shown: int | None = Field(None, ge=0, description="pairs in a prompt; empty: generation.examples")
     stop: list[str] = Field(default_factory=list, description="an answer ends before any of these")
@@ -49,6 +50,14 @@ class TypeFile(Settings):
         if "\n" in label or ":" in label:
             raise ValueError("a label is a word or two on one line; the colon is added to it")
         return label
+
+    @field_validator("examples")
+    @classmethod
+    def _examples_have_their_passages(cls, examples: list[Pair], info: ValidationInfo) -> list[Pair]:
+        hops = info.data.get("hops")
+        if hops and any(example.hops != hops for example in examples):
+            raise ValueError(wrong_hops(info.data.get("label", ""), hops))
+        return examples
 
     @field_validator("stop")
     @classmethod
@@ -82,6 +91,7 @@ class QueryType:
         weight: queries per passage and sample, on average.
         language: of the queries, as it was written; None: not said.
         sampling: names and values for the engine; what is not there is the engine's own.
+        hops: passages that a query needs: 1, or 2 for a passage and its neighbour.
     """
 
     name: str
@@ -96,11 +106,15 @@ class QueryType:
     weight: float
     language: str | None
     sampling: dict[str, float | int]
+    hops: int = 1
 
     @property
     def digest(self) -> str:
         """Changes whenever anything of the type does."""
-        plain = asdict(replace(self, pool=())) | {"pool": [pair.model_dump() for pair in self.pool]}
+        pool = [pair.model_dump(exclude_none=True) for pair in self.pool]
+        plain = asdict(replace(self, pool=())) | {"pool": pool}
+        if self.hops == 1:
+            del plain["hops"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -123,7 +137,8 @@ def load_types(generation: GenerationSettings) -> dict[str, QueryType]:
         if name not in files:
             raise InputError(f"generation.query_types: {unknown_type(name, tuple(files))}.")
     examples = generation.examples_file
-    pools = own_pools(Path(examples).expanduser(), tuple(files)) if examples else {}
+    hops = {name: file.hops for name, file in files.items()}
+    pools = own_pools(Path(examples).expanduser(), hops) if examples else {}
     types = {name: _resolve(name, files[name], pools.get(name), generation) for name in generation.query_types}
     for kind in types.values():
         most = kind.weight * generation.samples
@@ -138,6 +153,7 @@ def load_types(generation: GenerationSettings) -> dict[str, QueryType]:
 def _resolve(name: str, file: TypeFile, own: Pool | None, generation: GenerationSettings) -> QueryType:
     written = tuple(file.examples)
     pool = own or written or shipped_pool(name) or (shipped_pool(file.extends) if file.extends else ())
+    pool = tuple(pair for pair in pool if pair.hops == file.hops)  # a type that extends one of another number has none
     shown_most = generation.examples if file.examples_shown is None else file.examples_shown
     return QueryType(
         name=name,
@@ -152,6 +168,7 @@ def _resolve(name: str, file: TypeFile, own: Pool | None, generation: Generation
         weight=generation.weights.get(name, file.weight),
         language=file.language or generation.language,
         sampling=generation.sampling.model_dump(exclude_none=True) | file.sampling.model_dump(exclude_none=True),
+        hops=file.hops,
     )
 
 
@@ -163,20 +180,26 @@ def per_source(generation: GenerationSettings, types: Mapping[str, QueryType]) -
     return sum(_expected(generation, kind) for kind in types.values())
 
 
-def units_of(generation: GenerationSettings, types: Mapping[str, QueryType], source_id: str) -> dict[str, int]:
+def units_of(
+    generation: GenerationSettings, types: Mapping[str, QueryType], source_id: str, *, has_neighbour: bool = False
+) -> dict[str, int]:
     """How many queries of each type are asked for one passage: a whole number near weight × samples.
 
     What is left of the weight decides by a hash of seed, passage and type: at weight 0.5 every second passage has a
-    query, always the same ones.
+    query, always the same ones. A type with two hops asks nothing of a passage without a neighbour.
     """
     return {
         name: math.floor(_expected(generation, kind) + _fraction(f"{generation.seed} {source_id}:{name}"))
+        if kind.hops == 1 or has_neighbour
+        else 0
         for name, kind in types.items()
     }
 
 
 def same_for_all(generation: GenerationSettings, types: Mapping[str, QueryType]) -> int | None:
     """Queries asked for every passage, if it is one number for all."""
+    if any(kind.hops > 1 for kind in types.values()):
+        return None  # it depends on the passage's neighbour
     each = [_expected(generation, kind) for kind in types.values()]
     return int(sum(each)) if all(one.is_integer() for one in each) else None
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from cluster.settings import PoolSettings, Settings
 from generation.languages import language_name
 from generation.masking import Personal, known_regions
+from generation.sources.settings import BudgetSettings, NeighbourSettings, SourceSettings
 
 NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two queries are the same
 QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
@@ -62,7 +63,10 @@ class CorpusSettings(Settings):
     min_characters: int = Field(10, ge=1, description="shorter passages are dropped")
     max_characters: int = Field(100_000, ge=100, description="longer passages are cut here, and counted")
     max_passages: int | None = Field(None, ge=1, description="read no more than this many records")
-    max_sources: int = Field(100_000, ge=1, description="passages that queries are written for, sampled")
+    max_sources: int = Field(100_000, ge=1, description="most passages that queries are written for")
+    sources: SourceSettings = Field(
+        SourceSettings(), description="which passages these are; a random sample by default"
+    )
     exclude_judged_sources: bool = Field(True, description="never write a query for a passage the evaluation judges")
     rows_per_shard: int = Field(20_000, ge=1)
     seed: int = 0
@@ -75,6 +79,12 @@ class CorpusSettings(Settings):
                 f"{', '.join(map(repr, unknown))}: expected two-letter codes of countries, such as US or DE"
             )
         return regions
+
+    @model_validator(mode="after")
+    def _sources_have_what_they_need(self) -> CorpusSettings:
+        if self.sources.by == "query_log" and self.query_log is None:
+            raise ValueError("sources: by 'query_log' needs corpus.query_log, a file of real queries")
+        return self
 
 
 class GenerationSettings(Sampling):
@@ -113,6 +123,12 @@ class GenerationSettings(Sampling):
     system_prompt: str | None = Field(None, description="system message of a chat, or first paragraph of a completion")
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the chat template")
     prompt_characters: int = Field(2048, ge=64, description="passage text is cut here in the prompt")
+    neighbours: NeighbourSettings = Field(
+        NeighbourSettings(), description="of query types with hops: 2, which ask for a passage and its neighbour"
+    )
+    budget: BudgetSettings | None = Field(
+        None, description="queries, gpu_hours or worker_hours, from which the number of sources follows"
+    )
     max_tokens: int = Field(50, ge=1)
     min_query_characters: int = Field(3, ge=1, description="shorter queries are dropped")
     near_duplicates: Literal["auto"] | Annotated[float, Field(ge=0.5, le=1)] | None = Field(
@@ -150,6 +166,16 @@ class GenerationSettings(Sampling):
             raise ValueError("engine 'openai' needs generation.base_url, the address of the server")
         if self.lora and self.engine != "vllm":
             raise ValueError(f"generation.lora is for the engine vllm, and the engine is '{self.engine}'")
+        return self
+
+    @model_validator(mode="after")
+    def _hours_are_of_what_works(self) -> GenerationSettings:
+        holds_gpus = bool(self.pool.gpus) or (self.engine == "vllm" and self.tensor_parallel > 1)
+        if self.budget and self.budget.gpu_hours is not None and not holds_gpus:
+            raise ValueError(
+                "budget: `gpu_hours` needs workers with GPUs, and generation.pool.gpus is 0; set it, or set "
+                "budget.worker_hours, the hours of one worker"
+            )
         return self
 
     @model_validator(mode="after")

@@ -24,7 +24,9 @@ from distill.teachers import scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
 from generation.mixture import Section, one_threshold, refuse_none
-from launcher import evaluation_set
+from generation.sources import budget
+from generation.sources.stage import sample_size
+from launcher import evaluation_set, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
@@ -40,11 +42,19 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
 
     record_table = records.build(run, recipe.corpus)
-    corpus = passages.build(run, recipe.corpus, record_table, judged.passage_ids if judged else frozenset())
+    judged_ids = judged.passage_ids if judged else frozenset[str]()
+    sampled = sample_size(recipe.corpus, recipe.asking)
+    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
     yield "corpus", corpus
 
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
-    written = {section: queries.build(run, settings, corpus, section) for section, settings in recipe.sections.items()}
+    chosen = sources.choose(run, recipe, corpus, logged)
+    paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
+    most = paid.sources if paid else None
+    written = {
+        section: queries.build(run, settings, corpus, section, chosen, most)
+        for section, settings in recipe.sections.items()
+    }
     refuse_none(list(written.values()), logged, recipe.sections)
     all_queries = [*_distinct(run, recipe, written), *([logged] if logged else [])]
     yield "queries", all_queries

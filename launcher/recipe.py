@@ -27,7 +27,7 @@ from distill.settings import (
     TeacherSettings,
     TrainingSettings,
 )
-from generation.mixture import Section, in_section, one_threshold, sections_of
+from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -101,6 +101,7 @@ class Recipe(Settings):
             one_threshold(self.sections)
         except ValueError as error:
             problems.append(f"generation: {error}")
+        problems += sources_differ(self.sections)
         if self.training.list_length > self.lists.length:
             problems.append(
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
@@ -122,6 +123,19 @@ class Recipe(Settings):
     def sections(self) -> dict[Section, GenerationSettings]:
         """The sections that write queries, in their order; most recipes have one."""
         return sections_of(self.generation)
+
+    @property
+    def asking(self) -> GenerationSettings:
+        """The section that says for which sources queries are written: the first that asks for neighbours, or is first.
+
+        Raises:
+            InputError: a query type has a mistake.
+        """
+        from generation.query_types import load_types
+        from generation.sources.stage import asks_for_neighbours
+
+        several = list(self.sections.values())
+        return next((one for one in several if asks_for_neighbours(load_types(one))), several[0])
 
     @property
     def extractive(self) -> bool | frozenset[int]:
@@ -156,13 +170,15 @@ class Recipe(Settings):
 
         Raises:
             InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; or a file of query types or examples has mistakes.
+                folder holds no weights that are safe to read; a file of query types, examples or ids has mistakes; or
+                the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
         from generation.engines.models import check_model
         from generation.engines.style import refuse_missing_template
         from generation.query_types import load_types
+        from launcher import source_checks
         from launcher.evaluation_set import check
 
         for field, model in self.models().items():
@@ -179,6 +195,9 @@ class Recipe(Settings):
                 load_types(generation)
                 refuse_missing_template(generation)
                 check_model(generation)
+                source_checks.check(
+                    self.corpus, generation, self.lists, self.dense_retrievers(), self.student_encoder()
+                )
             except InputError as error:
                 raise InputError(in_section(str(error), section)) from None
         check(self.evaluation)

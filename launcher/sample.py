@@ -48,6 +48,7 @@ class Sampled:
     title: str
     text: str
     written: tuple[Written, ...] = ()
+    neighbour: str = ""  # title and text of the passage that queries over two passages need, too
 
 
 def sample_passages(storage: Storage, count: int) -> list[Sampled]:
@@ -263,7 +264,8 @@ def _read(storage: Storage, path: str, columns: list[str]) -> pa.Table:
 
 
 def _passage(row: dict[str, Any], written: tuple[Written, ...] = ()) -> Sampled:
-    return Sampled(row["passage_id"], row["title"] or "", row["text"] or "", written)
+    neighbour = f"{row.get('neighbour_title') or ''} {row.get('neighbour_text') or ''}".strip()
+    return Sampled(row["passage_id"], row["title"] or "", row["text"] or "", written, neighbour)
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

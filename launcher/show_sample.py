@@ -27,6 +27,8 @@ def print_sampled(sampled: Sequence[Sampled], console: Console | None = None) ->
         console.print(
             Text(one_line(one.text, PASSAGE_CHARACTERS), "" if not one.written else "dim"), soft_wrap=not wraps
         )
+        if one.neighbour:
+            console.print(Text(f"+ {one_line(one.neighbour, PASSAGE_CHARACTERS)}", "dim"), soft_wrap=not wraps)
         width = max((len(_kind(written)) for written in one.written), default=0)
         if wraps:
             grid = Table.grid(padding=(0, 2, 0, 0))

@@ -10,7 +10,12 @@ from cluster.tables.table import Table
 
 
 def plan_shards(
-    table: Table, rows_per_shard: int, *, where: str | None = None, units_per_row: int | Sequence[int] = 1
+    table: Table,
+    rows_per_shard: int,
+    *,
+    where: str | None = None,
+    units_per_row: int | Sequence[int] = 1,
+    most: int | None = None,
 ) -> list[Shard]:
     """Cuts the committed rows of a table into shards "00000", "00001", ….
 
@@ -19,7 +24,8 @@ def plan_shards(
         rows_per_shard: the largest number of rows of a shard.
         where: a boolean column; only rows where it is true are planned.
         units_per_row: units that each row must account for: one number, or one for each planned row, in the table's
-        order.
+            order.
+        most: only so many rows are planned, from the first on.
     """
     pieces: list[list[Slice]] = [[]]
     counts = [0]
@@ -27,6 +33,9 @@ def plan_shards(
     masks = (batch.column(where).to_numpy() for batch in table.batches([where])) if where else None
     for file, rows in files:
         planned_rows = next(masks).nonzero()[0] if masks is not None else range(rows)
+        if most is not None:
+            planned_rows = planned_rows[:most]
+            most -= len(planned_rows)
         done = 0
         while done < len(planned_rows):
             if counts[-1] == rows_per_shard:

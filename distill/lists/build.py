@@ -72,8 +72,32 @@ def scale_scores(scores: np.ndarray, scale: Scale) -> np.ndarray:
     return np.clip((scores - scale.low) / (scale.high - scale.low), 0.0, 1.0).astype(np.float32)
 
 
+def raise_sources(scores: np.ndarray, sources: Sequence[int]) -> np.ndarray:
+    """Scores in which all sources of a query have the best score of any of them, `(C,)`.
+
+    A query over two passages needs both. A teacher that reads one at a time scores each by what it answers alone, so
+    the lower score would make a negative of a passage that the query was written for.
+
+    Args:
+        scores: `(C,)` ensemble scores.
+        sources: positions of the sources among the candidates; -1 for one that is not among them.
+    """
+    listed = [source for source in sources if source >= 0]
+    if len(listed) < 2:
+        return scores
+    raised = scores.copy()
+    raised[listed] = scores[listed].max()
+    return raised
+
+
 def build_list(
-    scores: np.ndarray, source: int | None, scale: Scale, settings: ListSettings, *, leave_out_source: bool
+    scores: np.ndarray,
+    source: int | None,
+    scale: Scale,
+    settings: ListSettings,
+    *,
+    leave_out_source: bool,
+    second: int | None = None,
 ) -> TrainingList | str:
     """The training list of one query, or the reason why it is dropped: source_not_first, low_score, few_candidates.
 
@@ -84,16 +108,19 @@ def build_list(
         scale: percentiles of the run.
         settings: length and filters.
         leave_out_source: remove the source from the list after the check that it ranks first.
+        second: position of the other passage of a query over two, as `source`; both count as sources.
     """
+    sources = [position for position in (source, second) if position is not None]
+    scores = raise_sources(scores, sources)
     best = float(scores.max()) if len(scores) else -np.inf
     # A source that ties for the first rank counts as first, since no other passage has a higher score.
-    if source is not None and settings.require_source_first and (source < 0 or scores[source] < best):
+    if settings.require_source_first and any(position < 0 or scores[position] < best for position in sources):
         return "source_not_first"
     if best < scale.best:
         return "low_score"
     order = np.argsort(-scores, kind="stable")
-    if source is not None and source >= 0 and leave_out_source:
-        order = order[order != source]
+    if leave_out_source:
+        order = order[~np.isin(order, sources)]
     order = order[: settings.length]
     if len(order) < settings.length:
         return "few_candidates"
@@ -112,6 +139,7 @@ def explain_empty(planned: int, drops: Mapping[str, int], settings: ListSettings
         "no_score": "a teacher gave no finite score for them; look at the rejects of the scores stage",
         "source_not_first": "the teacher ranks another passage above the source; set lists.require_source_first=false, "
         "or use a stronger teacher",
+        "two_splits": "one of their two passages is in train, the other in dev; lower lists.dev_fraction",
         "low_score": f"their best score is under the {settings.best_percentile:g}th percentile; "
         "lower lists.best_percentile",
         "few_candidates": f"fewer than lists.length={settings.length} passages were left; lower lists.length, "

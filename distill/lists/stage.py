@@ -189,20 +189,24 @@ class ListWorker:
             if query["query_id"] not in scores:
                 drops["no_score"] += 1
                 continue
-            source = None
-            if query["source_id"] is not None:
-                ids = query["passage_ids"]
-                source = ids.index(query["source_id"]) if query["source_id"] in ids else -1
+            second_id = query.get("second_source_id")
+            source, second = (_position(query["passage_ids"], one) for one in (query["source_id"], second_id))
             leaves_out = source is not None and self._leaves_out(query["query_id"])
             training_list = build_list(
-                scores[query["query_id"]], source, self.scale, self.settings, leave_out_source=leaves_out
-            )
+                scores[query["query_id"]], source, self.scale, self.settings,
+                leave_out_source=leaves_out, second=second,
+            )  # fmt: skip
             if isinstance(training_list, str):
                 drops[training_list] += 1
                 continue
             # A logged query has no source. Its words decide instead, so that a repeated query has one split.
             key = f"passage {query['source_id']}" if source is not None else f"log {query['text'].casefold()}"
             split = split_of(key, self.settings.dev_fraction, self.settings.seed)
+            if second is not None and split != split_of(
+                f"passage {second_id}", self.settings.dev_fraction, self.settings.seed
+            ):
+                drops["two_splits"] += 1  # in either split it would show a passage of the other
+                continue
             splits[split] += 1
             rows.append(
                 {
@@ -224,6 +228,13 @@ class ListWorker:
         if isinstance(self.leave_out_source, bool):
             return self.leave_out_source
         return section_of(query) in self.leave_out_source
+
+
+def _position(passage_ids: list[str], source: str | None) -> int | None:
+    """Place of a source among the candidates; -1 if it is not among them, None if there is no source."""
+    if source is None:
+        return None
+    return passage_ids.index(source) if source in passage_ids else -1
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -1,7 +1,8 @@
 """Candidates: every retriever proposes passages for every query, and the runs of a query are fused into one.
 
 A synthetic query is dropped if its source passage is not among the top ranks (round-trip consistency, as in
-Promptagator, arXiv 2209.11755). The source stays among the candidates; the stage `lists` decides whether to use it.
+Promptagator, arXiv 2209.11755). A query over two passages must find both: one that finds only one of them asks for it
+alone. Sources stay among the candidates; the stage `lists` decides whether to use them.
 """
 
 from __future__ import annotations
@@ -133,8 +134,9 @@ class CandidateWorker:
             fused, scores = reciprocal_rank_fusion([run[number] for run in rows_by_run], self.settings.rrf_k)
             fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
             ids = self.passage_ids.take(pa.array(fused)).to_pylist()
-            source = query["source_id"]
-            if source is not None and source not in ids[: self.settings.round_trip_rank]:
+            sources = [query["source_id"], query.get("second_source_id")]
+            found = ids[: self.settings.round_trip_rank]
+            if any(source is not None and source not in found for source in sources):
                 drops["round_trip"] += 1
             elif len(fused) < self.settings.min_candidates:
                 drops["few_candidates"] += 1
@@ -142,12 +144,13 @@ class CandidateWorker:
                 rows.append(
                     {
                         "query_id": query["query_id"],
-                        "source_id": source,
+                        "source_id": query["source_id"],
                         "query_type": query["query_type"],
                         "text": query["text"],
                         "passage_ids": ids,
                         "passage_rows": fused,
                         "fused": scores,
+                        "second_source_id": query.get("second_source_id"),
                     }
                 )
         return Output(_table(rows), drops=dict(drops))

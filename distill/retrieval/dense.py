@@ -11,8 +11,8 @@ from cluster.errors import InputError
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
+from cluster.tables.vectors import rows_of_vectors, vectors_of
 from distill.retrieval.search import Block, Hits, search
-from distill.retrieval.vectors import rows_of_vectors, vectors_of
 
 
 class DenseRun:

@@ -62,24 +62,46 @@ def embed(
     query_tables: Sequence[Table],
 ) -> Vectors:
     """Embeds as `build` does, into the tables `folder`/passages and `folder`/queries."""
-    vector_tables = []
-    for side, schema, tables, rows_per_shard in (
-        ("passages", PASSAGE_VECTORS, [passages], PASSAGES_PER_SHARD),
-        ("queries", QUERY_VECTORS, query_tables, QUERIES_PER_SHARD),
-    ):
-        stage = Stage(
-            title=f"embeddings: {name}, {side}",
-            table=schema,
-            path=f"{folder}/{side}",
+    passage_vectors = embed_passages(run, folder, name, encoder, pool, passages)
+    queries = _embed(run, f"{folder}/queries", f"{name}, queries", "queries", encoder, pool, query_tables)
+    return Vectors(encoder, passage_vectors, queries)
+
+
+def embed_passages(
+    run: Run, folder: str, name: str, encoder: EncoderSettings, pool: PoolSettings, passages: Table
+) -> Table:
+    """Embeds all passages into the table `folder`/passages. What is embedded before `embed` is found done by it."""
+    return _embed(run, f"{folder}/passages", f"{name}, passages", "passages", encoder, pool, [passages])
+
+
+def embed_log(run: Run, folder: str, name: str, encoder: EncoderSettings, pool: PoolSettings, log: Table) -> Table:
+    """Embeds the query log alone into the table `folder`/query_log, before there are other queries."""
+    return _embed(run, f"{folder}/query_log", f"{name}, query log", "queries", encoder, pool, [log])
+
+
+def _embed(
+    run: Run,
+    path: str,
+    title: str,
+    side: Literal["passages", "queries"],
+    encoder: EncoderSettings,
+    pool: PoolSettings,
+    tables: Sequence[Table],
+) -> Table:
+    is_passages = side == "passages"
+    return run.execute(
+        Stage(
+            title=f"embeddings: {title}",
+            table=PASSAGE_VECTORS if is_passages else QUERY_VECTORS,
+            path=path,
             worker=EmbeddingWorker,
             arguments={"encoder": encoder, "side": side},
-            shards=plan_over_tables(tables, rows_per_shard),
+            shards=plan_over_tables(tables, PASSAGES_PER_SHARD if is_passages else QUERIES_PER_SHARD),
             fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
             pool=pool,
             imports=LIBRARIES,
         )
-        vector_tables.append(run.execute(stage))
-    return Vectors(encoder, vector_tables[0], vector_tables[1])
+    )
 
 
 def identity(encoder: EncoderSettings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
-from distill.retrieval.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import rows_of_vectors, vectors_of
 from distill.teachers.base import CandidateQuery
 
 if TYPE_CHECKING:

@@ -120,7 +120,9 @@ _ANNOUNCES = re.compile(
     r"title|query|keywords?|words?|line|from|on|for|with)\W*:$",
     re.IGNORECASE,
 )
-_OTHER_PASSAGE = re.compile(r"^[\"'“*]*(?:passage|text|excerpt|document|article|context)s?\s*\d*\s*:", re.IGNORECASE)
+_OTHER_PASSAGE = re.compile(
+    r"^[\"'“*]*(?:second )?(?:passage|text|excerpt|document|article|context)s?\s*\d*\s*:", re.IGNORECASE
+)
 
 
 def is_refusal(query: str) -> bool:

@@ -45,17 +45,17 @@ async def ask_all(
 ) -> list[Answer]:
     """Asks all requests at the same time, as far as `slots` go; answers come in the order of the requests.
 
-    Neighbours of one passage and type are samples of one prompt, and are asked together; in the layout json all of a
-    passage are. Prompts with the same beginning are asked one after the other, so that the engine has it in its cache.
-    The first exception ends the other requests and is raised.
+    Neighbours of one passage and type are samples of one prompt, and are asked together; in the layout json all types
+    of a passage are, and all over it and its neighbour. Prompts with the same beginning are asked one after the other,
+    so that the engine has it in its cache. The first exception ends the other requests and is raised.
     """
 
     async def one(samples: list[Request]) -> list[Answer]:
         async with slots:
             return await ask(samples)
 
-    def asked_together(request: Request) -> tuple[str, str]:
-        return request.source_id, "" if layout == "json" else request.query_type
+    def asked_together(request: Request) -> tuple[str, str, bool]:
+        return request.source_id, "" if layout == "json" else request.query_type, request.second is not None
 
     prompts = [list(samples) for _, samples in groupby(requests, key=asked_together)]
     first_with: dict[tuple[str, ...], int] = {}

@@ -10,8 +10,20 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
+class SecondPassage:
+    """The neighbour of a passage, for a query that needs both."""
+
+    passage_id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Request:
-    """One query to be written. `unit` names it in the whole run: "<source_id>:<query_type>:<sample>"."""
+    """One query to be written. `unit` names it in the whole run: "<source_id>:<query_type>:<sample>".
+
+    `second` is set where the type has two hops.
+    """
 
     unit: str
     source_id: str
@@ -19,6 +31,7 @@ class Request:
     text: str
     query_type: str
     sample: int
+    second: SecondPassage | None = None
 
 
 @dataclass(frozen=True)

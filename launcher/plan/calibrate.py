@@ -20,9 +20,12 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD
-from launcher.plan.hours import HoursRange
+from generation.mixture import without_budgets
+from generation.sources.settings import SourceSettings
+from launcher.plan.hours import HoursRange, estimate_hours
 from launcher.plan.show import Plan
-from launcher.plan.work import PlanStep, queries_per_source
+from launcher.plan.sources import with_measured_speed
+from launcher.plan.work import PlanStep, estimate_work, queries_per_source
 from launcher.recipe import Recipe
 
 STEPS = 3  # training steps; the first one is a warm-up
@@ -54,12 +57,25 @@ def calibrate(recipe: Recipe, plan: Plan) -> Plan:
         query_seconds, ranks = _training_seconds(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    plan = _with_measured_budget(recipe, plan, tables)
     measured = [
         _training_hours(step, query_seconds, ranks) if step.stage == "training" else _table_hours(step, tables)
         for step in plan.steps
     ]
     hours = [new or estimated for new, estimated in zip(measured, plan.hours, strict=True)]
     return replace(plan, hours=hours)
+
+
+def _with_measured_budget(recipe: Recipe, plan: Plan, tables: list[dict[str, Any]]) -> Plan:
+    """The plan with as many sources as a budget in hours pays for at the measured speed of the engine."""
+    step = next(step for step in plan.steps if step.table == "queries")
+    hours = _table_hours(step, tables)
+    sample = with_measured_speed(recipe, plan.sample, step, hours.low if hours else 0.0)
+    if sample == plan.sample:
+        return plan
+    steps = estimate_work(recipe, sample)
+    estimated = estimate_hours(recipe, sample, steps, plan.gpu or plan.cpu, plan.cpu)
+    return replace(plan, sample=sample, steps=steps, hours=estimated)
 
 
 def small_copy(recipe: Recipe, workdir: str) -> Recipe:
@@ -71,9 +87,11 @@ def small_copy(recipe: Recipe, workdir: str) -> Recipe:
         "max_passages": min(recipe.corpus.max_passages or passages, passages),
         "max_sources": min(recipe.corpus.max_sources, math.ceil(rows / per_source)),
         "query_log": None,
+        "sources": SourceSettings(),
     }
     return recipe.model_copy(
         update={
+            "generation": without_budgets(recipe.generation),
             "workdir": workdir,
             "corpus": recipe.corpus.model_copy(update=corpus),
             "training": recipe.training.model_copy(update={"max_steps": STEPS, "evaluate_every": STEPS}),

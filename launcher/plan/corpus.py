@@ -28,6 +28,14 @@ class JudgedCollection:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """How many passages queries are written for, at most, and why so many."""
+
+    number: int
+    why: str
+
+
+@dataclass(frozen=True)
 class CorpusSample:
     """The sizes of a corpus, measured on some of its records.
 
@@ -39,6 +47,7 @@ class CorpusSample:
         texts: (title, text) of the sampled passages.
         logged_queries: number of lines of the query log.
         judged: sizes of the judged collection; None if the recipe names none.
+        sources: that queries are written for; None: as many as `corpus.max_sources`.
     """
 
     records: int
@@ -48,6 +57,7 @@ class CorpusSample:
     texts: tuple[tuple[str, str], ...] = ()
     logged_queries: int = 0
     judged: JudgedCollection | None = None
+    sources: Sources | None = None
 
 
 def sample_corpus(recipe: Recipe) -> CorpusSample:

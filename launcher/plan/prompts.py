@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from generation.engines.base import Request
+from generation.engines.base import Request, SecondPassage
 from generation.prompting import Prompter
 from generation.settings import GenerationSettings
 from launcher.plan.corpus import CorpusSample, token_counter
@@ -41,13 +41,17 @@ def prompt_tokens(generation: GenerationSettings, sample: CorpusSample) -> Promp
     count, with_tokenizer = token_counter(generation.model if generation.engine == "vllm" else None)
     prompter = Prompter(generation)
     whole, computed, weights = [], [], []
-    for number, (title, text) in enumerate(sample.texts[:PASSAGES]):
+    for number, own in enumerate(sample.texts[:PASSAGES]):
+        other = sample.texts[(number + 1) % len(sample.texts)]
         for kind in generation.query_types:
-            unit = f"{number}:{kind}:0"
+            two = prompter.types[kind].hops == 2
             prompt, empty_prompt = (
-                prompter.prompt(Request(unit, str(number), *passage, kind, 0), "completion").text
-                for passage in ((title, text), ("", ""))
-            )
+                prompter.prompt(
+                    Request(f"{number}:{kind}:0", str(number), *first, kind, 0,
+                            SecondPassage(str(number + 1), *second) if two else None), "completion"
+                ).text
+                for first, second in ((own, other), (("", ""), ("", "")))
+            )  # fmt: skip
             shared = 0  # characters of the common prefix
             while shared < min(len(prompt), len(empty_prompt)) and prompt[shared] == empty_prompt[shared]:
                 shared += 1

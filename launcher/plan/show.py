@@ -20,6 +20,7 @@ from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device, this_cpu, visible_gpu
 from launcher.plan.hours import HoursRange, estimate_hours
 from launcher.plan.memory import MemoryNeed, memory_needs
+from launcher.plan.sources import with_sources
 from launcher.plan.work import PlanStep, estimate_work
 from launcher.recipe import Recipe
 
@@ -65,7 +66,8 @@ def make_plan(recipe: Recipe, gpu: str | None = None) -> Plan:
     recipe.check_inputs()
     needs_gpu = any(pool.gpus for pool in demanding_pools(recipe).values())
     gpu_device = (GPUS[gpu.lower()] if gpu else visible_gpu() or GPUS[ASSUMED_GPU]) if needs_gpu else None
-    sample, cpu = sample_corpus(recipe), this_cpu()
+    cpu = this_cpu()
+    sample = with_sources(recipe, sample_corpus(recipe), gpu_device or cpu, cpu)
     steps = estimate_work(recipe, sample)
     device = gpu_device or cpu
     needs = memory_needs(recipe, sample, device)

@@ -6,17 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.schemas import QUERIES
+from cluster.schemas import PILOT
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
-from generation.mixture import Section
+from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
+from generation.mixture import WHOLE, Section
 from generation.queries import place
 from generation.query_types import load_types, per_source
 from generation.settings import GenerationSettings
+from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
 from launcher.environment import cores
-from launcher.plan.corpus import CorpusSample, JudgedCollection, token_counter
+from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources, token_counter
 from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
@@ -82,6 +84,8 @@ class GlobalBatch:
 
 def source_count(recipe: Recipe, sample: CorpusSample) -> int:
     """The largest number of passages that queries are generated for."""
+    if sample.sources:
+        return sample.sources.number
     return min(sample.records, recipe.corpus.max_sources)
 
 
@@ -115,8 +119,15 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
         megabytes = sample.logged_queries * QUERY_MB
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
+    yield from _sources(recipe, sample)
     for section, generation in recipe.sections.items():
         yield _queries(section, generation, recipe, sample)
+    compared = [own for own in recipe.sections.values() if own.distinct_from is not None]
+    if compared:
+        written = sum(round(source_count(recipe, sample) * queries_per_source(own)) for own in compared)
+        megabytes = written * QUERY_MB
+        shards = math.ceil(written / QUERIES_PER_SHARD_OF_DISTINCT)
+        yield PlanStep("queries", "distinct", "near-duplicates", written, shards, megabytes)
     for name, encoder in recipe.dense_retrievers().items():
         yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
@@ -175,7 +186,9 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
 
 
 def generation_of(recipe: Recipe, step: PlanStep) -> GenerationSettings | None:
-    """The section that writes the queries of a step; None for other steps."""
+    """The section that writes the queries of a step, or of its trial; None for other steps."""
+    if step.table == PILOT.path:
+        return recipe.asking
     return next((own for section, own in recipe.sections.items() if section.path == step.table), None)
 
 
@@ -185,7 +198,8 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
     if pool.gpus:
         return replace(step, on_gpu=True, devices=pool.gpus)
     share = (pool.cores or 1) / cores()
-    if step.table == QUERIES.path and recipe.generation.engine == "vllm" and pool.cpus is None:
+    generation = generation_of(recipe, step)
+    if generation and generation.engine == "vllm" and pool.cpus is None:
         share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
@@ -221,17 +235,44 @@ def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:
     return GlobalBatch(min(steps, training.max_steps or steps), per_step, unique, slots / max(unique, 1.0))
 
 
+def _sources(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
+    """The steps that choose passages, where the random sample of the corpus is not enough."""
+    asking = recipe.asking
+    if sample_size(recipe.corpus, asking) is not None:
+        return
+    sources = source_count(recipe, sample)
+    if asking.budget and asking.budget.in_hours:
+        sources = max(sources, min(sample.records, recipe.corpus.max_sources))
+    needs = needs_vectors(recipe.corpus, asking)
+    notes = ("the passages are embedded before this, and not again after it",) if needs else ()
+    yield PlanStep(
+        "queries", "chosen", f"by {recipe.corpus.sources.by}", sample.records, 1, sources * 2e-5, notes=notes
+    )
+    texts = 2 if asks_for_neighbours(load_types(asking)) else 1
+    megabytes = texts * sources * sample.characters / 1e6
+    work = "texts and neighbours" if texts == 2 else "texts"
+    yield PlanStep("queries", "sources", work, sources, math.ceil(sources / SOURCES_PER_SHARD), megabytes)
+    if asking.budget and asking.budget.in_hours:
+        tried = min(asking.budget.trial_sources, sources)
+        sample = replace(sample, sources=Sources(tried, "the trial of the engine"))
+        step = _queries(WHOLE, asking, recipe, sample)
+        yield replace(step, table=PILOT.path, work=f"trial of {step.work}", shards=1, notes=())
+
+
 def _queries(section: Section, generation: GenerationSettings, recipe: Recipe, sample: CorpusSample) -> PlanStep:
     queries = round(source_count(recipe, sample) * queries_per_source(generation))
     shards = math.ceil(source_count(recipe, sample) / generation.rows_per_shard)
+    why = (f"{sample.sources.number:,} sources: {sample.sources.why}",) if sample.sources else ()
     step = PlanStep(
-        "queries", section.path, str(generation.model or generation.engine), queries, shards, queries * QUERY_MB
-    )
+        "queries", section.path, str(generation.model or generation.engine), queries, shards, queries * QUERY_MB,
+        notes=why,
+    )  # fmt: skip
     if generation.engine == "extractive":
         return step
     prompts, written = prompt_tokens(generation, sample), float(queries * generation.max_tokens)
     on_server = generation.engine == "openai"
     notes = (
+        *why,
         f"prompts of {prompts.whole:,.0f} tokens, {prompts.computed:,.0f} of them new after prefix reuse "
         f"({prompts.prefixes:,} prefixes)",
         f"at most {generation.max_tokens} tokens generated for each" + (", by the server" if on_server else ""),

@@ -15,7 +15,7 @@ from generation.settings import GenerationSettings, shipped_types
 
 @pytest.mark.parametrize("query_type", shipped_types())
 def test_every_shipped_type_has_two_dozen_examples_of_eight_domains_and_more(query_type):
-    domains = {entry.domain for entry in shipped_passages() if query_type in entry.queries}
+    domains = {entry.domain for entry in shipped_passages() if query_type in entry.queries | entry.of_both}
     pool = shipped_pool(query_type)
     assert len(pool) >= 24
     assert len(domains) >= 8
@@ -27,7 +27,7 @@ def test_every_shipped_example_is_a_query_that_the_clean_up_keeps_as_it_is():
     types = load_types(GenerationSettings(engine="vllm", model="m", query_types=list(shipped_types())))
     for name, kind in types.items():
         for pair in kind.pool:
-            assert clean(pair.query, Asked(pair.passage, name)).text == pair.query, name
+            assert clean(pair.query, Asked("\n".join(pair.passages), name)).text == pair.query, name
             assert kind.min_characters <= len(pair.query) <= (kind.max_characters or 200), pair.query
 
 
@@ -37,11 +37,12 @@ def test_shipped_examples_have_the_form_that_their_type_asks_for():
 
     assert all(query.startswith(("how to ", "how do I ", "steps to ")) for query in queries("how_to"))
     assert all(len(query.split()) <= 3 for query in queries("ambiguous"))
-    assert all(query.endswith("?") for name in ("question", "multi_aspect") for query in queries(name))
+    assert all(query.endswith("?") for name in ("question", "multi_aspect", "multi_hop") for query in queries(name))
     assert all({"without", "not", "cannot"} & set(query.split()) for query in queries("negation"))
     assert all(3 <= len(query.split()) <= 9 and "?" not in query for query in queries("keywords"))
     for entry in shipped_passages():
-        assert entry.queries.keys() <= set(shipped_types())
+        assert entry.queries.keys() | entry.of_both.keys() <= set(shipped_types())
+        assert (entry.neighbour is None) == (not entry.of_both)
 
 
 OWN = [
@@ -73,6 +74,8 @@ def test_examples_of_a_user_take_the_place_of_a_types_own(tmp_path: Path, suffix
         ("own.jsonl", "[1]\n", 1, "found a list"),
         ("own.yaml", "- passage: p\n  query: q\n  type: clam\n", 3, "did you mean 'claim'?"),
         ("own.yaml", "- {passage: p, query: q, type: claim}\n- passage: p\n  type: claim\n", 2, "`query` is missing"),
+        ("own.yaml", "- {passage: p, query: q, type: multi_hop}\n", 1, "asks for two passages (hops: 2); add"),
+        ("own.jsonl", '{"passage": "p", "second_passage": "s", "query": "q", "type": "claim"}\n', 1, "asks for one"),
         ("own.yaml", "passage: p\n", 1, "expected a list"),
         ("own.yaml", "- [\n", 2, "not valid YAML"),
     ],
@@ -82,7 +85,7 @@ def test_a_mistake_in_an_examples_file_is_told_with_its_line(
 ) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as caught:
-        own_pools(tmp_path / name, shipped_types())
+        own_pools(tmp_path / name, dict.fromkeys(shipped_types(), 1) | {"multi_hop": 2})
     place = f"{tmp_path / name}, line {line}"
     assert any(place in told and said in told for told in str(caught.value).splitlines()), str(caught.value)
 
@@ -90,9 +93,9 @@ def test_a_mistake_in_an_examples_file_is_told_with_its_line(
 def test_a_file_without_examples_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match="holds no example"):
-        own_pools(tmp_path / "empty.jsonl", shipped_types())
+        own_pools(tmp_path / "empty.jsonl", dict.fromkeys(shipped_types(), 1))
     with pytest.raises(InputError, match="there is no file"):
-        own_pools(tmp_path / "missing.jsonl", shipped_types())
+        own_pools(tmp_path / "missing.jsonl", dict.fromkeys(shipped_types(), 1))
     (tmp_path / "latin.jsonl").write_bytes(b"{\xe9}")
     with pytest.raises(InputError, match=r"line 1.*not UTF-8"):
-        own_pools(tmp_path / "latin.jsonl", shipped_types())
+        own_pools(tmp_path / "latin.jsonl", dict.fromkeys(shipped_types(), 1))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from generation.engines.asking import ask_all
-from generation.engines.base import Answer, Request
+from generation.engines.base import Answer, Request, SecondPassage
 from generation.engines.style import Decision, Kept, Trial
 from generation.joint import joint_answers, joint_prompt, samples_of
 from generation.prompting import Prompter
@@ -160,3 +160,55 @@ def test_auto_takes_the_layout_with_less_to_compute_unless_it_loses_queries(word
     assert Decision.from_bytes(decision.to_bytes()) == decision
     if words == 2 or "layout" in wanted:
         assert all(layout != "passage_first" for _, layout in engine.asked)
+
+
+# ---- queries over two passages
+
+
+def both(words: int = 60) -> list[Request]:
+    """For every passage two types over it, and one over it and its neighbour."""
+    second = SecondPassage("n", "Neighbour", "a neighbour of it. " * words)
+    names = ("question", "claim", "multi_hop")
+    return [
+        Request(f"{topic}:{name}:0", topic, f"On the {topic}", f"{topic} of the town. " * words, name, 0,
+                second if name == "multi_hop" else None)
+        for topic in TOPICS
+        for name in names
+    ]  # fmt: skip
+
+
+def made_for_both(**settings) -> Prompter:
+    types = ["question", "claim", "multi_hop"]
+    return Prompter(GenerationSettings(engine="vllm", model="any", query_types=types, **settings))
+
+
+@pytest.mark.parametrize("layout", ["type_first", "passage_first"])
+def test_what_two_passages_leave_to_compute_is_the_size_of_a_prefix_tree_too(layout):
+    made, asked = made_for_both(example_sets=1, prompt_characters=4000), both()
+    texts = [made.prompt(request, "chat", layout).text for request in asked]
+    assert made.fresh_characters(asked, "chat", layout) == pytest.approx(trie_size(texts), rel=0.12)
+    two = texts[2]
+    assert two.index("Neighbour\na neighbour of it.") > two.index("On the harbour")
+    assert ("Now for the first two passages." in two) == (layout == "passage_first")
+    assert "Neighbour" not in texts[0]
+
+
+def test_one_json_object_answers_the_types_over_one_passage_and_another_those_over_two():
+    made, asked = made_for_both(), both()
+    groups: list[list[Request]] = []
+
+    async def ask(samples: list[Request]) -> list[Answer]:
+        groups.append(samples)
+        return [Answer(request.unit, "text", None, 0) for request in samples]
+
+    answers = asyncio.run(ask_all(asked, asyncio.Semaphore(4), ask, made, "json"))
+    assert [answer.unit for answer in answers] == [request.unit for request in asked]
+    assert Counter(tuple(one.query_type for one in group) for group in groups) == {
+        ("question", "claim"): len(TOPICS), ("multi_hop",): len(TOPICS),
+    }  # fmt: skip
+    one, two = (joint_prompt(made, group, "chat").text for group in (asked[:2], asked[2:3]))
+    assert "Neighbour" not in one
+    assert "for the passage at the end" in one
+    assert (
+        two.index("over the two passages") < two.index("Passage: On the harbour") < two.index("Second passage: Neigh")
+    )

@@ -144,6 +144,24 @@ def test_sources_are_a_seeded_sample_without_the_judged(tmp_path: Path) -> None:
     assert some != sources("other", most=7, seed=1)
 
 
+def test_a_share_is_of_those_that_may_be_sources_and_without_a_number_all_of_them_are_marked(tmp_path: Path) -> None:
+    texts = [{"_id": f"p{number}", "text": f"{number} is a number, and {LONG}"} for number in range(40)]
+    records = records_of(write_corpus(tmp_path, texts))[0]
+    judged = [f"p{number}" for number in range(0, 40, 2)]
+
+    def sources(name: str, *settings) -> int:
+        table = write_table(str(tmp_path / name), RECORDS, RECORDS.path, records)
+        worker = PassageWorker(Storage(str(tmp_path / name)), RECORDS.path, judged, *settings)
+        shards = plan_shards(table, 100)
+        outputs = [worker.process(Task(shard, 0, shard.rows, table.read())) for shard in shards]
+        return sum(output.stats["sources"] for output in outputs)
+
+    assert sources("share", 100, 0, 0.25) == 5
+    assert sources("least", 100, 0, 0.001) == 1
+    assert sources("number", 3, 0, 0.25) == 3
+    assert sources("all", None, 0) == 20
+
+
 def test_digests_tell_texts_apart_and_titles_from_texts(tmp_path: Path) -> None:
     rows = [{"_id": "a", "title": "x", "text": LONG}, {"_id": "b", "title": "", "text": f"x {LONG}"},
             {"_id": "c", "title": "", "text": LONG}]  # fmt: skip
@@ -156,7 +174,7 @@ def test_the_stage_on_a_real_cluster_keeps_the_same_passages_and_is_done_once(ru
 
     corpus = write_corpus(tmp_path, ROWS).model_copy(update={"rows_per_shard": 3})
     opened = run("corpus")
-    table = passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"}))
+    table = passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"}), 100)
     assert table.read(["passage_id"])["passage_id"].to_pylist() == KEPT
     assert table.read(["is_source"])["is_source"].to_pylist() == [False, True, True, True]
     drops: dict[str, int] = {}
@@ -165,7 +183,7 @@ def test_the_stage_on_a_real_cluster_keeps_the_same_passages_and_is_done_once(ru
             drops[reason] = drops.get(reason, 0) + count
     assert drops == DROPS
     before = table.fingerprint
-    assert passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"})).fingerprint == before
+    assert passages.build(opened, corpus, records.build(opened, corpus), frozenset({"long"}), 100).fingerprint == before
 
 
 @pytest.mark.parametrize(
@@ -183,7 +201,7 @@ def test_a_mistake_in_the_corpus_ends_the_run_with_its_message(rows, judged, exp
     corpus = write_corpus(tmp_path, rows)
     opened = run("mistake")
     with pytest.raises(InputError, match=expected):
-        passages.build(opened, corpus, records.build(opened, corpus), frozenset(judged))
+        passages.build(opened, corpus, records.build(opened, corpus), frozenset(judged), 100)
 
 
 def test_a_corpus_changed_after_it_was_read_is_not_mixed_with_the_old_one(run, tmp_path: Path) -> None:

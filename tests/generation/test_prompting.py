@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from cluster.errors import InputError
-from generation.engines.base import Request
+from generation.cleaning.clean import clean
+from generation.engines.base import Request, SecondPassage
 from generation.prompting import STYLES, Prompter, shown, unit_seed
 from generation.query_types import load_types
 from generation.settings import GenerationSettings, shipped_types
@@ -124,8 +126,25 @@ def test_seeds_of_units_differ_and_fit_into_31_bits():
 
 
 def test_a_long_passage_is_cut_at_a_word_and_a_wordless_one_at_the_limit():
-    assert shown(request(text="pears keep long"), 12) == "Storing pears\npears keep"
-    assert shown(request(text="x" * 500), 100) == "Storing pears\n" + "x" * 100
+    assert shown(request(text="pears keep long"), 12) == ("Storing pears\npears keep",)
+    assert shown(request(text="x" * 500), 100) == ("Storing pears\n" + "x" * 100,)
+
+
+def test_a_type_with_two_hops_shows_both_passages_and_pairs_of_passages_before_them():
+    second = SecondPassage("p2", "Cellars", "A cellar of clay holds nine degrees all year. " * 40)
+    asked = replace(request("multi_hop", text="Pears ripen in warmth. " * 80), second=second)
+    prompt = prompter(prompt_characters=200).prompt(asked, "completion")
+    own, other = prompt.passage.split("\nCellars\n")
+    assert own.startswith("Storing pears\nPears ripen")
+    assert 150 < len(own.removeprefix("Storing pears\n")) + len(other) <= 200, "both share the limit"
+    assert prompt.text.endswith(f"\nPassage: {own}\nSecond passage: Cellars\n{other}\nQuestion:")
+    assert len(prompt.examples) == 3
+    for pair in prompt.examples:
+        assert f"Passage: {pair.passage}\nSecond passage: {pair.second_passage}\nQuestion: {pair.query}" in prompt.text
+    known = prompt.asked()
+    assert "Second passage" not in known.passage, "the clean-up takes words of the passage for the corpus' own"
+    assert clean("Second passage: a cellar of clay", known).reason == "other_passage"
+    assert clean("Do pears ripen faster in a kitchen than at nine degrees?", known).text
 
 
 def test_markup_in_a_passage_is_shown_as_it_stands():

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,9 @@ def refusal(generation: GenerationSettings) -> str:
 def test_every_shipped_type_has_all_that_a_prompt_needs():
     types = load_types(settings(query_types=list(shipped_types())))
     assert tuple(types)[:6] == QUERY_TYPES
-    assert set(types) - set(QUERY_TYPES) == {"ambiguous", "multi_aspect", "how_to", "comparison", "negation"}
+    assert set(types) - set(QUERY_TYPES) == {
+        "ambiguous", "multi_aspect", "how_to", "comparison", "negation", "multi_hop",
+    }  # fmt: skip
     assert len({kind.instruction for kind in types.values()}) == len(types)
     assert {name for name, kind in types.items() if kind.examples == 0} == {"search"}
     assert {kind.weight for kind in types.values()} == {1.0}
@@ -111,6 +116,9 @@ GOOD = "instruction: Write a complaint.\n"
         (GOOD + "temperature: 1\n", 2, "unknown key `temperature`; did you mean `sampling.temperature`?"),
         (GOOD + "examples:\n- passage: p\n  qurey: q\n", 4, "unknown key `examples.0.qurey`"),
         (GOOD + "examples:\n- {passage: p, query: q}\n- {passage: p}\n", 4, "`examples.1.query` is missing"),
+        (GOOD + "hops: 3\n", 2, "`hops` is 3"),
+        (GOOD + "hops: 2\nexamples:\n- {passage: p, query: q}\n", 3, "asks for two passages (hops: 2)"),
+        (GOOD + "examples:\n- {passage: p, second_passage: s, query: q}\n", 2, "asks for one passage"),
         (GOOD + "extends: questoin\n", 2, "there is no query type 'questoin'; did you mean 'question'?"),
         (GOOD + "instruction: again\n", 2, "`instruction` stands here a second time"),
         (GOOD + "stop: [\n", 3, "not valid YAML"),
@@ -229,3 +237,29 @@ def test_a_higher_weight_asks_all_that_a_lower_one_asks_and_more():
         types = load_types(generation)
         counts.append([units_of(generation, types, f"p{n}")["claim"] for n in range(300)])
     assert all(a <= b <= c for a, b, c in zip(*counts, strict=True))
+
+
+def test_a_passage_without_a_neighbour_is_asked_for_nothing_over_two():
+    generation = settings(query_types=["question", "multi_hop"], samples=2)
+    types = load_types(generation)
+    assert units_of(generation, types, "p1") == {"question": 2, "multi_hop": 0}
+    assert units_of(generation, types, "p1", has_neighbour=True) == {"question": 2, "multi_hop": 2}
+    assert same_for_all(generation, types) is None
+    assert per_source(generation, types) == 4
+
+
+def test_a_type_that_extends_one_of_another_number_of_passages_has_none_of_its_examples(tmp_path: Path) -> None:
+    files = {"both.yaml": "extends: question\nhops: 2\n", "hops.yaml": "extends: multi_hop\nweight: 0.5\n"}
+    types = load_types(types_in(tmp_path, files, query_types=["both", "hops"]))
+    assert (types["both"].hops, types["both"].pool, types["both"].examples) == (2, (), 0)
+    assert types["hops"].hops == 2
+    assert {pair.hops for pair in types["hops"].pool} == {2}
+
+
+def test_hops_are_no_part_of_the_identity_of_types_over_one_passage():
+    """Workdirs that were made before there were types over two passages go on."""
+    kind = load_types(settings(query_types=["question"]))["question"]
+    assert kind.digest != replace(kind, hops=2).digest
+    plain = {**asdict(replace(kind, pool=())), "pool": [{"passage": p.passage, "query": p.query} for p in kind.pool]}
+    del plain["hops"]
+    assert kind.digest == hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

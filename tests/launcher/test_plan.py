@@ -13,8 +13,10 @@ from rich.console import Console
 
 from cluster.errors import InputError
 from cluster.machines.memory import machine_memory
+from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from distill.settings import EncoderSettings
+from generation.sources.budget import Decision
 from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device
 from launcher.plan.hours import HoursRange, estimate_hours
@@ -23,9 +25,11 @@ from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.plan.reality import compare_with_plan
 from launcher.plan.show import Plan, make_plan, print_plan, refuse_what_does_not_fit, total_hours
+from launcher.plan.sources import with_measured_speed, with_sources
 from launcher.plan.work import PlanStep, estimate_work
 from launcher.recipe import Recipe, load_recipe
 from tests.pipeline import listwise, recipe_text
+from tests.tables import write_table
 
 CPU = Device("a CPU", 1e11, 1e11, 1e10, is_gpu=False)
 
@@ -195,6 +199,85 @@ def test_queries_of_the_log_are_counted_in_every_stage_that_works_on_them(recipe
     assert after["queries"] == before["queries"]
     for table in ("embeddings/student", "candidates", "scores/bm25", "lists"):
         assert after[table].units == before[table].units + 30, table
+
+
+def changed(recipe: Recipe, corpus: dict | None = None, **generation: object) -> Recipe:
+    """The recipe with other settings, validated."""
+    data = recipe.model_dump()
+    data["corpus"] |= corpus or {}
+    data["generation"] |= generation
+    return Recipe.model_validate(data)
+
+
+def test_near_duplicates_are_looked_for_where_a_language_model_writes(recipe: Recipe, tiny_llama: str) -> None:
+    assert "distinct" not in steps_of(recipe)
+    steps = steps_of(with_gpus(recipe, tiny_llama))
+    assert list(steps)[1:3] == ["queries", "distinct"]
+    assert (steps["distinct"].units, steps["distinct"].shards) == (600, 1)
+    assert "distinct" not in steps_of(with_gpus(recipe, tiny_llama, near_duplicates=None))
+
+
+def test_the_choice_of_sources_is_planned_where_a_run_makes_it(recipe: Recipe, tiny_llama: str, tmp_path: Path) -> None:
+    clusters = changed(recipe, {"sources": {"by": "clusters"}, "max_sources": 30})
+    steps = steps_of(clusters)
+    assert list(steps)[:5] == ["passages", "chosen", "sources", "queries", "embeddings/student"]
+    assert (steps["chosen"].units, steps["sources"].units, steps["queries"].units) == (100, 30, 180)
+    assert "embedded before this" in steps["chosen"].notes[0]
+    two = with_gpus(recipe, tiny_llama, query_types=["question", "multi_hop"])
+    steps = steps_of(two)
+    assert (steps["sources"].work, steps["queries"].units) == ("texts and neighbours", 200)
+    one = with_gpus(recipe, tiny_llama, query_types=["question"])
+    prompts = [prompt_tokens(each.generation, sample_corpus(each)) for each in (one, two)]
+    assert prompts[1].whole > prompts[0].whole
+    assert prompts[1].prefixes == 2 * prompts[0].prefixes
+    (tmp_path / "ids.txt").write_text("a\nb\nc\n")
+    by_ids = changed(recipe, {"sources": {"by": "ids", "file": str(tmp_path / "ids.txt")}})
+    assert planned(by_ids)["queries"].units == 18
+
+
+def planned(recipe: Recipe) -> dict[str, PlanStep]:
+    """The steps of a plan by their tables, with the number of sources that the recipe decides."""
+    sample = with_sources(recipe, sample_corpus(recipe), CPU, CPU)
+    return {step.table: step for step in estimate_work(recipe, sample)}
+
+
+def test_a_budget_decides_the_number_of_sources_and_the_plan_says_why(recipe: Recipe, tiny_llama: str) -> None:
+    assert with_sources(recipe, sample_corpus(recipe), CPU, CPU).sources is None
+    step = planned(changed(recipe, budget={"queries": 130}))["queries"]
+    assert (step.units, step.notes) == (
+        126, ("21 sources: generation.budget.queries is 130, at 6 queries a source",),
+    )  # fmt: skip
+    step = planned(changed(recipe, {"sources": {"share": 0.07}}))["queries"]
+    assert (step.units, step.notes) == (42, ("7 sources: corpus.sources.share is 0.07",))
+
+    generous = changed(recipe, engine="vllm", model=tiny_llama, budget={"worker_hours": 1e9})
+    steps = planned(generous)
+    assert list(steps)[1:6] == ["chosen", "sources", "pilot", "queries", "distinct"]
+    assert "a trial of the engine decides" in steps["queries"].notes[0]
+    assert (steps["queries"].units, steps["pilot"].units) == (600, 600), "the trial would take more than there are"
+    sample = with_sources(generous, sample_corpus(generous), CPU, CPU)
+    of_all = estimate_work(generous, sample)
+    number = [step.table for step in of_all].index("queries")
+    hours = estimate_hours(generous, sample, of_all, CPU, CPU)[number]
+    assert hours
+    worker_hours = hours.low / steps["queries"].devices  # hours of all cores, of which a worker has a part
+    half = changed(generous, budget={"worker_hours": worker_hours / 2})
+    assert planned(half)["queries"].units == pytest.approx(300, abs=6), "half of the hours write half of the queries"
+
+    halved = with_sources(half, sample_corpus(half), CPU, CPU)
+    step = planned(half)["queries"]
+    measured = with_measured_speed(half, halved, step, hours.low / 4)  # twice as fast as was estimated
+    assert measured.sources and measured.sources.number == pytest.approx(100, abs=1)
+
+
+def test_what_a_run_has_measured_is_what_its_plan_counts_with(recipe: Recipe, tiny_llama: str) -> None:
+    measured = changed(recipe, engine="vllm", model=tiny_llama, budget={"worker_hours": 2})
+    table = write_table(measured.workdir, QUERIES, "pilot", [])
+    decision = Decision(2, "worker_hours", 5, 0.04, 47, "measured on 5")
+    table.storage.put(f"pilot/budget.{table.plan.id}.json", json.dumps(asdict(decision)).encode())
+    assert "47 sources: measured on 5" in planned(measured)["queries"].notes
+    other = planned(changed(measured, budget={"worker_hours": 3}))["queries"].notes
+    assert "trial" in other[0], "that was decided for another budget"
 
 
 def test_generation_by_a_server_takes_no_time_here_and_its_models_name_is_no_folder(recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from cluster.tables.commit import Commit
 from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.row_reader import RowReader
-from distill.retrieval.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import rows_of_vectors, vectors_of
 from tests.distill.run_tables import write_passages, write_queries, write_table
 
 

@@ -104,3 +104,34 @@ def test_an_empty_result_names_every_filter_with_its_count_and_what_to_change():
     assert "lists.require_source_first=false" in message
     assert "low_score took 3" in message
     assert "few_candidates" not in message
+
+
+# ---- queries over two passages
+
+
+def two_sources(scores: list[float], first: int, second: int, *, leave_out: bool = False, **settings):
+    chosen = SETTINGS.model_copy(update=settings)
+    return build_list(np.array(scores), first, FLAT, chosen, leave_out_source=leave_out, second=second)
+
+
+def test_both_passages_of_a_query_over_two_are_positives_whatever_the_teacher_says_of_one_alone():
+    for scores, first, second in (([1.0, 9.0, 3.0, 5.0], 1, 0), ([1.0, 9.0, 3.0, 5.0], 0, 1)):
+        result = two_sources(scores, first, second)
+        assert isinstance(result, TrainingList)
+        assert set(result.positions[:2].tolist()) == {0, 1}
+        np.testing.assert_allclose(result.scores, [0.9, 0.9, 0.5])
+    assert list_of([1.0, 9.0, 3.0, 5.0], source=1).positions.tolist() == [1, 3, 2], "with one source it is a negative"
+
+
+def test_a_query_over_two_is_dropped_if_a_third_passage_is_better_than_both_or_one_is_missing():
+    assert two_sources([1.0, 5.0, 9.0, 2.0], 0, 1) == "source_not_first"
+    assert two_sources([9.0, 5.0, 1.0, 2.0], 0, -1) == "source_not_first"
+    kept = two_sources([1.0, 5.0, 9.0, 2.0], 0, 1, require_source_first=False)
+    assert isinstance(kept, TrainingList)
+    assert kept.positions.tolist() == [2, 0, 1]
+
+
+def test_where_sources_are_left_out_both_are():
+    result = two_sources([9.0, 8.0, 1.0, 2.0, 3.0], 0, 1, leave_out=True)
+    assert isinstance(result, TrainingList)
+    assert result.positions.tolist() == [4, 3, 2]

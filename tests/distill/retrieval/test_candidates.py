@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
@@ -12,6 +13,7 @@ from cluster.run import Run
 from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
+from cluster.tables.vectors import vectors_of
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.retrieval import candidates, embeddings
@@ -19,7 +21,6 @@ from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
-from distill.retrieval.vectors import vectors_of
 from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table
@@ -110,6 +111,28 @@ def test_the_filters_account_for_every_query_and_logged_queries_need_no_round_tr
     failed = sum(f"p{query[1:]}" not in [ids[r] for r in rows[:3]] for query, rows in fused.items() if query[0] == "q")
     assert drops == failed
     assert {"log0", "log1", "log2"} <= set(table.read(["query_id"]).column(0).to_pylist())
+
+
+def test_a_query_over_two_passages_stays_only_if_both_are_found(retrieved: Retrieved):
+    opened, _, queries, vectors, _ = retrieved
+    paths = {"tiny": (vectors.passages.path, vectors.queries.path), "bm25": None}
+    worker = CandidateWorker(opened.storage, "passages", paths, settings(round_trip_rank=5))
+    rows = queries[0].read()
+
+    def kept(second: dict[str, str]) -> list[dict]:
+        seconds = pa.array([second.get(query) for query in rows["query_id"].to_pylist()], pa.string())
+        changed = rows.set_column(rows.column_names.index("second_source_id"), "second_source_id", seconds)
+        output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, changed))
+        assert output.rows.num_rows + output.drops["round_trip"] == 100
+        return output.rows.to_pylist()
+
+    alone = kept({})
+    assert {row["second_source_id"] for row in alone} == {None}
+    near = {row["query_id"]: next(one for one in row["passage_ids"] if one != row["source_id"]) for row in alone[:10]}
+    far = {row["query_id"]: row["passage_ids"][20] for row in alone[10:20]}
+    both = {row["query_id"]: row for row in kept(near | far)}
+    assert set(both) == {row["query_id"] for row in alone} - set(far)
+    assert {query: both[query]["second_source_id"] for query in near} == near
 
 
 def test_no_candidates_at_all_is_bad_input_that_names_both_filters(retrieved: Retrieved):

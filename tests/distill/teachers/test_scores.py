@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
@@ -295,6 +296,45 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     output = worker.process(task)
     assert output.drops["no_score"] == 1
     assert output.rows.num_rows + sum(output.drops.values()) == 20
+
+
+def test_queries_over_two_passages_have_one_split_with_both_or_are_dropped(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    settings = LISTS.model_copy(update={"dev_fraction": 0.4, "require_source_first": False})
+    worker = ListWorker(
+        retrieved.run.storage, [table.path for table in scored.values()], [1.0] * len(scored), proposed.num_rows,
+        settings, False,
+    )  # fmt: skip
+    plain = proposed.read()
+    seconds = [
+        next(one for one in ids if one != source) if source else None
+        for ids, source in zip(plain["passage_ids"].to_pylist(), plain["source_id"].to_pylist(), strict=True)
+    ]
+    two = plain.set_column(
+        plain.column_names.index("second_source_id"), "second_source_id", pa.array(seconds, pa.string())
+    )
+    task = Task(Shard("00000", plain.num_rows, params={"first": 0}), 0, plain.num_rows, two)
+    output = worker.process(task)
+    rows = {row["query_id"]: row for row in output.rows.to_pylist()}
+    mixed = 0
+    passage_rows = dict(zip(retrieved.passages.read(["passage_id"])["passage_id"].to_pylist(), range(100), strict=True))
+    for query in two.to_pylist():
+        if query["source_id"] is None:
+            continue
+        both = [query["source_id"], query["second_source_id"]]
+        splits = {split_of(f"passage {one}", 0.4, settings.seed) for one in both}
+        row = rows.get(query["query_id"])
+        mixed += len(splits) == 2
+        if len(splits) == 2:
+            assert row is None
+        elif row:
+            assert {row["split"]} == splits
+            scores = dict(zip(row["passage_rows"], row["scores"], strict=True))
+            of_both = {scores[passage_rows[one]] for one in both if passage_rows[one] in scores}
+            assert len(of_both) <= 1, "both are as good as the better one"
+    assert 0 < output.drops["two_splits"] <= mixed
+    assert output.rows.num_rows + sum(output.drops.values()) == plain.num_rows
 
 
 def test_no_query_left_is_bad_input_that_counts_the_drops_of_each_filter(
