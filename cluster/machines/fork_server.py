@@ -96,12 +96,12 @@ def started_by_server() -> Iterator[None]:
             self.setup_worker_path = ours
 
     with ForkServer() as server:
-        parameter.RayParams = Parameters
+        parameter.RayParams = Parameters  # type: ignore[misc]
         os.environ[VARIABLE] = server.path
         try:
             yield
         finally:
-            parameter.RayParams = plain
+            parameter.RayParams = plain  # type: ignore[misc]
             del os.environ[VARIABLE]
 
 
@@ -164,7 +164,7 @@ def _become_worker(message: dict[str, Any], streams: list[int]) -> None:
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         status = 1
     finally:
         with contextlib.suppress(Exception):
