@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
@@ -185,7 +184,8 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
     if pool.gpus:
         return replace(step, on_gpu=True, devices=pool.gpus)
     share = (pool.cores or 1) / cores()
-    if step.table == QUERIES.path and recipe.generation.engine == "vllm" and pool.cpus is None:
+    generation = generation_of(recipe, step)
+    if generation and generation.engine == "vllm" and pool.cpus is None:
         share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
