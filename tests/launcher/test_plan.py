@@ -421,6 +421,10 @@ def test_a_mixture_is_planned_section_by_section(recipe: Recipe, tiny_llama: str
     assert steps["more_queries/1"].on_gpu
     assert not steps["queries"].on_gpu
     assert steps["candidates"].units == whole["candidates"].units
+    on_cpus = one.model_copy(update={"pool": PoolSettings(workers=1)})
+    mixed_on_cpus = recipe.model_copy(update={"generation": (sections[0], on_cpus)})
+    devices = {step.table: step.devices for step in estimate_work(mixed_on_cpus, sample)}
+    assert devices["more_queries/1"] == 1.0, "a vLLM worker holds all cores"
     small = Device("a small GPU", 1e14, 1e14, 1e12, is_gpu=True)
     need, *_ = memory_needs(mixed, sample, small)
     assert need.stage == "queries 1"
