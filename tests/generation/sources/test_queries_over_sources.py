@@ -199,9 +199,9 @@ def test_the_engine_is_timed_once_and_a_resumed_run_keeps_what_was_decided(run, 
         run("run"), settings.model_copy(update={"budget": BudgetSettings(worker_hours=hours)}), passages, sources
     )
     assert other.sources == 10
-    table = queries.build(opened, settings, passages, sources, other.sources)
+    table = queries.build(opened, settings, passages, sources=sources, most=other.sources)
     assert set(table.read(["source_id"])["source_id"].to_pylist()) <= {f"p{n}" for n in range(10)}
     assert table.plan.units == 60
     with pytest.raises(InputError, match="sources_used: was 10, is 11"):
-        queries.build(run("run"), settings, passages, sources, 11)
+        queries.build(run("run"), settings, passages, sources=sources, most=11)
     assert Storage(workdir).exists("queries/plan.json")
