@@ -17,6 +17,7 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from generation import queries
 from generation.engines.base import Answer, Request
+from generation.mixture import WHOLE
 from generation.queries import QueryWorker, identity
 from generation.query_types import load_types
 from generation.settings import CorpusSettings, GenerationSettings
@@ -72,7 +73,7 @@ def test_every_planned_unit_is_a_row_or_a_drop_and_a_query_over_two_names_both(
 ) -> None:
     workdir, near = str(tmp_path), {1, 2, 5, 8}
     sources, settings = write_sources(workdir, near), generation(**more)
-    stage = queries.stage(sources.storage, settings, write_passages(workdir, 3), sources, most)
+    stage = queries.stage(sources.storage, settings, write_passages(workdir, 3), WHOLE, sources, most)
     speaker = Speaker()
     monkeypatch.setattr(queries, "open_engine", lambda *_: speaker)
     worker, reader = QueryWorker(**stage.arguments), ShardReader(sources.storage)
