@@ -20,10 +20,12 @@ from cluster.errors import InputError, RunError
 from cluster.weights import refuse_pickles
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
+from generation.engines.turns import token_ids, without_special_tokens
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
+from generation.special_tokens import of_tokenizer
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -59,6 +61,7 @@ class VllmEngine:
         self.engine, self.is_cpu = start(settings)
         self.tokenizer: Any = self.engine.get_tokenizer()
         has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        self._special = of_tokenizer(self.tokenizer)
         self.styles: tuple[Style, ...] = STYLES if has_template else ("completion",)
         self.style = self.styles[0]
         self.layout: Layout = "type_first"
@@ -101,7 +104,7 @@ class VllmEngine:
         return answered(samples, cast(Prompt, prompt), written)
 
     def _rendered(self, samples: list[Request]) -> tuple[Prompt | JointPrompt, list[int]]:
-        """The prompt and its token ids. Done here, since a chat template writes the special tokens itself."""
+        """The prompt and its token ids; special tokens that stand in its texts are text."""
         from jinja2 import TemplateError
 
         prompt: Prompt | JointPrompt
@@ -109,17 +112,9 @@ class VllmEngine:
             prompt = joint_prompt(self.prompter, samples, self.style)
         else:
             prompt = self.prompter.prompt(samples[0], self.style, self.layout)
-        if prompt.style == "completion":
-            return prompt, self.tokenizer.encode(prompt.text)
-        arguments = {
-            "enable_thinking": False,  # a template that knows no such switch ignores it
-            **self.settings.chat_template_kwargs,
-            "add_generation_prompt": True,
-            "tokenize": True,
-            "return_dict": False,
-        }
         try:
-            return prompt, self.tokenizer.apply_chat_template(prompt.messages, **arguments)
+            read = without_special_tokens(prompt, self._special)
+            return prompt, token_ids(self.tokenizer, read, self.settings.chat_template_kwargs)
         except TemplateError as error:
             raise InputError(
                 f"generation.model: the chat template of '{self.settings.model}' refuses the prompt ({error}). Some "
