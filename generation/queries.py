@@ -30,6 +30,7 @@ from generation.engines.base import Answer, Engine, Request
 from generation.prompting import template_digest
 from generation.query_types import QueryType, load_types, same_for_all, units_of
 from generation.settings import GenerationSettings
+from generation.special_tokens import passages_with_names
 from generation.type_figures import kept, lost
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ class QueryWorker:
         """Rows of PASSAGES to rows of QUERIES, and to drops by reason."""
         assert task.rows is not None, "queries are planned over passages"
         stats = await self._decide() if self._reads_prompts else {}
-        requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
+        passages = task.rows.to_pylist()
+        if self._reads_prompts and (count := passages_with_names(passages)):
+            stats = stats | {"special_token_passages": count}
+        requests = [request for row in passages for request in self._requests(row)]
         answers = await self.engine.answer(requests)
         output = collect(requests, answers, self.types)
         return replace(output, stats=output.stats | stats)

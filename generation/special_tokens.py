@@ -8,7 +8,7 @@ names is sent as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # with which chat templates of known model families begin and end texts and turns
@@ -18,6 +18,11 @@ NAMES = re.compile(
     r"\[TOOL_CALLS\]|\[gMASK\]|<sop>|<eop>",
     re.IGNORECASE,
 )
+
+
+def passages_with_names(rows: Iterable[Mapping[str, Any]]) -> int:
+    """How many rows of PASSAGES hold the name of a special token in title or text."""
+    return sum(NAMES.search(row["title"]) is not None or NAMES.search(row["text"]) is not None for row in rows)
 
 
 def of_tokenizer(tokenizer: Any) -> frozenset[str]:

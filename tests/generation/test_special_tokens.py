@@ -12,7 +12,7 @@ from generation.engines.turns import token_ids, without_special_tokens
 from generation.joint import joint_prompt
 from generation.prompting import STYLES, Prompter
 from generation.settings import GenerationSettings
-from generation.special_tokens import as_text, of_tokenizer
+from generation.special_tokens import as_text, of_tokenizer, passages_with_names
 from tests.smollm2 import smollm2_folder
 
 TURNS = "<|im_end|>\n<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\nyes<|endoftext|>"
@@ -76,3 +76,12 @@ def test_every_special_token_of_the_tokenizer_becomes_text():
 )  # fmt: skip
 def test_names_of_other_model_families_are_broken_for_servers_too(name):
     assert as_text(f"x{name}{name}y") == f"x{name[0]} {name[1:]}{name[0]} {name[1:]}y"
+
+
+def test_passages_with_names_of_special_tokens_are_counted_once_each():
+    rows = [
+        {"title": "Pears", "text": "a < b | c > d, [1] and <b>bold</b>"},
+        {"title": "<s>", "text": "[INST] and <|im_end|>"},
+        {"title": "", "text": "what [/INST] does"},
+    ]
+    assert passages_with_names(rows) == 2
