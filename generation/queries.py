@@ -32,6 +32,7 @@ from generation.prompting import template_digest
 from generation.query_plan import units_per_row
 from generation.query_types import QueryType, load_types, units_of
 from generation.settings import GenerationSettings
+from generation.special_tokens import passages_with_names
 from generation.type_figures import PASSAGE_CUT, kept, lost
 
 if TYPE_CHECKING:
@@ -209,7 +210,10 @@ class QueryWorker:
         """Rows of SOURCES or PASSAGES to rows of QUERIES, and to drops by reason."""
         assert task.rows is not None, "queries are planned over sources or passages"
         stats = await self._decide() if self._reads_prompts else {}
-        requests = [request for row in task.rows.to_pylist() for request in self._requests(row)]
+        passages = task.rows.to_pylist()
+        if self._reads_prompts and (count := passages_with_names(passages)):
+            stats = stats | {"special_token_passages": count}
+        requests = [request for row in passages for request in self._requests(row)]
         answers = await self.engine.answer(requests)
         output = collect(requests, answers, self.types)
         return replace(output, stats=output.stats | stats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from generation.cleaning.words import contains, words
+from generation.cleaning.words import FUNCTION_WORDS, contains, words
 
 _CHARACTERS = re.compile(r"(.{1,12}?)\1{4,}")  # scripts without spaces, and syllables
 _QUESTION_END = re.compile(r"[?？]+")
@@ -28,7 +28,9 @@ def is_loop(query: str, passage: str) -> bool:
         return 4 * len(set(terms)) <= 3 * len(terms) or _repeats_at_once(words(query), passage, shortest=1, times=4)
     said = words(query)
     if len(said) >= LEAST_WORDS and 2 * len(set(said)) <= len(said):
-        return True
+        telling = [word for word in said if word not in FUNCTION_WORDS]  # a long sentence repeats the others
+        if 2 * len(set(telling)) <= len(telling):
+            return True
     if len(said) > 2 and len(set(said)) == 1 and not contains(passage, query):
         return True
     # "cha cha cha" is a dance

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from generation.cleaning import foreign
 from generation.cleaning.words import words
 
 _REFUSAL = re.compile(
@@ -20,6 +21,8 @@ _REFUSAL = re.compile(
     r"not enough information|(?:there is )?(?:insufficient|no relevant) information|"
     r".{0,60}\b(?:makes? it|it is|it's) (?:impossible|not possible) to (?:provide|determine|answer|write|create|"
     r"generate)\b|"
+    r".{0,120}\bnot (?:available|found|listed|included) in (?:the|our|this|my) "
+    r"(?:database|list|library|archive|index)\W*$|"
     # French, Spanish, Portuguese, Italian, German, Dutch, Polish
     r"(?:je suis )?d[ée]sol[ée]e?\s?[,.!]|je (?:ne )?(?:peux|puis) pas (?:vous |r[ée]pondre|cr[ée]er|g[ée]n[ée]rer|"
     r"fournir|"
@@ -49,6 +52,7 @@ _CHAT = re.compile(
     r"created|generate|generated|summari[sz]e|summari[sz]ed|help)\b|"
     r"(?:what )?i(?:'m| am) looking for (?:is )?an? (?:title|claim|question|query)|"
     r"let(?:'s| us) (?:start|begin|see|take|look|try|go|dive|break)\b|"
+    r"you(?:'ll| will| can) (?:find|see|notice) (?:an?|one|the|two|three|some|more)\b|"
     r"let me (?:know|help|explain|provide|give|try|start|see|rephrase)\b|"
     r"(?:please|kindly) (?:\w+ )?(?:provide|note|use|respond|answer|write|read|consider|see|refer|let|find|give|"
     r"select|choose|"
@@ -108,10 +112,17 @@ _OF_PASSAGE = re.compile(
 )
 _OF_TEXT = re.compile(
     r"\b(?:the|this) (?:(?:given|above|provided|following|previous|original|entire|whole) )?"
-    r"(?P<noun>text|article|document|excerpt|paragraph|abstract|author|sentence)s?(?:'s?)?"
+    r"(?P<noun>text|article|document|excerpt|paragraph|abstract|author|sentence|report)s?(?:'s?)?"
     r"(?:\s+(?:is about|describes?|discuss(?:es)?|mentions?|says?|states?|explains?|provides?|talks?|focus(?:es)?|"
     r"highlights?|suggests?|presents?|contains?|means?|meant|refers?|about|conclude[sd]?|argue[sd]?|found|used?)\b|"
     r"\s*[?.!,\"”']*$)",
+    re.IGNORECASE,
+)
+_TELLS_TO_WRITE = re.compile(
+    # a task for somebody else: "Select keywords for the search"
+    r"^(?:select|pick|choose|identify|list|write|enter|type|create|provide|generate|suggest|formulate|rewrite)\s+"
+    r"(?:\w+\s+){0,3}?(?P<noun>key ?words?|search terms?|titles?|claims?|questions?|quer(?:y|ies)|answers?|"
+    r"sentences?)\b",
     re.IGNORECASE,
 )
 _ANNOUNCES = re.compile(
@@ -137,15 +148,20 @@ def begins_passage(query: str) -> bool:
 
 def mentions_passage(query: str, passage: str) -> bool:
     """Whether a query speaks of "the passage" that its reader has never seen."""
-    return _FIXED_PASSAGE.search(query) is not None or _speaks_of(query, passage, _OF_PASSAGE, _OF_TEXT)
+    return _FIXED_PASSAGE.search(query) is not None or _speaks_of(
+        query, passage, _OF_PASSAGE, _OF_TEXT, *foreign.OF_PASSAGE
+    )
 
 
 def is_meta_talk(query: str, passage: str) -> bool:
     """Whether a model talks to its user, or about the query, instead of writing it."""
-    chat = _CHAT.search(query)
-    if chat and not _stands_in(chat.group(), passage):
-        return True
-    return _ANNOUNCES.search(query) is not None or _speaks_of(query, passage, _ABOUT_QUERY)
+    for pattern in (_CHAT, foreign.CHAT):
+        chat = pattern.search(query)
+        if chat and not _stands_in(chat.group(), passage):
+            return True
+    return _ANNOUNCES.search(query) is not None or _speaks_of(
+        query, passage, _ABOUT_QUERY, _TELLS_TO_WRITE, *foreign.OF_QUERY
+    )
 
 
 def _speaks_of(query: str, passage: str, *patterns: re.Pattern[str]) -> bool:

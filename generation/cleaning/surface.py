@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from generation.cleaning.asked import Asked
 from generation.cleaning.words import FUNCTION_WORDS, words
+from generation.special_tokens import NAMES as SPECIAL_NAMES
 
 LIST_WORDS = 8  # a longer line of a keyword list is a sentence
 MOST_LINES = 12  # of a keyword list
@@ -20,12 +21,6 @@ _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile("</think>", re.IGNORECASE)
 # control characters, and what stands for bytes that are no text: answers are cut anywhere
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
-# tokens with which chat templates of known model families begin and end turns
-_TOKEN = re.compile(
-    r"<\|[a-z][a-z0-9_]{1,30}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>|\[(?:BOS|"
-    r"EOS)\]",
-    re.IGNORECASE,
-)
 # what may stand before an answer: the beginning of the model's own turn
 _TURN = re.compile(
     r"^\s*(?:(?:<s>|<bos>|\[BOS\]|\[INST\]|<start_of_turn>|"
@@ -40,7 +35,10 @@ _LETTERED = re.compile(r"^\s*\(?A[.)]\s+\S.*\n\s*\(?B[.)]\s+\S")
 _LETTER = re.compile(r"^\s*\(?[A-H][.)]\s+", re.MULTILINE)
 _NAMES = (
     r"question|claim|factual statement|statement|title|keywords?|key words?|search terms?|search|query|queries|answer|"
-    r"output|response|result"
+    r"output|response|result|"
+    # German, French, Spanish
+    r"frage|behauptung|titel|stichwörter|suchanfrage|antwort|affirmation|titre|mots[- ]clés|requête|réponse|pregunta|"
+    r"afirmación|título|palabras clave|consulta|respuesta"
 )
 _LABEL = re.compile(
     r"^(?:(?:an?|the|my|your|one|web|web search|search|possible|sample|example|suggested|new|generated)\s+)*"
@@ -49,7 +47,8 @@ _LABEL = re.compile(
 )
 _PREAMBLE = re.compile(
     r"^(?!.*\b(?:rewritten|version|summary|paraphrase|explanation|breakdown)\b)(?:sure|certainly|of course|"
-    r"absolutely|okay|ok|great|here(?:'s|’s| is| are)|based on)\b[^:]*:$",
+    r"absolutely|okay|ok|great|here(?:'s|’s| is| are)|based on|gerne|natürlich|hier (?:ist|sind)|bien sûr|voici|"
+    r"¡?claro|por supuesto|aquí (?:está|tienes?))\b[^:]*:$",
     re.IGNORECASE,
 )
 _HERE_IS = re.compile(
@@ -58,11 +57,13 @@ _HERE_IS = re.compile(
     re.IGNORECASE,
 )
 _IT_IS = re.compile(
-    r"^(?:the|a|an|one|my|this)\s+(?:\w+\s+){0,2}?"
-    rf"(?:{_NAMES})\s+(?:\w+\s+){{0,8}}?(?:is|are|reads|would be|could be|can be|might be|should be|may be)"
+    r"^(?:the|a|an|one|my|this|die|der|eine?|la|le|el|une?|una)\s+(?:\w+\s+){0,2}?"
+    rf"(?:{_NAMES})\s+(?:\w+\s+){{0,8}}?(?:is|are|reads|would be|could be|can be|might be|should be|may be|"
+    r"lautet|lauten|ist|est|es)"
     r"\s*(?::\s*|(?=[\"“«].*[\"”»]\.?$))",
     re.IGNORECASE,
 )
+_BEFORE_QUOTE = re.compile(r"^(?:the|a|an)\s+(?=[\"“«][^\"“”«»]*[\"”»]\.?$)", re.IGNORECASE)
 _AFTER_QUOTE = re.compile(r"^([\"“«].*[\"”»])[.,;]$")
 _QUOTES = dict(zip("\"'“”„‘«»`*", "\"'””“’»«`*", strict=True))
 _SENTENCE_END = re.compile(r"(?:[.!?][\"”’')\]]*(?=\s+[\"“‘'(\[]?[^\W\d_a-z])|[。！？؟])")
@@ -93,7 +94,7 @@ def first_turn(text: str, passage: str) -> tuple[str, bool]:
     start = _TURN.match(text)
     if start and start.group().strip() not in passage:
         text = text[start.end() :]
-    for token in _TOKEN.finditer(text):
+    for token in SPECIAL_NAMES.finditer(text):
         if token.group() not in passage:
             return text[: token.start()], True
     return text, bool(start)
@@ -163,6 +164,7 @@ def strip(line: str, label: str = "") -> str:
         before = line
         line = named.sub("", _LABEL.sub("", _MARKER.sub("", line)))
         line = _IT_IS.sub("", _HERE_IS.sub("", line)).strip()
+        line = _BEFORE_QUOTE.sub("", line)
         line = _AFTER_QUOTE.sub(r"\1", line)
         for opening, closing in _QUOTES.items():
             # both ends, and none in between, so that `"a" and "b"` stays whole

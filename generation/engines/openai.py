@@ -22,6 +22,7 @@ from generation.engines.base import Answer, Request
 from generation.engines.failures import FailsAloneError, Failures, is_too_long, message
 from generation.engines.fitting import half
 from generation.engines.traffic import Traffic
+from generation.engines.turns import without_special_tokens
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
@@ -170,7 +171,7 @@ class OpenAIEngine:
         Returns:
             The choices, and tokens: read and written by all of them, in the prompt, and of these from a prefix cache.
         """
-        settings, fields = self.settings, dict(fields)
+        settings, fields, prompt = self.settings, dict(fields), without_special_tokens(prompt)
         if count > 1:
             fields["n"] = count
         if settings.request_seeds:

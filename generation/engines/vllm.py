@@ -18,11 +18,13 @@ from generation.engines.asking import Written, answered, ask_all, stops, unanswe
 from generation.engines.base import Answer, Request
 from generation.engines.fitting import fitted
 from generation.engines.lora import Adapter, adapter_folder
+from generation.engines.turns import token_ids, without_special_tokens
 from generation.engines.vllm_start import first_sentence, start
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
 from generation.settings import GenerationSettings
+from generation.special_tokens import of_tokenizer
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -50,6 +52,7 @@ class VllmEngine:
         self.engine, self.is_cpu = start(settings, self.adapter)
         self.tokenizer: Any = self.engine.get_tokenizer()
         has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        self._special = of_tokenizer(self.tokenizer)
         self.styles: tuple[Style, ...] = STYLES if has_template else ("completion",)
         self.style = self.styles[0]
         self.layout: Layout = "type_first"
@@ -136,7 +139,7 @@ class VllmEngine:
         return rendered(shorter) if shorter else None
 
     def _rendered(self, samples: list[Request]) -> tuple[Prompt | JointPrompt, list[int]]:
-        """The prompt and its token ids. Done here, since a chat template writes the special tokens itself."""
+        """The prompt and its token ids; special tokens that stand in its texts are text."""
         from jinja2 import TemplateError
 
         prompt: Prompt | JointPrompt
@@ -144,17 +147,9 @@ class VllmEngine:
             prompt = joint_prompt(self.prompter, samples, self.style)
         else:
             prompt = self.prompter.prompt(samples[0], self.style, self.layout)
-        if prompt.style == "completion":
-            return prompt, self.tokenizer.encode(prompt.text)
-        arguments = {
-            "enable_thinking": False,  # a template that knows no such switch ignores it
-            **self.settings.chat_template_kwargs,
-            "add_generation_prompt": True,
-            "tokenize": True,
-            "return_dict": False,
-        }
         try:
-            return prompt, self.tokenizer.apply_chat_template(prompt.messages, **arguments)
+            read = without_special_tokens(prompt, self._special)
+            return prompt, token_ids(self.tokenizer, read, self.settings.chat_template_kwargs)
         except TemplateError as error:
             raise InputError(
                 f"generation.model: the chat template of '{self.settings.model}' refuses the prompt ({error}). Some "

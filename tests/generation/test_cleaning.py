@@ -272,10 +272,60 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
         ("Pears keep longest, just above freezing: in air that is moist", "copies_passage"),
         ("Pears keep in the", "unfinished"),
         ("how do solar flares heat plasma", "unrelated"),
+        ("Select three keywords for the search of pears", "meta_talk"),
+        ("You'll find one selection of pears.", "meta_talk"),
+        ("A review of storing pears. Not available in the database.", "refusal"),
+        ('The "Pears keep longest just above freezing, in air that is moist"', "copies_passage"),
     ],
 )
 def test_what_is_no_query_gets_a_reason(written: str, reason: str) -> None:
     assert cleaned(written) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("language", "written", "reason"),
+    [
+        ("de", "Laut dem Artikel halten sich pears bei Frost.", "mentions_passage"),
+        ("de", "Was sagt der Text über pears?", "mentions_passage"),
+        ("de", "In diesem Abschnitt geht es um pears.", "mentions_passage"),
+        ("de", "Diese Behauptung wird durch den Text über pears gestützt.", "meta_talk"),
+        ("de", "Bitte geben Sie mir mehr über pears.", "meta_talk"),
+        ("de", "Ich hoffe, das hilft Ihnen mit pears.", "meta_talk"),
+        ("de", "Der Titel lautet:", "empty"),
+        ("fr", "D'après l'article, les pears se gardent au frais.", "mentions_passage"),
+        ("fr", "Le texte décrit les pears.", "mentions_passage"),
+        ("fr", "Que dit ce passage sur les pears ?", "mentions_passage"),
+        ("fr", "Bien sûr ! Voici la question sur les pears", "meta_talk"),
+        ("fr", "N'hésitez pas à demander des pears.", "meta_talk"),
+        ("fr", "Voici une question :", "empty"),
+        ("es", "Según el texto, las pears duran meses.", "mentions_passage"),
+        ("es", "¿Qué dice el pasaje sobre las pears?", "mentions_passage"),
+        ("es", "Esta afirmación está respaldada por las pears.", "meta_talk"),
+        ("es", "¡Claro! Aquí tienes una pregunta sobre pears", "meta_talk"),
+        ("es", "No dudes en preguntar por las pears.", "meta_talk"),
+    ],
+)
+def test_talk_in_other_languages_gets_the_same_reasons(language: str, written: str, reason: str) -> None:
+    for asked in (language, None):
+        assert clean(written, dataclasses.replace(ASKED, language=asked)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("language", "passage", "written", "query"),
+    [
+        ("de", "Die Pears halten im Lager sieben Monate.", "Die Frage lautet: Wie lange halten Pears?", None),
+        ("de", "Der Artikel 5 schützt die Presse und den Text der Zeitung.", "Was sagt der Artikel 5 zur Presse?", ""),
+        ("de", "Im Lager liegen die Pears bei null Grad.", "in diesem Lager die Pears bei null Grad lagern", ""),
+        ("fr", "Le titre de transport coûte deux euros pour les jeunes.", "Le titre de transport est-il cher ?", ""),
+        ("fr", "Les pears restent au frais dans la cave.", "Question : comment garder les pears au frais ?", None),
+        ("es", "El título de médico se obtiene en seis años.", "¿El título de médico es caro para todos?", ""),
+        ("es", "Las pears se guardan en frío por meses.", "La pregunta es: ¿cómo se guardan las pears?", None),
+    ],
+)
+def test_queries_in_other_languages_are_kept(language: str, passage: str, written: str, query: str | None) -> None:
+    """With the words around it taken off (None), or as it is."""
+    expected = written if query == "" else written.partition(":")[2].strip()
+    assert cleaned(written, Asked(passage, "question", "Question", language=language)) == (expected, None)
 
 
 def test_an_answer_that_says_one_line_over_and_over_is_dropped_when_it_is_cut() -> None:

