@@ -228,7 +228,9 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, default=Path("../shared/data/scifact"))
     parser.add_argument("--model")
     parser.add_argument("--passages", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=2, help="0 compares the layouts alone")
+    parser.add_argument("--max-tokens", type=int, default=50, help="1 leaves the reading of prompts alone")
+    parser.add_argument("--engine-args", type=json.loads, default={}, help='of vLLM, such as {"block_size": 32}')
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     if not (options.dataset / "corpus.jsonl").is_file():
@@ -240,7 +242,8 @@ def main() -> None:
     rows, is_cpu = passages(options.dataset, options.passages), not torch.cuda.is_available()
     settings = GenerationSettings(
         engine="vllm", model=options.model, prompt="completion", layout="type_first", max_model_len=2048,
-        rows_per_shard=-(-len(rows) // SHARDS), engine_args={"enforce_eager": True} if is_cpu else {},
+        rows_per_shard=-(-len(rows) // SHARDS), max_tokens=options.max_tokens,
+        engine_args=({"enforce_eager": True} if is_cpu else {}) | options.engine_args,
         pool=PoolSettings(gpus=0 if is_cpu else 1),
     )  # fmt: skip
     contestants: dict[str, tuple[Callable[..., Measured], tuple[Any, ...]]] = {
@@ -248,16 +251,24 @@ def main() -> None:
         "bare vLLM, all cores": (bare, (settings, rows)),
         "the pool": (pool, (settings, rows)),
     }
-    turns: dict[str, list[Measured]] = {name: [] for name in contestants}
-    for number in range(options.turns):
-        for name in list(contestants)[:: -1 if number % 2 else 1]:
-            work, arguments = contestants[name]
-            turns[name].append(alone(work, *arguments))
-            print(f"{name}: {turns[name][-1].speed:,.0f} tokens/s", file=sys.stderr, flush=True)
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {Path(options.model).name}, {len(rows)} passages × "
         f"{len(settings.query_types)} types, {options.turns} turns\n"
     )
+    if options.turns:
+        _compare_speed(contestants, options.turns, options.plot)
+    _compare_layouts(settings, rows)
+
+
+def _compare_speed(
+    contestants: dict[str, tuple[Callable[..., Measured], tuple[Any, ...]]], count: int, picture: Path | None
+) -> None:
+    turns: dict[str, list[Measured]] = {name: [] for name in contestants}
+    for number in range(count):
+        for name in list(contestants)[:: -1 if number % 2 else 1]:
+            work, arguments = contestants[name]
+            turns[name].append(alone(work, *arguments))
+            print(f"{name}: {turns[name][-1].speed:,.0f} tokens/s", file=sys.stderr, flush=True)
     reference = statistics.median(one.speed for one in turns["bare vLLM, all cores"])
     print("| | tokens/s, median | of bare vLLM | turns |\n|---|---|---|---|")
     for name, measured in turns.items():
@@ -271,8 +282,11 @@ def main() -> None:
         f"\nThe pool's load until the last shard but one was done: mean {statistics.mean(between):.0%}, "
         f"lowest second {min(_seconds(between)):.0%}\n"
     )
-    if options.plot:
-        options.plot.write_text(plot(last.load, last.ends, "share of the cores in use, the pool"))
+    if picture:
+        picture.write_text(plot(last.load, last.ends, "share of the cores in use, the pool"))
+
+
+def _compare_layouts(settings: GenerationSettings, rows: list[dict[str, Any]]) -> None:
     found = alone(layouts, settings, rows)
     naive = next(iter(found.values()))
     print("| layout | prompt tokens | computed | saved | written | seconds | queries kept | kept/s |")
