@@ -10,7 +10,7 @@ from generation.joint import JointPrompt
 from generation.prompting import Prompt
 from generation.special_tokens import as_text
 
-AnyPrompt = TypeVar("AnyPrompt", Prompt, JointPrompt)
+AnyPrompt = TypeVar("AnyPrompt", bound=Prompt | JointPrompt)
 
 
 def without_special_tokens(prompt: AnyPrompt, names: Iterable[str] = ()) -> AnyPrompt:

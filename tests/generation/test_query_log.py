@@ -28,6 +28,7 @@ def test_every_line_becomes_a_query_without_source_or_a_counted_drop(run, tmp_pa
     assert [row["query_id"] for row in rows] == ["log:0", "log:1", "log:3", "log:5", "log:6"]
     assert rows[0] == {
         "query_id": "log:0", "source_id": None, "query_type": "log", "text": "where is pier 0", "sample": 0,
+        "second_source_id": None,
     }  # fmt: skip
     assert [(commit.rows, commit.drops) for commit in table.commits()] == [
         (2, {"empty": 1}),
