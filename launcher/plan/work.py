@@ -6,16 +6,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cluster.schemas import GRADES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
+from generation.judging import stage as judging
+from generation.judging import verdict
+from generation.judging.settings import JudgeSettings
 from generation.mixture import Section
 from generation.queries import place
 from generation.query_types import load_types, per_source
 from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, token_counter
+from launcher.plan.judge import judge_tokens
 from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
@@ -116,6 +121,8 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
     for section, generation in recipe.sections.items():
         yield _queries(section, generation, recipe, sample)
+    if judge := recipe.judge:
+        yield from _judged(judge, recipe, sample)
     for name, encoder in recipe.dense_retrievers().items():
         yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
@@ -159,6 +166,8 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
     name = step.table.partition("/")[2]
     if generation := generation_of(recipe, step):
         return place(generation)
+    if recipe.judge and step.table == GRADES.path:
+        return judging.place(recipe.judge)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
     if step.stage == "scores":
@@ -185,7 +194,8 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
         return replace(step, on_gpu=True, devices=pool.gpus)
     share = (pool.cores or 1) / cores()
     generation = generation_of(recipe, step)
-    if generation and generation.engine == "vllm" and pool.cpus is None:
+    has_all_cores = (generation is not None and generation.engine == "vllm") or step.table == GRADES.path
+    if has_all_cores and pool.cpus is None:
         share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
@@ -240,6 +250,26 @@ def _queries(section: Section, generation: GenerationSettings, recipe: Recipe, s
         step, model="" if on_server else str(generation.model), tokens=queries * prompts.computed + written,
         length=prompts.whole, written=written, notes=notes,
     )  # fmt: skip
+
+
+def _judged(judge: JudgeSettings, recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
+    """The steps that grade the queries and drop the lowest; others go through them without grades."""
+    sources, queries = source_count(recipe, sample), synthetic_query_count(recipe, sample)
+    per_source = sum(queries_per_source(own) for section, own in recipe.sections.items() if own.judge)
+    judged = round(sources * per_source)
+    prompts = judge_tokens(judge, sample, per_source)
+    notes = (
+        f"{judged:,} queries by {prompts.criteria} criteria, each in a prompt of {prompts.whole:,.0f} tokens, "
+        f"{prompts.computed / prompts.criteria:,.0f} of them new after prefix reuse",
+    )
+    shards, megabytes = math.ceil(queries / judge.rows_per_shard), queries * QUERY_MB
+    yield PlanStep(
+        "grades", "grades", f"judge: {judge.model}", queries, shards, megabytes, judge.model,
+        judged * prompts.computed, prompts.whole, notes=notes,
+    )  # fmt: skip
+    rule = f"the lowest {judge.drop_share:.0%} go" if judge.threshold == "auto" else f"from grade {judge.threshold:g}"
+    shards = math.ceil(queries / verdict.QUERIES_PER_SHARD)
+    yield PlanStep("approved", "approved", rule, queries, shards, megabytes)
 
 
 def _training(recipe: Recipe, sample: CorpusSample) -> PlanStep:
