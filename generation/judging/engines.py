@@ -115,12 +115,14 @@ class VllmJudge:
         """Asks for all grades at the same time, as far as `concurrency` goes."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        tasks = [asyncio.ensure_future(self._one(pair)) for pair in pairs]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(pair)) for pair in pairs]
-        except* EngineDeadError:
+            return list(await asyncio.gather(*tasks))
+        except EngineDeadError:
             os._exit(1)  # so that a broken engine takes no retry; the pool replaces this worker
-        return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _one(self, pair: Pair) -> Judged:
         async with self._slots:
@@ -178,13 +180,14 @@ class TransformersJudge:
             ) from error
         self.model = model.to(self.device).eval()
         self.batch_size = judge.batch_size
+        self._thread = ThreadPoolExecutor(1, "judge")  # two tasks at a time would share the tokenizer
         limit = getattr(model.config, "max_position_embeddings", None) or judge.max_model_len
         longest = min(limit, judge.max_model_len) if limit and judge.max_model_len else limit
         self.prompts = JudgePrompts(judge, rubric, tokenizer, longest)
 
     async def judge(self, pairs: Sequence[Pair]) -> list[Judged]:
         """Reads the prompts in batches of similar length."""
-        return await asyncio.get_running_loop().run_in_executor(None, self._judge, pairs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._judge, pairs)
 
     def _judge(self, pairs: Sequence[Pair]) -> list[Judged]:
         prompts = [self.prompts.tokens(pair) for pair in pairs]
@@ -219,4 +222,5 @@ class TransformersJudge:
         return found
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Ends the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

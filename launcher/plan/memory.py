@@ -178,12 +178,7 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Changes of the recipe that save memory in a stage, the smallest first; most of them change one field."""
     name = stage.partition("(")[2].rstrip(")")
     if generation := next((own for section, own in recipe.sections.items() if section.stage == stage), None):
-        length = generation.max_model_len or 4096
-        longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
-        for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
-            yield _changed_generation(recipe, stage, {"max_model_len": shorter})
-        for width in (2, 4, 8):
-            yield _changed_generation(recipe, stage, {"tensor_parallel": width})
+        yield from _generation_changes(recipe, stage, generation)
     elif stage == "grades":
         yield from _judge_changes(recipe)
     elif stage.startswith("embeddings"):
@@ -213,6 +208,15 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield _changed(recipe, "student", {"batch_tokens": smaller.batch_tokens})
     else:
         yield from _training_changes(recipe)
+
+
+def _generation_changes(recipe: Recipe, stage: str, generation: GenerationSettings) -> Iterator[tuple[str, Recipe]]:
+    length = generation.max_model_len or 4096
+    longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
+    for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
+        yield _changed_generation(recipe, stage, {"max_model_len": shorter})
+    for width in (2, 4, 8):
+        yield _changed_generation(recipe, stage, {"tensor_parallel": width})
 
 
 def _judge_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
