@@ -83,6 +83,16 @@ LOG_TYPE = "log"  # the query type of logged queries
 
 DISTINCT = TableSchema("distinct", QUERIES.schema, "generation.distinct", "query")
 
+GRADES = TableSchema(
+    "grades",
+    # by criterion of the rubric, from 0 to 1; null where the query was not judged
+    QUERIES.schema.append(pa.field("grades", pa.map_(pa.string(), pa.float32()))),
+    "generation.judging.stage",
+    "query",
+)
+
+APPROVED = TableSchema("approved", QUERIES.schema, "generation.judging.verdict", "query")
+
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")
 
 PASSAGE_VECTORS = _table(
@@ -129,6 +139,8 @@ LISTS = _table(
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
     "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
+    "grades": ("grades",),
+    "approved": ("approved",),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
     "scores": ("scores",),

@@ -46,8 +46,8 @@ _PLACEMENT = {
     "patience_s", "requests_per_minute", "tokens_per_minute",
 }  # fmt: skip
 _OF_SECTION = {"share"}  # the arc says more
-_LATER = {"near_duplicates"}  # decided when all queries are written
-_PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
+_LATER = {"near_duplicates", "judge"}  # decided when all queries are written
+PLACEMENT_ARGS = {"gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"}
 
 
 def build(
@@ -131,7 +131,7 @@ def identity(
     if generation.lora is None:
         del settings["lora"]  # so that runs from before there were adapters continue
     arguments = settings["engine_args"]
-    settings["engine_args"] = {key: value for key, value in arguments.items() if key not in _PLACEMENT_ARGS}
+    settings["engine_args"] = {key: value for key, value in arguments.items() if key not in PLACEMENT_ARGS}
     if generation.engine == "extractive":  # reads no prompt
         limits = {name: [kind.weight, kind.min_characters, kind.max_characters] for name, kind in types.items()}
         return settings | {"types": limits}

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.settings import PoolSettings, Settings
+from generation.judging.settings import JudgeSettings
 from generation.languages import language_name
 from generation.masking import Personal, known_regions
 from generation.sources.settings import BudgetSettings, NeighbourSettings, SourceSettings
@@ -136,6 +137,7 @@ class GenerationSettings(Sampling):
         description="queries whose similarity to an earlier one of the run reaches this are dropped; null keeps all; "
         "auto: 0.85 where a language model writes, null for extraction, whose queries are parts of their passages",
     )
+    judge: JudgeSettings | None = Field(None, description="a language model's second look at what was written")
     max_model_len: int | None = Field(4096, description="context of the vLLM engine, tokens")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")

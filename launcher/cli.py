@@ -74,7 +74,7 @@ def run(
 ) -> None:
     """Run a recipe, or continue a run where it stopped.
 
-    Stages: corpus, queries, embeddings, candidates, scores, lists, training, evaluation.
+    Stages: corpus, queries, grades, approved, embeddings, candidates, scores, lists, training, evaluation.
     """
     from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe

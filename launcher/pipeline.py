@@ -1,4 +1,4 @@
-"""The eight stages of a run, one call each. Each stage reads the tables that the stages before it have committed.
+"""The ten stages of a run, one call each. Each stage reads the tables that the stages before it have committed.
 
 A finished stage does no work when it is called again. So a run is resumed by starting it again.
 """
@@ -23,6 +23,8 @@ from distill.retrieval import candidates, embeddings
 from distill.teachers import scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
+from generation.judging import stage as judging
+from generation.judging import verdict
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
@@ -56,8 +58,18 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
         for section, settings in recipe.sections.items()
     }
     refuse_none(list(written.values()), logged, recipe.sections)
-    all_queries = [*_distinct(run, recipe, written), *([logged] if logged else [])]
-    yield "queries", all_queries
+    synthetic = _distinct(run, recipe, written)
+    yield "queries", synthetic
+
+    graded = None
+    if judge := recipe.judge:
+        graded = judging.build(run, judge, corpus, synthetic, recipe.judged_sections)
+    yield "grades", graded
+
+    if judge and graded:
+        synthetic = [verdict.build(run, judge, graded)]
+    all_queries = [*synthetic, *([logged] if logged else [])]
+    yield "approved", all_queries
 
     vectors = {
         name: embeddings.build(run, name, encoder, recipe.retrieval.retrievers[name].pool, corpus, all_queries)

@@ -6,6 +6,7 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from generation import queries
+from generation.judging import stage as judging
 from launcher.recipe import Recipe
 
 TRAINING = ("training", "evaluation")  # a run whose last stage is one of these trains a student
@@ -17,6 +18,7 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
     return {
         "corpus, candidates and lists": recipe.cluster.io_pool,
         **{section.stage: queries.place(generation) for section, generation in recipe.sections.items()},
+        **({"grades": judging.place(recipe.judge)} if recipe.judge else {}),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
         "training": recipe.training.pool,

@@ -27,6 +27,8 @@ from distill.settings import (
     TeacherSettings,
     TrainingSettings,
 )
+from generation.judging.settings import JudgeSettings
+from generation.judging.stage import one_judge
 from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
 
@@ -97,10 +99,11 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _sections_agree(self) -> Recipe:
         problems = []
-        try:
-            one_threshold(self.sections)
-        except ValueError as error:
-            problems.append(f"generation: {error}")
+        for of_all in (one_threshold, one_judge):
+            try:
+                of_all(self.sections)
+            except ValueError as error:
+                problems.append(f"generation: {error}")
         problems += sources_differ(self.sections)
         if self.training.list_length > self.lists.length:
             problems.append(
@@ -143,6 +146,16 @@ class Recipe(Settings):
         numbers = {section.number for section, own in self.sections.items() if own.engine == "extractive"}
         return len(numbers) > 0 if len(numbers) in (0, len(self.sections)) else frozenset(numbers)
 
+    @property
+    def judge(self) -> JudgeSettings | None:
+        """The judge of written queries, if there is one."""
+        return one_judge(self.sections)
+
+    @property
+    def judged_sections(self) -> frozenset[int]:
+        """Numbers of the sections whose queries are judged."""
+        return frozenset(section.number for section, own in self.sections.items() if own.judge)
+
     def dense_retrievers(self) -> dict[str, EncoderSettings]:
         """The encoder of every dense retriever; a retriever that names none uses the student's base model."""
         retrievers = self.retrieval.retrievers.items()
@@ -158,6 +171,8 @@ class Recipe(Settings):
         for section, generation in self.sections.items():
             if generation.engine == "vllm":
                 names |= {f"{section.field}.model": generation.model, f"{section.field}.lora": generation.lora}
+            if generation.judge:
+                names[f"{section.field}.judge.model"] = generation.judge.model
         for name, retriever in self.retrieval.retrievers.items():
             names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
         for name, teacher in self.teachers.items():
@@ -170,13 +185,14 @@ class Recipe(Settings):
 
         Raises:
             InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; a file of query types, examples or ids has mistakes; or
-                the choice of sources lacks what it needs.
+                folder holds no weights that are safe to read; a file of query types, examples, ids or the judge's
+                rubric has mistakes; or the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
         from generation import query_log
         from generation.engines.models import check_model
         from generation.engines.style import refuse_missing_template
+        from generation.judging.engines import check_judge
         from generation.query_types import load_types
         from launcher import source_checks
         from launcher.evaluation_set import check
@@ -198,6 +214,8 @@ class Recipe(Settings):
                 source_checks.check(
                     self.corpus, generation, self.lists, self.dense_retrievers(), self.student_encoder()
                 )
+                if generation.judge:
+                    check_judge(generation.judge)
             except InputError as error:
                 raise InputError(in_section(str(error), section)) from None
         check(self.evaluation)

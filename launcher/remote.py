@@ -57,6 +57,8 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
     for section, generation in recipe.sections.items():
         inputs[f"{section.field}.types_folder"] = generation.types_folder
         inputs[f"{section.field}.examples_file"] = generation.examples_file
+        if generation.judge:
+            inputs[f"{section.field}.judge.rubric"] = generation.judge.rubric
     files = {field: path for field, path in inputs.items() if path and "://" not in path}
     return files | {field: model for field, model in _models(recipe).items() if _is_path(model)}
 
@@ -72,6 +74,8 @@ def _models(recipe: Recipe) -> dict[str, str]:
         if generation.engine == "vllm":
             models |= {f"{section.field}.model": str(generation.model)}
             models |= {f"{section.field}.lora": generation.lora} if generation.lora else {}
+        if generation.judge:
+            models[f"{section.field}.judge.model"] = generation.judge.model
     for name, retriever in recipe.retrieval.retrievers.items():
         if retriever.encoder:
             models[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model

@@ -19,10 +19,11 @@ from generation.type_figures import PASSAGE_CUT
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
-from launcher.sample import sections
-from launcher.type_report import prompt_tokens, query_samples, query_types, query_writers, types_view
+from launcher.sample import has_judge, sections
+from launcher.type_report import prompt_tokens, query_grades, query_samples, query_types, query_writers, types_view
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
+JUDGE_STAGES = ("grades", "approved")  # their tables stay where a judge was taken out of the recipe, and count no more
 SHOWN_QUERIES = 8  # of the largest wins, and as many of the largest losses
 
 
@@ -44,13 +45,15 @@ def gather(storage: Storage) -> dict[str, Any]:
         raise InputError(f"{storage.url} holds no run (no recipe.yaml); expected the workdir of a recipe")
     recipe, stages = _recipe(storage), status(storage)
     evaluation, training = (_json(storage, f"{name}/record.json") for name in ("evaluation", "training"))
+    written = stages if has_judge(recipe) else [stage for stage in stages if stage["stage"] not in JUDGE_STAGES]
     steps = [line for line in _metrics(storage) if "loss" in line]
     report: dict[str, Any] = {
         "name": recipe["name"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "stages": stages,
-        "query_types": query_types(stages),
-        "query_writers": query_writers(storage, stages, recipe),
+        "query_types": query_types(written),
+        "query_grades": query_grades(written),
+        "query_writers": query_writers(storage, written, recipe),
         "query_samples": query_samples(storage),
         "prompt_tokens": prompt_tokens(stages),
         "training": training,
@@ -87,7 +90,11 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         "listwise_version": report["versions"].get("listwise") or installed_version("listwise"),
         "funnel": [_funnel_stage(stage) for stage in report["stages"] if stage["stage"] != "evaluation"],
         "types": types_view(
-            report["query_types"], report["query_samples"], report["prompt_tokens"], report["query_writers"]
+            report["query_types"],
+            report["query_samples"],
+            report["prompt_tokens"],
+            report["query_writers"],
+            report["query_grades"],
         ),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],

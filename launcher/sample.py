@@ -1,24 +1,24 @@
 """Passages of a run with what was written for them, chosen evenly over all shards that are done.
 
 A kept query is read from its table. Of dropped answers each shard keeps a few of every reason
-(`cluster/tables/dropped.py`), and of near-duplicates all, since they are in the table before they are dropped.
+(`cluster/tables/dropped.py`). Near-duplicates and what the judge dropped are all there, since they are in a table
+before they are dropped (`launcher/later_drops.py`).
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cluster.errors import InputError
 from cluster.schemas import DISTINCT, PASSAGES, QUERIES
-from cluster.tables.commit import Commit, read_checked
+from cluster.tables.commit import Commit
 from cluster.tables.dropped import read_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
@@ -26,6 +26,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from generation.distinct import NEAR_DUPLICATE
 from generation.mixture import Section
+from launcher.later_drops import LaterDrops, read_rows
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def sample_passages(storage: Storage, count: int) -> list[Sampled]:
     for path, rows in files:
         here = [number - first for number in wanted if first <= number < first + rows]
         if here:
-            columns = _read(storage, path, ["passage_id", "title", "text"])
+            columns = read_rows(storage, path, ["passage_id", "title", "text"])
             sampled += [_passage(row) for row in columns.take(pa.array(here)).to_pylist()]
         first += rows
     return sampled
@@ -81,13 +82,13 @@ class QuerySample:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._tables = _query_tables(storage)
-        self._distinct = _Distinct(storage)
+        self._later = LaterDrops(storage, has_judge(_recipe(storage)))
         self._reader = ShardReader(storage)
         commits = [commit for table in self._tables.values() for commit in table.committed().values()]
         self.drops = sum((Counter(commit.drops) for commit in commits), Counter[str]())
         # by name, so that reasons with equal counts come in one order, whichever shard was done first
-        self.drops = Counter(dict(sorted((self.drops + self._distinct.drops).items())))
-        self.kept = sum(table.num_rows for table in self._tables.values()) - self._distinct.drops.total()
+        self.drops = Counter(dict(sorted((self.drops + self._later.drops).items())))
+        self.kept = sum(table.num_rows for table in self._tables.values()) - self._later.drops.total()
 
     def check(self, query_type: str | None, reason: str | None) -> None:
         """Looks whether the run has such a type and such a reason.
@@ -131,8 +132,8 @@ class QuerySample:
         return (chosen + others)[:count]
 
     def _may_hold(self, commit: Commit, reason: str | None) -> bool:
-        if reason == NEAR_DUPLICATE:
-            return any(self._distinct.drops_of(path) for path, _ in commit.files)
+        if reason in self._later.drops:
+            return any(self._later.drops_of(path)[reason] for path, _ in commit.files)
         return reason is None or reason in commit.drops
 
     def _of_shard(
@@ -153,10 +154,10 @@ class QuerySample:
         """By passage: the queries of a shard, then what it dropped, as far as that is kept."""
         written: dict[str, list[Written]] = defaultdict(list)
         for path, _ in commit.files:
-            queries = _read(self.storage, path, ["query_id", "source_id", "query_type", "text"]).to_pylist()
-            repeated = self._distinct.dropped(path, [query["query_id"] for query in queries])
+            queries = read_rows(self.storage, path, ["query_id", "source_id", "query_type", "text"]).to_pylist()
+            reasons = self._later.reasons(path, [query["query_id"] for query in queries])
             for query in queries:
-                reason = NEAR_DUPLICATE if query["query_id"] in repeated else None
+                reason = reasons.get(query["query_id"])
                 written[query["source_id"]].append(Written(query["query_type"], query["text"], reason, writer))
         for one in read_dropped(self.storage, commit):
             source, query_type, _ = one.unit.rsplit(":", 2)
@@ -175,40 +176,6 @@ def near_duplicates_by_table(storage: Storage) -> Counter[str]:
     return counts
 
 
-class _Distinct:
-    """Which queries were dropped as near-duplicates, as far as that is decided."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._commits: dict[str, list[Commit | None]] = defaultdict(list)  # by data file of the queries
-        self._kept: dict[str, set[str]] = {}  # ids by data file
-        self.drops: Counter[str] = Counter()
-        with suppress(KeyError):
-            table = Table.open(storage, DISTINCT.path)
-            for shard in table.plan.shards:
-                commit = table.committed().get(shard.name)
-                self.drops += Counter(commit.drops if commit else {})
-                for piece in shard.slices:
-                    self._commits[piece.file].append(commit)
-
-    def drops_of(self, path: str) -> int:
-        """Near-duplicates in the shards that read this file of queries."""
-        return sum(commit.drops.get(NEAR_DUPLICATE, 0) for commit in self._commits.get(path, []) if commit)
-
-    def dropped(self, path: str, ids: Iterable[str]) -> set[str]:
-        """Those ids of a file of queries that were dropped; none before the whole file was looked at."""
-        commits = self._commits.get(path, [])
-        if not all(commits) or not self.drops_of(path):
-            return set()
-        kept = [self._ids(file) for commit in commits if commit for file, _ in commit.files]
-        return set(ids).difference(*kept)
-
-    def _ids(self, file: str) -> set[str]:
-        if file not in self._kept:
-            self._kept[file] = set(_read(self._storage, file, ["query_id"])["query_id"].to_pylist())
-        return self._kept[file]
-
-
 def _committed(storage: Storage, path: str) -> Table:
     try:
         table = Table.open(storage, path)
@@ -223,6 +190,11 @@ def sections(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The sections of a recipe's `generation`, as a workdir keeps them: one, or those of a list."""
     generation = recipe["generation"]
     return list(generation) if isinstance(generation, list) else [generation]
+
+
+def has_judge(recipe: Mapping[str, Any]) -> bool:
+    """Whether queries of a recipe, as a workdir keeps it, are judged."""
+    return any(section.get("judge") for section in sections(recipe))
 
 
 def writers(recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -256,11 +228,6 @@ def _query_tables(storage: Storage) -> dict[str, Table]:
 
 def _types(storage: Storage) -> list[str]:
     return list(dict.fromkeys(name for one in sections(_recipe(storage)) for name in one["query_types"]))
-
-
-def _read(storage: Storage, path: str, columns: list[str]) -> pa.Table:
-    """Rows of a data file. To look at a damaged file must not change the run, so its commit is not withdrawn here."""
-    return pq.read_table(pa.BufferReader(read_checked(storage, path)), columns=columns)
 
 
 def _passage(row: dict[str, Any], written: tuple[Written, ...] = ()) -> Sampled:

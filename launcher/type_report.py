@@ -7,15 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.errors import ListwiseError
-from cluster.schemas import DISTINCT, MORE_QUERIES, QUERIES
+from cluster.schemas import APPROVED, DISTINCT, GRADES, MORE_QUERIES, QUERIES
 from cluster.tables.storage import Storage
 from generation.distinct import NEAR_DUPLICATE
+from generation.judging.stage import BINS
+from generation.judging.verdict import REASON
+from generation.mixture import Section
 from generation.type_figures import figures
 from launcher.sample import QuerySample, Sampled, near_duplicates_by_table, writers
 
 KEPT_PASSAGES = 6  # shown with their queries
 DROPPED_PASSAGES = 3  # shown of each reason
 TEXT_CHARACTERS = 300  # of a passage
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -31,20 +35,23 @@ def query_types(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     distinct = tables.get(DISTINCT.path)
     repeated = figures(distinct["stats"]) if distinct else {}
     is_decided = distinct is not None and distinct["state"] == "done"
+    judged = figures(tables[APPROVED.path]["stats"]) if APPROVED.path in tables else {}
     records = []
     for name, of_type in written.items():
-        near = repeated[name].lost if name in repeated else {}
-        kept = of_type.kept - sum(near.values())
+        near = repeated[name].lost if name in repeated else Counter[str]()
+        low = judged[name].lost if name in judged else Counter[str]()
+        different = of_type.kept - near.total()
+        kept = different - low.total()
         records.append(
             {
                 "type": name,
                 "asked": of_type.asked,
                 "kept": kept,
-                "lost": dict(sorted({**of_type.lost, **near}.items(), key=lambda loss: (-loss[1], loss[0]))),
+                "lost": dict(sorted({**of_type.lost, **near, **low}.items(), key=lambda loss: (-loss[1], loss[0]))),
                 "characters": round(of_type.characters / of_type.kept, 1) if of_type.kept else None,
                 "words": round(of_type.words / of_type.kept, 1) if of_type.kept else None,
                 "overlap": round(of_type.source_words / of_type.words, 3) if of_type.words else None,
-                "distinct": round(kept / of_type.kept, 3) if is_decided and of_type.kept else None,
+                "distinct": round(different / of_type.kept, 3) if is_decided and of_type.kept else None,
             }
         )
     return records
@@ -55,6 +62,23 @@ def prompt_tokens(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     written = [stage["stats"] for stage in stages if _is_written(stage["table"])]
     read, cached = (sum(stats.get(name, 0) for stats in written) for name in ("prompt_tokens", "cached_tokens"))
     return {"read": read, "cached": cached}
+
+
+def query_grades(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the judge graded each type; empty without a judge.
+
+    Keys: type, judged, grades (by criterion, how many queries are in each of ten bins from 0 to 1).
+    """
+    found: dict[str, dict[str, list[int]]] = {}
+    stats = next((stage["stats"] for stage in stages if stage["table"] == GRADES.path), {})
+    for name, count in stats.items():
+        if name.count("/") == 2:
+            query_type, criterion, place = name.split("/")
+            found.setdefault(query_type, {}).setdefault(criterion, [0] * BINS)[int(place)] += count
+    return [
+        {"type": name, "judged": max(sum(bins) for bins in grades.values()), "grades": dict(sorted(grades.items()))}
+        for name, grades in sorted(found.items())
+    ]
 
 
 def query_writers(
@@ -68,21 +92,33 @@ def query_writers(
     if len(names) == 1:
         return []
     near = near_duplicates_by_table(storage)
+    low = _low_grades_by_table(tables[APPROVED.path]["stats"]) if APPROVED.path in tables else {}
     records = []
     for path, name in names.items():
         if path not in tables:
             continue
-        lost = Counter(tables[path]["drops"]) + Counter({NEAR_DUPLICATE: near[path]})
+        later = Counter({NEAR_DUPLICATE: near[path]}) + low.get(path, Counter())
+        lost = Counter(tables[path]["drops"]) + later
         records.append(
             {
                 "writer": name,
                 "asked": tables[path]["units_done"],
-                "kept": tables[path]["rows"] - near[path],
+                "kept": tables[path]["rows"] - later.total(),
                 "lost": dict(sorted(lost.items(), key=lambda loss: (-loss[1], loss[0]))),
                 "tokens": tables[path]["tokens"],
             }
         )
     return records
+
+
+def _low_grades_by_table(stats: Mapping[str, int]) -> dict[str, Counter[str]]:
+    """What the judge dropped of each section's table, by reason."""
+    found: dict[str, Counter[str]] = {}
+    for name, count in stats.items():
+        reason, at, number = name.partition("@")
+        if at and reason.startswith(REASON):
+            found.setdefault(Section(int(number)).path, Counter())[reason] += count
+    return found
 
 
 def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
@@ -101,6 +137,7 @@ def types_view(
     samples: Mapping[str, Sequence[Mapping[str, Any]]],
     tokens: Mapping[str, int],
     mixture: Sequence[Mapping[str, Any]] = (),
+    grades: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Texts for the page."""
     rows = [
@@ -132,7 +169,19 @@ def types_view(
         }
         for record in mixture
     ]
-    return {"rows": rows, "samples": groups, "writers": writers, "prompts": prompts}
+    criteria = list(dict.fromkeys(name for record in grades for name in record["grades"]))
+    graded = [
+        {
+            "type": record["type"],
+            "judged": f"{record['judged']:,}",
+            "bars": [_bars(record["grades"].get(name, [])) for name in criteria],
+        }
+        for record in grades
+    ]
+    return {
+        "rows": rows, "samples": groups, "writers": writers, "prompts": prompts,
+        "criteria": criteria, "grades": graded,
+    }  # fmt: skip
 
 
 def _is_written(table: str) -> bool:
@@ -142,6 +191,12 @@ def _is_written(table: str) -> bool:
 
 def _reasons(lost: Mapping[str, int]) -> str:
     return ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in lost.items())
+
+
+def _bars(bins: Sequence[int]) -> str:
+    """A histogram in one word: the highest bar is the bin with the most queries, and an empty bin has none."""
+    most = max(bins, default=0)
+    return "".join(_BARS[round((len(_BARS) - 1) * count / most)] if count else "\u2007" for count in bins)
 
 
 def _percent(share: float | None) -> str:

@@ -86,7 +86,7 @@ def test_one_command_goes_from_a_corpus_to_a_judged_student(finished: Path) -> N
 
 def test_every_planned_unit_of_every_table_is_accounted_for(finished: Path) -> None:
     stages = status(Storage(str(finished / "run")))
-    assert {stage["stage"] for stage in stages} == set(STAGES) - {"training", "evaluation"}
+    assert {stage["stage"] for stage in stages} == set(STAGES) - {"training", "evaluation", "grades", "approved"}
     for stage in stages:
         assert stage["shards_done"] == stage["shards"] > 0, stage["table"]
         assert stage["rows"] + sum(stage["drops"].values()) + stage["rejects"] == stage["units"], stage["table"]
@@ -145,7 +145,7 @@ def test_a_run_cut_after_any_stage_continues_to_the_same_tables(finished: Path, 
     workdir = path.with_suffix("")
     settings = load_recipe(str(path), ["training.ranks=1", "training.max_steps=1"])
     made: dict[str, tuple[int, str]] = {}
-    for stage in STAGES:
+    for stage in (name for name in STAGES if name not in ("grades", "approved")):  # without a judge they make nothing
         execute(settings, stage, progress=QUIET)
         now = fingerprints(workdir)
         assert now.items() >= made.items(), f"{stage} touched what an earlier stage had finished"

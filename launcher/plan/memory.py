@@ -14,7 +14,7 @@ from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
-from generation.mixture import Section
+from generation.judging.engines import as_generation
 from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CHARACTERS_PER_TOKEN, CorpusSample
@@ -74,7 +74,9 @@ def memory_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> list[M
 def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator[MemoryNeed]:
     for section, generation in recipe.sections.items():
         if generation.engine == "vllm":
-            yield _generation_need(section, generation, device)
+            yield _generation_need(section.stage, generation, device)
+    if judge := recipe.judge:
+        yield _generation_need("grades", as_generation(judge), device)
     for name, encoder in recipe.dense_retrievers().items():
         size, pool = model_size(encoder.model), recipe.retrieval.retrievers[name].pool
         yield _need(f"embeddings ({name})", encoder.model, size, _encoder_parts(size, encoder), device, pool)
@@ -94,8 +96,8 @@ def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator
         yield _need("evaluation", recipe.student.model, size, parts, device, recipe.evaluation.pool)
 
 
-def _generation_need(section: Section, generation: GenerationSettings, device: Device) -> MemoryNeed:
-    """What one worker of a vLLM engine needs, on each of its GPUs."""
+def _generation_need(stage: str, generation: GenerationSettings, device: Device) -> MemoryNeed:
+    """What one worker of a vLLM engine needs, on each of its GPUs. A judge in transformers needs no more than that."""
     name, pool, width = str(generation.model), queries.place(generation), generation.tensor_parallel
     share = float(generation.engine_args.get("gpu_memory_utilization", VLLM_SHARE))
     size = model_size(name)
@@ -109,7 +111,7 @@ def _generation_need(section: Section, generation: GenerationSettings, device: D
         }
     vllm_device = replace(device, memory=device.memory * share) if device.is_gpu else device
     one_gpu_pool = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
-    return _need(section.stage, name, size, parts, vllm_device, one_gpu_pool)
+    return _need(stage, name, size, parts, vllm_device, one_gpu_pool)
 
 
 def _encoder_parts(size: ModelSize | None, encoder: EncoderSettings) -> dict[str, float]:
@@ -176,12 +178,9 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """Changes of the recipe that save memory in a stage, the smallest first; most of them change one field."""
     name = stage.partition("(")[2].rstrip(")")
     if generation := next((own for section, own in recipe.sections.items() if section.stage == stage), None):
-        length = generation.max_model_len or 4096
-        longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
-        for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
-            yield _changed_generation(recipe, stage, {"max_model_len": shorter})
-        for width in (2, 4, 8):
-            yield _changed_generation(recipe, stage, {"tensor_parallel": width})
+        yield from _generation_changes(recipe, stage, generation)
+    elif stage == "grades":
+        yield from _judge_changes(recipe)
     elif stage.startswith("embeddings"):
         retriever = recipe.retrieval.retrievers[name]
         encoder = retriever.encoder or recipe.student_encoder()
@@ -209,6 +208,27 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             yield _changed(recipe, "student", {"batch_tokens": smaller.batch_tokens})
     else:
         yield from _training_changes(recipe)
+
+
+def _generation_changes(recipe: Recipe, stage: str, generation: GenerationSettings) -> Iterator[tuple[str, Recipe]]:
+    length = generation.max_model_len or 4096
+    longest = generation.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS + generation.max_tokens
+    for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
+        yield _changed_generation(recipe, stage, {"max_model_len": shorter})
+    for width in (2, 4, 8):
+        yield _changed_generation(recipe, stage, {"tensor_parallel": width})
+
+
+def _judge_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    judge = recipe.judge
+    assert judge is not None, "there are grades"
+    length = judge.max_model_len or 4096
+    longest = judge.prompt_characters / CHARACTERS_PER_TOKEN + EXAMPLE_TOKENS
+    for shorter in (shorter for shorter in (length // 2, length // 4) if shorter >= longest):
+        yield _changed_judge(recipe, {"max_model_len": shorter})
+    if judge.engine == "vllm":
+        for width in (2, 4, 8):
+            yield _changed_judge(recipe, {"tensor_parallel": width})
 
 
 def _smaller_batches(encoder: EncoderSettings) -> Iterator[EncoderSettings]:
@@ -244,6 +264,18 @@ def _changed_generation(recipe: Recipe, stage: str, fields: dict[str, object]) -
     several = tuple(sections.values())
     update = {"generation": several if len(several) > 1 else several[0]}
     return ", ".join(f"{field}.{key}={value}" for key, value in fields.items()), recipe.model_copy(update=update)
+
+
+def _changed_judge(recipe: Recipe, fields: dict[str, object]) -> tuple[str, Recipe]:
+    """As `_changed`, for the judge of all sections that name it."""
+    changed = [
+        own.model_copy(update={"judge": own.judge.model_copy(update=fields)}) if own.judge else own
+        for own in recipe.sections.values()
+    ]
+    judges = [section.field for section, own in recipe.sections.items() if own.judge]
+    words = ", ".join(f"{field}.judge.{key}={value}" for field in judges for key, value in fields.items())
+    update = {"generation": tuple(changed) if len(changed) > 1 else changed[0]}
+    return words, recipe.model_copy(update=update)
 
 
 def _changed(recipe: Recipe, section: str, fields: dict[str, object]) -> tuple[str, Recipe]:

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.schemas import PILOT
+from cluster.schemas import GRADES, PILOT
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
 from distill.training.step_time import unique_passages
 from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
+from generation.judging import stage as judging
+from generation.judging import verdict
+from generation.judging.settings import JudgeSettings
 from generation.mixture import WHOLE, Section
 from generation.queries import place
 from generation.query_types import load_types, per_source
@@ -19,6 +22,7 @@ from generation.settings import GenerationSettings
 from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources, token_counter
+from launcher.plan.judge import judge_tokens
 from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
 from launcher.recipe import Recipe
@@ -128,6 +132,8 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         megabytes = written * QUERY_MB
         shards = math.ceil(written / QUERIES_PER_SHARD_OF_DISTINCT)
         yield PlanStep("queries", "distinct", "near-duplicates", written, shards, megabytes)
+    if judge := recipe.judge:
+        yield from _judged(judge, recipe, sample)
     for name, encoder in recipe.dense_retrievers().items():
         yield _embeddings("embeddings", f"embeddings/{name}", name, encoder, sample, queries)
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
@@ -171,6 +177,8 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
     name = step.table.partition("/")[2]
     if generation := generation_of(recipe, step):
         return place(generation)
+    if recipe.judge and step.table == GRADES.path:
+        return judging.place(recipe.judge)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
     if step.stage == "scores":
@@ -199,7 +207,8 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
         return replace(step, on_gpu=True, devices=pool.gpus)
     share = (pool.cores or 1) / cores()
     generation = generation_of(recipe, step)
-    if generation and generation.engine == "vllm" and pool.cpus is None:
+    has_all_cores = (generation is not None and generation.engine == "vllm") or step.table == GRADES.path
+    if has_all_cores and pool.cpus is None:
         share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
@@ -281,6 +290,26 @@ def _queries(section: Section, generation: GenerationSettings, recipe: Recipe, s
         step, model="" if on_server else str(generation.model), tokens=queries * prompts.computed + written,
         length=prompts.whole, written=written, notes=notes,
     )  # fmt: skip
+
+
+def _judged(judge: JudgeSettings, recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
+    """The steps that grade the queries and drop the lowest; others go through them without grades."""
+    sources, queries = source_count(recipe, sample), synthetic_query_count(recipe, sample)
+    per_source = sum(queries_per_source(own) for section, own in recipe.sections.items() if own.judge)
+    judged = round(sources * per_source)
+    prompts = judge_tokens(judge, sample, per_source)
+    notes = (
+        f"{judged:,} queries by {prompts.criteria} criteria, each in a prompt of {prompts.whole:,.0f} tokens, "
+        f"{prompts.computed / prompts.criteria:,.0f} of them new after prefix reuse",
+    )
+    shards, megabytes = math.ceil(queries / judge.rows_per_shard), queries * QUERY_MB
+    yield PlanStep(
+        "grades", "grades", f"judge: {judge.model}", queries, shards, megabytes, judge.model,
+        judged * prompts.computed, prompts.whole, notes=notes,
+    )  # fmt: skip
+    rule = f"the lowest {judge.drop_share:.0%} go" if judge.threshold == "auto" else f"from grade {judge.threshold:g}"
+    shards = math.ceil(queries / verdict.QUERIES_PER_SHARD)
+    yield PlanStep("approved", "approved", rule, queries, shards, megabytes)
 
 
 def _training(recipe: Recipe, sample: CorpusSample) -> PlanStep:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from cluster.schemas import DISTINCT, PASSAGES, QUERIES, TableSchema
+from cluster.schemas import APPROVED, DISTINCT, GRADES, PASSAGES, QUERIES, TableSchema
 from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Plan
@@ -18,6 +19,11 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task
 from generation.distinct import DistinctWorker
 from generation.engines.base import Answer, Request
+from generation.judging.engines import Judged
+from generation.judging.rubric import load_rubric
+from generation.judging.settings import JudgeSettings
+from generation.judging.stage import graded
+from generation.judging.verdict import VerdictWorker
 from generation.mixture import Section
 from generation.queries import collect
 from generation.query_types import load_types
@@ -84,6 +90,35 @@ def add_section(storage: Storage) -> None:
         _commit(storage, QUERIES, plan, shard.name, collect(requests, answers, types), section.path)
     storage.delete(DISTINCT.path)
     _distinct(storage, [QUERIES.path, section.path])
+
+
+def add_judge(storage: Storage) -> None:
+    """A judge that finds questions on jars with a 7 not answerable, claims on them not natural, and all others good."""
+    recipe = yaml.safe_load(storage.get("recipe.yaml"))
+    several = recipe["generation"] if isinstance(recipe["generation"], list) else [recipe["generation"]]
+    judged = [section | {"judge": {"model": "models/judge"}} for section in several]
+    storage.put("recipe.yaml", yaml.safe_dump(recipe | {"generation": judged}).encode())
+    rubric, reader = load_rubric(JudgeSettings(model="m")), ShardReader(storage)
+    plan = Plan.new(GRADES, plan_over_tables([Table.open(storage, DISTINCT.path)], 40), {})
+    storage.put(f"{GRADES.path}/plan.json", plan.to_bytes())
+    for shard in plan.shards:
+        rows = reader.rows(shard, 0, shard.rows).to_pylist()
+        judgements = {row["query_id"]: Judged(_logits(row, rubric.questions)) for row in rows}
+        _commit(storage, GRADES, plan, shard.name, graded(rows, judgements, rubric))
+    rule = {"judge": {"threshold": 0.8, "weights": rubric.weights}}
+    plan = Plan.new(APPROVED, plan_shards(Table.open(storage, GRADES.path), 50), rule)
+    storage.put(f"{APPROVED.path}/plan.json", plan.to_bytes())
+    worker = VerdictWorker(rubric.weights, 0.8)
+    for shard in plan.shards:
+        task = Task(shard, 0, shard.rows, reader.rows(shard, 0, shard.rows))
+        _commit(storage, APPROVED, plan, shard.name, worker.process(task))
+
+
+def _logits(row: dict[str, object], criteria: Iterable[str]) -> np.ndarray:
+    """Of five grades, sure of the worst or of the best."""
+    bad = "natural" if row["query_type"] == "claim" else "answerable"
+    is_bad = "7" in str(row["source_id"])
+    return np.array([[99.0 if is_bad and name == bad else 0, 0, 0, 0, 50.0] for name in criteria])
 
 
 def _answer(unit: str, number: int, query_type: str) -> Answer:

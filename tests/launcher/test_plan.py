@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from rich.console import Console
@@ -435,3 +436,49 @@ def test_a_mixture_that_does_not_fit_names_the_field_of_its_section(recipe: Reci
     mixed = recipe.model_copy(update={"generation": (recipe.generation, one)})
     need, *_ = memory_needs(mixed, sample_corpus(recipe), GPUS["l4"])
     assert need.change == "generation.1.max_model_len=1024"
+
+
+def test_a_judge_reads_each_passage_once_for_all_its_queries(recipe: Recipe, tiny_llama: str) -> None:
+    """The tokens of prompts by the model's own tokenizer; what they begin with alike counts once."""
+    from transformers import AutoTokenizer
+
+    from generation.judging.prompts import Pair, judge_text
+    from generation.judging.rubric import load_rubric
+    from generation.judging.settings import JudgeSettings
+    from launcher.plan.judge import _QUERY, judge_tokens
+
+    judge = JudgeSettings(model=tiny_llama)
+    title, text = "Ardell", "A slate quarry stands above the harbour and its bridge. " * 20
+    tokens = judge_tokens(judge, CorpusSample(1, 1, 1, True, ((title, text),)), 1e9)
+    tokenizer, rubric = AutoTokenizer.from_pretrained(tiny_llama), load_rubric(judge)
+    prompts = [
+        tokenizer.encode(judge_text(rubric, Pair("", _QUERY, ((title, text),)), name, 2048, chat=True))
+        for name in rubric.questions
+    ]
+    assert tokens.whole == pytest.approx(np.mean([len(prompt) for prompt in prompts]))
+    seen: set[tuple[int, ...]] = set()  # all beginnings that were read, as a trie
+    passage = tokenizer.encode(judge_text(rubric, Pair("", "", ((title, text),)), "natural", 2048, chat=True))
+    common = next(n for n, (a, b) in enumerate(zip(passage, prompts[0], strict=False)) if a != b)
+    seen |= {tuple(prompts[0][: n + 1]) for n in range(common)}
+    fresh = {tuple(prompt[: n + 1]) for prompt in prompts for n in range(len(prompt))} - seen
+    assert tokens.computed == pytest.approx(len(fresh), abs=6)
+    alone = judge_tokens(judge, CorpusSample(1, 1, 1, True, ((title, text),)), 1)
+    assert alone.computed == pytest.approx(len(fresh) + common, abs=6)
+    slow = judge.model_copy(update={"engine": "transformers"})
+    assert judge_tokens(slow, CorpusSample(1, 1, 1, True, ((title, text),)), 9).computed == sum(map(len, prompts))
+
+
+def test_a_judge_is_a_step_of_the_plan_and_needs_memory(recipe: Recipe, eight_billion: str) -> None:
+    from generation.judging.settings import JudgeSettings
+
+    judge = JudgeSettings(model=eight_billion, pool=PoolSettings(gpus=1))
+    judged = recipe.model_copy(update={"generation": recipe.generation.model_copy(update={"judge": judge})})
+    sample = sample_corpus(judged)
+    steps = {step.table: step for step in estimate_work(judged, sample)}
+    assert steps["grades"].units == steps["approved"].units == steps["queries"].units
+    assert steps["grades"].on_gpu
+    assert steps["grades"].tokens > 3 * 60 * steps["grades"].units, "three questions of some sixty tokens"
+    need = next(need for need in memory_needs(judged, sample, GPUS["l4"]) if need.stage == "grades")
+    assert need.parts["weights"] == pytest.approx(2 * 8.03e9, rel=1e-3)
+    assert not need.fits
+    assert need.change.startswith("generation.judge.")

@@ -237,3 +237,38 @@ def test_where_one_section_extracts_its_lists_alone_leave_the_source_out(tmp_pat
     assert recipe.extractive == frozenset({0})
     assert "lists of 20 passages need 21 candidates" in refusal(write(tmp_path, text), ("retrieval.depth=20",))
     assert load_recipe(write(tmp_path, MIXED), ["retrieval.depth=20"]).extractive is False
+
+
+JUDGED = GOOD + "generation:\n  judge:\n    model: some/llm\n    threshold: 0.4\n"
+
+
+def test_a_judge_is_a_part_of_its_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, JUDGED))
+    assert recipe.judge and recipe.judge.threshold == 0.4
+    assert recipe.models()["generation.judge.model"] == "some/llm"
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+    assert load_recipe(write(tmp_path, GOOD)).judge is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (JUDGED.replace("threshold", "treshold"), "line 12: unknown key `generation.judge.treshold`; did you mean "
+         "`generation.judge.threshold`?"),
+        (JUDGED.replace("0.4", "4"), "line 12: `generation.judge.threshold"),
+        (JUDGED.replace("    model: some/llm\n", ""), "line 10: `generation.judge.model` is missing"),
+        (GOOD + "generation:\n- {judge: {model: a}}\n- {judge: {model: b}}\n",
+         "generation: the judges of generation.0 and generation.1 differ"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_judge_is_told_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(write(tmp_path, text))
+
+
+def test_what_a_judge_names_is_looked_at_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"generation\.judge\.model: there is no folder or GGUF file './none'"):
+        load_recipe(write(tmp_path, JUDGED.replace("some/llm", "./none"))).check_inputs()
+    (tmp_path / "rubric.yaml").write_text("instruction: Look.\ngrades: [1, 2]\ncriterias: {}\n")
+    text = JUDGED + f"    rubric: {tmp_path}/rubric.yaml\n"
+    with pytest.raises(InputError, match="line 3: unknown key `criterias`; did you mean `criteria`"):
+        load_recipe(write(tmp_path, text)).check_inputs()

@@ -21,7 +21,7 @@ from launcher.outcome import print_status
 from launcher.report import build_report
 from launcher.sample import QuerySample, Sampled, sample_passages
 from launcher.show_sample import print_sampled
-from tests.launcher.sampled import PASSAGES_WRITTEN, add_section, run_with_queries
+from tests.launcher.sampled import PASSAGES_WRITTEN, add_judge, add_section, run_with_queries
 from tests.pipeline import listwise
 
 
@@ -224,3 +224,64 @@ def test_passages_that_were_cut_for_the_model_stand_in_status_and_report(storage
     assert "more_queries/1: 3 asked with a passage cut to the model's context\n" in file.getvalue()
     build_report(storage)
     assert "passages cut <b>3</b>" in storage.get("report.html").decode()
+
+
+def test_what_the_judge_dropped_is_counted_and_shown_by_its_lowest_criterion(storage: Storage) -> None:
+    """Of 79 different queries those on jars with a 7 in their number go."""
+    with_seven = [n for n in range(PASSAGES_WRITTEN) if "7" in str(n)]
+    questions = len(with_seven)
+    claims = sum(n % 3 == 1 for n in with_seven)
+    add_judge(storage)
+    sample = QuerySample(storage)
+    assert sample.drops == {
+        "refusal": 20, "too_short": 20, "near_duplicate": 1, "judge_answerable": questions, "judge_natural": claims,
+    }  # fmt: skip
+    assert sample.kept == 79 - questions - claims
+    found = [
+        (each.passage_id, one.query_type, one.reason) for each in sample.passages(1000) for one in each.written
+        if str(one.reason).startswith("judge_")
+    ]  # fmt: skip
+    assert sorted(found) == sorted(
+        [(f"p:{n}", "question", "judge_answerable") for n in with_seven]
+        + [(f"p:{n}", "claim", "judge_natural") for n in with_seven if n % 3 == 1]
+    )
+    assert "  question  ✗ judge_answerable: what is in jar " in printed(sample.passages(3, reason="judge_answerable"))
+
+    build_report(storage)
+    report = json.loads(storage.get("report.json"))
+    claim, question = report["query_types"]
+    assert question["lost"] == {"judge_answerable": questions, "near_duplicate": 1}
+    assert (question["kept"], claim["kept"]) == (59 - questions, 20 - claims)
+    assert question["distinct"] == round(59 / 60, 3)
+    assert report["query_grades"][1] == {
+        "type": "question", "judged": 59,
+        "grades": {
+            "answerable": [questions, *[0] * 8, 59 - questions],
+            "natural": [*[0] * 9, 59], "understandable": [*[0] * 9, 59],
+        },
+    }  # fmt: skip
+    assert {"judge_answerable", "judge_natural"} <= report["query_samples"].keys()
+    page = storage.get("report.html").decode()
+    assert "Grades of the judge" in page
+    assert "Dropped: judge answerable" in page
+
+
+def test_a_judge_that_was_taken_out_of_the_recipe_counts_no_more(storage: Storage) -> None:
+    before = storage.get("recipe.yaml")
+    add_judge(storage)
+    storage.put("recipe.yaml", before)
+    sample = QuerySample(storage)
+    assert sample.kept == 79
+    build_report(storage)
+    assert json.loads(storage.get("report.json"))["query_grades"] == []
+
+
+def test_of_a_mixture_with_a_judge_everything_says_who_wrote_it(storage: Storage) -> None:
+    add_section(storage)
+    add_judge(storage)
+    build_report(storage)
+    first, second = json.loads(storage.get("report.json"))["query_writers"]
+    seven = [n for n in range(PASSAGES_WRITTEN) if "7" in str(n)]
+    assert second["lost"]["judge_answerable"] == sum(n % 3 > 0 for n in seven)
+    assert first["lost"]["judge_answerable"] == len(seven)
+    assert second["kept"] == 40 - second["lost"]["judge_answerable"]

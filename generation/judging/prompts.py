@@ -1,0 +1,150 @@
+"""What the judge is shown: instruction, passage, query, and the question of one criterion.
+
+One prompt asks for one grade. They begin alike as far as possible, since engines compute a shared beginning once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from cluster.errors import InputError
+from generation.engines.base import Request
+from generation.engines.fitting import fitted
+from generation.judging.grades import grade_tokens
+from generation.judging.rubric import Rubric
+from generation.judging.settings import JudgeSettings
+from generation.prompting import render, shown
+
+_TEMPLATE = "judge.jinja"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query, and the passage that it was written for, or both of them.
+
+    Attributes:
+        query_id: names it in the whole run.
+        query: its text.
+        passages: title and text of each.
+    """
+
+    query_id: str
+    query: str
+    passages: tuple[tuple[str, str], ...]
+
+
+def judge_text(rubric: Rubric, pair: Pair, criterion: str, characters: int, chat: bool) -> str:
+    """The message of the user, or the whole text that is to be completed with a grade.
+
+    Args:
+        rubric: with the criterion's question.
+        pair: what is judged.
+        criterion: its name.
+        characters: of the passages' texts together, at most.
+        chat: whether it is a message.
+    """
+    each = characters // max(1, len(pair.passages))
+    passages = [shown(Request("", "", title, text, "", 0), each) for title, text in pair.passages]
+    return render(
+        _TEMPLATE, instruction=rubric.instruction, passages=passages, query=pair.query,
+        question=rubric.questions[criterion], grades=rubric.grades, chat=chat,
+    )  # fmt: skip
+
+
+@cache
+def judge_template_digest() -> str:
+    """Changes whenever the text around instruction, passage, query and question does."""
+    source = (resources.files("generation") / "prompts" / _TEMPLATE).read_bytes()
+    return hashlib.sha256(source).hexdigest()[:16]
+
+
+class JudgePrompts:
+    """Token ids of prompts, in the chat template of the model where it has one.
+
+    Args:
+        judge: settings of the judge.
+        rubric: what it asks.
+        tokenizer: of its model.
+        longest: tokens that a prompt may have; None: no limit.
+
+    `grade_ids` are the tokens of the grades, from the worst to the best.
+
+    Raises:
+        InputError: a grade is not one token of the model, or the chat template refuses the prompt.
+    """
+
+    def __init__(self, judge: JudgeSettings, rubric: Rubric, tokenizer: Any, longest: int | None) -> None:
+        self.judge, self.rubric, self.tokenizer, self.longest = judge, rubric, tokenizer, longest
+        self.is_chat = bool(getattr(tokenizer, "chat_template", None))
+        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self._special = [token for token in {*tokenizer.all_special_tokens, *added} if len(token) > 1]
+        sample = self._text(Pair("", "honey", (("", "Bees make honey."),)), next(iter(rubric.questions)))
+        # a completion ends with "Grade:", which a space follows; some tokenizers have it in the token of the grade
+        grades = rubric.grades if self.is_chat else [f" {grade}" for grade in rubric.grades]
+        self._ending = ""
+        try:
+            self.grade_ids = grade_tokens(self._encode, sample, grades, judge.model)
+        except InputError:
+            if self.is_chat:
+                raise
+            self._ending = " "
+            self.grade_ids = grade_tokens(self._encode, f"{sample} ", rubric.grades, judge.model)
+
+    def tokens(self, pair: Pair) -> list[list[int]] | None:
+        """The prompt of every criterion, in the rubric's order.
+
+        A passage that makes the longest of them too long is cut at the end of a sentence; None: nothing of it fits.
+        """
+        pair = replace(
+            pair,
+            query=self._plain(pair.query),
+            passages=tuple((self._plain(a), self._plain(b)) for a, b in pair.passages),
+        )
+        prompts = self._all(pair)
+        if self.longest is None or max(map(len, prompts)) <= self.longest:
+            return prompts
+        most = max(len(text) for _, text in pair.passages)
+
+        def cut(characters: int) -> Pair:
+            return replace(pair, passages=tuple((title, text[:characters]) for title, text in pair.passages))
+
+        title, text = max(pair.passages, key=lambda passage: len(passage[1]))
+        request = Request("", "", title, text[: self.judge.prompt_characters], "", 0)
+        shorter = fitted(request, most, self.longest, lambda one: max(map(len, self._all(cut(len(one.text))))))
+        return self._all(cut(len(shorter.text))) if shorter else None
+
+    def _all(self, pair: Pair) -> list[list[int]]:
+        return [self._encode(self._text(pair, criterion) + self._ending) for criterion in self.rubric.questions]
+
+    def _text(self, pair: Pair, criterion: str) -> str:
+        from jinja2 import TemplateError
+
+        text = judge_text(self.rubric, pair, criterion, self.judge.prompt_characters, self.is_chat)
+        if not self.is_chat:
+            return text
+        arguments = {"enable_thinking": False, **self.judge.chat_template_kwargs}
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], **arguments, add_generation_prompt=True, tokenize=False
+                )
+            )
+        except TemplateError as error:
+            raise InputError(
+                f"generation.judge.model: the chat template of '{self.judge.model}' refuses the prompt ({error}). Set "
+                "generation.judge.chat_template_kwargs as it wants them, or choose another model."
+            ) from error
+
+    def _encode(self, text: str) -> list[int]:
+        """A chat template writes the special tokens itself."""
+        return list(self.tokenizer.encode(text, add_special_tokens=not self.is_chat))
+
+    def _plain(self, text: str) -> str:
+        """Special tokens that stand in somebody's text stay text: a space in them, and they begin no turn."""
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
