@@ -132,7 +132,7 @@ class QuerySample:
         return (chosen + others)[:count]
 
     def _may_hold(self, commit: Commit, reason: str | None) -> bool:
-        if reason in self._later.drops:
+        if reason is not None and reason in self._later.drops:
             return any(self._later.drops_of(path)[reason] for path, _ in commit.files)
         return reason is None or reason in commit.drops
 

@@ -70,7 +70,7 @@ def query_grades(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Keys: type, judged, grades (by criterion, how many queries are in each of ten bins from 0 to 1).
     """
     found: dict[str, dict[str, list[int]]] = {}
-    stats = next((stage["stats"] for stage in stages if stage["table"] == GRADES.path), {})
+    stats: Mapping[str, int] = next((stage["stats"] for stage in stages if stage["table"] == GRADES.path), {})
     for name, count in stats.items():
         if name.count("/") == 2:
             query_type, criterion, place = name.split("/")

@@ -178,7 +178,7 @@ class TransformersJudge:
                 f"generation.judge.model: transformers cannot load '{judge.model}': {first_sentence(error)} "
                 "Expected a folder with a language model, or an id that the hub or its local cache has."
             ) from error
-        self.model = model.to(self.device).eval()
+        self.model: Any = model.to(self.device).eval()  # type: ignore[arg-type]
         self.batch_size = judge.batch_size
         self._thread = ThreadPoolExecutor(1, "judge")  # two tasks at a time would share the tokenizer
         limit = getattr(model.config, "max_position_embeddings", None) or judge.max_model_len

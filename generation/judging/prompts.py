@@ -48,7 +48,7 @@ def judge_text(rubric: Rubric, pair: Pair, criterion: str, characters: int, chat
         chat: whether it is a message.
     """
     each = characters // max(1, len(pair.passages))
-    passages = [shown(Request("", "", title, text, "", 0), each) for title, text in pair.passages]
+    passages = [shown(Request("", "", title, text, "", 0), each)[0] for title, text in pair.passages]
     return render(
         _TEMPLATE, instruction=rubric.instruction, passages=passages, query=pair.query,
         question=rubric.questions[criterion], grades=rubric.grades, chat=chat,

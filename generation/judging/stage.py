@@ -180,10 +180,11 @@ def graded(rows: Sequence[dict[str, Any]], judged: Mapping[str, Judged], rubric:
     for row in rows:
         found = judged.get(row["query_id"])
         grades = None
-        if found is not None and found.logits is None:
+        logits = found.logits if found else None
+        if found is not None and logits is None:
             stats[NOT_JUDGED] += 1
-        elif found is not None:
-            values = expected_grades(found.logits)
+        elif found is not None and logits is not None:
+            values = expected_grades(logits)
             if not np.isfinite(values).all():
                 rejects.append(Reject(row["query_id"], "the judge's logits are no numbers"))
                 continue
