@@ -40,7 +40,8 @@ class ForkServer:
         self.path = f"{self._folder}/socket"
         # threads: libraries read the variable once, so workers raise the number themselves (`cluster.workers.threads`)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "cluster.machines.fork_server", self.path, str(os.getpid())]
+        # -P: modules in the folder of the call must not take the place of installed ones
+        command = [sys.executable, "-P", "-m", "cluster.machines.fork_server", self.path, str(os.getpid())]
         package = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
         self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -154,7 +155,7 @@ def _become_worker(message: dict[str, Any], streams: list[int]) -> None:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
     sys.argv = message["arguments"]
-    sys.path[0] = str(Path(sys.argv[0]).parent)
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as for any script
     for folder in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         if folder and folder not in sys.path:
             sys.path.insert(1, folder)
