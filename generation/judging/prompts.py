@@ -18,6 +18,7 @@ from generation.judging.grades import grade_tokens
 from generation.judging.rubric import Rubric
 from generation.judging.settings import JudgeSettings
 from generation.prompting import render, shown
+from generation.special_tokens import as_text, of_tokenizer
 
 _TEMPLATE = "judge.jinja"
 
@@ -80,8 +81,7 @@ class JudgePrompts:
     def __init__(self, judge: JudgeSettings, rubric: Rubric, tokenizer: Any, longest: int | None) -> None:
         self.judge, self.rubric, self.tokenizer, self.longest = judge, rubric, tokenizer, longest
         self.is_chat = bool(getattr(tokenizer, "chat_template", None))
-        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        self._special = [token for token in {*tokenizer.all_special_tokens, *added} if len(token) > 1]
+        self._special = of_tokenizer(tokenizer)
         sample = self._text(Pair("", "honey", (("", "Bees make honey."),)), next(iter(rubric.questions)))
         # a completion ends with "Grade:", which a space follows; some tokenizers have it in the token of the grade
         grades = rubric.grades if self.is_chat else [f" {grade}" for grade in rubric.grades]
@@ -144,7 +144,4 @@ class JudgePrompts:
         return list(self.tokenizer.encode(text, add_special_tokens=not self.is_chat))
 
     def _plain(self, text: str) -> str:
-        """Special tokens that stand in somebody's text stay text: a space in them, and they begin no turn."""
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return as_text(text, self._special)
