@@ -44,7 +44,10 @@ class ForkServer:
         command = [sys.executable, "-P", "-m", "cluster.machines.fork_server", self.path, str(os.getpid())]
         package = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        nothing = subprocess.DEVNULL  # what libraries say while they are imported is nobody's output
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+        )
 
     def __enter__(self) -> ForkServer:
         _running.append(self)
