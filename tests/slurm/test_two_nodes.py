@@ -75,7 +75,7 @@ class SubmittedJob:
         return file.read_text() if file.exists() else ""
 
     def wait_for_first_commit(self) -> None:
-        until(self.commits, "the first queries", 90)
+        until(self.commits, "the first queries", 180)
 
     def nodes_with_commits(self) -> set[str]:
         """The nodes that have made shards of the queries."""
