@@ -1,7 +1,7 @@
 """Threads of a worker: its libraries compute with as many as it holds cores.
 
-Ray names the number in OMP_NUM_THREADS before it constructs an actor. Libraries that the process has loaded before
-that, since it was forked from one that had them, do not read the variable again.
+Ray names the number in OMP_NUM_THREADS while it constructs an actor. Libraries that the process has loaded before that,
+since it was forked from one that had them, do not read the variable again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import sys
 
 
 def held_cores() -> int:
-    """The cores that Ray has given to this process, at least 1; all of the machine's outside of Ray."""
+    """The cores that Ray has given to this worker, at least 1, or what OMP_NUM_THREADS says."""
     named = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(named)) if named.isdigit() else len(os.sched_getaffinity(0))
+    if named.isdigit():
+        return max(1, int(named))
+    import ray  # it takes the variable away again after some calls
+
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def use_held_cores() -> None:
