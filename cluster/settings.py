@@ -28,6 +28,20 @@ class PoolSettings(Settings):
         """CPU cores per worker; 1 where the recipe does not say."""
         return 1.0 if self.cpus is None else self.cpus
 
+    def sharing(self, cores: float, nodes: int = 1) -> PoolSettings:
+        """The pool with workers that share the cores of a node, if it names neither cores nor GPUs.
+
+        Without a number of workers there is one on each node.
+
+        Args:
+            cores: of one node.
+            nodes: among which the workers are spread evenly.
+        """
+        if self.cpus is not None or self.gpus:
+            return self
+        share = cores / (-(-self.workers // nodes) if self.workers else 1)
+        return self.model_copy(update={"cpus": float(int(share)) if share >= 1 else share})
+
 
 class ClusterSettings(Settings):
     """The Ray cluster and the limits of every stage that runs on it."""

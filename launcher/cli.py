@@ -7,15 +7,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from launcher import look
 from launcher.jobs import commands
-from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, WorkdirArgument
+from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, say
 
 if TYPE_CHECKING:
-    from cluster.tables.storage import Storage
     from launcher.recipe import Recipe
 
 app = typer.Typer(
@@ -62,7 +62,7 @@ def init(
         raise InputError(f"there is no shipped recipe {recipe!r}; there are {', '.join(shipped_recipes())}")
     target = path or Path(f"{recipe}.yaml")
     _write_new(target, (SHIPPED / f"{recipe}.yaml").read_text(encoding="utf-8"), "listwise init OTHER.yaml")
-    _say(f"Wrote {target}. Edit it, then: listwise run {shlex.quote(str(target))}")
+    say(f"Wrote {target}. Edit it, then: listwise run {shlex.quote(str(target))}")
 
 
 @app.command()
@@ -92,55 +92,9 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
 
     record = pipeline.execute(recipe, until, overwrite)
     if until != "evaluation":
-        _say(f"Done up to {until}. See its state with: listwise status {shlex.quote(recipe.workdir)}")
+        say(f"Done up to {until}. See its state with: listwise status {shlex.quote(recipe.workdir)}")
         return
     print_outcome(recipe, record)
-
-
-@app.command()
-def status(
-    workdir: WorkdirArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="update the output every two seconds, until Ctrl-C")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
-) -> None:
-    """Show the state of a run, read from its files: shards, rejects, throughput, time left, slow workers."""
-    from launcher.outcome import print_status, watch_status
-
-    if watch and as_json:
-        raise typer.BadParameter("choose --watch or --json")
-    storage = _existing(workdir)
-    if watch:
-        watch_status(storage)
-    else:
-        print_status(storage, as_json=as_json)
-
-
-@app.command()
-def sample(
-    workdir: WorkdirArgument,
-    what: Annotated[
-        Literal["queries", "passages"], typer.Argument(metavar="[queries|passages]", help="what to look at")
-    ] = "queries",
-    count: Annotated[int, typer.Option("-n", min=1, help="number of passages")] = 20,
-    query_type: Annotated[str | None, typer.Option("--type", help="only queries of this type")] = None,
-    dropped: Annotated[
-        str | None, typer.Option("--dropped", metavar="REASON", help="only answers that were dropped for this reason")
-    ] = None,
-) -> None:
-    """Print passages and what was written for them, kept or dropped; of dropped answers a run keeps a few per shard."""
-    from launcher import sample as samples
-    from launcher.show_sample import print_sampled, print_totals
-
-    if what == "passages" and (query_type or dropped):
-        raise typer.BadParameter("--type and --dropped belong to queries")
-    storage = _existing(workdir)
-    if what == "passages":
-        print_sampled(samples.sample_passages(storage, count))
-        return
-    queries = samples.QuerySample(storage)
-    queries.check(query_type, dropped)
-    print_sampled(queries.passages(count, query_type, dropped))
-    print_totals(queries)
 
 
 @app.command()
@@ -185,7 +139,7 @@ def train(
 
     options = training.read_options(student, ranks, dev_fraction, changes or [])
     if training.is_rank():
-        record = training.train_as_rank(lists, output, options, _say)
+        record = training.train_as_rank(lists, output, options, say)
     else:
         command = ["train", "--lists", lists, "--student", student, "--output", str(output)]
         command += ["--ranks", str(ranks)] if ranks else []
@@ -193,17 +147,7 @@ def train(
         command += [word for change in changes or [] for word in ("--set", change)]
         with _interruptible(command), Interrupts():
             record = training.train_on_ray(lists, output, options)
-    _say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
-
-
-@app.command()
-def report(workdir: WorkdirArgument) -> None:
-    """Write report.html and report.json of a run, finished or not."""
-    from launcher.report import build_report
-
-    storage = _existing(workdir)
-    build_report(storage)
-    _say(f"{storage.url}/report.html")
+    say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
 
 @app.command()
@@ -234,7 +178,7 @@ def plan(
     if as_json:
         import json
 
-        _say(json.dumps(estimate.record(), indent=1))
+        say(json.dumps(estimate.record(), indent=1))
         refuse_what_does_not_fit(estimate)
     else:
         print_plan(resolved, estimate, gpus, price)
@@ -287,13 +231,13 @@ def slurm(
     else:
         job = whole_run(recipe, resolved, changes or [], until, request)
     for note in job.notes:
-        _say(f"note: {note}", stderr=True)
+        say(f"note: {note}", stderr=True)
     if output:
         _write_new(output, job.script, "listwise slurm … --output OTHER.sbatch")
-        _say(f"Wrote {output}. Submit it with: sbatch {shlex.quote(str(output))}")
+        say(f"Wrote {output}. Submit it with: sbatch {shlex.quote(str(output))}")
     if submit:
         number = submit_script(job.script)
-        _say(f"Submitted job {number}. Log: listwise-{number}.log. State: squeue -j {number}. Stop: scancel {number}")
+        say(f"Submitted job {number}. Log: listwise-{number}.log. State: squeue -j {number}. Stop: scancel {number}")
     if not (output or submit):
         typer.echo(job.script, nl=False)
 
@@ -319,18 +263,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
-def gc(workdir: WorkdirArgument) -> None:
-    """Remove the files that killed workers have left: those that no finished table names."""
-    from cluster.tables.gc import collect_all
-
-    removed = collect_all(_existing(workdir))
-    for table, count in removed.items():
-        _say(f"{table}: {count} {'file' if count == 1 else 'files'} removed")
-    if not removed:
-        _say("Nothing to remove.")
-
-
+look.add_to(app)
 commands.add_to(app)
 
 
@@ -369,19 +302,6 @@ def kuberay(
     print_manifest(load_recipe(recipe, changes or []), options)
 
 
-def _existing(workdir: str) -> Storage:
-    """Opens the workdir of a run that exists; it must not create one."""
-    from cluster.errors import InputError
-    from cluster.tables.storage import Storage
-
-    if "://" not in workdir and not Path(workdir).expanduser().is_dir():
-        raise InputError(f"there is no folder {workdir}; expected the workdir of a run")
-    storage = Storage(workdir)
-    if not storage.exists("recipe.yaml"):
-        raise InputError(f"{workdir} holds no run (no recipe.yaml in it); expected the workdir of a run")
-    return storage
-
-
 @contextlib.contextmanager
 def _interruptible(command: list[str], is_job: bool = False) -> Iterator[None]:
     """On Ctrl-C or a signal to stop, says how to continue, and exits with 128 + the signal's number."""
@@ -394,7 +314,7 @@ def _interruptible(command: list[str], is_job: bool = False) -> Iterator[None]:
         how = (
             "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *command])}"
         )
-        _say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
+        say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
         raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
 
 
@@ -409,12 +329,6 @@ def _write_new(target: Path, text: str, other: str) -> None:
         raise InputError(f"{target} exists already; name another file: {other}") from None
     except OSError as error:
         raise InputError(f"{target} cannot be written: {error.strerror}") from None
-
-
-def _say(text: Any, stderr: bool = False) -> None:
-    from cluster.disclosure import printable
-
-    typer.echo(printable(str(text)), err=stderr)
 
 
 if __name__ == "__main__":

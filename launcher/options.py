@@ -16,3 +16,10 @@ OverwriteOption = Annotated[
     typer.Option("--overwrite", metavar="STAGE", help="do this stage and all later ones again; may be repeated"),
 ]
 WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]
+
+
+def say(text: object, stderr: bool = False) -> None:
+    """Prints a text; control characters in it do nothing to the terminal."""
+    from cluster.disclosure import printable
+
+    typer.echo(printable(str(text)), err=stderr)

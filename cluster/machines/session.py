@@ -139,19 +139,11 @@ def worker_resources(pool: PoolSettings) -> dict[str, float]:
 
 
 def with_all_cores(pool: PoolSettings) -> PoolSettings:
-    """The pool, where it names no number of cores and no GPUs, with workers that share the cores of a node.
-
-    Without a number of workers there is one on each node. Nodes of unlike size count as the smallest with a core.
-    """
+    """The pool as it shares the cores of this cluster (`PoolSettings.sharing`); unlike nodes count as the smallest."""
     import ray
 
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    if pool.cpus is not None or pool.gpus or not any(nodes):
-        return pool
-    cores = min(each for each in nodes if each)
-    workers = -(-pool.workers // len([each for each in nodes if each])) if pool.workers else 1
-    share = cores / workers
-    return pool.model_copy(update={"cpus": float(int(share)) if share >= 1 else share})
+    nodes = [cores for node in ray.nodes() if node["Alive"] and (cores := node["Resources"].get("CPU"))]
+    return pool.sharing(min(nodes), len(nodes)) if nodes else pool
 
 
 def places_for(pool: PoolSettings) -> int:

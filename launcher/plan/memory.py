@@ -90,7 +90,7 @@ def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator
             yield _need(f"scores ({name})", own.model, size, _encoder_parts(size, own), device, teacher.pool)
     size = model_size(recipe.student.model)
     parts = _training_parts(recipe, sample, size)
-    yield _need("training", recipe.student.model, size, parts, device, recipe.training.pool)
+    yield _need("training", recipe.student.model, size, parts, device, _whole_machine(recipe.training.pool))
     if sample.judged and recipe.evaluation.pool:
         parts = _encoder_parts(size, recipe.student)
         yield _need("evaluation", recipe.student.model, size, parts, device, recipe.evaluation.pool)
@@ -111,7 +111,7 @@ def _generation_need(stage: str, generation: GenerationSettings, device: Device)
         }
     vllm_device = replace(device, memory=device.memory * share) if device.is_gpu else device
     one_gpu_pool = pool.model_copy(update={"gpus": min(pool.gpus, 1.0)})
-    return _need(stage, name, size, parts, vllm_device, one_gpu_pool)
+    return _need(stage, name, size, parts, vllm_device, _whole_machine(one_gpu_pool))
 
 
 def _encoder_parts(size: ModelSize | None, encoder: EncoderSettings) -> dict[str, float]:
@@ -144,6 +144,11 @@ def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None
         "embeddings and loss": 3 * 4 * batch.passages * size.hidden
         + CHUNK_COPIES * 4 * min(CHUNK_ELEMENTS, batch.queries * batch.passages),
     }
+
+
+def _whole_machine(pool: PoolSettings) -> PoolSettings:
+    """The pool of workers that compute with threads: without a number of them there is one on this machine."""
+    return pool if pool.workers else pool.sharing(cores())
 
 
 def _need(

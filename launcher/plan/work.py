@@ -205,11 +205,10 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
     pool = pool_of(recipe, step)
     if pool.gpus:
         return replace(step, on_gpu=True, devices=pool.gpus)
-    share = (pool.cores or 1) / cores()
     generation = generation_of(recipe, step)
-    has_all_cores = (generation is not None and generation.engine == "vllm") or step.table == GRADES.path
-    if has_all_cores and pool.cpus is None:
-        share = 1 / (pool.workers or 1)  # one worker on each node, with all of its cores
+    if (generation is not None and generation.engine == "vllm") or step.table == GRADES.path:
+        pool = pool.sharing(cores())
+    share = (pool.cores or 1) / cores()
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
 
 
