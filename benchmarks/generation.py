@@ -113,8 +113,9 @@ def bare(settings: GenerationSettings, rows: list[dict[str, Any]], own_cores: bo
     from vllm import LLM, SamplingParams
     from vllm.platforms import current_platform
 
+    from cluster.machines.vllm import CPU_EXECUTOR
     from generation.engines.asking import stops
-    from generation.engines.vllm_start import CPU_EXECUTOR, engine_arguments
+    from generation.engines.vllm_start import engine_arguments
     from generation.prompting import Prompter
 
     arguments = engine_arguments(settings, current_platform.is_cpu())

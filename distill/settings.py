@@ -49,24 +49,72 @@ class RetrievalSettings(Settings):
     rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
 
 
+# What `model` is, for the kinds of teachers that load one.
+MODEL_KINDS = {
+    "cross_encoder": "a sequence-classification model",
+    "causal": "a causal language model that judges pairs",
+    "seq2seq": "a T5 that judges pairs",
+    "query_likelihood": "a causal language model",
+}
+_LANGUAGE_MODELS = ("causal", "seq2seq", "query_likelihood")
+_ON_VLLM = ("causal", "query_likelihood")
+
+# Kinds of teachers that have a field; a field that is not named here is one of all kinds.
+FIELDS_OF_KINDS = {
+    "model": (*MODEL_KINDS, "http"),
+    "revision": tuple(MODEL_KINDS),
+    "encoder": ("bi_encoder",),
+    "template": ("cross_encoder", *_LANGUAGE_MODELS),
+    "chat": ("cross_encoder", *_LANGUAGE_MODELS),
+    "instruction": ("cross_encoder", *_LANGUAGE_MODELS),
+    "true_token": ("causal", "seq2seq"),
+    "false_token": ("causal", "seq2seq"),
+    "engine": _ON_VLLM,
+    "engine_args": _ON_VLLM,
+    "tensor_parallel": _ON_VLLM,
+}
+
+
 class TeacherSettings(Settings):
     """One teacher of the ensemble. Its weight multiplies its raw score."""
 
-    kind: Literal["cross_encoder", "bm25", "bi_encoder"]
-    model: str | None = Field(None, description="of a cross-encoder: a sequence-classification model, id or path")
+    kind: Literal["cross_encoder", "causal", "seq2seq", "query_likelihood", "http", "given", "bm25", "bi_encoder"]
+    model: str | None = Field(None, description="of a teacher that is a language model or a classifier: id or path")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model; empty: its main branch")
     encoder: EncoderSettings | None = Field(None, description="of a bi-encoder; empty: the student's base")
     weight: float = Field(1.0, gt=0)
-    max_tokens: int = Field(512, ge=16, description="query and passage together, for a cross-encoder")
-    batch_size: int = Field(64, ge=1, description="pairs in a forward pass; halved when memory runs out")
+    template: str | None = Field(
+        None, description="how a language model reads a pair: a name, a YAML file, or text; empty: by the model's name"
+    )
+    chat: bool = Field(False, description="a template that is text is a user's turn in the model's chat template")
+    instruction: str | None = Field(None, description="what is searched for, in words, for templates that say it")
+    true_token: str | None = Field(None, description="token that means relevant; empty: the template's")
+    false_token: str | None = Field(None, description="token that means irrelevant; empty: the template's")
+    max_tokens: int = Field(512, ge=16, description="query, passage and template together; the passage is cut")
+    batch_size: int = Field(
+        64, ge=1, description="full pairs in a forward pass, and more of shorter ones; halved when memory runs out"
+    )
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        "auto", description="of causal models; auto: vLLM where it is installed and the worker has a GPU"
+    )
+    engine_args: dict[str, Any] = Field(default_factory=dict, description="go to vLLM as they are")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one model is spread over, with vLLM")
+    probe: bool = Field(
+        True, description="before queries are written, try a model on pairs of known answer, and refuse one that fails"
+    )
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(500, ge=1, description="queries per shard")
 
     @model_validator(mode="after")
-    def _model_is_named(self) -> TeacherSettings:
-        if self.kind == "cross_encoder" and not self.model:
-            raise ValueError("a cross_encoder teacher needs `model`, a sequence-classification model id or path")
+    def _fields_fit_the_kind(self) -> TeacherSettings:
+        if self.kind in MODEL_KINDS and not self.model:
+            raise ValueError(f"a {self.kind} teacher needs `model`, {MODEL_KINDS[self.kind]}, id or path")
+        for name in sorted(self.model_fields_set - {"kind"}):
+            kinds = FIELDS_OF_KINDS.get(name)
+            if kinds and self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"`{name}` is a field of kind {' and '.join(kinds)}, and this teacher is {self.kind}")
         return self
 
 

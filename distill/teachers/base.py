@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,13 +29,21 @@ class CandidateQuery:
     passage_rows: np.ndarray
 
 
+class Scored(NamedTuple):
+    """What a teacher says of Q queries.
+
+    Attributes:
+        scores: a `(C,) float32` array per query, NaN where a candidate has no score.
+        tokens: that the model has read.
+    """
+
+    scores: list[np.ndarray]
+    tokens: int
+
+
 class Teacher(Protocol):
     """A model that scores candidates."""
 
-    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
-        """Scores the candidates of consecutive rows of CANDIDATES.
-
-        Returns:
-            a `(C,) float32` array per query, NaN where a candidate has no score; the number of tokens the model read.
-        """
+    def score(self, queries: Sequence[CandidateQuery]) -> Scored:
+        """Scores the candidates of consecutive rows of CANDIDATES."""
         ...

@@ -10,7 +10,7 @@ import numpy as np
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.vectors import rows_of_vectors, vectors_of
-from distill.teachers.base import CandidateQuery
+from distill.teachers.base import CandidateQuery, Scored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,10 +39,10 @@ class BiEncoderTeacher:
             self._vector_row = np.full(len(passage_ids), -1, dtype=np.int64)
             self._vector_row[rows] = np.arange(len(rows))
 
-    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+    def score(self, queries: Sequence[CandidateQuery]) -> Scored:
         """Scores candidates as `Teacher.score` says. The stage that made the vectors counted the tokens: 0 here."""
         if not queries:
-            return [], 0
+            return Scored([], 0)
         start, stop = queries[0].row, queries[-1].row + 1
         if self._to_queries is not None:
             start, stop = self._to_queries.inputs(start, stop)
@@ -65,4 +65,4 @@ class BiEncoderTeacher:
             if query.query_id in position_of:
                 result[embedded] = passage_vectors[candidates[embedded]] @ query_vectors[position_of[query.query_id]]
             scores.append(result)
-        return scores, 0
+        return Scored(scores, 0)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from distill.retrieval.bm25 import Bm25Index
-from distill.teachers.base import CandidateQuery
+from distill.teachers.base import CandidateQuery, Scored
 
 
 class Bm25Teacher:
@@ -16,6 +14,6 @@ class Bm25Teacher:
     def __init__(self, index: Bm25Index) -> None:
         self.index = index
 
-    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
+    def score(self, queries: Sequence[CandidateQuery]) -> Scored:
         """Scores candidates as `Teacher.score` says. No model reads tokens, so the count is 0."""
-        return [self.index.score(query.text, query.passage_rows) for query in queries], 0
+        return Scored([self.index.score(query.text, query.passage_rows) for query in queries], 0)

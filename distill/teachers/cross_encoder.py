@@ -3,70 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster.errors import InputError
-from cluster.tables.row_reader import RowReader
 from distill.encoders.device import default_device, resolve_dtype
-from distill.encoders.loading import load_safetensors
-from distill.encoders.texts import passage_text
+from distill.encoders.loading import load_safetensors, resolve_model
 from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings import TeacherSettings
-from distill.teachers.base import CandidateQuery
+from distill.teachers.pairs import Pair
+from distill.teachers.template import shipped
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+_CUT_PASSAGES = {"text": {"truncation": "only_second"}}
 
-class CrossEncoderTeacher:
-    """Teacher that scores with a reranker: any sequence-classification model that sentence-transformers can load.
+
+class CrossEncoderScorer:
+    """Scorer with a reranker: any sequence-classification model that sentence-transformers can load.
 
     The score of a model with one label is its logit. With two labels it is the log-odds of the second label, which
     means relevant.
 
     Args:
         settings: the model, its maximum length and its batch size.
-        texts: columns title and text of PASSAGES.
         device: "cpu" or "cuda"; None takes a GPU if the process has one.
 
     Raises:
-        InputError: the model cannot be loaded, or has more than two labels.
+        InputError: the model cannot be loaded, reads pairs in a template that nobody named, or has over two labels.
     """
 
-    def __init__(self, settings: TeacherSettings, texts: RowReader, device: str | None = None) -> None:
+    def __init__(self, settings: TeacherSettings, device: str | None = None) -> None:
         from distill.encoders.token_counter import TokenCounter
 
         self.settings = settings
-        self.texts = texts
         self.device = device or default_device()
         self.model = load_cross_encoder(settings, self.device)
         self.tokens = TokenCounter(self.model[0])
         self.batch_size = settings.batch_size
 
-    def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
-        """Scores candidates as `Teacher.score` says.
+    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage.
 
-        A batch that runs out of memory is halved. Later shards begin with the halved size.
+        A batch that runs out of memory is halved. Later calls begin with the halved size.
 
         Raises:
             RuntimeError: one pair alone runs out of memory.
         """
-        rows = np.concatenate([query.passage_rows for query in queries]) if queries else np.empty(0, np.int64)
-        if not len(rows):
-            return [np.empty(0, np.float32) for _ in queries], 0
-        unique, positions = np.unique(rows, return_inverse=True)
-        columns = self.texts.take(unique)
+        scores = np.full(len(pairs), np.nan, np.float32)
         # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
         longest = CHARACTERS_PER_TOKEN * self.settings.max_tokens
-        titles, texts = columns.column("title").to_pylist(), columns.column("text").to_pylist()
-        passages = [passage_text(title, text[:longest]) for title, text in zip(titles, texts, strict=True)]
-        query_texts = [query.text[:longest] for query in queries for _ in query.passage_rows]
-        pairs = [(text, passages[position]) for text, position in zip(query_texts, positions.tolist(), strict=True)]
-        scores = self._predict(pairs)
-        cuts = np.cumsum([len(query.passage_rows) for query in queries])[:-1]
-        return np.split(scores, cuts), self.tokens.take()
+        numbers = self._with_room(pairs)
+        if numbers:
+            scores[numbers] = self._predict([(pairs[number][0], pairs[number][1][:longest]) for number in numbers])
+        return scores
+
+    def shown(self, pair: Pair) -> str:
+        """What the model reads of a pair."""
+        features = self.model.preprocess([pair])
+        return str(self.model.tokenizer.decode(features["input_ids"][0]))
+
+    def take_tokens(self) -> int:
+        """Tokens that the model has read since the last call."""
+        return self.tokens.take()
+
+    def _with_room(self, pairs: Sequence[Pair]) -> list[int]:
+        """Numbers of the pairs whose query leaves room for at least one token of a passage."""
+        tokenizer, most = self.model.tokenizer, int(self.model.max_length)
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        lengths = map(len, tokenizer(queries, add_special_tokens=False)["input_ids"]) if queries else ()
+        short = {query for query, length in zip(queries, lengths, strict=True) if length + special < most}
+        return [number for number, (query, _) in enumerate(pairs) if query in short]
 
     def _predict(self, pairs: list[tuple[str, str]]) -> np.ndarray:
         """(n,) float32 raw scores of n pairs.
@@ -87,7 +98,11 @@ class CrossEncoderTeacher:
         def attempt(batch_size: int) -> np.ndarray:
             self.tokens.take()
             return self.model.predict(
-                pairs, batch_size=batch_size, activation_fn=torch.nn.Identity(), show_progress_bar=False
+                pairs,
+                batch_size=batch_size,
+                activation_fn=torch.nn.Identity(),
+                show_progress_bar=False,
+                processing_kwargs=_CUT_PASSAGES,
             )
 
         logits = np.asarray(attempt(), dtype=np.float32)
@@ -109,8 +124,13 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     def construct(path: str, model_kwargs: dict[str, Any]) -> CrossEncoder:
         from sentence_transformers import CrossEncoder
 
+        _refuse_without_template(settings, path)
         return CrossEncoder(
-            path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
+            path,
+            device=device,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            model_kwargs=model_kwargs,
         )
 
     model = load_safetensors(
@@ -126,6 +146,12 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
             f"teacher model '{settings.model}' has {model.num_labels} labels; "
             "a reranker has one (a relevance score) or two (irrelevant, relevant)."
         )
+    if not Path(resolve_model(settings.model), "modules.json").is_file() and hasattr(model[0].model, "score"):
+        raise InputError(
+            f"teacher model '{settings.model}' is a causal language model with a classification head. Such a model "
+            f"reads pairs in the template that it was taught. Set `template` to one of {_families()}, or to a text "
+            "with {query} and {passage}."
+        )
     model.max_length = min(settings.max_tokens, model.max_length or settings.max_tokens)
     heads = [
         name
@@ -135,3 +161,27 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     if heads:
         model.set_keep_in_fp32_modules(heads[-1:])
     return model.eval()
+
+
+def _refuse_without_template(settings: TeacherSettings, path: str) -> None:
+    """Refuses a causal model that has no prompt of its own: it would read bare texts, which it was not taught."""
+    from transformers import AutoConfig
+
+    if Path(path, "modules.json").is_file():
+        return  # saved by sentence-transformers, with the prompt and the score of its authors
+    try:
+        config = AutoConfig.from_pretrained(
+            path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+        )
+    except (OSError, ValueError):
+        return  # sentence-transformers says what is wrong with it
+    names = list(config.architectures or [])
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        raise InputError(
+            f"teacher model '{settings.model}' is {' and '.join(names)}, a causal language model and no classifier. "
+            f"Set `kind: causal`, with the template that it was taught ({_families()}, or a text of your own)."
+        )
+
+
+def _families() -> str:
+    return ", ".join(name for name, one in shipped().items() if one.kind == "causal")

@@ -6,7 +6,7 @@ A query becomes a reject if the score of one of its candidates is not finite.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,13 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import EncoderSettings, TeacherSettings
+from distill.settings import MODEL_KINDS, EncoderSettings, TeacherSettings
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
-from distill.teachers.cross_encoder import CrossEncoderTeacher
+from distill.teachers.load import load_scorer
+from distill.teachers.pairs import PairTeacher
+from distill.teachers.template import template_of
 
 if TYPE_CHECKING:
     from cluster.run import Run
@@ -59,8 +61,8 @@ def build(
     paths: tuple[str, str] | None = None
     own = False
     pool = teacher.pool
-    if teacher.kind == "cross_encoder":
-        settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
+    if teacher.kind in MODEL_KINDS:
+        settings = identity_of_model(teacher)
     elif teacher.kind == "bi_encoder":
         encoder = teacher.encoder or student
         embedded = next((pair for pair in vectors if identity(pair.encoder) == identity(encoder)), None)
@@ -86,9 +88,19 @@ def build(
         shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
-        imports=LIBRARIES if teacher.kind == "cross_encoder" else (),
+        imports=LIBRARIES if teacher.kind in MODEL_KINDS else (),
     )
     return run.execute(stage)
+
+
+def identity_of_model(teacher: TeacherSettings) -> dict[str, Any]:
+    """What determines the scores of a teacher that reads texts: its model, and the template as it stands now."""
+    settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
+    if teacher.revision:
+        settings["revision"] = teacher.revision
+    if template := template_of(teacher):
+        settings["template"] = template.model_dump(mode="json", exclude={"models"})
+    return settings
 
 
 class ScoreWorker:
@@ -114,6 +126,11 @@ class ScoreWorker:
         candidate_table = Table.open(storage, candidates) if candidates else None
         self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
 
+    def close(self) -> None:
+        """Ends what the teacher has started."""
+        if isinstance(self.teacher, PairTeacher) and (close := getattr(self.teacher.scorer, "close", None)):
+            close()
+
     def process(self, task: Task) -> Output:
         """Turns rows of CANDIDATES into rows of SCORES."""
         assert task.rows is not None, "scores are planned over candidates"
@@ -135,17 +152,27 @@ class ScoreWorker:
                 "scores": list_column(flat, lengths, pa.float32()),
             }
         )
+        passage_ids = task.rows.column("passage_ids")
         rejects = [
-            Reject(queries[number].query_id, f"{int((~np.isfinite(scores[number])).sum())} scores are not finite")
+            Reject(queries[number].query_id, _without_score(scores[number], passage_ids[number].as_py()))
             for number, good in enumerate(finite)
             if not good
         ]
         return Output(rows, rejects=rejects, tokens=tokens, stats={"pairs": int(lengths.sum())})
 
 
+def _without_score(scores: np.ndarray, passage_ids: list[str]) -> str:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    first = f"the first is that of passage '{passage_ids[bad[0]]}', {scores[bad[0]]}"
+    return (
+        f"{len(bad)} of {len(scores)} scores are not finite; {first}. A query that leaves no room for a passage within "
+        "max_tokens has no scores"
+    )
+
+
 def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:
-    if settings.kind == "cross_encoder":
-        return CrossEncoderTeacher(settings, RowReader(passages, ["title", "text"]))
+    if settings.kind in MODEL_KINDS:
+        return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]))
     if settings.kind == "bm25":
         return Bm25Teacher(bm25_index(passages))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)

@@ -14,12 +14,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError
+from cluster.machines.vllm import first_sentence
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
 from generation.engines.fitting import fitted
 from generation.engines.lora import Adapter, adapter_folder
 from generation.engines.turns import token_ids, without_special_tokens
-from generation.engines.vllm_start import first_sentence, start
+from generation.engines.vllm_start import start
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType

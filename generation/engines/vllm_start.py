@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from cluster.errors import InputError, RunError
+from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
 from generation.settings import GenerationSettings
@@ -15,21 +14,14 @@ from generation.settings import GenerationSettings
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
-SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "mistral", "dummy")
 _ADVICE_ON_CODE = (
     "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
 )
-# On CPUs the model runs in vLLM's engine process. Otherwise that process polls one that runs the model, which takes a
-# core. vLLM does not accept the short name "uni" on CPUs, because threads must then be set outside: Ray sets them.
-CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-_QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_NO_USAGE_STATS": "1"}
 
 
 def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
     """Starts the engine; returns it, and whether it runs on the CPU."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet()
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
@@ -41,7 +33,7 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
         ) from error
     is_cpu = current_platform.is_cpu()
     if is_cpu:  # Ray says how many cores a worker holds; a process outside of Ray has them all
-        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        use_all_cores()
     if not is_cpu and not settings.pool.gpus and settings.tensor_parallel == 1:
         raise InputError(
             "generation.pool.gpus is 0, and this vLLM runs on GPUs. Set generation.pool.gpus to 1, or the engine takes "
@@ -108,12 +100,3 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args
-
-
-def first_sentence(error: Exception) -> str:
-    """What an error of vLLM says first, on one line."""
-    text = str(error)
-    if isinstance(error, ValidationError):
-        text = error.errors()[0]["msg"].removeprefix("Value error, ")
-    first = " ".join(text.split()).split(". ")[0].rstrip(".")
-    return f"{first or type(error).__name__}."

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from cluster.errors import InputError, RunError
+from cluster.machines.vllm import first_sentence
 from generation.engines.models import find_model, model_folder
-from generation.engines.vllm_start import first_sentence, start
+from generation.engines.vllm_start import start
 from generation.judging.prompts import JudgePrompts, Pair
 from generation.judging.rubric import Rubric, load_rubric
 from generation.judging.settings import JudgeSettings

@@ -11,11 +11,12 @@ import psutil
 import pytest
 
 from cluster.errors import InputError
+from cluster.machines.vllm import CPU_CACHE_BYTES
 from cluster.schemas import PASSAGES
 from cluster.settings import PoolSettings
 from generation import queries
 from generation.engines.style import refuse_missing_template
-from generation.engines.vllm_start import CPU_CACHE_BYTES, engine_arguments, start
+from generation.engines.vllm_start import engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
 from generation.type_figures import PASSAGE_CUT
 from tests import traps

@@ -20,7 +20,8 @@ from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
-from distill.teachers.cross_encoder import CrossEncoderTeacher
+from distill.teachers.cross_encoder import CrossEncoderScorer
+from distill.teachers.pairs import PairTeacher
 from distill.teachers.scores import ScoreWorker
 from tests.distill.conftest import POOL, Retrieved
 
@@ -114,11 +115,11 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
 ):
     texts = RowReader(retrieved.passages, ["title", "text"])
     queries = [CandidateQuery(0, "q", "old maps", np.arange(100)), CandidateQuery(1, "r", "silver ore", np.arange(7))]
-    expected, tokens = CrossEncoderTeacher(reranker, texts).score(queries)
+    expected, tokens = PairTeacher(CrossEncoderScorer(reranker), texts).score(queries)
     assert [len(values) for values in expected] == [100, 7]
 
-    teacher = CrossEncoderTeacher(reranker.model_copy(update={"batch_size": 40}), texts)
-    preprocess = teacher.model.preprocess
+    teacher = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"batch_size": 40})), texts)
+    preprocess = teacher.scorer.model.preprocess
     sizes = []
 
     def small_memory(batch: list, **more):
@@ -127,10 +128,10 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
         return preprocess(batch, **more)
 
-    monkeypatch.setattr(teacher.model, "preprocess", small_memory)
+    monkeypatch.setattr(teacher.scorer.model, "preprocess", small_memory)
     halved, tokens_halved = teacher.score(queries)
     assert sizes[:3] == [40, 20, 10]
-    assert teacher.batch_size == 10
+    assert teacher.scorer.batch_size == 10
     assert tokens_halved == tokens
     for values, wanted in zip(halved, expected, strict=True):
         np.testing.assert_allclose(values, wanted, atol=1e-5)
@@ -141,10 +142,10 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
     def no_memory(batch: list, **more):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(teacher.model, "preprocess", no_memory)
+    monkeypatch.setattr(teacher.scorer.model, "preprocess", no_memory)
     with pytest.raises(RuntimeError, match="No executable batch size"):
         teacher.score(queries)
-    assert teacher.batch_size == 10, "a pair too large for memory does not shrink the batches of later shards"
+    assert teacher.scorer.batch_size == 10, "a pair too large for memory does not shrink the batches of later shards"
 
 
 def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_scored(
@@ -188,19 +189,21 @@ def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused
         )
         model.save_pretrained(folder)
         AutoTokenizer.from_pretrained(reranker.model).save_pretrained(folder)
-    teacher = CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "2")}), texts)
+    teacher = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"model": str(tmp_path / "2")})), texts)
     pairs = [("old maps", text) for text in next(passage_texts(retrieved.passages))[:5]]
-    logits = teacher.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    logits = teacher.scorer.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
     np.testing.assert_allclose(teacher.score([query])[0][0], logits[:, 1] - logits[:, 0], atol=1e-5)
     with pytest.raises(InputError, match="3 labels"):
-        CrossEncoderTeacher(reranker.model_copy(update={"model": str(tmp_path / "3")}), texts)
+        PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"model": str(tmp_path / "3")})), texts)
 
 
 def test_bfloat16_scores_are_not_rounded_to_a_coarse_grid(retrieved: Retrieved, reranker: TeacherSettings):
     texts = RowReader(retrieved.passages, ["title", "text"])
     queries = [CandidateQuery(0, "q", "old maps of the harbour", np.arange(100))]
-    exact = CrossEncoderTeacher(reranker, texts).score(queries)[0][0]
-    bfloat16 = CrossEncoderTeacher(reranker.model_copy(update={"dtype": "bfloat16"}), texts).score(queries)[0][0]
+    exact = PairTeacher(CrossEncoderScorer(reranker), texts).score(queries)[0][0]
+    bfloat16 = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"dtype": "bfloat16"})), texts).score(queries)[
+        0
+    ][0]
     assert len(np.unique(bfloat16)) > 90
     assert np.abs(bfloat16 - exact).max() < 0.02
 

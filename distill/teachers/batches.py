@@ -1,0 +1,97 @@
+"""Batches of token ids: of similar length, within a budget of tokens, and halved when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from distill.encoders.tokens import padded_length
+
+
+class Batches:
+    """Runs a model over sequences of token ids, longest first, so that memory runs out in the first batch or never.
+
+    Args:
+        tokens: most tokens of a batch, padding included. A batch that runs out of memory is halved, and later calls
+            begin with the halved size.
+        longest: most tokens of a sequence that the model takes.
+        device: where the model is.
+        pad: id with which sequences are filled up; the mask hides it.
+
+    `read` and `padded` count tokens since they were last set to 0, without and with padding.
+    """
+
+    def __init__(self, tokens: int, longest: int, device: str, pad: int = 0) -> None:
+        self.tokens = tokens
+        self.longest = longest
+        self.device = device
+        self.pad = pad
+        self.read = self.padded = 0
+
+    def run(
+        self, sequences: Sequence[Sequence[int]], compute: Callable[[torch.Tensor, torch.Tensor, list[int]], np.ndarray]
+    ) -> np.ndarray:
+        """(n,) float32 results for n sequences, in their order.
+
+        Args:
+            sequences: token ids of each, at least one.
+            compute: gets (B, T) ids, their (B, T) mask and the B numbers of the sequences, and returns (B,) results.
+
+        Raises:
+            RuntimeError: one sequence alone runs out of memory.
+        """
+        from accelerate.utils import find_executable_batch_size
+
+        budget = self.tokens
+
+        def halve() -> int:
+            nonlocal budget
+            budget //= 2
+            return budget
+
+        longest = max((len(one) for one in sequences), default=1)
+
+        @find_executable_batch_size(starting_batch_size=budget, reduce_batch_size_fn=halve)
+        def attempt(tokens: int) -> np.ndarray:
+            if budget != self.tokens and budget < longest / 2:  # a batch of one has failed already
+                raise ValueError("one sequence alone runs out of memory")
+            results = np.empty(len(sequences), np.float32)
+            self.read, self.padded = read, padded
+            for numbers in self._groups(sequences, tokens):
+                ids, mask = self._filled([sequences[number] for number in numbers])
+                with torch.inference_mode():
+                    results[numbers] = compute(ids, mask, numbers)
+            return results
+
+        read, padded = self.read, self.padded
+        try:
+            results = attempt()
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
+        self.tokens = budget  # kept only after success: a pair too large for memory must not shrink later batches
+        return results
+
+    def _groups(self, sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+        order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
+        start = 0
+        while start < len(order):
+            width = self._width(len(sequences[order[start]]))
+            count = max(1, tokens // width)
+            yield order[start : start + count]
+            start += count
+
+    def _width(self, length: int) -> int:
+        return min(padded_length(max(length, 1)), max(self.longest, length))
+
+    def _filled(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = self._width(max(map(len, sequences)))
+        ids = np.full((len(sequences), width), self.pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+            self.read += len(sequence)
+        self.padded += ids.size
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
