@@ -7,12 +7,12 @@ from distill.lists.build import (
     Scale,
     TrainingList,
     build_list,
-    ensemble_scores,
     explain_empty,
     scale_of,
     scale_scores,
     split_of,
 )
+from distill.lists.ensemble import ensemble_scores
 from distill.settings import ListSettings
 
 SETTINGS = ListSettings(length=3)

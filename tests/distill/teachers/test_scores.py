@@ -13,8 +13,10 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.lists import stage as lists
-from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
-from distill.lists.stage import EnsembleReader, ListWorker
+from distill.lists.build import scale_of, scale_scores, split_of
+from distill.lists.ensemble import ensemble_scores
+from distill.lists.ensemble_reader import EnsembleReader
+from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
