@@ -143,8 +143,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "approved": ("approved",),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
-    "scores": ("scores",),
-    "lists": ("lists",),
+    "scores": ("scores", "agreement"),
+    "lists": ("ensemble", "lists"),
     "training": ("training", "model"),
     "evaluation": ("evaluation", "judged"),
 }

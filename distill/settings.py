@@ -50,7 +50,7 @@ class RetrievalSettings(Settings):
 
 
 class TeacherSettings(Settings):
-    """One teacher of the ensemble. Its weight multiplies its raw score."""
+    """One teacher of the ensemble. Its weight multiplies its score, or its reciprocal rank."""
 
     kind: Literal["cross_encoder", "bm25", "bi_encoder"]
     model: str | None = Field(None, description="of a cross-encoder: a sequence-classification model, id or path")
@@ -67,6 +67,32 @@ class TeacherSettings(Settings):
     def _model_is_named(self) -> TeacherSettings:
         if self.kind == "cross_encoder" and not self.model:
             raise ValueError("a cross_encoder teacher needs `model`, a sequence-classification model id or path")
+        return self
+
+
+class EnsembleSettings(Settings):
+    """How the scores of several teachers become one."""
+
+    scale: Literal["none", "zscore", "minmax"] = Field(
+        "none", description="of each teacher's scores, over the whole run, before they are weighted; none: raw scores"
+    )
+    combine: Literal["sum", "rrf"] = Field(
+        "sum", description="sum: weight × score; rrf: weight / (60 + rank of the passage for its query)"
+    )
+    weights: Literal["given", "learnt"] = Field(
+        "given",
+        description="given: each teacher's weight; learnt: those that rank the sources of unquoted queries highest, "
+        "if they are no worse than the given ones on held-out sources",
+    )
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> EnsembleSettings:
+        if self.combine == "rrf" and self.scale != "none":
+            raise ValueError("combine: rrf reads ranks alone, which no scale changes; leave `scale` out")
+        if self.combine == "sum" and self.weights == "learnt" and self.scale == "none":
+            raise ValueError(
+                "weights can only be learnt for scores of one range; set scale: zscore, scale: minmax or combine: rrf"
+            )
         return self
 
 

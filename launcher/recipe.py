@@ -20,6 +20,7 @@ from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
     EncoderSettings,
+    EnsembleSettings,
     EvaluationSettings,
     ListSettings,
     RetrievalSettings,
@@ -64,6 +65,7 @@ class Recipe(Settings):
     generation: Generation = GenerationSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     teachers: dict[str, TeacherSettings] = Field(min_length=1)
+    ensemble: EnsembleSettings = EnsembleSettings()
     lists: ListSettings = ListSettings()
     student: StudentSettings
     training: TrainingSettings = TrainingSettings()

@@ -22,6 +22,7 @@ from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from distill.lists.build import build_list, explain_empty, split_of
+from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader
 from distill.settings import ListSettings, TeacherSettings
 
@@ -36,6 +37,7 @@ def build(
     scores: dict[str, Table],
     candidates: Table,
     extractive: bool | frozenset[int],
+    ensemble: Ensemble | None = None,
 ) -> Table:
     """Makes the training lists: LISTS.
 
@@ -47,6 +49,7 @@ def build(
         candidates: CANDIDATES.
         extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists. Or
             the numbers of the recipe's sections of which that is true.
+        ensemble: how the teachers are combined, in the order of `teachers`; None: the weighted sum of raw scores.
 
     Raises:
         InputError: the filters leave no query to train on; says how many each filter took.
@@ -56,7 +59,7 @@ def build(
     if lists.leave_out_source is not None:
         leave_out = lists.leave_out_source
     names = list(teachers)
-    weights = [teachers[name].weight for name in names]
+    ensemble = ensemble or Ensemble(tuple(teachers[name].weight for name in names))
     stage = Stage(
         title="lists",
         table=LISTS,
@@ -65,7 +68,7 @@ def build(
         arguments={
             "storage": run.storage,
             "scores": [scores[name].path for name in names],
-            "weights": weights,
+            "ensemble": ensemble,
             "queries": candidates.num_rows,
             "settings": lists,
             "leave_out_source": leave_out,
@@ -74,7 +77,8 @@ def build(
         fingerprint={
             "lists": lists.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"}),
             "leave_out_source": leave_out,
-            "weights": dict(zip(names, weights, strict=True)),
+            "weights": dict(zip(names, ensemble.weights, strict=True)),
+            **({} if ensemble.is_plain else {"ensemble": {"combine": ensemble.combine, "ranges": ensemble.ranges}}),
             "inputs": [candidates.fingerprint, *(scores[name].fingerprint for name in names)],
         },
         pool=run.settings.io_pool,
@@ -94,7 +98,7 @@ class ListWorker:
     Args:
         storage: storage of the run.
         scores: paths of SCORES, one per teacher.
-        weights: weights of the teachers, in the same order.
+        ensemble: how the teachers are combined, in the same order.
         queries: rows of CANDIDATES.
         settings: length, filters, scaling, split.
         leave_out_source: whether a source is left out of its own list; or the sections of the recipe for whose queries
@@ -105,14 +109,14 @@ class ListWorker:
         self,
         storage: Storage,
         scores: Sequence[str],
-        weights: Sequence[float],
+        ensemble: Ensemble,
         queries: int,
         settings: ListSettings,
         leave_out_source: bool | Sequence[int],
     ) -> None:
         self.settings = settings
         self.leave_out_source = leave_out_source
-        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], weights)
+        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], ensemble)
         self.scale = self.ensemble.scale(queries, settings)
 
     def process(self, task: Task) -> Output:
