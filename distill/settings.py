@@ -76,7 +76,7 @@ FIELDS_OF_KINDS = {
 
 
 class TeacherSettings(Settings):
-    """One teacher of the ensemble. Its weight multiplies its raw score."""
+    """One teacher of the ensemble. Its weight multiplies its score, or its reciprocal rank."""
 
     kind: Literal["cross_encoder", "causal", "seq2seq", "query_likelihood", "http", "given", "bm25", "bi_encoder"]
     model: str | None = Field(None, description="of a teacher that is a language model or a classifier: id or path")
@@ -111,10 +111,43 @@ class TeacherSettings(Settings):
     def _fields_fit_the_kind(self) -> TeacherSettings:
         if self.kind in MODEL_KINDS and not self.model:
             raise ValueError(f"a {self.kind} teacher needs `model`, {MODEL_KINDS[self.kind]}, id or path")
+        if self.tensor_parallel > 1 and self.pool.gpus != self.tensor_parallel:
+            raise ValueError(f"tensor_parallel is {self.tensor_parallel}; set pool.gpus to the same number")
+        fields = type(self).model_fields
+
+        def unset(name: str) -> Any:
+            return fields[name].get_default(call_default_factory=True)
+
         for name in sorted(self.model_fields_set - {"kind"}):
             kinds = FIELDS_OF_KINDS.get(name)
-            if kinds and self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+            if kinds and self.kind not in kinds and getattr(self, name) != unset(name):
                 raise ValueError(f"`{name}` is a field of kind {' and '.join(kinds)}, and this teacher is {self.kind}")
+        return self
+
+
+class EnsembleSettings(Settings):
+    """How the scores of several teachers become one."""
+
+    scale: Literal["none", "zscore", "minmax"] = Field(
+        "none", description="of each teacher's scores, over the whole run, before they are weighted; none: raw scores"
+    )
+    combine: Literal["sum", "rrf"] = Field(
+        "sum", description="sum: weight × score; rrf: weight / (60 + rank of the passage for its query)"
+    )
+    weights: Literal["given", "learnt"] = Field(
+        "given",
+        description="given: each teacher's weight; learnt: those that rank the sources of unquoted queries highest, "
+        "if they are no worse than the given ones on held-out sources",
+    )
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> EnsembleSettings:
+        if self.combine == "rrf" and self.scale != "none":
+            raise ValueError("combine: rrf reads ranks alone, which no scale changes; leave `scale` out")
+        if self.combine == "sum" and self.weights == "learnt" and self.scale == "none":
+            raise ValueError(
+                "weights can only be learnt for scores of one range; set scale: zscore, scale: minmax or combine: rrf"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at the workdir of a run: status, sample, report, gc."""
+"""The commands that look at the workdir of a run: status, sample, report, teachers, gc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from launcher.options import WorkdirArgument, say
+from launcher.options import SetOption, WorkdirArgument, say
 
 if TYPE_CHECKING:
     from cluster.tables.storage import Storage
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
-    for command in (status, sample, report, gc):
+    for command in (status, sample, report, teachers, gc):
         app.command()(command)
 
 
@@ -70,6 +70,26 @@ def report(workdir: WorkdirArgument) -> None:
     storage = _existing(workdir)
     build_report(storage)
     say(f"{storage.url}/report.html")
+
+
+def teachers(
+    source: Annotated[str, typer.Argument(metavar="WORKDIR|RECIPE", help="workdir of a run, or a recipe file")],
+    *,
+    dataset: Annotated[Path, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/")],
+    split: Annotated[str, typer.Option(help="split of the qrels")] = "test",
+    queries: Annotated[int | None, typer.Option(min=2, help="judge on a sample of this many queries")] = None,
+    depth: Annotated[int, typer.Option(min=10, help="candidates of a query that are reranked")] = 100,
+    changes: SetOption = None,
+) -> None:
+    """Judge the teachers of a recipe on judged queries, beside the student's base, before hours are spent.
+
+    Works before a run, during and after it, without Ray.
+    """
+    from launcher.judge_teachers import judge, open_recipe
+    from launcher.show_teachers import print_judgement
+
+    recipe, ensemble = open_recipe(source, changes or [])
+    print_judgement(judge(recipe, dataset, split, queries=queries, depth=depth, ensemble=ensemble))
 
 
 def gc(workdir: WorkdirArgument) -> None:

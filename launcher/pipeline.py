@@ -18,9 +18,10 @@ from cluster.tables.gc import collect_all
 from cluster.tables.table import Table
 from cluster.watch.progress import Progress
 from distill.evaluation import stage as evaluation
+from distill.lists import ensemble_stage as ensemble
 from distill.lists import stage as lists
 from distill.retrieval import candidates, embeddings
-from distill.teachers import scores
+from distill.teachers import agreement, probe_stage, scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
 from generation.judging import stage as judging
@@ -49,6 +50,8 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
     yield "corpus", corpus
 
+    for name, teacher in recipe.teachers.items():
+        probe_stage.build(run, name, teacher)  # a teacher that is no use is found before anything is paid for
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
     chosen = sources.choose(run, recipe, corpus, logged)
     paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
@@ -85,9 +88,15 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
         name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, vectors.values())
         for name, teacher in recipe.teachers.items()
     }
+    agreement.build(run, score_tables, candidate_table)
     yield "scores", score_tables
 
-    list_table = lists.build(run, recipe.lists, recipe.teachers, score_tables, candidate_table, recipe.extractive)
+    combined = ensemble.build(
+        run, recipe.ensemble, recipe.teachers, score_tables, candidate_table, corpus, recipe.lists.seed
+    )
+    list_table = lists.build(
+        run, recipe.lists, recipe.teachers, score_tables, candidate_table, recipe.extractive, combined
+    )
     yield "lists", list_table
 
     training_record = training.build(run, recipe.training, recipe.student, list_table, corpus)

@@ -20,6 +20,7 @@ from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
     EncoderSettings,
+    EnsembleSettings,
     EvaluationSettings,
     ListSettings,
     RetrievalSettings,
@@ -64,6 +65,7 @@ class Recipe(Settings):
     generation: Generation = GenerationSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     teachers: dict[str, TeacherSettings] = Field(min_length=1)
+    ensemble: EnsembleSettings = EnsembleSettings()
     lists: ListSettings = ListSettings()
     student: StudentSettings
     training: TrainingSettings = TrainingSettings()
@@ -189,6 +191,7 @@ class Recipe(Settings):
                 rubric has mistakes; or the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
+        from distill.teachers.load import check_template
         from generation import query_log
         from generation.engines.models import check_model
         from generation.engines.style import refuse_missing_template
@@ -204,6 +207,11 @@ class Recipe(Settings):
                 resolve_model(model)
             except InputError as error:
                 raise InputError(f"{field}: {error}") from None
+        for name, teacher in self.teachers.items():
+            try:
+                check_template(teacher)
+            except InputError as error:
+                raise InputError(f"teachers.{name}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
         for section, generation in self.sections.items():

@@ -1,4 +1,4 @@
-"""From scored candidates to a training list: ensemble, filters, scaling, cut, split. Pure functions, no files.
+"""From scored candidates to a training list: filters, scaling, cut, split. Pure functions, no files.
 
 A training list holds the `length` best passages of one query. Its scores are between 0 and 1, on the same scale for all
 queries of the run. A query that cannot fill its list is dropped with a reason.
@@ -40,14 +40,6 @@ class TrainingList:
 
     positions: np.ndarray
     scores: np.ndarray
-
-
-def ensemble_scores(teacher_scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Weighted sum of the teachers' raw scores for one query's `(C,)` candidates, as `(C,) float64`."""
-    total = np.zeros(len(teacher_scores[0]), dtype=np.float64)
-    for scores, weight in zip(teacher_scores, weights, strict=True):
-        total += weight * np.asarray(scores, dtype=np.float64)
-    return total
 
 
 def scale_of(scores: Sequence[np.ndarray], settings: ListSettings) -> Scale:

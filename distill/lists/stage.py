@@ -16,21 +16,18 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import LISTS, section_of
 from cluster.tables.columns import list_column
-from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables
-from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.lists.build import Scale, build_list, ensemble_scores, explain_empty, scale_of, split_of
+from distill.lists.build import build_list, explain_empty, split_of
+from distill.lists.ensemble import Ensemble
+from distill.lists.ensemble_reader import EnsembleReader
 from distill.settings import ListSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
-
-SAMPLED_QUERIES = 50_000  # whose scores give the percentiles
-SAMPLED_AT_ONCE = 500  # consecutive queries that are read together
 
 
 def build(
@@ -40,6 +37,7 @@ def build(
     scores: dict[str, Table],
     candidates: Table,
     extractive: bool | frozenset[int],
+    ensemble: Ensemble | None = None,
 ) -> Table:
     """Makes the training lists: LISTS.
 
@@ -51,6 +49,7 @@ def build(
         candidates: CANDIDATES.
         extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists. Or
             the numbers of the recipe's sections of which that is true.
+        ensemble: how the teachers are combined, in the order of `teachers`; None: the weighted sum of raw scores.
 
     Raises:
         InputError: the filters leave no query to train on; says how many each filter took.
@@ -60,7 +59,7 @@ def build(
     if lists.leave_out_source is not None:
         leave_out = lists.leave_out_source
     names = list(teachers)
-    weights = [teachers[name].weight for name in names]
+    ensemble = ensemble or Ensemble(tuple(teachers[name].weight for name in names))
     stage = Stage(
         title="lists",
         table=LISTS,
@@ -69,7 +68,7 @@ def build(
         arguments={
             "storage": run.storage,
             "scores": [scores[name].path for name in names],
-            "weights": weights,
+            "ensemble": ensemble,
             "queries": candidates.num_rows,
             "settings": lists,
             "leave_out_source": leave_out,
@@ -78,7 +77,8 @@ def build(
         fingerprint={
             "lists": lists.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"}),
             "leave_out_source": leave_out,
-            "weights": dict(zip(names, weights, strict=True)),
+            "weights": dict(zip(names, ensemble.weights, strict=True)),
+            **({} if ensemble.is_plain else {"ensemble": {"combine": ensemble.combine, "ranges": ensemble.ranges}}),
             "inputs": [candidates.fingerprint, *(scores[name].fingerprint for name in names)],
         },
         pool=run.settings.io_pool,
@@ -92,71 +92,13 @@ def build(
     return table
 
 
-class EnsembleReader:
-    """Reads the teachers' scores for rows of CANDIDATES and sums them with their weights.
-
-    Args:
-        tables: SCORES of each teacher.
-        weights: weight of each teacher.
-    """
-
-    def __init__(self, tables: Sequence[Table], weights: Sequence[float]) -> None:
-        self._readers = [RowReader(table, ["query_id", "scores"], budget_bytes=64 << 20) for table in tables]
-        self._lineages = [Lineage(table) for table in tables]
-        self._weights = weights
-
-    def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Query id → `(C,) float64` ensemble scores, for rows `start` to `stop` of CANDIDATES.
-
-        A query that a teacher could not score is left out.
-        """
-        per_teacher = []
-        for reader, lineage in zip(self._readers, self._lineages, strict=True):
-            rows = reader.range(*lineage.outputs(start, stop))
-            if not rows.num_rows:
-                return {}
-            column = rows.column("scores").combine_chunks()
-            scores = np.split(column.flatten().to_numpy(), np.cumsum(column.value_lengths().to_numpy())[:-1])
-            per_teacher.append(dict(zip(rows.column("query_id").to_pylist(), scores, strict=True)))
-        scored_by_all = set.intersection(*(set(scores) for scores in per_teacher))
-        return {
-            query: ensemble_scores([scores[query] for scores in per_teacher], self._weights)
-            for query in per_teacher[0]
-            if query in scored_by_all
-        }
-
-    def scale(self, queries: int, settings: ListSettings) -> Scale:
-        """Percentiles over all queries, or over evenly spread ones if there are more than `SAMPLED_QUERIES`.
-
-        Args:
-            queries: rows of CANDIDATES.
-            settings: the percentiles.
-
-        Raises:
-            InputError: no query has scores of all teachers, or every passage has the same score.
-        """
-        starts = np.arange(0, queries, SAMPLED_AT_ONCE)
-        most = SAMPLED_QUERIES // SAMPLED_AT_ONCE
-        if len(starts) > most:
-            starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
-        sample: dict[str, np.ndarray] = {}
-        for start in starts.tolist():
-            sample |= self.read(start, min(start + SAMPLED_AT_ONCE, queries))
-        if not sample:
-            raise InputError("no query has scores from all teachers; look at the rejects of the scores stage")
-        try:
-            return scale_of(list(sample.values()), settings)
-        except ValueError as error:
-            raise InputError(f"the teachers' scores do not differ: {error}. Use other teachers, or more.") from error
-
-
 class ListWorker:
     """Makes lists of the candidates of a shard.
 
     Args:
         storage: storage of the run.
         scores: paths of SCORES, one per teacher.
-        weights: weights of the teachers, in the same order.
+        ensemble: how the teachers are combined, in the same order.
         queries: rows of CANDIDATES.
         settings: length, filters, scaling, split.
         leave_out_source: whether a source is left out of its own list; or the sections of the recipe for whose queries
@@ -167,14 +109,14 @@ class ListWorker:
         self,
         storage: Storage,
         scores: Sequence[str],
-        weights: Sequence[float],
+        ensemble: Ensemble,
         queries: int,
         settings: ListSettings,
         leave_out_source: bool | Sequence[int],
     ) -> None:
         self.settings = settings
         self.leave_out_source = leave_out_source
-        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], weights)
+        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], ensemble)
         self.scale = self.ensemble.scale(queries, settings)
 
     def process(self, task: Task) -> Output:

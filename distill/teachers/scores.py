@@ -26,8 +26,8 @@ from distill.settings import MODEL_KINDS, EncoderSettings, TeacherSettings
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
-from distill.teachers.load import load_scorer
-from distill.teachers.pairs import PairTeacher
+from distill.teachers.load import load_scorer, takes_vllm
+from distill.teachers.pairs import PairTeacher, close
 from distill.teachers.template import template_of
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def build(
         shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
+        many_threads=teacher.kind in MODEL_KINDS and takes_vllm(teacher),
         imports=LIBRARIES if teacher.kind in MODEL_KINDS else (),
     )
     return run.execute(stage)
@@ -128,8 +129,8 @@ class ScoreWorker:
 
     def close(self) -> None:
         """Ends what the teacher has started."""
-        if isinstance(self.teacher, PairTeacher) and (close := getattr(self.teacher.scorer, "close", None)):
-            close()
+        if isinstance(self.teacher, PairTeacher):
+            close(self.teacher.scorer)
 
     def process(self, task: Task) -> Output:
         """Turns rows of CANDIDATES into rows of SCORES."""

@@ -32,8 +32,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_names_every_command_and_exits_0() -> None:
     done = listwise("--help")
     assert done.returncode == 0
-    for command in ("init", "plan", "run", "status", "sample", "evaluate", "report", "doctor", "gc", "submit", "jobs",
-                    "follow", "stop", "kuberay", "slurm"):  # fmt: skip
+    for command in ("init", "plan", "run", "status", "sample", "evaluate", "report", "teachers", "doctor", "gc",
+                    "submit", "jobs", "follow", "stop", "kuberay", "slurm"):  # fmt: skip
         assert f" {command} " in done.stdout
 
 

@@ -7,7 +7,6 @@ from distill.lists.build import (
     Scale,
     TrainingList,
     build_list,
-    ensemble_scores,
     explain_empty,
     scale_of,
     scale_scores,
@@ -22,11 +21,6 @@ FLAT = Scale(low=0.0, high=10.0, best=0.0)
 def list_of(scores: list[float], source: int | None, *, scale: Scale = FLAT, leave_out: bool = False, **settings):
     chosen = SETTINGS.model_copy(update=settings)
     return build_list(np.array(scores), source, scale, chosen, leave_out_source=leave_out)
-
-
-def test_the_ensemble_is_the_weighted_sum_of_raw_scores():
-    total = ensemble_scores([np.array([1.0, 2.0]), np.array([10.0, -10.0])], [1.0, 0.05])
-    np.testing.assert_allclose(total, [1.5, 1.5])
 
 
 def test_the_scale_is_the_percentiles_of_all_scores_and_of_the_best_scores():

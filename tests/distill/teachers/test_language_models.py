@@ -277,7 +277,17 @@ MISTAKES = [
     ({"kind": "causal", "model": "monot5-base", "template": "qwen3-reranker"}, "Set `kind: seq2seq`"),
     ({"kind": "seq2seq", "model": "chat", "template": "monot5"}, "Set `kind: causal`"),
     ({"kind": "cross_encoder", "model": "chat"}, "Set `kind: causal`"),
-    ({"kind": "causal", "model": "chat", "template": "qwen3-reranker", "tensor_parallel": 2}, "tensor_parallel is 2"),
+    (
+        {
+            "kind": "causal",
+            "model": "chat",
+            "template": "qwen3-reranker",
+            "tensor_parallel": 2,
+            "pool": {"gpus": 2},
+            "engine": "transformers",
+        },
+        "tensor_parallel is 2",
+    ),
 ]
 
 

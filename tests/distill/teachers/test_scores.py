@@ -13,8 +13,10 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.lists import stage as lists
-from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
-from distill.lists.stage import EnsembleReader, ListWorker
+from distill.lists.build import scale_of, scale_scores, split_of
+from distill.lists.ensemble import Ensemble, ensemble_scores
+from distill.lists.ensemble_reader import EnsembleReader
+from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
@@ -286,14 +288,14 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     rows = scored["dense"].read().to_pylist()
     missing = rows.pop(17)["query_id"]
     gap = write_table(retrieved.run, SCORES, rows, path="scores/gap", files=1, rejects=1)
-    whole = EnsembleReader([scored["bm25"], scored["dense"]], [1.0, 1.0])
-    both = EnsembleReader([scored["bm25"], gap], [1.0, 1.0])
+    whole = EnsembleReader([scored["bm25"], scored["dense"]], Ensemble((1.0, 1.0)))
+    both = EnsembleReader([scored["bm25"], gap], Ensemble((1.0, 1.0)))
     expected, totals = whole.read(10, 30), both.read(10, 30)
     assert missing in expected
     for query in set(expected) - {missing}:
         np.testing.assert_array_equal(totals[query], expected[query])
     worker = ListWorker(
-        retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], proposed.num_rows, LISTS, False
+        retrieved.run.storage, ["scores/bm25", "scores/gap"], Ensemble((1.0, 1.0)), proposed.num_rows, LISTS, False
     )
     task = Task(Shard("00000", proposed.num_rows, params={"first": 0}), 10, 30, proposed.read().slice(10, 20))
     output = worker.process(task)
@@ -306,8 +308,8 @@ def test_queries_over_two_passages_have_one_split_with_both_or_are_dropped(
 ):
     settings = LISTS.model_copy(update={"dev_fraction": 0.4, "require_source_first": False})
     worker = ListWorker(
-        retrieved.run.storage, [table.path for table in scored.values()], [1.0] * len(scored), proposed.num_rows,
-        settings, False,
+        retrieved.run.storage, [table.path for table in scored.values()], Ensemble((1.0,) * len(scored)),
+        proposed.num_rows, settings, False,
     )  # fmt: skip
     plain = proposed.read()
     seconds = [
