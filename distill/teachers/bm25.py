@@ -18,4 +18,10 @@ class Bm25Teacher:
 
     def score(self, queries: Sequence[CandidateQuery]) -> tuple[list[np.ndarray], int]:
         """Scores candidates as `Teacher.score` says. No model reads tokens, so the count is 0."""
-        return [self.index.score(query.text, query.passage_rows) for query in queries], 0
+        return [self._score(query) for query in queries], 0
+
+    def _score(self, query: CandidateQuery) -> np.ndarray:
+        scores, missing = query.start()
+        if len(missing):
+            scores[missing] = self.index.score(query.text, query.passage_rows[missing])
+        return scores

@@ -5,11 +5,12 @@ A query becomes a reject if the score of one of its candidates is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.schemas import SCORES
 from cluster.tables.columns import list_column
@@ -22,7 +23,7 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import EncoderSettings, TeacherSettings
+from distill.settings import EncoderSettings, RetrievalSettings, TeacherSettings
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
@@ -39,7 +40,8 @@ def build(
     student: EncoderSettings,
     candidates: Table,
     passages: Table,
-    vectors: Iterable[Vectors] = (),
+    retrieval: RetrievalSettings,
+    vectors: Mapping[str, Vectors],
 ) -> Table:
     """Scores all candidates with one teacher, into a table SCORES.
 
@@ -50,20 +52,26 @@ def build(
         student: encoder of a bi-encoder teacher whose settings name none.
         candidates: CANDIDATES.
         passages: PASSAGES.
-        vectors: vectors of the dense retrievers. A bi-encoder teacher with the encoder of a retriever uses them. With
-            another encoder, every passage and query is embedded once, into tables beside the scores.
+        retrieval: the retrievers that proposed the candidates.
+        vectors: vectors of the dense retrievers, by their names. A bi-encoder teacher with the encoder of a retriever
+            uses them, and the scores that this retriever gave. With another encoder, every passage and query is
+            embedded once, into tables beside the scores.
     """
     path = SCORES.path.format(name=name)
     inputs = [candidates, passages]
     settings = teacher.model_dump(mode="json", include={"kind"})
     paths: tuple[str, str] | None = None
     own = False
+    retriever: str | None = None
     pool = teacher.pool
     if teacher.kind == "cross_encoder":
         settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
-    elif teacher.kind == "bi_encoder":
+    elif teacher.kind == "bm25":
+        retriever = next((name for name, each in retrieval.retrievers.items() if each.kind == "bm25"), None)
+    else:
         encoder = teacher.encoder or student
-        embedded = next((pair for pair in vectors if identity(pair.encoder) == identity(encoder)), None)
+        retriever = next((name for name, pair in vectors.items() if identity(pair.encoder) == identity(encoder)), None)
+        embedded = vectors[retriever] if retriever else None
         if own := embedded is None:
             embedded = embed(run, f"{path}-vectors", name, encoder, pool, passages, [candidates])
         settings["encoder"] = identity(encoder)
@@ -82,6 +90,7 @@ def build(
             "passages": passages.path,
             "vectors": paths,
             "candidates": None if own else candidates.path,
+            "retriever": retriever,
         },
         shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
@@ -100,6 +109,7 @@ class ScoreWorker:
         passages: path of PASSAGES.
         vectors: paths of PASSAGE_VECTORS and QUERY_VECTORS, for a bi-encoder.
         candidates: path of CANDIDATES, if QUERY_VECTORS was made from the queries; None if it was made from CANDIDATES.
+        retriever: a retriever that scores as this teacher does, so that its scores need not be computed again.
     """
 
     def __init__(
@@ -109,7 +119,9 @@ class ScoreWorker:
         passages: str,
         vectors: tuple[str, str] | None,
         candidates: str | None,
+        retriever: str | None = None,
     ) -> None:
+        self.retriever = retriever
         tables = [Table.open(storage, path) for path in vectors or ()]
         candidate_table = Table.open(storage, candidates) if candidates else None
         self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
@@ -118,8 +130,11 @@ class ScoreWorker:
         """Turns rows of CANDIDATES into rows of SCORES."""
         assert task.rows is not None, "scores are planned over candidates"
         first = task.shard.params["first"] + task.start
+        known = self._known(task.rows)
         queries = [
-            CandidateQuery(first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], dtype=np.int64))
+            CandidateQuery(
+                first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], np.int64), known[offset]
+            )
             for offset, row in enumerate(task.rows.select(["query_id", "text", "passage_rows"]).to_pylist())
         ]
         scores, tokens = self.teacher.score(queries)
@@ -141,6 +156,13 @@ class ScoreWorker:
             if not good
         ]
         return Output(rows, rejects=rejects, tokens=tokens, stats={"pairs": int(lengths.sum())})
+
+    def _known(self, rows: pa.Table) -> Sequence[np.ndarray | None]:
+        """For each query, the (C,) float32 scores of the retriever that scores alike; None without such a retriever."""
+        if self.retriever is None:
+            return [None] * len(rows)
+        lists = pc.map_lookup(rows.column("retriever_scores"), pa.scalar(self.retriever), "first")
+        return [values.values.to_numpy(zero_copy_only=False) for values in lists]
 
 
 def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:

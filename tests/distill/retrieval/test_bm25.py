@@ -49,6 +49,19 @@ def test_scores_equal_the_textbook_formula(index: Bm25Index):
             np.testing.assert_allclose(index.score(query, np.arange(len(TEXTS))), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_scores_of_some_passages_equal_those_of_the_whole_corpus_to_the_bit(index: Bm25Index, tmp_path: Path):
+    index.save(tmp_path)
+    generator = np.random.default_rng(3)
+    for chosen in (index, Bm25Index.load(tmp_path, stop_words=False)):
+        for query in ["harbour harbour traders", "zyzzyva", "", *(QUERIES[0].format(*place) for place in PLACES[:4])]:
+            tokens = index._tokens(query)
+            assert index._index is not None
+            whole = index._index.get_scores_from_ids(tokens) if tokens else np.zeros(len(TEXTS), np.float32)
+            rows = generator.permutation(len(TEXTS))[:17]
+            np.testing.assert_array_equal(chosen.score(query, rows), whole[rows])
+    assert index.score("harbour", np.array([5, 5, 2])).shape == (3,)
+
+
 def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index):
     query = QUERIES[0].format(*PLACES[3])
     scores = index.score(query, np.arange(len(TEXTS)))

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.run import Run
-from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
+from cluster.schemas import CANDIDATES, PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.tables.vectors import vectors_of
@@ -96,6 +96,31 @@ def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved
         assert row["passage_ids"] == [ids[number] for number in expected]
         assert row["fused"] == sorted(row["fused"], reverse=True)
         assert (row["source_id"] is None) == (not synthetic)
+
+
+def test_every_candidate_carries_the_scores_of_the_retrievers_that_returned_it(retrieved: Retrieved):
+    opened, passages, queries, vectors, _ = retrieved
+    paths = {"tiny": (vectors.passages.path, vectors.queries.path), "bm25": None}
+    worker = CandidateWorker(opened.storage, "passages", paths, settings(depth=30))
+    rows = queries[0].read()
+    output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, rows)).rows
+    assert output.schema.field("retriever_scores").type == CANDIDATES.schema.field("retriever_scores").type
+    encoded, documents = (vectors_of(table.read().column("vector")) for table in (vectors.queries, vectors.passages))
+    index = Bm25Index([[text for batch in passage_texts(passages) for text in batch]])
+    numbers = {query_id: number for number, query_id in enumerate(rows["query_id"].to_pylist())}
+    for row in output.to_pylist():
+        given, candidates_of = dict(row["retriever_scores"]), np.array(row["passage_rows"])
+        assert list(given) == ["tiny", "bm25"]
+        dense = documents @ encoded[numbers[row["query_id"]]]
+        sparse = index.score(row["text"], np.arange(100))
+        for scores, all_scores, lowest in ((given["tiny"], dense, -2.0), (given["bm25"], sparse, 0.0)):
+            first = np.lexsort((np.arange(100), -all_scores))[:30]
+            returned = np.isin(candidates_of, first[all_scores[first] > lowest])
+            # Rounding may swap two passages of a tiny random model at the last rank.
+            kept = np.array([score is not None for score in scores])
+            assert np.sum(kept != returned) <= (2 if lowest < 0 else 0)
+            own = np.array(scores, np.float32)[kept]
+            np.testing.assert_allclose(own, all_scores[candidates_of[kept]], atol=1e-5)
 
 
 def test_the_filters_account_for_every_query_and_logged_queries_need_no_round_trip(retrieved: Retrieved):
