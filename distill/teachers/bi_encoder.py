@@ -13,6 +13,7 @@ import numpy as np
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.vectors import rows_of_vectors, vectors_of
+from distill.retrieval.search import inner_products
 from distill.teachers.base import CandidateQuery
 
 if TYPE_CHECKING:
@@ -67,5 +68,5 @@ class BiEncoderTeacher:
             embedded = candidates >= 0
             if query.query_id in position_of and embedded.any():
                 vector = query_vectors[position_of[query.query_id]]
-                scores[missing[embedded]] = passage_vectors[candidates[embedded]] @ vector
+                scores[missing[embedded]] = inner_products(vector[None], passage_vectors[candidates[embedded]])
         return [scores for scores, _ in started], 0

@@ -71,6 +71,15 @@ def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index
     np.testing.assert_array_equal(hits.scores[0], scores[expected])
 
 
+def test_copies_of_a_passage_rank_by_row_at_any_depth():
+    copies = ["old maps of the harbour", "a silver mine"] * 60
+    index = Bm25Index([copies[:7], copies[7:]])
+    for depth in (1, 10, 59, 60, 61):
+        rows = index.search(["harbour maps"], depth).rows[0]
+        assert rows[: min(depth, 60)].tolist() == list(range(0, 120, 2))[:depth]
+        assert (rows[60:] == -1).all()
+
+
 def test_a_word_that_no_passage_has_gives_no_hit(index: Bm25Index):
     hits = index.search(["zyzzyva", "", "?!"], 5)
     assert (hits.rows == -1).all()

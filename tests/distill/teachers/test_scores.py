@@ -123,7 +123,7 @@ def test_scores_that_a_retriever_gave_are_taken_and_the_others_computed_with_the
     for wanted, got in zip(
         computed["scores"].to_pylist(), worker.process(whole).rows["scores"].to_pylist(), strict=True
     ):
-        np.testing.assert_allclose(got, wanted, atol=1e-6)
+        np.testing.assert_array_equal(got, wanted)
 
     # A score that no computation gives shows that known scores are taken and all others are not touched.
     known = [np.array(dict(row)[retriever], np.float32) for row in rows["retriever_scores"].to_pylist()]
