@@ -29,7 +29,44 @@ class RetrieverSettings(Settings):
 
     kind: Literal["dense", "bm25"]
     encoder: EncoderSettings | None = Field(None, description="of a dense retriever; empty: the student's base")
+    index: Literal["exact", "ivf", "hnsw"] = Field(
+        "exact", description="of a dense retriever: exact search, or an approximate index that each machine builds once"
+    )
+    lists: int | None = Field(None, ge=1, description="of ivf: clusters of passages; empty: 2 × √passages")
+    nprobe: int = Field(32, ge=1, description="of ivf: clusters that a query looks into, the nearest first")
+    m: int = Field(32, ge=2, le=256, description="of hnsw: neighbours that a passage is linked with")
+    ef_search: int = Field(256, ge=1, description="of hnsw: passages that a search keeps in view, at least depth")
     pool: PoolSettings = PoolSettings()
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> RetrieverSettings:
+        if self.kind != "dense" and self.index != "exact":
+            raise ValueError(f"index {self.index} is for a dense retriever, and this one is of kind {self.kind}")
+        owners = {"lists": "ivf", "nprobe": "ivf", "m": "hnsw", "ef_search": "hnsw"}
+        _refuse_without_effect(
+            self, {field: f"index: {owner}" for field, owner in owners.items() if owner != self.index}
+        )
+        return self
+
+    def identity(self) -> Any:
+        """What changes the hits, apart from vectors: the kind alone, or with the settings of an approximate index."""
+        fields = {"ivf": ("lists", "nprobe"), "hnsw": ("m", "ef_search"), "exact": ()}[self.index]
+        named = {"index": self.index, **{field: getattr(self, field) for field in fields}} if fields else {}
+        return {"kind": self.kind, **named} if named else self.kind
+
+
+def _refuse_without_effect(settings: Settings, needs: dict[str, str]) -> None:
+    """Refuses fields that differ from their default though what they belong to is not chosen.
+
+    Args:
+        settings: the section.
+        needs: field → what it needs.
+    """
+    defaults = type(settings).model_fields
+    if idle := [
+        f"`{name}` needs {need}" for name, need in needs.items() if getattr(settings, name) != defaults[name].default
+    ]:
+        raise ValueError("; ".join(idle))
 
 
 class RetrievalSettings(Settings):

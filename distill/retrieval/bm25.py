@@ -141,7 +141,8 @@ class Bm25Index:
         scores = np.zeros(len(rows), dtype=np.float32)
         if self._index is None or not len(rows):
             return scores
-        values, owners, starts = (self._index.scores[name] for name in ("data", "indices", "indptr"))
+        # Plain views: a slice of a memory-mapped array costs more than the search in it.
+        values, owners, starts = (np.asarray(self._index.scores[name]) for name in ("data", "indices", "indptr"))
         wanted = rows.astype(owners.dtype)  # else numpy would copy the column
         for token in self._tokens(query):
             start, stop = int(starts[token]), int(starts[token + 1])

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from distill.retrieval.embeddings import Vectors
 
 
+RECALL_QUERIES = 200  # searched exactly too, once in a run, to tell what an approximate index misses
+
+
 def build(
     run: Run,
     retrieval: RetrievalSettings,
@@ -78,7 +81,7 @@ def build(
         fingerprint={
             **settings,
             "retriever_scores": True,  # tables from before this column are made anew
-            "retrievers": {name: retriever.kind for name, retriever in retrieval.retrievers.items()},
+            "retrievers": {name: retriever.identity() for name, retriever in retrieval.retrievers.items()},
             "inputs": [table.fingerprint for table in inputs],
         },
         pool=run.settings.io_pool,
@@ -119,13 +122,14 @@ class CandidateWorker:
         self.names = list(retrievers)
         self.runs: list[Bm25Index | DenseRun] = []
         dense = sum(paths is not None for paths in retrievers.values())
-        for paths in retrievers.values():
+        for name, paths in retrievers.items():
             if paths is None:
                 self.runs.append(bm25_index(table))
                 continue
             budget = settings.index_cache_mib * 2**20 // dense
             tables = [Table.open(storage, path) for path in paths]
-            self.runs.append(DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget))
+            retriever = settings.retrievers[name]
+            self.runs.append(DenseRun(*tables, self.passage_ids, settings.index_rows, budget, retriever=retriever))
 
     def process(self, task: Task) -> Output:
         """Turns rows of QUERIES or QUERY_LOG into rows of CANDIDATES."""
@@ -159,7 +163,15 @@ class CandidateWorker:
                         "retriever_scores": np.array([run.scores_of(number, fused) for run in hits]),
                     }
                 )
-        return Output(_table(rows, self.names), drops=dict(drops))
+        return Output(_table(rows, self.names), drops=dict(drops), stats=self._recall() if first == 0 else {})
+
+    def _recall(self) -> dict[str, int]:
+        """Counters `nearest_NAME` and `found_NAME` of each approximate retriever, from a sample of all queries."""
+        stats = {}
+        for name, run in zip(self.names, self.runs, strict=True):
+            if isinstance(run, DenseRun) and (counts := run.recall(RECALL_QUERIES, self.settings.depth)):
+                stats[f"found_{name}"], stats[f"nearest_{name}"] = counts
+        return stats
 
     def _search(self, run: Bm25Index | DenseRun, queries: list[dict[str, Any]], first: int) -> Hits:
         if isinstance(run, Bm25Index):

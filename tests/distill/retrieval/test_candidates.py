@@ -28,7 +28,11 @@ from tests.distill.run_tables import write_queries, write_table
 
 def settings(**more) -> RetrievalSettings:
     retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
-    return RetrievalSettings(retrievers=retrievers, rows_per_shard=30, **({"depth": 40} | more))
+    return RetrievalSettings(**({"retrievers": retrievers, "rows_per_shard": 30, "depth": 40} | more))
+
+
+def alone(name: str, **more) -> dict:
+    return {"retrievers": {name: RetrieverSettings(kind="dense", **more)}}
 
 
 def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder: EncoderSettings) -> Vectors:
@@ -181,6 +185,33 @@ def test_block_size_and_memory_do_not_change_the_candidates(
         assert worker.process(task).rows.equals(reference.rows)
 
 
+def test_an_approximate_index_gives_the_same_candidates_in_shards_of_any_size_and_its_recall_is_counted(
+    retrieved: Retrieved,
+):
+    opened, passages, queries, _, encoder = retrieved
+    random = random_vectors(opened, passages, queries, encoder)
+    paths: dict = {"tiny": (random.passages.path, random.queries.path)}
+    rows, shard = queries[0].read(), Shard("00000", 100, params={"first": 0})
+    common = {"min_candidates": 1, "round_trip_rank": 30, "depth": 30}
+    exact = CandidateWorker(opened.storage, "passages", paths, settings(**alone("tiny"), **common))
+    reference = exact.process(Task(shard, 0, 100, rows))
+    assert reference.stats == {}
+    for more, least in (
+        ({"index": "ivf", "lists": 8, "nprobe": 8}, 1.0),
+        ({"index": "ivf", "lists": 8, "nprobe": 3}, 0.3),
+        ({"index": "hnsw", "m": 8}, 0.9),
+    ):
+        worker = CandidateWorker(opened.storage, "passages", paths, settings(**alone("tiny", **more), **common))
+        whole = worker.process(Task(shard, 0, 100, rows))
+        assert whole.stats["nearest_tiny"] == 103 * 30, "written and logged queries"
+        assert whole.stats["found_tiny"] >= least * whole.stats["nearest_tiny"]
+        if least == 1.0:
+            assert whole.rows.equals(reference.rows)
+        parts = [worker.process(Task(shard, a, min(a + 7, 100), rows.slice(a, 7))) for a in range(0, 100, 7)]
+        assert pa.concat_tables([part.rows for part in parts]).combine_chunks().equals(whole.rows.combine_chunks())
+        assert [part.stats for part in parts[1:]] == [{}] * 14
+
+
 def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retrieved: Retrieved):
     opened, _, queries, vectors, _ = retrieved
     for side, table, missing in (("passages", vectors.passages, "p071"), ("queries", vectors.queries, "q050")):
@@ -190,14 +221,14 @@ def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retri
         write_table(opened, schema, rows, path=f"embeddings/gap/{side}", files=1, rejects=1)
     paths: dict = {"gap": ("embeddings/gap/passages", "embeddings/gap/queries")}
     worker = CandidateWorker(
-        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=99, depth=99)
+        opened.storage, "passages", paths, settings(**alone("gap"), min_candidates=1, round_trip_rank=99, depth=99)
     )
     output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read()))
     passage_ids = {row["query_id"]: row["passage_ids"] for row in output.rows.to_pylist()}
     assert output.drops == {"round_trip": 2}, "q050 has no hits, and no query can retrieve p071"
     paths = {"whole": ("embeddings/tiny/passages", "embeddings/tiny/queries")}
     whole = CandidateWorker(
-        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=100, depth=100)
+        opened.storage, "passages", paths, settings(**alone("whole"), min_candidates=1, round_trip_rank=100, depth=100)
     )
     for row in whole.process(
         Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read())
