@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -24,7 +24,38 @@ class EncoderSettings(Settings):
     trust_remote_code: bool = False
 
 
-class RetrieverSettings(Settings):
+class Bm25Settings(Settings):
+    """How BM25 reads texts."""
+
+    language: str | None = Field(
+        None, description="of bm25: language of its stemmer and stop words; empty: english, where it reads words"
+    )
+    tokenizer: Literal["words", "ngrams"] | None = Field(
+        None,
+        description="of bm25: words, or n-grams of two and three characters, for languages without spaces such as "
+        "Chinese, Japanese and Thai; empty: words",
+    )
+
+    @model_validator(mode="after")
+    def _bm25_knows_the_language(self) -> Self:
+        import Stemmer
+
+        if (known := self.language) is not None and known not in Stemmer.algorithms():
+            raise ValueError(
+                f"language '{known}' has no stemmer; there are {', '.join(Stemmer.algorithms())}. For a language "
+                "without spaces between words, set tokenizer: ngrams and no language"
+            )
+        if self.language and self.tokenizer == "ngrams":
+            raise ValueError("tokenizer ngrams reads every language alike; leave out `language`")
+        return self
+
+    def reads(self) -> dict[str, str]:
+        """Language and tokenizer, as far as they differ from English words."""
+        named = {"language": self.language, "tokenizer": self.tokenizer}
+        return {field: value for field, value in named.items() if value not in (None, "english", "words")}
+
+
+class RetrieverSettings(Bm25Settings):
     """One retriever that proposes candidates."""
 
     kind: Literal["dense", "bm25"]
@@ -46,12 +77,14 @@ class RetrieverSettings(Settings):
         _refuse_without_effect(
             self, {field: f"index: {owner}" for field, owner in owners.items() if owner != self.index}
         )
+        if self.kind != "bm25":
+            _refuse_without_effect(self, {"language": "kind: bm25", "tokenizer": "kind: bm25"})
         return self
 
     def identity(self) -> Any:
-        """What changes the hits, apart from vectors: the kind alone, or with the settings of an approximate index."""
+        """What changes the hits, apart from vectors: the kind alone, or the kind and settings unlike the default."""
         fields = {"ivf": ("lists", "nprobe"), "hnsw": ("m", "ef_search"), "exact": ()}[self.index]
-        named = {"index": self.index, **{field: getattr(self, field) for field in fields}} if fields else {}
+        named = {"index": self.index, **{field: getattr(self, field) for field in fields}} if fields else self.reads()
         return {"kind": self.kind, **named} if named else self.kind
 
 
@@ -86,8 +119,11 @@ class RetrievalSettings(Settings):
     rows_per_shard: int = Field(2_000, ge=1, description="queries per shard")
 
 
-class TeacherSettings(Settings):
-    """One teacher of the ensemble. Its weight multiplies its raw score."""
+class TeacherSettings(Bm25Settings):
+    """One teacher of the ensemble. Its weight multiplies its raw score.
+
+    A bm25 teacher without language and tokenizer reads texts as the first bm25 retriever does, if there is one.
+    """
 
     kind: Literal["cross_encoder", "bm25", "bi_encoder"]
     model: str | None = Field(None, description="of a cross-encoder: a sequence-classification model, id or path")
@@ -104,6 +140,8 @@ class TeacherSettings(Settings):
     def _model_is_named(self) -> TeacherSettings:
         if self.kind == "cross_encoder" and not self.model:
             raise ValueError("a cross_encoder teacher needs `model`, a sequence-classification model id or path")
+        if self.kind != "bm25":
+            _refuse_without_effect(self, {"language": "kind: bm25", "tokenizer": "kind: bm25"})
         return self
 
 

@@ -124,7 +124,7 @@ class CandidateWorker:
         dense = sum(paths is not None for paths in retrievers.values())
         for name, paths in retrievers.items():
             if paths is None:
-                self.runs.append(bm25_index(table))
+                self.runs.append(bm25_index(table, settings.retrievers[name]))
                 continue
             budget = settings.index_cache_mib * 2**20 // dense
             tables = [Table.open(storage, path) for path in paths]

@@ -48,7 +48,7 @@ def build(
     Args:
         run: the run.
         name: the teacher's name in the recipe.
-        teacher: settings of the teacher.
+        teacher: settings of the teacher; those of bm25 name language and tokenizer, or are those of its retriever.
         student: encoder of a bi-encoder teacher whose settings name none.
         candidates: CANDIDATES.
         passages: PASSAGES.
@@ -67,7 +67,8 @@ def build(
     if teacher.kind == "cross_encoder":
         settings = teacher.model_dump(mode="json", include={"kind", "model", "max_tokens", "dtype"})
     elif teacher.kind == "bm25":
-        retriever = next((name for name, each in retrieval.retrievers.items() if each.kind == "bm25"), None)
+        teacher, retriever = as_retriever(teacher, retrieval)
+        settings |= teacher.reads()
     else:
         encoder = teacher.encoder or student
         retriever = next((name for name, pair in vectors.items() if identity(pair.encoder) == identity(encoder)), None)
@@ -98,6 +99,18 @@ def build(
         imports=LIBRARIES if teacher.kind == "cross_encoder" else (),
     )
     return run.execute(stage)
+
+
+def as_retriever(teacher: TeacherSettings, retrieval: RetrievalSettings) -> tuple[TeacherSettings, str | None]:
+    """A bm25 teacher with its language and tokenizer, and the retriever that scores as it does, or None.
+
+    A teacher that names neither takes both from the first bm25 retriever.
+    """
+    sparse = {name: each for name, each in retrieval.retrievers.items() if each.kind == "bm25"}
+    if sparse and not (teacher.language or teacher.tokenizer):
+        first = next(iter(sparse.values()))
+        teacher = teacher.model_copy(update={"language": first.language, "tokenizer": first.tokenizer})
+    return teacher, next((name for name, each in sparse.items() if each.reads() == teacher.reads()), None)
 
 
 class ScoreWorker:
@@ -169,6 +182,6 @@ def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], cand
     if settings.kind == "cross_encoder":
         return CrossEncoderTeacher(settings, RowReader(passages, ["title", "text"]))
     if settings.kind == "bm25":
-        return Bm25Teacher(bm25_index(passages))
+        return Bm25Teacher(bm25_index(passages, settings))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)
     return BiEncoderTeacher(vectors[0], ids, vectors[1], candidates)

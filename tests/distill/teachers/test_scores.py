@@ -18,11 +18,12 @@ from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_o
 from distill.lists.stage import EnsembleReader, ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
+from distill.retrieval.tokenizers import TextSettings
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderTeacher
-from distill.teachers.scores import ScoreWorker
+from distill.teachers.scores import ScoreWorker, as_retriever
 from tests.distill.conftest import POOL, Retrieved
 
 BM25 = TeacherSettings(kind="bm25", rows_per_shard=40, weight=0.02, pool=POOL)
@@ -134,6 +135,29 @@ def test_scores_that_a_retriever_gave_are_taken_and_the_others_computed_with_the
     shifted = worker.process(Task(whole.shard, 0, rows.num_rows, moved)).rows["scores"].to_pylist()
     for number, wanted in enumerate(computed["scores"].to_pylist()):
         np.testing.assert_allclose(np.array(shifted[number]) - np.where(missing[number], 0, 1000), wanted, atol=1e-4)
+
+
+def test_a_bm25_teacher_reads_texts_as_the_retriever_does_unless_it_says_how():
+    german = RetrieverSettings(kind="bm25", language="german")
+    retrieval = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense"), "words": german})
+    plain, own = TeacherSettings(kind="bm25"), TeacherSettings(kind="bm25", language="english")
+    teacher, retriever = as_retriever(plain, retrieval)
+    assert (teacher.language, retriever) == ("german", "words")
+    assert as_retriever(own, retrieval) == (own, None), "scores of German stems are not those of English ones"
+    assert as_retriever(own, RETRIEVAL) == (own, "bm25"), "English words are the default"
+    alone = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense")})
+    assert as_retriever(plain, alone) == (plain, None)
+
+
+def test_a_teacher_of_another_tokenizer_has_scores_of_its_own(retrieved: Retrieved, proposed: Table):
+    rows = proposed.read()
+    task = Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, 5, rows.slice(0, 5))
+    teacher = TeacherSettings(kind="bm25", tokenizer="ngrams")
+    output = ScoreWorker(retrieved.run.storage, teacher, "passages", None, proposed.path).process(task).rows
+    texts = [text for batch in passage_texts(retrieved.passages) for text in batch]
+    index = Bm25Index([texts], reads=TextSettings(ngrams=True))
+    for row, given in zip(task.rows.to_pylist(), output["scores"].to_pylist(), strict=True):
+        np.testing.assert_array_equal(given, index.score(row["text"], np.array(row["passage_rows"])))
 
 
 def test_no_vector_of_a_passage_is_read_where_the_retriever_gave_all_scores(retrieved: Retrieved, proposed: Table):
