@@ -38,14 +38,16 @@ class Bm25Settings(Settings):
 
     @model_validator(mode="after")
     def _bm25_knows_the_language(self) -> Self:
+        if self.language is None:
+            return self
         import Stemmer
 
-        if (known := self.language) is not None and known not in Stemmer.algorithms():
+        if self.language not in (known := Stemmer.algorithms()):
             raise ValueError(
-                f"language '{known}' has no stemmer; there are {', '.join(Stemmer.algorithms())}. For a language "
-                "without spaces between words, set tokenizer: ngrams and no language"
+                f"language '{self.language}' has no stemmer; there are {', '.join(known)}. For a language without "
+                "spaces between words, set tokenizer: ngrams and no language"
             )
-        if self.language and self.tokenizer == "ngrams":
+        if self.tokenizer == "ngrams":
             raise ValueError("tokenizer ngrams reads every language alike; leave out `language`")
         return self
 
