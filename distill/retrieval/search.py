@@ -5,7 +5,7 @@ index multiplies and selects, on a GPU if the process has one.
 
 The result does not depend on how passages are cut into blocks, nor queries into searches. A matrix product rounds by
 the shapes of its matrices, so FAISS only proposes passages. Their scores are computed pair by pair (`inner_products`),
-and passages that FAISS left out are asked for if rounding or a tie could have brought them among the best.
+and those that FAISS left out are looked at if rounding or a tie could have brought them among the best.
 """
 
 from __future__ import annotations
@@ -138,14 +138,13 @@ def _with_block(best: Hits, queries: np.ndarray, block: Block, proposed: np.ndar
     # Whether a passage that FAISS left out can be among the best k: its score is at most the last proposed one.
     unsure = proposed[:, -1] + 2 * error >= merged.scores[:, -1]
     for query in np.flatnonzero(unsure) if proposed.shape[1] < len(vectors) else ():
-        enough = float(merged.scores[query, -1] - 2 * error[query])
-        _, _, found = block.index.range_search(queries[query : query + 1], float(np.nextafter(enough, -np.inf)))
-        found = np.sort(found)
+        enough = merged.scores[query, -1] - 2 * error[query]
+        found = np.flatnonzero(vectors @ queries[query] >= enough)
         own = [
             inner_products(queries[query : query + 1], vectors[found[start : start + PAIRS]])
             for start in range(0, len(found), PAIRS)
         ]
         one = Hits(best.rows[query : query + 1], best.scores[query : query + 1])
-        one = merge(one, Hits(block.rows[found][None], np.concatenate(own)[None]))
+        one = merge(one, Hits(block.rows[found][None], np.concatenate([np.empty(0, np.float32), *own])[None]))
         merged.rows[query], merged.scores[query] = one.rows[0], one.scores[0]
     return merged

