@@ -68,7 +68,7 @@ class RetrieverSettings(Bm25Settings):
     lists: int | None = Field(None, ge=1, description="of ivf: clusters of passages; empty: 2 × √passages")
     nprobe: int = Field(32, ge=1, description="of ivf: clusters that a query looks into, the nearest first")
     m: int = Field(32, ge=2, le=256, description="of hnsw: neighbours that a passage is linked with")
-    ef_search: int = Field(256, ge=1, description="of hnsw: passages that a search keeps in view, at least depth")
+    ef_search: int = Field(512, ge=1, description="of hnsw: passages that a search keeps in view, at least depth")
     pool: PoolSettings = PoolSettings()
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,11 +41,11 @@ class ApproximateIndex:
         settings: the retriever, whose `index` is ivf or hnsw.
     """
 
-    def __init__(self, index: faiss.Index | None, settings: RetrieverSettings) -> None:
-        self._index = index
+    def __init__(self, index: faiss.IndexIVF | faiss.IndexHNSW | None, settings: RetrieverSettings) -> None:
+        self._index: Any = index  # FAISS sets the two kinds apart by attributes
         self._settings = settings
         if index is not None and settings.index == "ivf":
-            index.nprobe = settings.nprobe
+            self._index.nprobe = settings.nprobe
 
     @classmethod
     def shared(cls, vectors: Table, settings: RetrieverSettings) -> ApproximateIndex:
@@ -64,8 +64,12 @@ class ApproximateIndex:
             return cls(None, settings)
         shape = settings.lists or 0 if settings.index == "ivf" else settings.m
         name = f"{settings.index}-{vectors.fingerprint}-{shape}"
+
+        def write(folder: Path) -> None:
+            build(vectors, settings, folder)
+
         try:
-            return cls.load(shared_folder(name, lambda folder: build(vectors, settings, folder)), settings)
+            return cls.load(shared_folder(name, write), settings)
         except OSError:
             return cls(build(vectors, settings, None), settings)
 
@@ -126,7 +130,7 @@ def number_of_lists(settings: RetrieverSettings, vectors: int) -> int:
     return max(1, min(settings.lists or round(2 * math.sqrt(vectors)), vectors))
 
 
-def build(vectors: Table, settings: RetrieverSettings, folder: Path | None) -> faiss.Index:
+def build(vectors: Table, settings: RetrieverSettings, folder: Path | None) -> faiss.IndexIVF | faiss.IndexHNSW:
     """Builds an index from a table of vectors, file by file, and writes it into an empty folder.
 
     Memory holds a graph of HNSW whole, since any passage may become a neighbour of any other. Of IVF it holds the
@@ -147,6 +151,7 @@ def build(vectors: Table, settings: RetrieverSettings, folder: Path | None) -> f
             index.add(part)
     finally:
         faiss.omp_set_num_threads(threads)
+    assert index is not None, "there are vectors"
     if folder:
         _write(index, folder / FILE)
     return index
@@ -169,7 +174,7 @@ def _parts(vectors: Table) -> Iterator[np.ndarray]:
             yield np.ascontiguousarray(vectors_of(rows.column("vector")))
 
 
-def _build_ivf(vectors: Table, lists: int, folder: Path | None) -> faiss.Index:
+def _build_ivf(vectors: Table, lists: int, folder: Path | None) -> faiss.IndexIVFFlat:
 
     index = _trained(_parts(vectors), vectors.num_rows, lists)
     names: list[str] = []

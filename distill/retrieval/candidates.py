@@ -129,7 +129,9 @@ class CandidateWorker:
             budget = settings.index_cache_mib * 2**20 // dense
             tables = [Table.open(storage, path) for path in paths]
             retriever = settings.retrievers[name]
-            self.runs.append(DenseRun(*tables, self.passage_ids, settings.index_rows, budget, retriever=retriever))
+            self.runs.append(
+                DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget, retriever=retriever)
+            )
 
     def process(self, task: Task) -> Output:
         """Turns rows of QUERIES or QUERY_LOG into rows of CANDIDATES."""

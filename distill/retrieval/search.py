@@ -53,7 +53,7 @@ class Block:
     """A block of n passages: their `(n,) int64` rows in PASSAGES, ascending, and a flat index of their vectors."""
 
     rows: np.ndarray
-    index: faiss.Index
+    index: faiss.IndexFlat
 
     @classmethod
     def of(cls, rows: np.ndarray, vectors: np.ndarray) -> Block:

@@ -163,4 +163,4 @@ def test_settings_without_effect_are_refused(fields: dict, message: str):
 def test_only_the_settings_of_the_chosen_index_change_the_candidates():
     assert RetrieverSettings(kind="dense").identity() == "dense"
     named = RetrieverSettings(kind="dense", index="hnsw", m=8).identity()
-    assert named == {"kind": "dense", "index": "hnsw", "m": 8, "ef_search": 256}
+    assert named == {"kind": "dense", "index": "hnsw", "m": 8, "ef_search": 512}
