@@ -37,9 +37,9 @@ SPREAD = 1.3  # of a cluster's vectors around their centre, in units of the cent
 class Vectors:
     """Clustered unit vectors in float16 files; a file's content depends on its number and the seed alone."""
 
-    def __init__(self, folder: Path, passages: int, dimensions: int, seed: int) -> None:
+    def __init__(self, folder: Path, passages: int, dimensions: int, cluster: int, seed: int) -> None:
         self.folder, self.passages, self.dimensions, self.seed = folder, passages, dimensions, seed
-        clusters = min(50_000, max(16, passages // 50))  # so that the best hundred lie in several of them
+        clusters = min(50_000, max(16, passages // cluster))  # whose centres stay in memory
         self._centres = np.random.default_rng(seed).normal(size=(clusters, dimensions)).astype(np.float32)
 
     def made(self, number: int, rows: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def trained_index(vectors: Vectors, lists: int, storage: str) -> faiss.IndexIVF:
 
 def run(options: argparse.Namespace, folder: Path) -> None:
     """Writes the vectors, and prints one line for each step."""
-    vectors = Vectors(folder, options.passages, options.dimensions, options.seed)
+    vectors = Vectors(folder, options.passages, options.dimensions, options.cluster, options.seed)
     lists = options.lists or round(2 * math.sqrt(options.passages))
     queries = vectors.made(2**31, options.queries)
     print("| step | time | rows/s | peak memory | |\n|---|---|---|---|---|")
@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=10_000_000)
     parser.add_argument("--dimensions", type=int, default=384)
+    parser.add_argument("--cluster", type=int, default=100, help="vectors around a centre; recall falls with fewer")
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--depth", type=int, default=100)
     parser.add_argument("--lists", type=int, help="default: twice the square root of the passages, as in a run")

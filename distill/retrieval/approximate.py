@@ -41,8 +41,8 @@ class ApproximateIndex:
         settings: the retriever, whose `index` is ivf or hnsw.
     """
 
-    def __init__(self, index: faiss.IndexIVF | faiss.IndexHNSW | None, settings: RetrieverSettings) -> None:
-        self._index: Any = index  # FAISS sets the two kinds apart by attributes
+    def __init__(self, index: Any, settings: RetrieverSettings) -> None:
+        self._index = index  # typed Any: the two kinds have different attributes
         self._settings = settings
         if index is not None and settings.index == "ivf":
             self._index.nprobe = settings.nprobe
