@@ -115,6 +115,8 @@ CANDIDATES = _table(
     ("passage_rows", pa.list_(pa.int64())),     # the same passages as row numbers of the passages table
     ("fused", pa.list_(pa.float32())),          # reciprocal rank fusion scores
     ("second_source_id", pa.string()),
+    # by retriever: its own scores of the same passages, null where it did not return the passage
+    ("retriever_scores", pa.map_(pa.string(), pa.list_(pa.float32()))),
 )  # fmt: skip
 
 PROBES = _table(

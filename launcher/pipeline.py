@@ -85,7 +85,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
     student_encoder = recipe.student_encoder()
     score_tables = {
-        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, vectors.values())
+        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, recipe.retrieval, vectors)
         for name, teacher in recipe.teachers.items()
     }
     agreement.build(run, score_tables, candidate_table)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
+from cluster.tables.columns import map_of_lists_column
 from cluster.tables.plan import Shard
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
@@ -19,22 +20,30 @@ from distill.lists.ensemble_reader import EnsembleReader
 from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
+from distill.retrieval.tokenizers import TextSettings
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderScorer
 from distill.teachers.pairs import PairTeacher
-from distill.teachers.scores import ScoreWorker
+from distill.teachers.scores import ScoreWorker, as_retriever
 from tests.distill.conftest import POOL, Retrieved
 
 BM25 = TeacherSettings(kind="bm25", rows_per_shard=40, weight=0.02, pool=POOL)
 
 
+RETRIEVAL = RetrievalSettings(
+    retrievers={"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")},
+    depth=40,
+    round_trip_rank=20,
+    rows_per_shard=30,
+)
+
+
 @pytest.fixture(scope="module")
 def proposed(retrieved: Retrieved) -> Table:
-    retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
-    settings = RetrievalSettings(retrievers=retrievers, depth=40, round_trip_rank=20, rows_per_shard=30)
-    return candidates.build(retrieved.run, settings, {"tiny": retrieved.vectors}, retrieved.passages, retrieved.queries)
+    vectors = {"tiny": retrieved.vectors}
+    return candidates.build(retrieved.run, RETRIEVAL, vectors, retrieved.passages, retrieved.queries)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,7 @@ def scored(retrieved: Retrieved, proposed: Table, reranker: TeacherSettings) -> 
         "dense": TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL),
     }
     return {
-        name: scores.build(run, name, teacher, encoder, proposed, passages, [vectors])
+        name: scores.build(run, name, teacher, encoder, proposed, passages, RETRIEVAL, {"tiny": vectors})
         for name, teacher in teachers.items()
     }
 
@@ -101,12 +110,80 @@ def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
     assert tokens > pairs * 20 if name == "reranker" else tokens == 0
 
 
+def score_worker(retrieved: Retrieved, proposed: Table, kind: str, retriever: str | None) -> ScoreWorker:
+    vectors = (retrieved.vectors.passages.path, retrieved.vectors.queries.path) if kind == "bi_encoder" else None
+    teacher = TeacherSettings(kind=kind)
+    return ScoreWorker(retrieved.run.storage, teacher, "passages", vectors, proposed.path, retriever)
+
+
+@pytest.mark.parametrize(("kind", "retriever"), [("bm25", "bm25"), ("bi_encoder", "tiny")])
+def test_scores_that_a_retriever_gave_are_taken_and_the_others_computed_with_the_same_result(
+    retrieved: Retrieved, proposed: Table, kind: str, retriever: str
+):
+    rows = proposed.read()
+    whole = Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, rows.num_rows, rows)
+    computed = score_worker(retrieved, proposed, kind, None).process(whole).rows
+    worker = score_worker(retrieved, proposed, kind, retriever)
+    for wanted, got in zip(
+        computed["scores"].to_pylist(), worker.process(whole).rows["scores"].to_pylist(), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
+
+    # A score that no computation gives shows that known scores are taken and all others are not touched.
+    known = [np.array(dict(row)[retriever], np.float32) for row in rows["retriever_scores"].to_pylist()]
+    missing = [np.isnan(values) for values in known]
+    assert 0 < sum(map(np.sum, missing)) < sum(map(len, missing)), "some candidates come from the other retriever alone"
+    column = map_of_lists_column([retriever], [values[None] + 1000 for values in known], pa.float32())
+    moved = rows.set_column(rows.column_names.index("retriever_scores"), "retriever_scores", column)
+    shifted = worker.process(Task(whole.shard, 0, rows.num_rows, moved)).rows["scores"].to_pylist()
+    for number, wanted in enumerate(computed["scores"].to_pylist()):
+        np.testing.assert_allclose(np.array(shifted[number]) - np.where(missing[number], 0, 1000), wanted, atol=1e-4)
+
+
+def test_a_bm25_teacher_reads_texts_as_the_retriever_does_unless_it_says_how():
+    german = RetrieverSettings(kind="bm25", language="german")
+    retrieval = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense"), "words": german})
+    plain, own = TeacherSettings(kind="bm25"), TeacherSettings(kind="bm25", language="english")
+    teacher, retriever = as_retriever(plain, retrieval)
+    assert (teacher.language, retriever) == ("german", "words")
+    assert as_retriever(own, retrieval) == (own, None), "scores of German stems are not those of English ones"
+    assert as_retriever(own, RETRIEVAL) == (own, "bm25"), "English words are the default"
+    alone = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense")})
+    assert as_retriever(plain, alone) == (plain, None)
+
+
+def test_a_teacher_of_another_tokenizer_has_scores_of_its_own(retrieved: Retrieved, proposed: Table):
+    rows = proposed.read()
+    task = Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, 5, rows.slice(0, 5))
+    teacher = TeacherSettings(kind="bm25", tokenizer="ngrams")
+    output = ScoreWorker(retrieved.run.storage, teacher, "passages", None, proposed.path).process(task).rows
+    texts = [text for batch in passage_texts(retrieved.passages) for text in batch]
+    index = Bm25Index([texts], reads=TextSettings(ngrams=True))
+    for row, given in zip(task.rows.to_pylist(), output["scores"].to_pylist(), strict=True):
+        np.testing.assert_array_equal(given, index.score(row["text"], np.array(row["passage_rows"])))
+
+
+def test_no_vector_of_a_passage_is_read_where_the_retriever_gave_all_scores(retrieved: Retrieved, proposed: Table):
+    worker = score_worker(retrieved, proposed, "bi_encoder", "tiny")
+    rows = proposed.read().slice(3, 2)
+    whole = [np.array(values) for values in rows["passage_rows"].to_pylist()]
+    known = [np.array(dict(values)["tiny"], np.float32) for values in rows["retriever_scores"].to_pylist()]
+    queries = [
+        CandidateQuery(3 + number, query_id, "", whole[number][~np.isnan(known[number])], scores)
+        for number, query_id in enumerate(rows["query_id"].to_pylist())
+        if len(scores := known[number][~np.isnan(known[number])])
+    ]
+    worker.teacher._passages = None  # type: ignore[union-attr, assignment]  # reading would fail
+    scores, _ = worker.teacher.score(queries)
+    assert [values.tolist() for values in scores] == [query.known.tolist() for query in queries]  # type: ignore[union-attr]
+
+
 @pytest.mark.cluster
 def test_a_teacher_without_a_retrievers_vectors_embeds_every_text_once_and_gives_the_same_scores(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
     teacher = TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL)
-    table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages)
+    table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages, RETRIEVAL, {})
     assert retrieved.run.table("scores/own-vectors/passages").num_rows == 100
     for row, expected in zip(table.read().to_pylist(), scored["dense"].read().to_pylist(), strict=True):
         np.testing.assert_allclose(row["scores"], expected["scores"], atol=1e-5)
@@ -164,7 +241,9 @@ def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     broken = reranker.model_copy(update={"model": str(tmp_path)})
-    table = scores.build(retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages)
+    table = scores.build(
+        retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages, RETRIEVAL, {}
+    )
     (reject,) = table.rejects()
     assert (reject["stage"], reject["row"], reject["units"], reject["attempts"]) == ("scores", "log2", 1, 1)
     assert "scores are not finite" in reject["error"]
