@@ -96,7 +96,7 @@ def _open(
 ) -> Iterator[Teacher]:
     """The teacher of these settings, ready to score."""
     if teacher.kind == "bm25":
-        yield Bm25Teacher(collection.index)
+        yield Bm25Teacher(collection.index)  # reads texts as the index does
     elif teacher.kind == "bi_encoder":
         encoder = teacher.encoder or collection.encoder
         if identity(encoder) == identity(collection.encoder):
