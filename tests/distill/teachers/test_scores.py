@@ -14,7 +14,8 @@ from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
 from distill.lists import stage as lists
 from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
-from distill.lists.stage import EnsembleReader, ListWorker
+from distill.lists.ensemble import EnsembleReader
+from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
@@ -218,7 +219,7 @@ LISTS = ListSettings(length=10, best_percentile=10, rows_per_shard=40)
 
 def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: Table, scored: dict[str, Table]):
     retrieved.run.storage.delete("lists")
-    table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, True)
+    table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, retrieved.passages, True)
     lists_of = {row["query_id"]: row for row in table.read().to_pylist()}
     rows = proposed.read().to_pylist()
     raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
@@ -259,7 +260,9 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
 
     def source_in_list(extractive: bool | frozenset[int], **settings) -> set[bool]:
         run.storage.delete("lists")
-        table = lists.build(run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, extractive)
+        table = lists.build(
+            run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, retrieved.passages, extractive
+        )
         return {
             sources[row["query_id"]] in [ids[number] for number in row["passage_rows"]]
             for row in table.read().to_pylist()
@@ -290,7 +293,7 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     for query in set(expected) - {missing}:
         np.testing.assert_array_equal(totals[query], expected[query])
     worker = ListWorker(
-        retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], proposed.num_rows, LISTS, False
+        retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], "candidates", "passages", LISTS, False
     )
     task = Task(Shard("00000", proposed.num_rows, params={"first": 0}), 10, 30, proposed.read().slice(10, 20))
     output = worker.process(task)
@@ -303,8 +306,8 @@ def test_queries_over_two_passages_have_one_split_with_both_or_are_dropped(
 ):
     settings = LISTS.model_copy(update={"dev_fraction": 0.4, "require_source_first": False})
     worker = ListWorker(
-        retrieved.run.storage, [table.path for table in scored.values()], [1.0] * len(scored), proposed.num_rows,
-        settings, False,
+        retrieved.run.storage, [table.path for table in scored.values()], [1.0] * len(scored), "candidates",
+        "passages", settings, False,
     )  # fmt: skip
     plain = proposed.read()
     seconds = [
@@ -342,5 +345,7 @@ def test_no_query_left_is_bad_input_that_counts_the_drops_of_each_filter(
 ):
     retrieved.run.storage.delete("lists")
     with pytest.raises(InputError, match=rf"of {proposed.num_rows} scored queries.*few_candidates took \d+") as caught:
-        lists.build(retrieved.run, LISTS.model_copy(update={"length": 90}), TEACHERS, scored, proposed, True)
+        lists.build(
+            retrieved.run, LISTS.model_copy(update={"length": 90}), TEACHERS, scored, proposed, retrieved.passages, True
+        )
     assert "lists.length=90" in str(caught.value)
