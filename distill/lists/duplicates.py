@@ -12,6 +12,7 @@ import numpy as np
 
 from cluster.tables.row_reader import RowReader
 
+COPIES = "source_copies"  # in the figures of the lists stage: candidates that were left out
 WORDS = 3
 ROWS_AT_ONCE = 20_000  # passages whose texts are in memory
 
@@ -92,10 +93,9 @@ class Words:
         if self.words == other.words:
             return len(self.words) > 0
         # two sets of which one is too small cannot be alike, whatever they hold
-        if len(self.words) - WORDS + 1 < similarity * len(other.grams) or not other.grams:
+        if not other.grams or (len(self.words) - WORDS + 1) / len(other.grams) < similarity:
             return False
         one, two = self.grams, other.grams
-        if min(len(one), len(two)) < similarity * max(len(one), len(two)):
+        if min(len(one), len(two)) / max(len(one), len(two)) < similarity:
             return False
-        shared = len(one & two)
-        return shared >= similarity * (len(one) + len(two) - shared)
+        return len(one & two) / len(one | two) >= similarity

@@ -24,14 +24,13 @@ from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from distill.lists.build import build_list, explain_empty, split_of
 from distill.lists.choose import ranks_of
-from distill.lists.duplicates import Copies
+from distill.lists.duplicates import COPIES, Copies
 from distill.lists.ensemble import EnsembleReader, TeacherReader, sources_of
 from distill.settings import ListSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-COPIES = "source_copies"  # counts the candidates that were left out since they repeat a source
 TEXT_BYTES = 256 << 20  # of passages that a worker keeps between its shards
 
 
