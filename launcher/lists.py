@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher.options import WorkdirArgument, say
+
+if TYPE_CHECKING:
+    from cluster.tables.storage import Storage
+    from cluster.tables.table import Table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,23 +26,25 @@ def lists(
     ],
 ) -> None:
     """Write the training lists of a run to a file, which `listwise train --lists FILE` and other programs read."""
-    from cluster.errors import InputError
-    from cluster.tables.table import Table
     from distill.lists.export import export as write
     from launcher.look import existing
 
     storage = existing(workdir)
-    tables = []
-    for name in ("lists", "passages"):
-        try:
-            table = Table.open(storage, name)
-        except KeyError:
-            table = None
-        if table is None or not table.complete:
-            raise InputError(
-                f"{workdir}: the table `{name}` does not exist yet or is not finished. Finish it first: listwise run "
-                "RECIPE --until lists"
-            )
-        tables.append(table)
-    count = write(*tables, export.expanduser())
+    count = write(_finished(storage, "lists"), _finished(storage, "passages"), export.expanduser())
     say(f"Wrote {count:,} {'list' if count == 1 else 'lists'} to {export}")
+
+
+def _finished(storage: Storage, name: str) -> Table:
+    from cluster.errors import InputError
+    from cluster.tables.table import Table
+
+    try:
+        table = Table.open(storage, name)
+    except KeyError:
+        table = None
+    if table is None or not table.complete:
+        raise InputError(
+            f"{storage.url}: the table `{name}` does not exist yet or is not finished. Finish it first: listwise run "
+            "RECIPE --until lists"
+        )
+    return table

@@ -13,6 +13,7 @@ from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
+from distill.lists import ensemble
 from distill.lists import stage as lists
 from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
 from distill.lists.choose import choose
@@ -250,6 +251,28 @@ def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: 
     assert counted == drops
     assert table.num_rows + sum(drops.values()) == len(rows)
     assert drops["low_score"] > 0
+
+
+@pytest.mark.parametrize("at_once", [7, 500])
+def test_percentiles_are_those_of_each_types_queries_that_find_their_source(
+    proposed: Table, scored: dict[str, Table], monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(ensemble, "SAMPLED_AT_ONCE", at_once)
+    settings = LISTS.model_copy(update={"best_percentile_of": "all", "percentiles_per_type": True})
+    scales = EnsembleReader([scored["dense"]], [1.0]).scale(proposed, settings)
+    scores = scored["dense"].read(["scores"]).column(0).to_pylist()
+    for kind in ("question", "log"):
+        rows = [(row, one) for row, one in zip(proposed.read().to_pylist(), scores, strict=True)
+                if row["query_type"] == kind]  # fmt: skip
+        found = [
+            one for row, one in rows
+            if row["source_id"] is None or one[row["passage_ids"].index(row["source_id"])] == max(one)
+        ]  # fmt: skip
+        assert kind == "log" or 0 < len(found) < len(rows)
+        everything = [score for _, one in rows for score in one]
+        scale = scales.of(kind)
+        assert (scale.low, scale.high) == pytest.approx(tuple(np.percentile(everything, [1, 99])))
+        assert scale.best == pytest.approx(np.percentile([score for one in found for score in one], 10))
 
 
 @pytest.mark.parametrize("choice", ["contested", "spread", "stratified"])
