@@ -112,6 +112,9 @@ class RetrievalSettings(Settings):
     )
     depth: int = Field(100, ge=1, description="passages per retriever and query, and of the fused list")
     rrf_k: int = Field(60, ge=1, description="constant of reciprocal rank fusion")
+    leave_out_judged: bool = Field(
+        False, description="leave passages that the evaluation judges out of the candidates, and so out of lists"
+    )
     round_trip_rank: int = Field(20, ge=1, description="a synthetic query stays if its source is in the top ranks")
     min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
     index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
@@ -232,6 +235,18 @@ class ListSettings(Settings):
     """Filters, scaling, length and split of training lists."""
 
     length: int = Field(20, ge=2, description="passages per list")
+    choice: Literal["top", "contested", "spread", "stratified"] = Field(
+        "top",
+        description="top: the teachers' best; contested: half of them, and what the student ranks highest; spread: "
+        "evenly over the teachers' ranks; stratified: evenly over their scores",
+    )
+    duplicate_similarity: float | None = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="a candidate that shares this much with the source (Jaccard index of words in threes) is left out "
+        "of the list, as is one of the same words; empty: they stay",
+    )
     require_source_first: bool = Field(True, description="keep a synthetic query if the teacher ranks its source first")
     leave_out_source: bool | None = Field(
         None, description="leave the source out of its own list; empty: only for extractive queries, which quote it"
@@ -241,6 +256,11 @@ class ListSettings(Settings):
     best_percentile: float = Field(
         25.0, ge=0, le=100, description="a query whose best score is under this percentile of best scores is dropped"
     )
+    best_percentile_of: Literal["best", "all"] = Field(
+        "best",
+        description="best: of each query's best score; all: of every score of the queries that find their source",
+    )
+    percentiles_per_type: bool = Field(False, description="take percentiles in each query type, not in the whole run")
     dev_fraction: float = Field(0.1, ge=0, lt=1, description="share of sources whose queries become the dev split")
     rows_per_shard: int = Field(5_000, ge=1)
     seed: int = 0
@@ -250,6 +270,17 @@ class ListSettings(Settings):
         if self.low_percentile >= self.high_percentile:
             raise ValueError("low_percentile must be below high_percentile")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine the lists, without values that mean what was done before their field existed."""
+        fields = self.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"})
+        before = {
+            "choice": "top",
+            "duplicate_similarity": None,
+            "best_percentile_of": "best",
+            "percentiles_per_type": False,
+        }
+        return {name: value for name, value in fields.items() if name not in before or value != before[name]}
 
 
 class LoraSettings(Settings):
@@ -309,7 +340,10 @@ class TrainingSettings(Settings):
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="learning rate of the last step, as a fraction")
-    warmup_steps: int = Field(20, ge=0)
+    warmup_steps: int = Field(20, ge=0, description="steps until the full learning rate")
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="epochs until the full learning rate, such as 0.5; takes the place of warmup_steps"
+    )
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     student_temperature: float = Field(0.05, gt=0)
@@ -377,6 +411,8 @@ class TrainingSettings(Settings):
         fields = self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
         if self.query_log_weight == 1:  # changes nothing, and trainings from before the field continue
             del fields["query_log_weight"]
+        if self.warmup_epochs is None:
+            del fields["warmup_epochs"]
         return fields
 
 

@@ -29,7 +29,7 @@ def status(
 
     if watch and as_json:
         raise typer.BadParameter("choose --watch or --json")
-    storage = _existing(workdir)
+    storage = existing(workdir)
     if watch:
         watch_status(storage)
     else:
@@ -53,7 +53,7 @@ def sample(
 
     if what == "passages" and (query_type or dropped):
         raise typer.BadParameter("--type and --dropped belong to queries")
-    storage = _existing(workdir)
+    storage = existing(workdir)
     if what == "passages":
         print_sampled(samples.sample_passages(storage, count))
         return
@@ -67,7 +67,7 @@ def report(workdir: WorkdirArgument) -> None:
     """Write report.html and report.json of a run, finished or not."""
     from launcher.report import build_report
 
-    storage = _existing(workdir)
+    storage = existing(workdir)
     build_report(storage)
     say(f"{storage.url}/report.html")
 
@@ -96,14 +96,14 @@ def gc(workdir: WorkdirArgument) -> None:
     """Remove the files that killed workers have left: those that no finished table names."""
     from cluster.tables.gc import collect_all
 
-    removed = collect_all(_existing(workdir))
+    removed = collect_all(existing(workdir))
     for table, count in removed.items():
         say(f"{table}: {count} {'file' if count == 1 else 'files'} removed")
     if not removed:
         say("Nothing to remove.")
 
 
-def _existing(workdir: str) -> Storage:
+def existing(workdir: str) -> Storage:
     """Opens the workdir of a run that exists; it must not create one."""
     from cluster.errors import InputError
     from cluster.tables.storage import Storage

@@ -32,6 +32,7 @@ from generation.sources.stage import sample_size
 from launcher import evaluation_set, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
+from launcher.list_checks import student_teacher, warn_of_temperature
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
@@ -80,7 +81,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     }
     yield "embeddings", vectors
 
-    candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries)
+    candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries, judged_ids)
     yield "candidates", candidate_table
 
     student_encoder = recipe.student_encoder()
@@ -94,9 +95,11 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     combined = ensemble.build(
         run, recipe.ensemble, recipe.teachers, score_tables, candidate_table, corpus, recipe.lists.seed
     )
+    student = student_teacher(recipe.teachers, student_encoder)
     list_table = lists.build(
-        run, recipe.lists, recipe.teachers, score_tables, candidate_table, recipe.extractive, combined
+        run, recipe.lists, recipe.teachers, score_tables, candidate_table, corpus, recipe.extractive, student, combined
     )
+    warn_of_temperature(run, list_table, recipe.training)
     yield "lists", list_table
 
     training_record = training.build(run, recipe.training, recipe.student, list_table, corpus)

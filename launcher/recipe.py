@@ -32,6 +32,7 @@ from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
 from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
+from launcher.list_checks import check_choice
 
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -119,6 +120,13 @@ class Recipe(Settings):
             problems.append(
                 f"lists of {self.lists.length} passages need {needed} candidates, but retrieval.depth is "
                 f"{self.retrieval.depth}; raise it or lower lists.length"
+            )
+        if lacks := check_choice(self.lists, self.teachers, self.student_encoder()):
+            problems.append(lacks)
+        if self.retrieval.leave_out_judged and not self.corpus.exclude_judged_sources:
+            problems.append(
+                "retrieval.leave_out_judged is true, and corpus.exclude_judged_sources is false, so that queries on "
+                "judged passages could never find their source; change one of them"
             )
         if problems:
             raise ValueError("; ".join(problems))

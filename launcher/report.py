@@ -15,6 +15,7 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
 from cluster.watch.status import masked, status
+from distill.lists.duplicates import COPIES
 from generation.type_figures import PASSAGE_CUT
 from launcher import charts
 from launcher.environment import installed_version
@@ -180,6 +181,7 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "pace": _pace(stage),
         "cut": f"{cut:,}" if (cut := stage["stats"].get(PASSAGE_CUT, 0)) else "",
+        "copies": f"{copies:,}" if (copies := stage["stats"].get(COPIES, 0)) else "",
         "masked": [(name, f"{count:,}") for name, count in masked(stage)],
     }
 

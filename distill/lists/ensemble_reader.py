@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,22 @@ from cluster.errors import InputError
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
-from distill.lists.build import Scale, scale_of
+from distill.lists.build import Scales, scales_of, sources_are_first
 from distill.lists.ensemble import Ensemble
 from distill.settings import ListSettings
 
 SAMPLED_QUERIES = 50_000  # whose scores give the percentiles
 SAMPLED_AT_ONCE = 500  # consecutive queries that are read together
+NO_SCORES = "no query has scores from all teachers; look at the rejects of the scores stage"
+
+
+def sampled_ranges(queries: int, most: int, at_once: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows of CANDIDATES that hold all queries, or evenly spread ones if there are more than `most`."""
+    starts = np.arange(0, queries, at_once)
+    if len(starts) > most // at_once:
+        starts = starts[np.linspace(0, len(starts) - 1, most // at_once).astype(int)]
+    for start in starts.tolist():
+        yield start, min(start + at_once, queries)
 
 
 class ScoreReader:
@@ -58,14 +69,11 @@ class ScoreReader:
         Raises:
             InputError: no query has scores of all teachers.
         """
-        starts = np.arange(0, queries, at_once)
-        if len(starts) > most // at_once:
-            starts = starts[np.linspace(0, len(starts) - 1, most // at_once).astype(int)]
         sample: dict[str, list[np.ndarray]] = {}
-        for start in starts.tolist():
-            sample |= self.read(start, min(start + at_once, queries))
+        for start, stop in sampled_ranges(queries, most, at_once):
+            sample |= self.read(start, stop)
         if not sample:
-            raise InputError("no query has scores from all teachers; look at the rejects of the scores stage")
+            raise InputError(NO_SCORES)
         return sample
 
 
@@ -88,18 +96,47 @@ class EnsembleReader:
         """
         return {query: self._ensemble.scores(scores) for query, scores in self._scores.read(start, stop).items()}
 
-    def scale(self, queries: int, settings: ListSettings) -> Scale:
+    def scale(self, candidates: Table, settings: ListSettings) -> Scales:
         """Percentiles over all queries, or over evenly spread ones if there are more than `SAMPLED_QUERIES`.
 
+        A copy of a source counts here as any other passage: no texts are read for the percentiles.
+
         Args:
-            queries: rows of CANDIDATES.
+            candidates: CANDIDATES.
             settings: the percentiles.
 
         Raises:
             InputError: no query has scores of all teachers, or every passage has the same score.
         """
-        sample = self._scores.sample(queries)
+        finds = settings.best_percentile_of == "all" and settings.require_source_first
+        columns = ["query_id", "query_type", *(["source_id", "second_source_id", "passage_ids"] if finds else [])]
+        reader = RowReader(candidates, columns, budget_bytes=0) if finds or settings.percentiles_per_type else None
+        scores: dict[str, np.ndarray] = {}
+        types: dict[str, str] = {}
+        first: dict[str, bool] = {}
+        for start, stop in sampled_ranges(candidates.num_rows, SAMPLED_QUERIES, SAMPLED_AT_ONCE):
+            read = self.read(start, stop)
+            if reader is None:
+                scores |= read
+                continue
+            for row in reader.range(start, stop).to_pylist():
+                if (query := row["query_id"]) in read:
+                    scores[query], types[query] = read[query], row["query_type"]
+                    first[query] = not finds or sources_are_first(read[query], sources_of(row))
+        if not scores:
+            raise InputError(NO_SCORES)
         try:
-            return scale_of([self._ensemble.scores(scores) for scores in sample.values()], settings)
+            return scales_of(list(scores.values()), settings, list(types.values()), list(first.values()))
         except ValueError as error:
             raise InputError(f"the teachers' scores do not differ: {error}. Use other teachers, or more.") from error
+
+
+def sources_of(query: dict[str, Any]) -> list[int]:
+    """Places of a query's sources among its candidates, the first source first; -1 for one that is not among them.
+
+    Args:
+        query: a row of CANDIDATES. A logged query has no source, one over two passages has two.
+    """
+    ids = query["passage_ids"]
+    sources = [query["source_id"], query.get("second_source_id")]
+    return [ids.index(source) if source in ids else -1 for source in sources if source is not None]

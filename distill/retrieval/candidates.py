@@ -10,12 +10,15 @@ compute them again.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
@@ -46,6 +49,7 @@ def build(
     vectors: dict[str, Vectors],
     passages: Table,
     query_tables: Sequence[Table],
+    judged: frozenset[str] = frozenset(),
 ) -> Table:
     """Retrieves, fuses and filters candidates for all queries, into the table CANDIDATES.
 
@@ -55,6 +59,7 @@ def build(
         vectors: vectors of each dense retriever, by its name; their queries are those of `query_tables`.
         passages: PASSAGES.
         query_tables: QUERIES and QUERY_LOG, or the one of them that exists.
+        judged: ids of passages that the evaluation judges; left out if `retrieval.leave_out_judged` says so.
 
     Raises:
         InputError: the filters drop every query; the text counts the drops of each filter.
@@ -66,6 +71,12 @@ def build(
     dense = [vectors[name] for name, paths in retrievers.items() if paths]
     inputs = [passages, *query_tables, *(table for pair in dense for table in (pair.passages, pair.queries))]
     settings = retrieval.model_dump(mode="json", include={"depth", "rrf_k", "round_trip_rank", "min_candidates"})
+    left_out = sorted(judged) if retrieval.leave_out_judged else []
+    if retrieval.leave_out_judged:
+        settings["left_out"] = [
+            len(left_out),
+            hashlib.blake2b(json.dumps(left_out).encode(), digest_size=8).hexdigest(),
+        ]
     stage = Stage(
         title="candidates",
         table=CANDIDATES,
@@ -76,6 +87,7 @@ def build(
             "passages": passages.path,
             "retrievers": retrievers,
             "settings": retrieval,
+            "left_out": left_out,
         },
         shards=plan_over_tables(query_tables, retrieval.rows_per_shard),
         fingerprint={
@@ -107,6 +119,7 @@ class CandidateWorker:
         passages: path of PASSAGES.
         retrievers: by name, the paths of PASSAGE_VECTORS and QUERY_VECTORS of a dense retriever, or None for BM25.
         settings: depth, filters, memory.
+        left_out: ids of passages that never become candidates.
     """
 
     def __init__(
@@ -115,11 +128,14 @@ class CandidateWorker:
         passages: str,
         retrievers: dict[str, tuple[str, str] | None],
         settings: RetrievalSettings,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         table = Table.open(storage, passages)
         self.passage_ids: pa.ChunkedArray = RowReader(table, ["passage_id"]).range(0, table.num_rows).column(0)
         self.names = list(retrievers)
+        left_out_ids = pa.array(left_out, self.passage_ids.type)
+        self.is_left_out = pc.is_in(self.passage_ids, value_set=left_out_ids).to_numpy() if left_out else None
         self.runs: list[Bm25Index | DenseRun] = []
         dense = sum(paths is not None for paths in retrievers.values())
         for name, paths in retrievers.items():
@@ -143,6 +159,9 @@ class CandidateWorker:
         rows: list[dict[str, Any]] = []
         for number, query in enumerate(queries):
             fused, scores = reciprocal_rank_fusion([run.rows[number] for run in hits], self.settings.rrf_k)
+            if self.is_left_out is not None:
+                stays = ~self.is_left_out[fused]
+                fused, scores = fused[stays], scores[stays]
             fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
             ids = self.passage_ids.take(pa.array(fused)).to_pylist()
             sources = [query["source_id"], query.get("second_source_id")]

@@ -204,6 +204,6 @@ def test_a_language_without_stemmer_is_refused_with_those_that_exist(settings: t
     with pytest.raises(ValidationError, match="leave out `language`"):
         settings(kind="bm25", language="german", tokenizer="ngrams")
     other = "dense" if settings is RetrieverSettings else "bi_encoder"
-    with pytest.raises(ValidationError, match="`language` (needs kind: bm25|is a field of kind bm25)"):
+    with pytest.raises(ValidationError, match=r"`language` (needs kind: bm25|is a field of kind bm25)"):
         settings(kind=other, language="german")
     assert settings(kind="bm25", language="english", tokenizer="words").reads() == {}

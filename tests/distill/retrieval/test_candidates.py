@@ -164,6 +164,29 @@ def test_a_query_over_two_passages_stays_only_if_both_are_found(retrieved: Retri
     assert {query: both[query]["second_source_id"] for query in near} == near
 
 
+def test_judged_passages_are_no_candidates_if_the_recipe_says_so(retrieved: Retrieved):
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
+    ids = passages.read(["passage_id"]).column(0).to_pylist()
+    judged = frozenset(ids[::3])
+
+    def build(**more) -> Table:
+        opened.storage.delete("candidates")
+        chosen = settings(round_trip_rank=100, min_candidates=1, depth=30, **more)
+        return candidates.build(opened, chosen, {"tiny": vectors}, passages, queries, judged)
+
+    plain, without = build(), build(leave_out_judged=True)
+    assert "left_out" not in plain.plan.fingerprint
+    assert without.plan.fingerprint["left_out"][0] == 34
+    fused = brute_force(passages, queries, vectors, 30)
+    rows = {row["query_id"]: row for row in without.read().to_pylist()}
+    assert len(rows) > 30
+    for query, row in rows.items():
+        assert not judged & set(row["passage_ids"])
+        stays = [number for number in fused[query] if ids[number] not in judged]
+        assert row["passage_rows"][: len(stays)] == stays, "the others keep their order"
+
+
 def test_no_candidates_at_all_is_bad_input_that_names_both_filters(retrieved: Retrieved):
     opened, passages, queries, vectors, _ = retrieved
     opened.storage.delete("candidates")
