@@ -262,7 +262,7 @@ def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retri
 
 
 def test_vectors_of_a_model_that_was_replaced_are_refused_with_the_remedy(retrieved: Retrieved):
-    opened, passages, queries, vectors, _ = retrieved
+    opened, passages, _, vectors, _ = retrieved
     rows = [{**row, "vector": row["vector"][:8]} for row in vectors.queries.read().to_pylist()]
     write_table(opened, QUERY_VECTORS, rows, path="embeddings/other/queries", files=1)
     paths: dict = {"other": ("embeddings/tiny/passages", "embeddings/other/queries")}
