@@ -246,6 +246,11 @@ class TeacherSettings(Bm25Settings):
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(500, ge=1, description="queries per shard")
 
+    @property
+    def adapting(self) -> AdaptingSettings:
+        """How an adapted teacher is trained."""
+        return self.adapt or AdaptingSettings()
+
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> TeacherSettings:
         if self.kind in MODEL_KINDS and not self.model:
@@ -262,6 +267,17 @@ class TeacherSettings(Bm25Settings):
             if kinds and self.kind not in kinds and getattr(self, name) != unset(name):
                 raise ValueError(f"`{name}` is a field of kind {' and '.join(kinds)}, and this teacher is {self.kind}")
         return self
+
+
+def as_cross_encoder(teacher: TeacherSettings, model: str) -> TeacherSettings:
+    """The teacher that an adapted one becomes: a cross-encoder.
+
+    Args:
+        teacher: of kind adapted.
+        model: folder of the finished model, or of what it is made from.
+    """
+    made = {"kind": "cross_encoder", "model": model, "revision": None, "adapt": None}
+    return teacher.model_copy(update=made)
 
 
 class EnsembleSettings(Settings):

@@ -96,9 +96,8 @@ def open_recipe(source: str, changes: Sequence[str] = ()) -> tuple[Recipe, Ensem
         record = json.loads(storage.get("ensemble/record.json"))
     except KeyError:
         return recipe, None
-    return recipe, Ensemble.from_record(record["ensemble"]) if record["teachers"] == list(
-        recipe.given_teachers()
-    ) else None
+    is_of_all = record["teachers"] == list(recipe.given_teachers())
+    return recipe, Ensemble.from_record(record["ensemble"]) if is_of_all else None
 
 
 def judge(

@@ -6,7 +6,6 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.schemas import STAGES
 from cluster.settings import PoolSettings
-from distill.settings import AdaptingSettings
 from generation import queries
 from generation.judging import stage as judging
 from launcher.recipe import Recipe
@@ -24,7 +23,7 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
         **{
-            f"adapting ({name})": (teacher.adapt or AdaptingSettings()).pool
+            f"adapting ({name})": teacher.adapting.pool
             for name, teacher in recipe.teachers.items()
             if teacher.kind == "adapted"
         },

@@ -27,6 +27,7 @@ from distill.settings import (
     StudentSettings,
     TeacherSettings,
     TrainingSettings,
+    as_cross_encoder,
 )
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
@@ -185,6 +186,15 @@ class Recipe(Settings):
     def given_teachers(self) -> dict[str, TeacherSettings]:
         """The teachers that are there before the run; the others are fine-tuned from their scores."""
         return {name: teacher for name, teacher in self.teachers.items() if teacher.kind != "adapted"}
+
+    def scoring_teachers(self) -> dict[str, TeacherSettings]:
+        """All teachers as they score: an adapted one as the cross-encoder that it begins with."""
+        return {
+            name: as_cross_encoder(teacher, teacher.model or self.student.model)
+            if teacher.kind == "adapted"
+            else teacher
+            for name, teacher in self.teachers.items()
+        }
 
     def student_encoder(self) -> EncoderSettings:
         """The settings of the student's base model as an encoder, for retrievers and teachers."""

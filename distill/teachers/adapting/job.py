@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from distill.settings import AdaptingSettings, TeacherSettings, TrainingSettings
 
+FOLDER = "teachers/{name}"  # of the workdir, for all that belongs to one teacher
 LISTS, HELD_OUT, MODEL, METRICS = "lists.parquet", "held_out.parquet", "model", "metrics.jsonl"  # in the job's folder
 
 
@@ -31,7 +32,7 @@ class AdaptingJob:
     @property
     def adapt(self) -> AdaptingSettings:
         """How the teacher is trained."""
-        return self.teacher.adapt or AdaptingSettings()
+        return self.teacher.adapting
 
     @property
     def training(self) -> TrainingSettings:

@@ -31,7 +31,8 @@ class PairModule(nn.Module):
 
     def __init__(self, model: PreTrainedModel, device: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model = model.to(device)
+        self.model = model
+        nn.Module.to(model, device)
         self.device = device
         self.dtype = dtype
 

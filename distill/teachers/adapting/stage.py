@@ -13,9 +13,9 @@ from cluster.errors import InputError
 from cluster.tables.table import Table
 from distill.lists import ensemble_stage
 from distill.lists.ensemble_reader import EnsembleReader
-from distill.settings import AdaptingSettings, EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings
+from distill.settings import EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings, as_cross_encoder
 from distill.teachers.adapting.data import collect
-from distill.teachers.adapting.job import HELD_OUT, LISTS, MODEL, AdaptingJob
+from distill.teachers.adapting.job import FOLDER, HELD_OUT, LISTS, MODEL, AdaptingJob
 from distill.teachers.adapting.judge import in_words, judge
 from distill.training.on_ray import run_ranks
 from distill.training.stop import stop_file
@@ -23,7 +23,6 @@ from distill.training.stop import stop_file
 if TYPE_CHECKING:
     from cluster.run import Run
 
-FOLDER = "teachers/{name}"
 TRAINER = "distill.teachers.adapting.trainer"
 
 
@@ -61,7 +60,7 @@ def build(
         InputError: the model cannot be loaded, the workdir is in an object store, or no node can hold a rank.
         RunError: the ranks died too often, or the loss is no number.
     """
-    folder, adapt = FOLDER.format(name=name), teacher.adapt or AdaptingSettings()
+    folder, adapt = FOLDER.format(name=name), teacher.adapting
     teacher = teacher if teacher.model else teacher.model_copy(update={"model": student.model})
     combined = ensemble_stage.build(
         run, ensemble, others, scores, candidates, passages, lists.seed, folder=f"{folder}/ensemble"
@@ -97,8 +96,7 @@ def build(
     run.progress.say(f"teacher {name}: {in_words(record)}")
     if not record["kept"]:
         return None
-    made = {"kind": "cross_encoder", "model": str(_folder(run, folder) / MODEL), "revision": None, "adapt": None}
-    return teacher.model_copy(update=made), record["weights"]
+    return as_cross_encoder(teacher, str(_folder(run, folder) / MODEL)), record["weights"]
 
 
 def _folder(run: Run, folder: str) -> Path:

@@ -29,6 +29,7 @@ from cluster.tables.table import Table
 from distill.collectives import broadcast_object, run_on_rank_0
 from distill.encoders.device import resolve_dtype
 from distill.losses.listwise import kl_divergence
+from distill.settings import as_cross_encoder
 from distill.teachers.adapting.batches import Batches, MicroBatch
 from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, AdaptingJob
 from distill.teachers.adapting.judge import source_ranks
@@ -94,8 +95,8 @@ def train(job: AdaptingJob, on_record: OnRecord = lambda record: None) -> dict[s
 
     digest = run_on_rank_0(export)
     held_out = pq.read_table(output / HELD_OUT)
-    trained = job.teacher.model_copy(update={"kind": "cross_encoder", "model": str(output / MODEL), "adapt": None})
-    before = job.teacher.model_copy(update={"kind": "cross_encoder", "adapt": None})
+    trained = as_cross_encoder(job.teacher, str(output / MODEL))
+    before = as_cross_encoder(job.teacher, str(job.teacher.model)).model_copy(update={"revision": job.teacher.revision})
     return {
         "steps": steps,
         "lists": len(batches.lists),
