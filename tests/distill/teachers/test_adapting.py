@@ -30,12 +30,13 @@ from tests.distill.run_tables import write_passages, write_table
 OTHERS = {"bm25": TeacherSettings(kind="bm25")}
 LIST = ListSettings(dev_fraction=0.1, duplicate_similarity=None)
 CANDIDATES_OF_QUERY = 20
+TEXTS = [template.format(*place) for place in PLACES for template in TEMPLATES]
 
 
 def adapted(model: str, **adapt) -> TeacherSettings:
     settings = {
-        "list_length": 8, "queries_per_step": 8, "epochs": 12, "learning_rate": 5e-3, "held_out_fraction": 0.25,
-        "micro_batch_tokens": 2048, "cpus_per_rank": 1, "ranks": 1,
+        "list_length": 8, "queries_per_step": 8, "epochs": 6, "learning_rate": 2e-3, "held_out_fraction": 0.35,
+        "micro_batch_tokens": 2048, "cpus_per_rank": 1, "ranks": 1, "source_margin": 0.5,
     } | adapt  # fmt: skip
     return TeacherSettings(
         kind="adapted", model=model, max_tokens=96, dtype="float32", adapt=AdaptingSettings(**settings)
@@ -44,20 +45,23 @@ def adapted(model: str, **adapt) -> TeacherSettings:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Run]:
-    """A run of the hundred passages and a query for each, random candidates, and a teacher that errs often."""
+    """A run of the hundred passages, five queries for each that says what a place is known for, and a weak teacher.
+
+    The other candidates tell other things. So what makes a source is in its words, and can be learnt from few lists.
+    """
     generator = np.random.default_rng(0)
     candidates, rows = [], []
-    texts = [template.format(*place) for place in PLACES for template in TEMPLATES]
-    for number, text in enumerate(texts):
-        others = np.setdiff1d(np.arange(100), [number])
-        found = generator.permutation([number, *generator.choice(others, CANDIDATES_OF_QUERY - 1, replace=False)])
+    others = np.flatnonzero(np.arange(100) % 5 > 0)
+    for number, text in enumerate(TEXTS):
+        source = number - number % 5
+        found = generator.permutation([source, *generator.choice(others, CANDIDATES_OF_QUERY - 1, replace=False)])
         names = [f"p{row // len(ASPECTS):02d}{row % len(ASPECTS)}" for row in found]
         candidates.append({
-            "query_id": f"q{number}", "source_id": f"p{number // 5:02d}{number % 5}", "query_type": "question",
+            "query_id": f"q{number}", "source_id": f"p{number // 5:02d}0", "query_type": "question",
             "text": text, "passage_ids": names, "passage_rows": found.tolist(), "fused": [0.0] * len(found),
             "second_source_id": None,
         })  # fmt: skip
-        of_query = generator.normal(size=len(found)) + 1.5 * (found == number)
+        of_query = generator.normal(size=len(found)) + 1.0 * (found == source)
         rows.append({"query_id": f"q{number}", "passage_ids": names, "scores": of_query})
     with open_run(tmp_path) as run:
         write_passages(run)
@@ -94,7 +98,7 @@ def test_a_random_reranker_learns_to_rank_held_out_sources_and_then_scores_as_a_
         opened, "made", teacher, EncoderSettings(model="unused"), opened.table("candidates"), opened.table("passages"),
         None, {}, weights=weights,
     )  # fmt: skip
-    held_out = [row for row in opened.table("candidates").read().to_pylist() if is_held_out(row["source_id"], 0.25)]
+    held_out = [row for row in opened.table("candidates").read().to_pylist() if is_held_out(row["source_id"], 0.35)]
     by_query = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
     reciprocal = []
     for row in held_out:
@@ -125,16 +129,15 @@ def collected(run: Run, adapt: AdaptingSettings):
 
 def test_no_list_holds_a_held_out_source_as_its_source(opened: Run):
     data = collected(opened, AdaptingSettings(list_length=8, held_out_fraction=0.05, source_margin=0.5))
-    texts = [template.format(*place) for place in PLACES for template in TEMPLATES]
     for row in data.lists.to_pylist():
         source = row["passage_rows"][0]
-        assert row["text"] == texts[source]
+        assert row["text"] in TEXTS[source : source + 5]
         assert not is_held_out(f"p{source // 5:02d}{source % 5}", 0.1)  # the dev split is the larger share
         assert len(set(row["passage_rows"])) == 8
-        assert row["targets"][0] == pytest.approx(max(row["targets"][1:]) + 0.5) or row["targets"][0] >= 1.5
+        assert row["targets"][0] > max(row["targets"][1:]) + 0.499
     for row in data.held_out.to_pylist():
         source = row["passage_rows"][row["source"]]
-        assert row["text"] == texts[source]
+        assert row["text"] in TEXTS[source : source + 5]
         assert is_held_out(f"p{source // 5:02d}{source % 5}", 0.1)
     assert len(data.lists) + len(data.held_out) == 100
 
