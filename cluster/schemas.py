@@ -152,7 +152,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "approved": ("approved",),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
-    "scores": ("scores", "agreement"),
+    "scores": ("teachers", "scores", "agreement"),
     "lists": ("ensemble", "lists"),
     "training": ("training", "model"),
     "evaluation": ("evaluation", "judged"),

@@ -136,9 +136,10 @@ _ON_VLLM = ("causal", "query_likelihood")
 
 # Kinds of teachers that have a field; a field that is not named here is one of all kinds.
 FIELDS_OF_KINDS = {
-    "model": (*MODEL_KINDS, "http"),
-    "revision": tuple(MODEL_KINDS),
+    "model": (*MODEL_KINDS, "http", "adapted"),
+    "revision": (*MODEL_KINDS, "adapted"),
     "encoder": ("bi_encoder",),
+    "adapt": ("adapted",),
     "template": ("cross_encoder", *_LANGUAGE_MODELS),
     "chat": ("cross_encoder", *_LANGUAGE_MODELS),
     "instruction": ("cross_encoder", *_LANGUAGE_MODELS),
@@ -152,16 +153,74 @@ FIELDS_OF_KINDS = {
 }
 
 
+class AdaptingSettings(Settings):
+    """How a cross-encoder is fine-tuned on the corpus of the run, before it scores as a teacher."""
+
+    queries: int = Field(
+        20_000, ge=1, description="written queries to learn from and to judge by, spread evenly over the run"
+    )
+    list_length: int = Field(
+        8, ge=2, description="passages per query: its source, the teachers' best others, and as many at random"
+    )
+    queries_per_step: int = Field(32, ge=1, description="queries of one step, over all ranks")
+    epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(5e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps until the full learning rate")
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of the softmax over a list of its logits")
+    teacher_temperature: float = Field(
+        0.1, gt=0, description="of the softmax over the other teachers' scores, which lie between 0 and 1"
+    )
+    source_margin: float = Field(
+        0.1, ge=0, description="the source's target lies so far above the best score that the others give in its list"
+    )
+    held_out_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of sources that it is judged on; at least the dev split of the lists"
+    )
+    held_out_queries: int = Field(500, ge=1, description="queries of held-out sources that it is judged on, at most")
+    micro_batch_tokens: int = Field(
+        8_192, ge=64, description="tokens in one forward pass, padding included; a list is never divided"
+    )
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    ranks: int | None = Field(
+        None, ge=1, description="data-parallel ranks; empty: one for each GPU, or one without GPUs"
+    )
+    cpus_per_rank: float | None = Field(
+        None, ge=0, description="CPU cores per rank; empty: 1 beside a GPU, else its share of a node"
+    )
+    gpus_per_rank: float = Field(0.0, ge=0)
+    seed: int = 0
+
+    @property
+    def pool(self) -> PoolSettings:
+        """The ranks in the form of the pools of other stages."""
+        return PoolSettings(workers=self.ranks, cpus=self.cpus_per_rank, gpus=self.gpus_per_rank)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine the weights and the judgement."""
+        how = {"micro_batch_tokens", "checkpoint_every", "ranks", "cpus_per_rank", "gpus_per_rank"}
+        return self.model_dump(mode="json", exclude=how)
+
+
 class TeacherSettings(Bm25Settings):
     """One teacher of the ensemble. Its weight multiplies its score, or its reciprocal rank.
 
     A bm25 teacher without language and tokenizer reads texts as the first bm25 retriever does, if there is one.
     """
 
-    kind: Literal["cross_encoder", "causal", "seq2seq", "query_likelihood", "http", "given", "bm25", "bi_encoder"]
-    model: str | None = Field(None, description="of a teacher that is a language model or a classifier: id or path")
+    kind: Literal[
+        "cross_encoder", "causal", "seq2seq", "query_likelihood", "http", "given", "bm25", "bi_encoder", "adapted"
+    ]
+    model: str | None = Field(
+        None,
+        description="of a teacher that is a language model or a classifier: id or path; of an adapted one, a reranker "
+        "or an encoder to begin with, empty: the student's base",
+    )
     revision: str | None = Field(None, description="commit, branch or tag of a hub model; empty: its main branch")
     encoder: EncoderSettings | None = Field(None, description="of a bi-encoder; empty: the student's base")
+    adapt: AdaptingSettings | None = Field(None, description="of an adapted teacher: how it is trained in the run")
     weight: float = Field(1.0, gt=0)
     template: str | None = Field(
         None, description="how a language model reads a pair: a name, a YAML file, or text; empty: by the model's name"
@@ -187,6 +246,11 @@ class TeacherSettings(Bm25Settings):
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(500, ge=1, description="queries per shard")
 
+    @property
+    def adapting(self) -> AdaptingSettings:
+        """How an adapted teacher is trained."""
+        return self.adapt or AdaptingSettings()
+
     @model_validator(mode="after")
     def _fields_fit_the_kind(self) -> TeacherSettings:
         if self.kind in MODEL_KINDS and not self.model:
@@ -203,6 +267,17 @@ class TeacherSettings(Bm25Settings):
             if kinds and self.kind not in kinds and getattr(self, name) != unset(name):
                 raise ValueError(f"`{name}` is a field of kind {' and '.join(kinds)}, and this teacher is {self.kind}")
         return self
+
+
+def as_cross_encoder(teacher: TeacherSettings, model: str) -> TeacherSettings:
+    """The teacher that an adapted one becomes: a cross-encoder.
+
+    Args:
+        teacher: of kind adapted.
+        model: folder of the finished model, or of what it is made from.
+    """
+    made = {"kind": "cross_encoder", "model": model, "revision": None, "adapt": None}
+    return teacher.model_copy(update=made)
 
 
 class EnsembleSettings(Settings):

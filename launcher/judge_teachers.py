@@ -23,12 +23,12 @@ from distill.evaluation import judged
 from distill.evaluation.comparison import METRIC
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, evaluate_hits, own_passages
-from distill.evaluation.statistics import Difference, paired_difference
 from distill.lists.ensemble import Ensemble, ranges_of
 from distill.retrieval.bm25 import Bm25Index
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.retrieval.search import Block, Hits, search
 from distill.settings import EncoderSettings
+from distill.statistics import Difference, paired_difference
 from distill.teachers.in_memory import Collection, score_pairs
 from launcher.recipe import Recipe, load_recipe
 
@@ -96,7 +96,8 @@ def open_recipe(source: str, changes: Sequence[str] = ()) -> tuple[Recipe, Ensem
         record = json.loads(storage.get("ensemble/record.json"))
     except KeyError:
         return recipe, None
-    return recipe, Ensemble.from_record(record["ensemble"]) if record["teachers"] == list(recipe.teachers) else None
+    is_of_all = record["teachers"] == list(recipe.given_teachers())
+    return recipe, Ensemble.from_record(record["ensemble"]) if is_of_all else None
 
 
 def judge(
@@ -149,12 +150,15 @@ def judge(
 
     add(FUSED, [-np.arange(len(of_query), dtype=np.float32) for of_query in candidates], None)
     scored: dict[str, list[np.ndarray]] = {}
-    for name, teacher in recipe.teachers.items():
+    for name, teacher in recipe.given_teachers().items():
         with progress.task(f"teacher {name}", len(judged_collection.queries), "queries") as handle:
             result = score_pairs(name, teacher, judged_collection.queries, candidates, collection, handle.advance)
         scored[name] = result.scores
         add(name, result.scores, result.seconds / len(judged_collection.queries))
-    notes: list[str] = []
+    notes = [
+        f"Teacher {name} is left out here: it is made in a run, which judges it on held-out sources."
+        for name in recipe.teachers.keys() - recipe.given_teachers().keys()
+    ]
     if len(scored) > 1:
         per_query = [list(of_query) for of_query in zip(*scored.values(), strict=True)]
         ensemble = ensemble or _ensemble(recipe, per_query, notes)
@@ -211,10 +215,10 @@ def _ensemble(recipe: Recipe, scores: Sequence[Sequence[np.ndarray]], notes: lis
     if settings.weights == "learnt":
         notes.append("The ensemble has the given weights here; a run learns them in its stage `lists`.")
     try:
-        ranges = ranges_of(settings, list(recipe.teachers), scores)
+        ranges = ranges_of(settings, list(recipe.given_teachers()), scores)
     except ValueError as error:
         raise InputError(f"ensemble.scale: {error}, so its scores have no range.") from None
-    return Ensemble(tuple(teacher.weight for teacher in recipe.teachers.values()), settings.combine, ranges)
+    return Ensemble(tuple(teacher.weight for teacher in recipe.given_teachers().values()), settings.combine, ranges)
 
 
 def _grades(collection: JudgedCollection, candidates: Sequence[np.ndarray]) -> list[np.ndarray]:

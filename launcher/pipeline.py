@@ -21,7 +21,7 @@ from distill.evaluation import stage as evaluation
 from distill.lists import ensemble_stage as ensemble
 from distill.lists import stage as lists
 from distill.retrieval import candidates, embeddings
-from distill.teachers import agreement, probe_stage, scores
+from distill.teachers import agreement, probe_stage
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
 from generation.judging import stage as judging
@@ -29,7 +29,7 @@ from generation.judging import verdict
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import evaluation_set, sources
+from launcher import evaluation_set, scoring, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -84,20 +84,14 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries, judged_ids)
     yield "candidates", candidate_table
 
-    student_encoder = recipe.student_encoder()
-    score_tables = {
-        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, recipe.retrieval, vectors)
-        for name, teacher in recipe.teachers.items()
-    }
+    teachers, score_tables = scoring.score(run, recipe, candidate_table, corpus, vectors)
     agreement.build(run, score_tables, candidate_table)
     yield "scores", score_tables
 
-    combined = ensemble.build(
-        run, recipe.ensemble, recipe.teachers, score_tables, candidate_table, corpus, recipe.lists.seed
-    )
-    student = student_teacher(recipe.teachers, student_encoder)
+    combined = ensemble.build(run, recipe.ensemble, teachers, score_tables, candidate_table, corpus, recipe.lists.seed)
+    student = student_teacher(teachers, recipe.student_encoder())
     list_table = lists.build(
-        run, recipe.lists, recipe.teachers, score_tables, candidate_table, corpus, recipe.extractive, student, combined
+        run, recipe.lists, teachers, score_tables, candidate_table, corpus, recipe.extractive, student, combined
     )
     warn_of_temperature(run, list_table, recipe.training)
     yield "lists", list_table

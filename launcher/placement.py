@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cluster.errors import InputError
 from cluster.run import Run
+from cluster.schemas import STAGES
 from cluster.settings import PoolSettings
 from generation import queries
 from generation.judging import stage as judging
@@ -21,6 +22,11 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
         **({"grades": judging.place(recipe.judge)} if recipe.judge else {}),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
         **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
+        **{
+            f"adapting ({name})": teacher.adapting.pool
+            for name, teacher in recipe.teachers.items()
+            if teacher.kind == "adapted"
+        },
         "training": recipe.training.pool,
         **({"evaluation": evaluation_pool} if evaluation_pool and recipe.evaluation.dataset else {}),
     }
@@ -48,7 +54,16 @@ def refuse_training_in_a_bucket(recipe: Recipe, last: str) -> None:
     Raises:
         InputError: the workdir is on an object store, and `last`, the run's last stage, is training or evaluation.
     """
-    if last in TRAINING and "://" in recipe.workdir and not recipe.workdir.startswith("file://"):
+    if "://" not in recipe.workdir or recipe.workdir.startswith("file://"):
+        return
+    adapted = [name for name, teacher in recipe.teachers.items() if teacher.kind == "adapted"]
+    if adapted and list(STAGES).index(last) >= list(STAGES).index("scores"):
+        raise InputError(
+            f"workdir '{recipe.workdir}': teachers.{adapted[0]} is trained in the run, which needs a folder that every "
+            "node can write to, and this is an object store. Name a folder of a shared file system "
+            "(--set workdir=…), or stop before the scores: --until candidates"
+        )
+    if last in TRAINING:
         raise InputError(
             f"workdir '{recipe.workdir}': training needs a folder that every node can write to, and this is an object "
             "store. Name a folder of a shared file system (--set workdir=…), or stop before training: --until lists"

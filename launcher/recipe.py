@@ -27,6 +27,7 @@ from distill.settings import (
     StudentSettings,
     TeacherSettings,
     TrainingSettings,
+    as_cross_encoder,
 )
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
@@ -123,6 +124,17 @@ class Recipe(Settings):
             )
         if lacks := check_choice(self.lists, self.teachers, self.student_encoder()):
             problems.append(lacks)
+        if len(self.given_teachers()) == 0:
+            problems.append(
+                "every teacher is of kind adapted, and such a teacher learns from the scores of others; add one, such "
+                "as --set teachers.bm25.kind=bm25"
+            )
+        for name, teacher in self.teachers.items():
+            if teacher.adapt and (teacher.adapt.list_length > self.retrieval.depth):
+                problems.append(
+                    f"teachers.{name}.adapt.list_length is {teacher.adapt.list_length}, but retrieval.depth is "
+                    f"{self.retrieval.depth}; lower the first or raise the second"
+                )
         if self.retrieval.leave_out_judged and not self.corpus.exclude_judged_sources:
             problems.append(
                 "retrieval.leave_out_judged is true, and corpus.exclude_judged_sources is false, so that queries on "
@@ -170,6 +182,19 @@ class Recipe(Settings):
         """The encoder of every dense retriever; a retriever that names none uses the student's base model."""
         retrievers = self.retrieval.retrievers.items()
         return {name: dense.encoder or self.student_encoder() for name, dense in retrievers if dense.kind == "dense"}
+
+    def given_teachers(self) -> dict[str, TeacherSettings]:
+        """The teachers that are there before the run; the others are fine-tuned from their scores."""
+        return {name: teacher for name, teacher in self.teachers.items() if teacher.kind != "adapted"}
+
+    def scoring_teachers(self) -> dict[str, TeacherSettings]:
+        """All teachers as they score: an adapted one as the cross-encoder that it begins with."""
+        return {
+            name: as_cross_encoder(teacher, teacher.model or self.student.model)
+            if teacher.kind == "adapted"
+            else teacher
+            for name, teacher in self.teachers.items()
+        }
 
     def student_encoder(self) -> EncoderSettings:
         """The settings of the student's base model as an encoder, for retrievers and teachers."""

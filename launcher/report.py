@@ -60,6 +60,11 @@ def gather(storage: Storage) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens(stages),
         "agreement": _json(storage, "agreement/record.json"),
         "ensemble": _json(storage, "ensemble/record.json"),
+        "adapted": {
+            name: record
+            for name, teacher in recipe["teachers"].items()
+            if teacher["kind"] == "adapted" and (record := _json(storage, f"teachers/{name}/record.json"))
+        },
         "training": training,
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
@@ -100,7 +105,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
             report["query_writers"],
             report["query_grades"],
         ),
-        "teachers": teachers_view(report["agreement"], report["ensemble"]),
+        "teachers": teachers_view(report["agreement"], report["ensemble"], report["adapted"]),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],

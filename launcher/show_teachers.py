@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.disclosure import disclose
-from distill.evaluation.statistics import Difference
+from distill.statistics import Difference
 from launcher.judge_teachers import Judgement
 
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 # or from beside. Files outside of the rooms are rooms of their own.
 FLOORS = {
     "distill": (
-        {"settings", "collectives", "losses", "activations"},
+        {"settings", "collectives", "statistics", "losses", "activations"},
         {"encoders", "lists"},
         {"training", "retrieval"},
         {"teachers", "evaluation"},

@@ -10,7 +10,7 @@ import numpy as np
 from distill.encoders.texts import passage_text
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import EvaluationResult
-from distill.evaluation.statistics import paired_difference, verdict
+from distill.statistics import paired_difference, verdict
 
 METRIC = "ndcg@10"  # by which queries are compared
 SHOWN_QUERIES = 20

@@ -55,6 +55,7 @@ def build(
     candidates: Table,
     passages: Table,
     seed: int = 0,
+    folder: str = FOLDER,
 ) -> Ensemble:
     """How the teachers' scores become one. Nothing is read or recorded where all is given by the recipe.
 
@@ -66,6 +67,7 @@ def build(
         candidates: CANDIDATES.
         passages: PASSAGES.
         seed: seed by which sources are halved for learnt weights.
+        folder: where it is recorded.
 
     Raises:
         InputError: no query has scores of all teachers, or a teacher that is to be scaled scores all passages alike.
@@ -97,7 +99,7 @@ def build(
         **({"seed": seed} if settings.weights == "learnt" else {}),
         "inputs": [candidates.fingerprint, passages.fingerprint, *(table.fingerprint for table in tables)],
     }
-    record = run.execute_in_process(FOLDER, fingerprint, decide, title="ensemble")
+    record = run.execute_in_process(folder, fingerprint, decide, title="ensemble")
     if (learnt := record["learnt"]) is not None:
         run.progress.say(f"weights of the teachers: {in_words(learnt)}")
     return Ensemble.from_record(record["ensemble"])

@@ -44,6 +44,7 @@ def build(
     passages: Table,
     retrieval: RetrievalSettings,
     vectors: Mapping[str, Vectors],
+    weights: str = "",
 ) -> Table:
     """Scores all candidates with one teacher, into a table SCORES.
 
@@ -58,6 +59,8 @@ def build(
         vectors: vectors of the dense retrievers, by their names. A bi-encoder teacher with the encoder of a retriever
             uses them, and the scores that this retriever gave. With another encoder, every passage and query is
             embedded once, into tables beside the scores.
+        weights: digest of the weights of a model that the run has made; it then stands for the model's path, so that
+            the workdir can be moved.
     """
     path = SCORES.path.format(name=name)
     inputs = [candidates, passages]
@@ -67,7 +70,7 @@ def build(
     retriever: str | None = None
     pool = teacher.pool
     if teacher.kind in MODEL_KINDS:
-        settings = identity_of_model(teacher)
+        settings = identity_of_model(teacher) | ({"model": weights} if weights else {})
     elif teacher.kind == "bm25":
         teacher, retriever = as_retriever(teacher, retrieval)
         settings |= teacher.reads()

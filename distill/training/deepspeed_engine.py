@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 
@@ -12,11 +13,18 @@ from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.machines.malloc import keep_freed_memory
 from distill.settings import TrainingSettings
 
-if TYPE_CHECKING:
-    from distill.encoders.module import EncoderModule
+
+class Trained(Protocol):
+    """A module that can be trained: the student, or a cross-encoder."""
+
+    device: str
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """All of its weights; those that `requires_grad` are trained."""
+        ...
 
 
-def start_engine(student: EncoderModule, training: TrainingSettings, world_size: int) -> Any:
+def start_engine(student: Trained, training: TrainingSettings, world_size: int) -> Any:
     """DeepSpeed engine with AdamW, gradient clipping and the recipe's ZeRO stage. Weights and reduction are float32."""
     if student.device == "cpu":
         keep_freed_memory()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.errors import InputError, RunError
 from cluster.machines import fork_server, session
@@ -15,22 +16,37 @@ from cluster.settings import PoolSettings
 from cluster.workers.threads import use_held_cores
 from distill.encoders.encoder import LIBRARIES
 from distill.settings import TrainingSettings
-from distill.training.job import TrainingJob
 from distill.training.mailbox import Mailbox
 from distill.training.stop import stop_file
 
 REPORT_WITHIN_S = 10.0  # a rank that fails waits so long for the others to report the same error
 MAX_FAILURES = 3  # a rank or node that dies is replaced so often; training continues from the newest checkpoint
 POLL_S = 0.3
+STUDENT = "distill.training.trainer"
 
 
-def run_ranks(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
+class Job(Protocol):
+    """What every rank is given; `training` says how many ranks there are, and what each of them holds."""
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Ranks, cores and GPUs of each."""
+        ...
+
+    def to_json(self) -> str:
+        """The whole job as text."""
+        ...
+
+
+def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module: str = STUDENT) -> dict[str, Any]:
     """Trains on ranks that Ray places, and shows their metrics as progress.
 
     Args:
         run: on whose cluster.
         job: what every rank is given.
         output: the training's folder.
+        title: name of the training, for the progress bar and for errors.
+        module: module whose `train_from` every rank calls, with the job as JSON and `on_record`.
 
     Returns:
         The record of the training, see `train`.
@@ -45,11 +61,11 @@ def run_ranks(run: Run, job: TrainingJob, output: Path) -> dict[str, Any]:
 
     ranks = _ranks(job.training, ray.cluster_resources())
     pool = session.with_all_cores(job.training.pool.model_copy(update={"workers": ranks}))
-    run.check({"training": pool})
-    fork_server.preload((*LIBRARIES, "deepspeed", "distill.training.trainer"))
+    run.check({title: pool})
+    fork_server.preload((*LIBRARIES, "deepspeed", module))
     mailbox = _start_mailbox()
-    fit = _Fit(_ray_trainer(job, pool, output, mailbox))
-    with run.progress.task("training", 0, "queries") as bar:
+    fit = _Fit(_ray_trainer(job, pool, output, mailbox, module))
+    with run.progress.task(title, 0, "queries") as bar:
         fit.start()
         try:
             while not fit.over.wait(POLL_S):
@@ -81,14 +97,14 @@ def _start_mailbox() -> Any:
     return actor.options(scheduling_strategy=here).remote()
 
 
-def _ray_trainer(job: TrainingJob, pool: PoolSettings, output: Path, mailbox: Any) -> Any:
+def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, module: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
     training = job.training
     return _trainer_class()(
         _rank_loop,
-        train_loop_config={"job": job.to_json(), "mailbox": mailbox},
+        train_loop_config={"job": job.to_json(), "mailbox": mailbox, "module": module},
         scaling_config=ScalingConfig(
             num_workers=pool.workers or 1,
             use_gpu=training.gpus_per_rank > 0,
@@ -181,16 +197,16 @@ def _rank_loop(config: dict[str, Any]) -> None:
     from cluster.errors import ListwiseError
 
     with garbage_collection_off():
-        from distill.training.trainer import train
+        train_from = importlib.import_module(config["module"]).train_from
 
     use_held_cores()
-    mailbox, job = config["mailbox"], TrainingJob.from_json(config["job"])
+    mailbox, job = config["mailbox"], config["job"]
     context = ray_train.get_context()
     rank, ranks = context.get_world_rank(), context.get_world_size()
     if ray.get(mailbox.outcome.remote()):
         return  # Ray has started the ranks again, after an error that this would not mend
     try:
-        record = train(job, on_record=mailbox.put.remote)
+        record = train_from(job, on_record=mailbox.put.remote)
         if rank == 0:
             ray.get(mailbox.finish.remote("done", record))
     except ListwiseError as error:

@@ -65,6 +65,11 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
     return _Rank(job, prepare(job, device, world_size), rank, world_size, on_record).train()
 
 
+def train_from(job: str, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """`train` with the job as JSON, for ranks that Ray places."""
+    return train(TrainingJob.from_json(job), on_record)
+
+
 class _Rank:
     """The training loop of one rank.
 

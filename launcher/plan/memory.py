@@ -80,7 +80,12 @@ def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator
     for name, encoder in recipe.dense_retrievers().items():
         size, pool = model_size(encoder.model), recipe.retrieval.retrievers[name].pool
         yield _need(f"embeddings ({name})", encoder.model, size, _encoder_parts(size, encoder), device, pool)
-    for name, teacher in recipe.teachers.items():
+    for name, teacher in recipe.scoring_teachers().items():
+        if recipe.teachers[name].kind == "adapted":
+            adapt = recipe.teachers[name].adapting
+            size = model_size(str(teacher.model))
+            parts = _adapting_parts(size, adapt.micro_batch_tokens)
+            yield _need(f"adapting ({name})", str(teacher.model), size, parts, device, _whole_machine(adapt.pool))
         if teacher.kind in MODEL_KINDS:
             size = model_size(str(teacher.model))
             parts = _cross_encoder_parts(size, teacher)
@@ -150,6 +155,19 @@ def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None
     }
 
 
+def _adapting_parts(size: ModelSize | None, tokens: int) -> dict[str, float]:
+    """Memory of one rank that fine-tunes a teacher: all activations of one micro-batch are kept."""
+    if not size:
+        return {}
+    weights = 4.0 * size.parameters
+    return {
+        "weights": weights,
+        "gradients": weights + min(weights, 4 * BUCKET_ELEMENTS),
+        "moments": 2 * weights,
+        "one micro-batch": tokens * size.layers * size.hidden * BACKWARD_BYTES,
+    }
+
+
 def _whole_machine(pool: PoolSettings) -> PoolSettings:
     """The pool of workers that compute with threads: without a number of them there is one on this machine."""
     return pool if pool.workers else pool.sharing(cores())
@@ -212,6 +230,8 @@ def _changes(stage: str, recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
             teachers = {**recipe.teachers, name: teacher.model_copy(update={"batch_size": size})}
             yield f"teachers.{name}.batch_size={size}", recipe.model_copy(update={"teachers": teachers})
             size //= 2
+    elif stage.startswith("adapting"):
+        yield from _adapting_changes(recipe, name)
     elif stage == "evaluation":
         for smaller in _smaller_batches(recipe.student):
             yield _changed(recipe, "student", {"batch_tokens": smaller.batch_tokens})
@@ -238,6 +258,15 @@ def _judge_changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     if judge.engine == "vllm":
         for width in (2, 4, 8):
             yield _changed_judge(recipe, {"tensor_parallel": width})
+
+
+def _adapting_changes(recipe: Recipe, name: str) -> Iterator[tuple[str, Recipe]]:
+    teacher = recipe.teachers[name]
+    for divisor in (2, 4, 8):
+        tokens = teacher.adapting.micro_batch_tokens // divisor
+        adapt = teacher.adapting.model_copy(update={"micro_batch_tokens": tokens})
+        teachers = {**recipe.teachers, name: teacher.model_copy(update={"adapt": adapt})}
+        yield f"teachers.{name}.adapt.micro_batch_tokens={tokens}", recipe.model_copy(update={"teachers": teachers})
 
 
 def _smaller_batches(encoder: EncoderSettings) -> Iterator[EncoderSettings]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from cluster.schemas import GRADES, PILOT, PROBES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
-from distill.settings import MODEL_KINDS, EncoderSettings, TeacherSettings
+from distill.settings import MODEL_KINDS, AdaptingSettings, EncoderSettings, TeacherSettings
+from distill.teachers.adapting.job import FOLDER as ADAPTED
 from distill.teachers.load import takes_vllm
 from distill.teachers.template import template_of
 from distill.training.step_time import unique_passages
@@ -144,7 +145,9 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
     shards = math.ceil(queries / retrieval.rows_per_shard)
     yield PlanStep("candidates", "candidates", " + ".join(retrieval.retrievers), queries, shards, megabytes)
-    for name, teacher in recipe.teachers.items():
+    for name, teacher in recipe.scoring_teachers().items():
+        if recipe.teachers[name].kind == "adapted":
+            yield _adapting(name, recipe.teachers[name].adapting, teacher, sample, queries, per_query)
         table, shards = f"scores/{name}", math.ceil(queries / teacher.rows_per_shard)
         step = PlanStep("scores", table, f"{name}: {teacher.model or teacher.kind}", queries, shards, megabytes)
         own = own_encoder(recipe, teacher)
@@ -186,6 +189,8 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
         return judging.place(recipe.judge)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
+    if step.table == ADAPTED.format(name=name):
+        return recipe.teachers[name].adapting.pool
     if step.stage == "scores" or step.table == PROBES.path.format(name=name):
         teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
         # A bi-encoder without a model of its own only multiplies vectors that a retriever has made.
@@ -318,6 +323,26 @@ def _judged(judge: JudgeSettings, recipe: Recipe, sample: CorpusSample) -> Itera
     rule = f"the lowest {judge.drop_share:.0%} go" if judge.threshold == "auto" else f"from grade {judge.threshold:g}"
     shards = math.ceil(queries / verdict.QUERIES_PER_SHARD)
     yield PlanStep("approved", "approved", rule, queries, shards, megabytes)
+
+
+def _adapting(
+    name: str, adapt: AdaptingSettings, teacher: TeacherSettings, sample: CorpusSample, queries: int, per_query: int
+) -> PlanStep:
+    """The step that fine-tunes a teacher and judges it. A backward pass costs as much as two forward passes."""
+    used, held_out = min(queries, adapt.queries), adapt.held_out_fraction
+    judged = min(round(used * held_out), adapt.held_out_queries)
+    lists = max(1, round(used * (1 - held_out)))
+    per_step = min(adapt.queries_per_step, lists)
+    steps = adapt.epochs * (lists // per_step)
+    steps = min(steps, adapt.max_steps or steps)
+    pair_tokens, size = _pair_tokens(teacher, sample), model_size(str(teacher.model))
+    pairs = steps * per_step * adapt.list_length
+    weights = (size.parameters if size else 110e6) * FLOAT_BYTES / 1e6
+    return PlanStep(
+        "scores", ADAPTED.format(name=name), f"{name}: {teacher.model} is fine-tuned", steps * per_step, 0, 4 * weights,
+        str(teacher.model), (3 * pairs + judged * per_query) * pair_tokens, pair_tokens,
+        notes=(f"{steps:,} steps of {per_step:,} lists; judged on {judged:,} queries of held-out sources",),
+    )  # fmt: skip
 
 
 def _training(recipe: Recipe, sample: CorpusSample) -> PlanStep:

@@ -1,4 +1,4 @@
-"""Paired comparison of student and base on the same queries: t-test, bootstrap interval, and a verdict in words."""
+"""Paired comparison of two models on the same queries: t-test, bootstrap interval, and a verdict in words."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from distill.evaluation.statistics import paired_difference, verdict
+from distill.statistics import paired_difference, verdict
 
 
 def test_p_and_interval_agree_with_the_paired_t_test():

@@ -1,0 +1,111 @@
+"""The part of the scores stage that makes a teacher: lists for it, ranks that train it, and whether it is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from cluster.errors import InputError
+from cluster.tables.table import Table
+from distill.lists import ensemble_stage
+from distill.lists.ensemble_reader import EnsembleReader
+from distill.settings import EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings, as_cross_encoder
+from distill.teachers.adapting.data import collect
+from distill.teachers.adapting.job import FOLDER, HELD_OUT, LISTS, MODEL, AdaptingJob
+from distill.teachers.adapting.judge import in_words, judge
+from distill.training.on_ray import run_ranks
+from distill.training.stop import stop_file
+
+if TYPE_CHECKING:
+    from cluster.run import Run
+
+TRAINER = "distill.teachers.adapting.trainer"
+
+
+def build(
+    run: Run,
+    name: str,
+    teacher: TeacherSettings,
+    student: EncoderSettings,
+    others: Mapping[str, TeacherSettings],
+    scores: Mapping[str, Table],
+    candidates: Table,
+    passages: Table,
+    ensemble: EnsembleSettings,
+    lists: ListSettings,
+) -> tuple[TeacherSettings, str] | None:
+    """Fine-tunes a teacher, or returns what was made before.
+
+    Args:
+        run: the run.
+        name: the teacher's name in the recipe.
+        teacher: its settings, of kind adapted.
+        student: the student's base, which training begins with if the teacher names no model.
+        others: the other teachers, by name; at least one.
+        scores: SCORES of each of them.
+        candidates: CANDIDATES.
+        passages: PASSAGES.
+        ensemble: how the others become one.
+        lists: how scores are scaled, and which sources are the dev split.
+
+    Returns:
+        The settings of a cross-encoder in the folder of the run, and the digest of its weights. None: it does not rank
+        held-out sources better than the others, or there was too little to learn from.
+
+    Raises:
+        InputError: the model cannot be loaded, the workdir is in an object store, or no node can hold a rank.
+        RunError: the ranks died too often, or the loss is no number.
+    """
+    folder, adapt = FOLDER.format(name=name), teacher.adapting
+    teacher = teacher if teacher.model else teacher.model_copy(update={"model": student.model})
+    combined = ensemble_stage.build(
+        run, ensemble, others, scores, candidates, passages, lists.seed, folder=f"{folder}/ensemble"
+    )
+    fingerprint = {
+        "teacher": teacher.model_dump(mode="json", include={"model", "revision", "max_tokens", "dtype"}),
+        "adapt": adapt.identity(),
+        "ensemble": combined.record(),
+        "lists": lists.model_dump(
+            mode="json", include={"low_percentile", "high_percentile", "dev_fraction", "seed", "duplicate_similarity"}
+        ),
+        "inputs": [candidates.fingerprint, passages.fingerprint, *(scores[other].fingerprint for other in others)],
+    }
+
+    def produce() -> dict[str, Any]:
+        output = _folder(run, folder)
+        data = collect(
+            EnsembleReader([scores[other] for other in others], combined), candidates, passages, lists, adapt
+        )
+        pq.write_table(data.lists, output / LISTS)
+        pq.write_table(data.held_out, output / HELD_OUT)
+        stop_file(output).unlink(missing_ok=True)
+        job = AdaptingJob(
+            teacher, passages.storage.url, str(output), passages.path, patience_s=run.settings.storage_timeout_s
+        )
+        record = run_ranks(run, job, output, title=f"teacher {name}", module=TRAINER)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+        found, untrained = record.pop("ranks", []), record.pop("untrained", None)
+        judged = judge(data.held_out["rank"].to_pylist() if found else [], found, untrained)
+        return {"begun_with": teacher.model, **record, **judged, "drops": data.drops}
+
+    record = run.execute_in_process(folder, fingerprint, produce, title=f"teacher {name}")
+    run.progress.say(f"teacher {name}: {in_words(record)}")
+    if not record["kept"]:
+        return None
+    return as_cross_encoder(teacher, str(_folder(run, folder) / MODEL)), record["weights"]
+
+
+def _folder(run: Run, folder: str) -> Path:
+    workdir = run.storage.local_path
+    if workdir is None:
+        raise InputError(
+            f"workdir '{run.storage.url}': a teacher of kind adapted needs a folder that every rank's node can write "
+            "to. Use a workdir on a shared file system, or leave the teacher out."
+        )
+    path = workdir / folder
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,260 @@
+"""A teacher that is made in the run: it learns the corpus, ranks agree, and one that is worse is left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.run import Run
+from cluster.schemas import CANDIDATES, SCORES
+from distill.lists.build import Scale, split_of
+from distill.lists.ensemble import Ensemble
+from distill.lists.ensemble_reader import EnsembleReader
+from distill.settings import AdaptingSettings, EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings
+from distill.teachers import scores
+from distill.teachers.adapting import stage
+from distill.teachers.adapting.data import collect, make_list
+from distill.teachers.adapting.job import AdaptingJob
+from distill.teachers.adapting.judge import in_words
+from tests.corpus import ASPECTS, PLACES
+from tests.corpus import QUERIES as TEMPLATES
+from tests.distill.conftest import open_run
+from tests.distill.ranks import on_ranks
+from tests.distill.run_tables import write_passages, write_table
+
+OTHERS = {"bm25": TeacherSettings(kind="bm25")}
+LIST = ListSettings(dev_fraction=0.1, duplicate_similarity=None)
+CANDIDATES_OF_QUERY = 20
+TEXTS = [template.format(*place) for place in PLACES for template in TEMPLATES]
+
+
+def adapted(model: str, **adapt) -> TeacherSettings:
+    settings = {
+        "list_length": 8, "queries_per_step": 8, "epochs": 6, "learning_rate": 2e-3, "held_out_fraction": 0.35,
+        "micro_batch_tokens": 2048, "cpus_per_rank": 1, "ranks": 1, "source_margin": 0.5,
+    } | adapt  # fmt: skip
+    return TeacherSettings(
+        kind="adapted", model=model, max_tokens=96, dtype="float32", adapt=AdaptingSettings(**settings)
+    )
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Run]:
+    """A run of the hundred passages, five queries for each that says what a place is known for, and a weak teacher.
+
+    The other candidates tell other things. So what makes a source is in its words, and can be learnt from few lists.
+    """
+    generator = np.random.default_rng(0)
+    candidates, rows = [], []
+    others = np.flatnonzero(np.arange(100) % 5 > 0)
+    for number, text in enumerate(TEXTS):
+        source = number - number % 5
+        found = generator.permutation([source, *generator.choice(others, CANDIDATES_OF_QUERY - 1, replace=False)])
+        names = [f"p{row // len(ASPECTS):02d}{row % len(ASPECTS)}" for row in found]
+        candidates.append({
+            "query_id": f"q{number}", "source_id": f"p{number // 5:02d}0", "query_type": "question",
+            "text": text, "passage_ids": names, "passage_rows": found.tolist(), "fused": [0.0] * len(found),
+            "second_source_id": None,
+        })  # fmt: skip
+        of_query = generator.normal(size=len(found)) + 1.0 * (found == source)
+        rows.append({"query_id": f"q{number}", "passage_ids": names, "scores": of_query})
+    with open_run(tmp_path) as run:
+        write_passages(run)
+        write_table(run, CANDIDATES, candidates)
+        write_table(run, SCORES, rows, path="scores/bm25", files=2)
+        yield run
+
+
+def build(run: Run, teacher: TeacherSettings):
+    return stage.build(
+        run, "made", teacher, EncoderSettings(model="unused"), OTHERS, {"bm25": run.table("scores/bm25")},
+        run.table("candidates"), run.table("passages"), EnsembleSettings(), LIST,
+    )  # fmt: skip
+
+
+def record_of(run: Run) -> dict:
+    return json.loads(run.storage.get("teachers/made/record.json"))
+
+
+def test_a_random_reranker_learns_to_rank_held_out_sources_and_then_scores_as_a_teacher(
+    opened: Run, tiny_reranker: str, local_ray: None, monkeypatch: pytest.MonkeyPatch
+):
+    made = build(opened, adapted(tiny_reranker))
+    record = record_of(opened)
+    assert record["untrained"]["mrr"] < 0.35  # at random it is the mean of 1/1 … 1/20, 0.18
+    assert record["adapted"]["mrr"] > record["untrained"]["mrr"] + 0.3
+    assert record["kept"] == (record["adapted"]["mrr"] > record["others"]["mrr"])
+    assert made is not None, record
+    # finished is not done again
+    monkeypatch.setattr(stage, "run_ranks", lambda *_, **__: pytest.fail("trained twice"))
+    assert build(opened, adapted(tiny_reranker)) == made
+    teacher, weights = made
+    table = scores.build(
+        opened, "made", teacher, EncoderSettings(model="unused"), opened.table("candidates"), opened.table("passages"),
+        None, {}, weights=weights,
+    )  # fmt: skip
+    held_out = [row for row in opened.table("candidates").read().to_pylist() if is_held_out(row["source_id"], 0.35)]
+    by_query = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
+    reciprocal = []
+    for row in held_out:
+        own = np.array(by_query[row["query_id"]])
+        reciprocal.append(1 / (1 + (own > own[row["passage_ids"].index(row["source_id"])]).sum()))
+    assert len(held_out) == record["held_out"]
+    assert np.mean(reciprocal) == pytest.approx(record["adapted"]["mrr"], abs=1e-6)
+
+
+def is_held_out(source: str, fraction: float) -> bool:
+    return split_of(f"passage {source}", fraction, 0) == "dev"
+
+
+def test_a_teacher_that_ranks_sources_worse_than_the_others_is_left_out(
+    opened: Run, tiny_reranker: str, local_ray: None
+):
+    assert build(opened, adapted(tiny_reranker, max_steps=1, learning_rate=1e-6)) is None
+    record = record_of(opened)
+    assert not record["kept"]
+    assert record["difference"]["mean"] < 0
+    assert "it is left out" in in_words(record)
+
+
+def collected(run: Run, adapt: AdaptingSettings):
+    others = EnsembleReader([run.table("scores/bm25")], Ensemble((1.0,)))
+    return collect(others, run.table("candidates"), run.table("passages"), LIST, adapt)
+
+
+def test_no_list_holds_a_held_out_source_as_its_source(opened: Run):
+    data = collected(opened, AdaptingSettings(list_length=8, held_out_fraction=0.05, source_margin=0.5))
+    for row in data.lists.to_pylist():
+        source = row["passage_rows"][0]
+        assert row["text"] in TEXTS[source : source + 5]
+        assert not is_held_out(f"p{source // 5:02d}{source % 5}", 0.1)  # the dev split is the larger share
+        assert len(set(row["passage_rows"])) == 8
+        assert row["targets"][0] > max(row["targets"][1:]) + 0.499
+    for row in data.held_out.to_pylist():
+        source = row["passage_rows"][row["source"]]
+        assert row["text"] in TEXTS[source : source + 5]
+        assert is_held_out(f"p{source // 5:02d}{source % 5}", 0.1)
+    assert len(data.lists) + len(data.held_out) == 100
+
+
+def test_a_list_is_the_source_the_best_of_the_rest_and_a_draw_without_copies():
+    values = np.linspace(0, 1, 20)
+    copies = np.zeros(20, dtype=bool)
+    copies[19] = True
+    adapt = AdaptingSettings(list_length=8, source_margin=0.1)
+    places, targets = make_list(values, [3], copies, Scale(0.0, 1.0, 0.0), adapt, number=7)
+    assert places[0] == 3
+    assert places[1:5].tolist() == [18, 17, 16, 15]
+    assert set(places[5:].tolist()) <= set(range(15)) - {3}
+    assert targets[0] == pytest.approx(values[18] + 0.1)
+    np.testing.assert_allclose(targets[1:], values[places[1:]], rtol=1e-6)
+    assert make_list(values[:7], [3], copies[:7], Scale(0.0, 1.0, 0.0), adapt, number=7) is None
+
+
+def write_job(run: Run, folder: Path, model: str, **adapt) -> AdaptingJob:
+    folder.mkdir(parents=True)
+    job = AdaptingJob(adapted(model, **adapt), run.storage.url, str(folder))
+    data = collected(run, job.adapt)
+    pq.write_table(data.lists, folder / "lists.parquet")
+    pq.write_table(data.held_out, folder / "held_out.parquet")
+    return job
+
+
+def train_rank(rank: int, world_size: int, jobs: list[str], stop_after: int = 0) -> list[dict]:
+    import torch.distributed as dist
+
+    from distill.teachers.adapting.trainer import train
+    from distill.training.process_group import join_ranks
+    from distill.training.stop import TrainingStopped, stop_file
+
+    join_ranks("cpu")
+    records = []
+    for number, text in enumerate(jobs):
+        job = AdaptingJob.from_json(text)
+
+        def watch(record: dict, job: AdaptingJob = job, first: bool = number == 0) -> None:
+            if first and record.get("step") == stop_after:
+                stop_file(Path(job.output)).touch()
+
+        try:
+            records.append(train(job, watch))
+        except TrainingStopped:
+            records.append({"stopped": True})
+            records.append(train(job, watch))
+    dist.destroy_process_group()
+    return records
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def by_plain_torch(run: Run, job: AdaptingJob) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss of the first step and the weights after all steps, list by list, with transformers and torch alone."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    adapt = job.adapt
+    tokenizer = AutoTokenizer.from_pretrained(job.teacher.model)
+    model = AutoModelForSequenceClassification.from_pretrained(job.teacher.model).eval()
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": adapt.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    )
+    passages = run.table("passages").read().to_pylist()
+    lists = pq.read_table(Path(job.output) / "lists.parquet").to_pylist()
+    first = None
+    for step in range(adapt.max_steps):
+        order = np.random.default_rng([adapt.seed, 0]).permutation(len(lists))
+        chosen = order[step * adapt.queries_per_step : (step + 1) * adapt.queries_per_step]
+        total = 0.0
+        for number in chosen.tolist():
+            row = lists[number]
+            texts = [f"{passages[n]['title']} {passages[n]['text']}" for n in row["passage_rows"]]
+            features = tokenizer(
+                [row["text"]] * len(texts), texts, truncation="only_second", max_length=96, padding=True,
+                return_tensors="pt",
+            )  # fmt: skip
+            logits = model(**features).logits[:, 0].log_softmax(0)
+            target = (torch.tensor(row["targets"]) / adapt.teacher_temperature).log_softmax(0)
+            total = total + (target.exp() * (target - logits)).sum() / len(chosen)
+        total.backward()
+        first = first if first is not None else float(total)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), adapt.gradient_clip)
+        for group in optimizer.param_groups:
+            group["lr"] = adapt.learning_rate * (1 - 0.9 * step / (adapt.max_steps - 1))
+        optimizer.step()
+        optimizer.zero_grad()
+    return first, {name: weight.detach().numpy() for name, weight in model.state_dict().items()}
+
+
+def test_one_rank_two_ranks_and_plain_torch_make_the_same_weights(opened: Run, tmp_path: Path, tiny_reranker: str):
+    settings = {"max_steps": 4, "learning_rate": 1e-3, "warmup": 0.0, "micro_batch_tokens": 1200}
+    one, two = (write_job(opened, tmp_path / name, tiny_reranker, **settings) for name in ("one", "two"))
+    (alone,) = on_ranks(train_rank, 1, [one.to_json()])
+    both = on_ranks(train_rank, 2, [two.to_json()])
+    assert both[0][0]["ranks"] == both[1][0]["ranks"] == alone[0]["ranks"]
+    loss, expected = by_plain_torch(opened, one)
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["loss"] == pytest.approx(loss, rel=1e-5)
+    found = weights(tmp_path / "one")
+    assert found.keys() == expected.keys()
+    for name, weight in weights(tmp_path / "two").items():
+        np.testing.assert_allclose(weight, found[name], atol=1e-5)
+        np.testing.assert_allclose(weight, expected[name], atol=1e-5)
+
+
+def test_a_training_that_was_stopped_continues_to_the_same_weights(opened: Run, tmp_path: Path, tiny_reranker: str):
+    stopped, whole = (write_job(opened, tmp_path / name, tiny_reranker, max_steps=5) for name in ("stopped", "whole"))
+    (records,) = on_ranks(train_rank, 1, [stopped.to_json(), whole.to_json()], 2)
+    assert records[0] == {"stopped": True}
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5] and len({record["weights"] for record in records[1:]}) == 1
