@@ -6,6 +6,7 @@ A query becomes a reject if the score of one of its candidates is not finite.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +23,13 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import MODEL_KINDS, EncoderSettings, TeacherSettings
+from distill.settings import MODEL_KINDS, TEXT_KINDS, EncoderSettings, TeacherSettings
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
-from distill.teachers.load import load_scorer
+from distill.teachers.given import GivenScores, GivenTeacher
+from distill.teachers.given_file import digest
+from distill.teachers.load import load_scorer, place
 from distill.teachers.pairs import PairTeacher
 from distill.teachers.template import template_of
 
@@ -60,9 +63,14 @@ def build(
     settings = teacher.model_dump(mode="json", include={"kind"})
     paths: tuple[str, str] | None = None
     own = False
-    pool = teacher.pool
+    pool = place(teacher)
     if teacher.kind in MODEL_KINDS:
         settings = identity_of_model(teacher)
+    elif teacher.kind == "http":
+        settings = identity_of_server(teacher)
+    elif teacher.kind == "given":
+        settings |= {"scores": digest(str(teacher.path)), "missing": teacher.missing}
+        teacher = teacher.model_copy(update={"path": str(Path(str(teacher.path)).absolute())})
     elif teacher.kind == "bi_encoder":
         encoder = teacher.encoder or student
         embedded = next((pair for pair in vectors if identity(pair.encoder) == identity(encoder)), None)
@@ -103,6 +111,15 @@ def identity_of_model(teacher: TeacherSettings) -> dict[str, Any]:
     return settings
 
 
+def identity_of_server(teacher: TeacherSettings) -> dict[str, Any]:
+    """What determines the scores of a server: its model, and how it is asked. An address counts if no model is named.
+
+    The server itself is not asked for its version: name a model that stays the same.
+    """
+    settings = teacher.model_dump(mode="json", include={"kind", "model", "api", "engine_args"})
+    return settings if teacher.model else settings | {"base_url": teacher.base_url}
+
+
 class ScoreWorker:
     """Worker that scores with one teacher.
 
@@ -124,6 +141,7 @@ class ScoreWorker:
     ) -> None:
         tables = [Table.open(storage, path) for path in vectors or ()]
         candidate_table = Table.open(storage, candidates) if candidates else None
+        self.kind = teacher.kind
         self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
 
     def close(self) -> None:
@@ -154,16 +172,24 @@ class ScoreWorker:
         )
         passage_ids = task.rows.column("passage_ids")
         rejects = [
-            Reject(queries[number].query_id, _without_score(scores[number], passage_ids[number].as_py()))
+            Reject(queries[number].query_id, _without_score(scores[number], passage_ids[number].as_py(), self.kind))
             for number, good in enumerate(finite)
             if not good
         ]
-        return Output(rows, rejects=rejects, tokens=tokens, stats={"pairs": int(lengths.sum())})
+        stats = {"pairs": int(lengths.sum())}
+        if isinstance(self.teacher, GivenTeacher) and (filled := self.teacher.take_filled()):
+            stats["lowest_instead_of_missing"] = filled
+        return Output(rows, rejects=rejects, tokens=tokens, stats=stats)
 
 
-def _without_score(scores: np.ndarray, passage_ids: list[str]) -> str:
+def _without_score(scores: np.ndarray, passage_ids: list[str], kind: str) -> str:
     bad = np.flatnonzero(~np.isfinite(scores))
     first = f"the first is that of passage '{passage_ids[bad[0]]}', {scores[bad[0]]}"
+    if kind == "given":
+        return (
+            f"the file has no score for {len(bad)} of {len(scores)} candidates; the first is passage "
+            f"'{passage_ids[bad[0]]}'. With `missing: lowest` a query that has any score would stay"
+        )
     return (
         f"{len(bad)} of {len(scores)} scores are not finite; {first}. A query that leaves no room for a passage within "
         "max_tokens has no scores"
@@ -171,8 +197,11 @@ def _without_score(scores: np.ndarray, passage_ids: list[str]) -> str:
 
 
 def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:
-    if settings.kind in MODEL_KINDS:
+    if settings.kind in TEXT_KINDS:
         return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]))
+    if settings.kind == "given":
+        passage_ids = passages.read(["passage_id"]).column(0)
+        return GivenTeacher(GivenScores(str(settings.path), passage_ids), settings.missing == "lowest")
     if settings.kind == "bm25":
         return Bm25Teacher(bm25_index(passages))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)

@@ -10,6 +10,7 @@ from cluster.schemas import GRADES, PILOT
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings import EncoderSettings, TeacherSettings
+from distill.teachers import load
 from distill.training.step_time import unique_passages
 from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
 from generation.judging import stage as judging
@@ -185,7 +186,7 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
         teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
         # A bi-encoder without a model of its own only multiplies vectors that a retriever has made.
         multiplies = teacher.kind == "bi_encoder" and not step.model
-        return recipe.cluster.io_pool if multiplies else teacher.pool
+        return recipe.cluster.io_pool if multiplies else load.place(teacher)
     if step.stage == "training":
         return recipe.training.pool
     if step.stage == "evaluation":
