@@ -58,6 +58,9 @@ class ScoreServer(ThreadingHTTPServer):
         self.asked, self.keys, self.attempts, self.times = [], set(), Counter(), []
         self.busy = self.most_busy = 0
 
+    def handle_error(self, request, client_address):
+        """A client that has given up an answer is no news."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
