@@ -115,6 +115,15 @@ CANDIDATES = _table(
     ("passage_rows", pa.list_(pa.int64())),     # the same passages as row numbers of the passages table
     ("fused", pa.list_(pa.float32())),          # reciprocal rank fusion scores
     ("second_source_id", pa.string()),
+    # by retriever: its own scores of the same passages, null where it did not return the passage
+    ("retriever_scores", pa.map_(pa.string(), pa.list_(pa.float32()))),
+)  # fmt: skip
+
+PROBES = _table(
+    "probes/{name}", "pair", "distill.teachers.probe_stage",
+    ("right", pa.float64()),                    # share of comparisons with the matching passage first
+    ("own_text", pa.float64()),                 # the same with the query's own text as the passage
+    ("distinct", pa.float64()),                 # share of scores that differ from all others
 )  # fmt: skip
 
 SCORES = _table(
@@ -138,13 +147,13 @@ LISTS = _table(
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("records", "passages"),
-    "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
+    "queries": ("probes", "query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
     "grades": ("grades",),
     "approved": ("approved",),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
-    "scores": ("scores",),
-    "lists": ("lists",),
+    "scores": ("scores", "agreement"),
+    "lists": ("ensemble", "lists"),
     "training": ("training", "model"),
     "evaluation": ("evaluation", "judged"),
 }

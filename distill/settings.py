@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
@@ -25,12 +25,84 @@ class EncoderSettings(Settings):
     trust_remote_code: bool = False
 
 
-class RetrieverSettings(Settings):
+class Bm25Settings(Settings):
+    """How BM25 reads texts."""
+
+    language: str | None = Field(
+        None, description="of bm25: language of its stemmer and stop words; empty: english, where it reads words"
+    )
+    tokenizer: Literal["words", "ngrams"] | None = Field(
+        None,
+        description="of bm25: words, or n-grams of two and three characters, for languages without spaces such as "
+        "Chinese, Japanese and Thai; empty: words",
+    )
+
+    @model_validator(mode="after")
+    def _bm25_knows_the_language(self) -> Self:
+        if self.language is None:
+            return self
+        import Stemmer
+
+        if self.language not in (known := Stemmer.algorithms()):
+            raise ValueError(
+                f"language '{self.language}' has no stemmer; there are {', '.join(known)}. For a language without "
+                "spaces between words, set tokenizer: ngrams and no language"
+            )
+        if self.tokenizer == "ngrams":
+            raise ValueError("tokenizer ngrams reads every language alike; leave out `language`")
+        return self
+
+    def reads(self) -> dict[str, str]:
+        """Language and tokenizer, as far as they differ from English words."""
+        named = {"language": self.language, "tokenizer": self.tokenizer}
+        return {field: value for field, value in named.items() if value not in (None, "english", "words")}
+
+
+class RetrieverSettings(Bm25Settings):
     """One retriever that proposes candidates."""
 
     kind: Literal["dense", "bm25"]
     encoder: EncoderSettings | None = Field(None, description="of a dense retriever; empty: the student's base")
+    index: Literal["exact", "ivf", "hnsw"] = Field(
+        "exact", description="of a dense retriever: exact search, or an approximate index that each machine builds once"
+    )
+    lists: int | None = Field(None, ge=1, description="of ivf: clusters of passages; empty: 2 × √passages")
+    nprobe: int = Field(32, ge=1, description="of ivf: clusters that a query looks into, the nearest first")
+    m: int = Field(32, ge=2, le=256, description="of hnsw: neighbours that a passage is linked with")
+    ef_search: int = Field(512, ge=1, description="of hnsw: passages that a search keeps in view, at least depth")
     pool: PoolSettings = PoolSettings()
+
+    @model_validator(mode="after")
+    def _fields_have_an_effect(self) -> RetrieverSettings:
+        if self.kind != "dense" and self.index != "exact":
+            raise ValueError(f"index {self.index} is for a dense retriever, and this one is of kind {self.kind}")
+        owners = {"lists": "ivf", "nprobe": "ivf", "m": "hnsw", "ef_search": "hnsw"}
+        _refuse_without_effect(
+            self, {field: f"index: {owner}" for field, owner in owners.items() if owner != self.index}
+        )
+        if self.kind != "bm25":
+            _refuse_without_effect(self, {"language": "kind: bm25", "tokenizer": "kind: bm25"})
+        return self
+
+    def identity(self) -> Any:
+        """What changes the hits, apart from vectors: the kind alone, or the kind and settings unlike the default."""
+        fields = {"ivf": ("lists", "nprobe"), "hnsw": ("m", "ef_search"), "exact": ()}[self.index]
+        named = {"index": self.index, **{field: getattr(self, field) for field in fields}} if fields else self.reads()
+        return {"kind": self.kind, **named} if named else self.kind
+
+
+def _refuse_without_effect(settings: Settings, needs: dict[str, str]) -> None:
+    """Refuses fields that differ from their default though what they belong to is not chosen.
+
+    Args:
+        settings: the section.
+        needs: field → what it needs.
+    """
+    defaults = type(settings).model_fields
+    if idle := [
+        f"`{name}` needs {need}" for name, need in needs.items() if getattr(settings, name) != defaults[name].default
+    ]:
+        raise ValueError("; ".join(idle))
 
 
 class RetrievalSettings(Settings):
@@ -41,6 +113,9 @@ class RetrievalSettings(Settings):
     )
     depth: int = Field(100, ge=1, description="passages per retriever and query, and of the fused list")
     rrf_k: int = Field(60, ge=1, description="constant of reciprocal rank fusion")
+    leave_out_judged: bool = Field(
+        False, description="leave passages that the evaluation judges out of the candidates, and so out of lists"
+    )
     round_trip_rank: int = Field(20, ge=1, description="a synthetic query stays if its source is in the top ranks")
     min_candidates: int = Field(20, ge=1, description="queries with fewer candidates are dropped")
     index_rows: int = Field(200_000, ge=1, description="passages in one FAISS shard")
@@ -85,11 +160,16 @@ FIELDS_OF_KINDS = {
     "patience_s": _SERVED,
     "path": _GIVEN,
     "missing": _GIVEN,
+    "language": ("bm25",),
+    "tokenizer": ("bm25",),
 }
 
 
-class TeacherSettings(Settings):
-    """One teacher of the ensemble. Its weight multiplies its raw score."""
+class TeacherSettings(Bm25Settings):
+    """One teacher of the ensemble. Its weight multiplies its score, or its reciprocal rank.
+
+    A bm25 teacher without language and tokenizer reads texts as the first bm25 retriever does, if there is one.
+    """
 
     kind: Literal["cross_encoder", "causal", "seq2seq", "query_likelihood", "http", "given", "bm25", "bi_encoder"]
     model: str | None = Field(
@@ -155,9 +235,16 @@ class TeacherSettings(Settings):
             self._check_server()
         if self.kind in _GIVEN and not self.path:
             raise ValueError("a given teacher needs `path`, the file that holds its scores")
+        if self.tensor_parallel > 1 and self.pool.gpus != self.tensor_parallel:
+            raise ValueError(f"tensor_parallel is {self.tensor_parallel}; set pool.gpus to the same number")
+        fields = type(self).model_fields
+
+        def unset(name: str) -> Any:
+            return fields[name].get_default(call_default_factory=True)
+
         for name in sorted(self.model_fields_set - {"kind"}):
             kinds = FIELDS_OF_KINDS.get(name)
-            if kinds and self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
+            if kinds and self.kind not in kinds and getattr(self, name) != unset(name):
                 raise ValueError(f"`{name}` is a field of kind {' and '.join(kinds)}, and this teacher is {self.kind}")
         return self
 
@@ -176,10 +263,48 @@ class TeacherSettings(Settings):
             )
 
 
+class EnsembleSettings(Settings):
+    """How the scores of several teachers become one."""
+
+    scale: Literal["none", "zscore", "minmax"] = Field(
+        "none", description="of each teacher's scores, over the whole run, before they are weighted; none: raw scores"
+    )
+    combine: Literal["sum", "rrf"] = Field(
+        "sum", description="sum: weight × score; rrf: weight / (60 + rank of the passage for its query)"
+    )
+    weights: Literal["given", "learnt"] = Field(
+        "given",
+        description="given: each teacher's weight; learnt: those that rank the sources of unquoted queries highest, "
+        "if they are no worse than the given ones on held-out sources",
+    )
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> EnsembleSettings:
+        if self.combine == "rrf" and self.scale != "none":
+            raise ValueError("combine: rrf reads ranks alone, which no scale changes; leave `scale` out")
+        if self.combine == "sum" and self.weights == "learnt" and self.scale == "none":
+            raise ValueError(
+                "weights can only be learnt for scores of one range; set scale: zscore, scale: minmax or combine: rrf"
+            )
+        return self
+
+
 class ListSettings(Settings):
     """Filters, scaling, length and split of training lists."""
 
     length: int = Field(20, ge=2, description="passages per list")
+    choice: Literal["top", "contested", "spread", "stratified"] = Field(
+        "top",
+        description="top: the teachers' best; contested: half of them, and what the student ranks highest; spread: "
+        "evenly over the teachers' ranks; stratified: evenly over their scores",
+    )
+    duplicate_similarity: float | None = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="a candidate that shares this much with the source (Jaccard index of words in threes) is left out "
+        "of the list, as is one of the same words; empty: they stay",
+    )
     require_source_first: bool = Field(True, description="keep a synthetic query if the teacher ranks its source first")
     leave_out_source: bool | None = Field(
         None, description="leave the source out of its own list; empty: only for extractive queries, which quote it"
@@ -189,6 +314,11 @@ class ListSettings(Settings):
     best_percentile: float = Field(
         25.0, ge=0, le=100, description="a query whose best score is under this percentile of best scores is dropped"
     )
+    best_percentile_of: Literal["best", "all"] = Field(
+        "best",
+        description="best: of each query's best score; all: of every score of the queries that find their source",
+    )
+    percentiles_per_type: bool = Field(False, description="take percentiles in each query type, not in the whole run")
     dev_fraction: float = Field(0.1, ge=0, lt=1, description="share of sources whose queries become the dev split")
     rows_per_shard: int = Field(5_000, ge=1)
     seed: int = 0
@@ -198,6 +328,17 @@ class ListSettings(Settings):
         if self.low_percentile >= self.high_percentile:
             raise ValueError("low_percentile must be below high_percentile")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that determine the lists, without values that mean what was done before their field existed."""
+        fields = self.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"})
+        before = {
+            "choice": "top",
+            "duplicate_similarity": None,
+            "best_percentile_of": "best",
+            "percentiles_per_type": False,
+        }
+        return {name: value for name, value in fields.items() if name not in before or value != before[name]}
 
 
 class LoraSettings(Settings):
@@ -257,7 +398,10 @@ class TrainingSettings(Settings):
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     final_learning_rate: float = Field(0.1, ge=0, le=1, description="learning rate of the last step, as a fraction")
-    warmup_steps: int = Field(20, ge=0)
+    warmup_steps: int = Field(20, ge=0, description="steps until the full learning rate")
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="epochs until the full learning rate, such as 0.5; takes the place of warmup_steps"
+    )
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     student_temperature: float = Field(0.05, gt=0)
@@ -325,6 +469,8 @@ class TrainingSettings(Settings):
         fields = self.model_dump(mode="json", exclude=_NOT_IN_IDENTITY)
         if self.query_log_weight == 1:  # changes nothing, and trainings from before the field continue
             del fields["query_log_weight"]
+        if self.warmup_epochs is None:
+            del fields["warmup_epochs"]
         return fields
 
 

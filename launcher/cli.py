@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from launcher import lists as list_commands
 from launcher import look
 from launcher.jobs import commands
 from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, say
@@ -264,6 +265,7 @@ def doctor(
 
 
 look.add_to(app)
+list_commands.add_to(app)
 commands.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at the workdir of a run: status, sample, report, gc."""
+"""The commands that look at the workdir of a run: status, sample, report, teachers, gc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from launcher.options import WorkdirArgument, say
+from launcher.options import SetOption, WorkdirArgument, say
 
 if TYPE_CHECKING:
     from cluster.tables.storage import Storage
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Adds these commands to the command line."""
-    for command in (status, sample, report, gc):
+    for command in (status, sample, report, teachers, gc):
         app.command()(command)
 
 
@@ -29,7 +29,7 @@ def status(
 
     if watch and as_json:
         raise typer.BadParameter("choose --watch or --json")
-    storage = _existing(workdir)
+    storage = existing(workdir)
     if watch:
         watch_status(storage)
     else:
@@ -53,7 +53,7 @@ def sample(
 
     if what == "passages" and (query_type or dropped):
         raise typer.BadParameter("--type and --dropped belong to queries")
-    storage = _existing(workdir)
+    storage = existing(workdir)
     if what == "passages":
         print_sampled(samples.sample_passages(storage, count))
         return
@@ -67,23 +67,43 @@ def report(workdir: WorkdirArgument) -> None:
     """Write report.html and report.json of a run, finished or not."""
     from launcher.report import build_report
 
-    storage = _existing(workdir)
+    storage = existing(workdir)
     build_report(storage)
     say(f"{storage.url}/report.html")
+
+
+def teachers(
+    source: Annotated[str, typer.Argument(metavar="WORKDIR|RECIPE", help="workdir of a run, or a recipe file")],
+    *,
+    dataset: Annotated[Path, typer.Option(help="BEIR folder: corpus.jsonl, queries.jsonl, qrels/")],
+    split: Annotated[str, typer.Option(help="split of the qrels")] = "test",
+    queries: Annotated[int | None, typer.Option(min=2, help="judge on a sample of this many queries")] = None,
+    depth: Annotated[int, typer.Option(min=10, help="candidates of a query that are reranked")] = 100,
+    changes: SetOption = None,
+) -> None:
+    """Judge the teachers of a recipe on judged queries, beside the student's base, before hours are spent.
+
+    Works before a run, during and after it, without Ray.
+    """
+    from launcher.judge_teachers import judge, open_recipe
+    from launcher.show_teachers import print_judgement
+
+    recipe, ensemble = open_recipe(source, changes or [])
+    print_judgement(judge(recipe, dataset, split, queries=queries, depth=depth, ensemble=ensemble))
 
 
 def gc(workdir: WorkdirArgument) -> None:
     """Remove the files that killed workers have left: those that no finished table names."""
     from cluster.tables.gc import collect_all
 
-    removed = collect_all(_existing(workdir))
+    removed = collect_all(existing(workdir))
     for table, count in removed.items():
         say(f"{table}: {count} {'file' if count == 1 else 'files'} removed")
     if not removed:
         say("Nothing to remove.")
 
 
-def _existing(workdir: str) -> Storage:
+def existing(workdir: str) -> Storage:
     """Opens the workdir of a run that exists; it must not create one."""
     from cluster.errors import InputError
     from cluster.tables.storage import Storage

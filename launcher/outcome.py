@@ -19,6 +19,7 @@ from cluster.schemas import ONE_PROCESS_STAGES
 from cluster.watch.one_process_stage import one_process_stages
 from cluster.watch.phrases import duration, rate
 from cluster.watch.status import masked, status
+from distill.lists.duplicates import COPIES
 from generation.judging.stage import NOT_JUDGED
 from generation.type_figures import PASSAGE_CUT
 from launcher.report import METRICS
@@ -112,6 +113,8 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
             lines.append(_plain(f"{stage['table']}: {cut:,} asked with a passage cut to the model's context"))
         if too_long := stage["stats"].get(NOT_JUDGED, 0):
             lines.append(_plain(f"{stage['table']}: {too_long:,} not judged, since no prompt fits the model's context"))
+        if copies := stage["stats"].get(COPIES, 0):
+            lines.append(_plain(f"{stage['table']}: {copies:,} candidates left out as copies of a source"))
         if found := masked(stage):
             lines.append(_plain(f"{stage['table']} masked: {', '.join(f'{kind} {count:,}' for kind, count in found)}"))
     return Group(*lines)

@@ -18,9 +18,10 @@ from cluster.tables.gc import collect_all
 from cluster.tables.table import Table
 from cluster.watch.progress import Progress
 from distill.evaluation import stage as evaluation
+from distill.lists import ensemble_stage as ensemble
 from distill.lists import stage as lists
 from distill.retrieval import candidates, embeddings
-from distill.teachers import scores
+from distill.teachers import agreement, probe_stage, scores
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
 from generation.judging import stage as judging
@@ -31,6 +32,7 @@ from generation.sources.stage import sample_size
 from launcher import evaluation_set, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
+from launcher.list_checks import student_teacher, warn_of_temperature
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
@@ -49,6 +51,8 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
     yield "corpus", corpus
 
+    for name, teacher in recipe.teachers.items():
+        probe_stage.build(run, name, teacher)  # a teacher that is no use is found before anything is paid for
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
     chosen = sources.choose(run, recipe, corpus, logged)
     paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
@@ -77,17 +81,25 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     }
     yield "embeddings", vectors
 
-    candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries)
+    candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries, judged_ids)
     yield "candidates", candidate_table
 
     student_encoder = recipe.student_encoder()
     score_tables = {
-        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, vectors.values())
+        name: scores.build(run, name, teacher, student_encoder, candidate_table, corpus, recipe.retrieval, vectors)
         for name, teacher in recipe.teachers.items()
     }
+    agreement.build(run, score_tables, candidate_table)
     yield "scores", score_tables
 
-    list_table = lists.build(run, recipe.lists, recipe.teachers, score_tables, candidate_table, recipe.extractive)
+    combined = ensemble.build(
+        run, recipe.ensemble, recipe.teachers, score_tables, candidate_table, corpus, recipe.lists.seed
+    )
+    student = student_teacher(recipe.teachers, student_encoder)
+    list_table = lists.build(
+        run, recipe.lists, recipe.teachers, score_tables, candidate_table, corpus, recipe.extractive, student, combined
+    )
+    warn_of_temperature(run, list_table, recipe.training)
     yield "lists", list_table
 
     training_record = training.build(run, recipe.training, recipe.student, list_table, corpus)

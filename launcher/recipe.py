@@ -20,6 +20,7 @@ from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings import (
     EncoderSettings,
+    EnsembleSettings,
     EvaluationSettings,
     ListSettings,
     RetrievalSettings,
@@ -31,6 +32,7 @@ from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
 from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
+from launcher.list_checks import check_choice
 
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -64,6 +66,7 @@ class Recipe(Settings):
     generation: Generation = GenerationSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     teachers: dict[str, TeacherSettings] = Field(min_length=1)
+    ensemble: EnsembleSettings = EnsembleSettings()
     lists: ListSettings = ListSettings()
     student: StudentSettings
     training: TrainingSettings = TrainingSettings()
@@ -117,6 +120,13 @@ class Recipe(Settings):
             problems.append(
                 f"lists of {self.lists.length} passages need {needed} candidates, but retrieval.depth is "
                 f"{self.retrieval.depth}; raise it or lower lists.length"
+            )
+        if lacks := check_choice(self.lists, self.teachers, self.student_encoder()):
+            problems.append(lacks)
+        if self.retrieval.leave_out_judged and not self.corpus.exclude_judged_sources:
+            problems.append(
+                "retrieval.leave_out_judged is true, and corpus.exclude_judged_sources is false, so that queries on "
+                "judged passages could never find their source; change one of them"
             )
         if problems:
             raise ValueError("; ".join(problems))
@@ -190,6 +200,7 @@ class Recipe(Settings):
         """
         from distill.encoders.loading import resolve_model
         from distill.teachers import given_file
+        from distill.teachers.load import check_template
         from generation import query_log
         from generation.engines.models import check_model
         from generation.engines.style import refuse_missing_template
@@ -211,6 +222,10 @@ class Recipe(Settings):
                     given_file.check(str(teacher.path))
                 except InputError as error:
                     raise InputError(f"teachers.{name}.path: {error}") from None
+            try:
+                check_template(teacher)
+            except InputError as error:
+                raise InputError(f"teachers.{name}: {error}") from None
         if self.corpus.query_log:
             query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
         for section, generation in self.sections.items():

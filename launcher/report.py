@@ -15,11 +15,13 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
 from cluster.watch.status import masked, status
+from distill.lists.duplicates import COPIES
 from generation.type_figures import PASSAGE_CUT
 from launcher import charts
 from launcher.environment import installed_version
 from launcher.plan.reality import PLANNED, compare_with_plan
 from launcher.sample import has_judge, sections
+from launcher.teacher_report import teachers_view
 from launcher.type_report import prompt_tokens, query_grades, query_samples, query_types, query_writers, types_view
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "recall@100", "mrr@10": "MRR@10"}
@@ -56,6 +58,8 @@ def gather(storage: Storage) -> dict[str, Any]:
         "query_writers": query_writers(storage, written, recipe),
         "query_samples": query_samples(storage),
         "prompt_tokens": prompt_tokens(stages),
+        "agreement": _json(storage, "agreement/record.json"),
+        "ensemble": _json(storage, "ensemble/record.json"),
         "training": training,
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
@@ -96,6 +100,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
             report["query_writers"],
             report["query_grades"],
         ),
+        "teachers": teachers_view(report["agreement"], report["ensemble"]),
         "training": _training(storage, training),
         "plan": [_plan_row(row) for row in report["plan"]],
         "base_model": recipe["student"]["model"],
@@ -176,6 +181,7 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "pace": _pace(stage),
         "cut": f"{cut:,}" if (cut := stage["stats"].get(PASSAGE_CUT, 0)) else "",
+        "copies": f"{copies:,}" if (copies := stage["stats"].get(COPIES, 0)) else "",
         "masked": [(name, f"{count:,}") for name, count in masked(stage)],
     }
 

@@ -43,13 +43,13 @@ def evaluate_hits(collection: JudgedCollection, hits: Hits, depth: int) -> Evalu
         hits: `(Q, depth + SPARE_HITS)` hits for the queries of the collection, in their order.
         depth: most passages per query in the run.
     """
-    own_passages = _own_passages(collection)
+    own = own_passages(collection)
     run: Run = {}
     for number, query in enumerate(collection.query_ids):
         scored_rows = [
             (int(row), float(f"{score:{SCORE_FORMAT}}"))
             for row, score in zip(hits.rows[number], hits.scores[number], strict=True)
-            if row >= 0 and row != own_passages.get(number)
+            if row >= 0 and row != own.get(number)
         ]
         run[query] = {collection.passage_ids[row]: score for row, score in scored_rows[:depth]}
     per_query = metrics_per_query(collection.qrels, run)
@@ -87,8 +87,8 @@ def _one_word(text: str) -> str:
     return "".join(quote(character) if character.isspace() else character for character in text)
 
 
-def _own_passages(collection: JudgedCollection) -> dict[int, int]:
-    """Query number → row of the passage that is the query itself."""
+def own_passages(collection: JudgedCollection) -> dict[int, int]:
+    """Query number → row of the passage that is the query itself, as in ArguAna: same id and same words."""
     rows = {passage: row for row, passage in enumerate(collection.passage_ids)}
 
     def words(text: str) -> str:

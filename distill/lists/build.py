@@ -1,23 +1,26 @@
-"""From scored candidates to a training list: ensemble, filters, scaling, cut, split. Pure functions, no files.
+"""From scored candidates to a training list: filters, scaling, choice, split. Pure functions, no files.
 
-A training list holds the `length` best passages of one query. Its scores are between 0 and 1, on the same scale for all
-queries of the run. A query that cannot fill its list is dropped with a reason.
+A training list holds `length` passages of one query, by default the best (`distill/lists/choose.py`). Its scores are
+between 0 and 1, on the same scale for all queries of the run. A query that cannot fill its list is dropped with a
+reason.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from distill.lists.choose import choose
 from distill.settings import ListSettings
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Percentiles of the scores of a whole run.
+    """Percentiles of the scores of a whole run, or of the queries of one type.
 
     Attributes:
         low, high: raw scores that become 0 and 1.
@@ -27,6 +30,23 @@ class Scale:
     low: float
     high: float
     best: float
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scale of a run, and that of each query type if `lists.percentiles_per_type` asks for them.
+
+    Attributes:
+        of_all: over all queries.
+        of_types: by query type.
+    """
+
+    of_all: Scale
+    of_types: Mapping[str, Scale]
+
+    def of(self, query_type: str) -> Scale:
+        """The scale of a type; that of all queries for one whose scores say nothing, or that was not sampled."""
+        return self.of_types.get(query_type, self.of_all)
 
 
 @dataclass(frozen=True)
@@ -42,20 +62,16 @@ class TrainingList:
     scores: np.ndarray
 
 
-def ensemble_scores(teacher_scores: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Weighted sum of the teachers' raw scores for one query's `(C,)` candidates, as `(C,) float64`."""
-    total = np.zeros(len(teacher_scores[0]), dtype=np.float64)
-    for scores, weight in zip(teacher_scores, weights, strict=True):
-        total += weight * np.asarray(scores, dtype=np.float64)
-    return total
-
-
-def scale_of(scores: Sequence[np.ndarray], settings: ListSettings) -> Scale:
+def scale_of(scores: Sequence[np.ndarray], settings: ListSettings, first: Sequence[bool] = ()) -> Scale:
     """Percentiles over all candidates' scores, and over the best score of each query.
+
+    With `best_percentile_of: all`, the bar for the best score is a percentile of all scores of the queries that find
+    their source, as in the papers (arXiv 2502.19712).
 
     Args:
         scores: one `(C,)` array of ensemble scores per query, no empty ones.
         settings: the three percentiles.
+        first: for each query, whether the filter for the source's rank keeps it; empty: it keeps all.
 
     Raises:
         ValueError: low and high percentile are equal, so that no score can be told from another.
@@ -63,8 +79,32 @@ def scale_of(scores: Sequence[np.ndarray], settings: ListSettings) -> Scale:
     low, high = np.percentile(np.concatenate(scores), [settings.low_percentile, settings.high_percentile])
     if not high > low:
         raise ValueError(f"every passage scores {low:g}")
-    best = np.percentile([of_query.max() for of_query in scores], settings.best_percentile)
+    if settings.best_percentile_of == "all":
+        kept = [of_query for of_query, is_kept in zip(scores, first, strict=True) if is_kept] if first else scores
+        best = np.percentile(np.concatenate(kept or scores), settings.best_percentile)
+    else:
+        best = np.percentile([of_query.max() for of_query in scores], settings.best_percentile)
     return Scale(float(low), float(high), float(best))
+
+
+def scales_of(
+    scores: Sequence[np.ndarray], settings: ListSettings, types: Sequence[str] = (), first: Sequence[bool] = ()
+) -> Scales:
+    """The scale of a run, and of each query type if the settings ask for them.
+
+    Args:
+        scores, settings, first: as in `scale_of`.
+        types: type of each query, if the settings ask for scales of types.
+
+    Raises:
+        ValueError: as `scale_of` over all queries. A type whose scores are all equal has no scale of its own.
+    """
+    of_types: dict[str, Scale] = {}
+    for one in dict.fromkeys(types) if settings.percentiles_per_type else ():
+        own = [number for number, of_query in enumerate(types) if of_query == one]
+        with suppress(ValueError):
+            of_types[one] = scale_of([scores[n] for n in own], settings, [first[n] for n in own] if first else ())
+    return Scales(scale_of(scores, settings, first), of_types)
 
 
 def scale_scores(scores: np.ndarray, scale: Scale) -> np.ndarray:
@@ -90,6 +130,18 @@ def raise_sources(scores: np.ndarray, sources: Sequence[int]) -> np.ndarray:
     return raised
 
 
+def sources_are_first(scores: np.ndarray, sources: Sequence[int]) -> bool:
+    """Whether no passage has a higher score than the sources; a source that ties for the first rank counts as first.
+
+    Args:
+        scores: `(C,)` ensemble scores.
+        sources: positions of the sources among the candidates; -1 for one that is not among them. Without any, True.
+    """
+    scores = raise_sources(scores, sources)
+    best = float(scores.max()) if len(scores) else -np.inf
+    return all(position >= 0 and scores[position] >= best for position in sources)
+
+
 def build_list(
     scores: np.ndarray,
     source: int | None,
@@ -98,6 +150,8 @@ def build_list(
     *,
     leave_out_source: bool,
     second: int | None = None,
+    copies: np.ndarray | None = None,
+    student_ranks: np.ndarray | None = None,
 ) -> TrainingList | str:
     """The training list of one query, or the reason why it is dropped: source_not_first, low_score, few_candidates.
 
@@ -106,25 +160,43 @@ def build_list(
         source: position of the source passage among the candidates; None for a logged query, which has no source
             and skips the source filters. A synthetic query whose source is not among the candidates has -1.
         scale: percentiles of the run.
-        settings: length and filters.
+        settings: length, choice and filters.
         leave_out_source: remove the source from the list after the check that it ranks first.
         second: position of the other passage of a query over two, as `source`; both count as sources.
+        copies: `(C,) bool`, candidates that repeat a source; they neither enter the list nor count as better.
+        student_ranks: `(C,) int64` ranks that the student gives, where `settings.choice` needs them.
     """
     sources = [position for position in (source, second) if position is not None]
     scores = raise_sources(scores, sources)
-    best = float(scores.max()) if len(scores) else -np.inf
-    # A source that ties for the first rank counts as first, since no other passage has a higher score.
-    if settings.require_source_first and any(position < 0 or scores[position] < best for position in sources):
+    enters = np.ones(len(scores), dtype=bool) if copies is None else ~copies
+    best = float(scores[enters].max()) if enters.any() else -np.inf
+    if settings.require_source_first and not sources_are_first(np.where(enters, scores, -np.inf), sources):
         return "source_not_first"
     if best < scale.best:
         return "low_score"
-    order = np.argsort(-scores, kind="stable")
+    listed = [position for position in sources if position >= 0 and not leave_out_source]
     if leave_out_source:
-        order = order[~np.isin(order, sources)]
-    order = order[: settings.length]
-    if len(order) < settings.length:
+        enters[[position for position in sources if position >= 0]] = False
+    pool = np.flatnonzero(enters)
+    if len(pool) < settings.length:
         return "few_candidates"
+    ranks = None if student_ranks is None else student_ranks[pool]
+    order = pool[choose(scores[pool], settings.length, settings.choice, ranks)]
+    if settings.choice != "top":
+        order = _with_best(order, [position for position in listed if scores[position] == best], listed)
     return TrainingList(order, scale_scores(scores[order], scale))
+
+
+def _with_best(order: np.ndarray, wanted: Sequence[int], sources: Sequence[int]) -> np.ndarray:
+    """A list in which sources that tie for the first rank have the places of the best other passages, if they lack one.
+
+    Only one of several passages with the highest score is sure to be chosen, and a query over two passages needs both.
+    """
+    missing = [position for position in wanted if position not in order]
+    if not missing:
+        return order
+    replaced = [position for position in order.tolist() if position not in sources][: len(missing)]
+    return np.array([*wanted, *(one for one in order.tolist() if one not in wanted and one not in replaced)])
 
 
 def split_of(source: str, dev_fraction: float, seed: int) -> str:

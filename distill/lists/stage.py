@@ -16,21 +16,23 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import LISTS, section_of
 from cluster.tables.columns import list_column
-from cluster.tables.lineage import Lineage
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.lists.build import Scale, build_list, ensemble_scores, explain_empty, scale_of, split_of
+from distill.lists.build import build_list, explain_empty, split_of
+from distill.lists.choose import ranks_of
+from distill.lists.duplicates import COPIES, Copies
+from distill.lists.ensemble import Ensemble
+from distill.lists.ensemble_reader import EnsembleReader, ScoreReader, sources_of
 from distill.settings import ListSettings, TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-SAMPLED_QUERIES = 50_000  # whose scores give the percentiles
-SAMPLED_AT_ONCE = 500  # consecutive queries that are read together
+TEXT_BYTES = 256 << 20  # of passages that a worker keeps between its shards
 
 
 def build(
@@ -39,7 +41,10 @@ def build(
     teachers: dict[str, TeacherSettings],
     scores: dict[str, Table],
     candidates: Table,
+    passages: Table,
     extractive: bool | frozenset[int],
+    student: str | None = None,
+    ensemble: Ensemble | None = None,
 ) -> Table:
     """Makes the training lists: LISTS.
 
@@ -49,8 +54,11 @@ def build(
         teachers: the teachers of the ensemble, by name.
         scores: SCORES of each teacher, by the same names.
         candidates: CANDIDATES.
+        passages: PASSAGES.
         extractive: whether the synthetic queries quote their sources; sources are then left out of their own lists. Or
             the numbers of the recipe's sections of which that is true.
+        student: name of the teacher that scores as the untrained student does; `lists.choice: contested` needs it.
+        ensemble: how the teachers are combined, in the order of `teachers`; None: the weighted sum of raw scores.
 
     Raises:
         InputError: the filters leave no query to train on; says how many each filter took.
@@ -60,7 +68,11 @@ def build(
     if lists.leave_out_source is not None:
         leave_out = lists.leave_out_source
     names = list(teachers)
-    weights = [teachers[name].weight for name in names]
+    ensemble = ensemble or Ensemble(tuple(teachers[name].weight for name in names))
+    fingerprint: dict[str, Any] = {"lists": lists.identity()}
+    if lists.choice == "contested":
+        assert student is not None, "the recipe is refused without such a teacher"
+        fingerprint["student"] = student
     stage = Stage(
         title="lists",
         table=LISTS,
@@ -69,16 +81,19 @@ def build(
         arguments={
             "storage": run.storage,
             "scores": [scores[name].path for name in names],
-            "weights": weights,
-            "queries": candidates.num_rows,
+            "ensemble": ensemble,
+            "candidates": candidates.path,
+            "passages": passages.path,
             "settings": lists,
             "leave_out_source": leave_out,
+            "student": scores[student].path if student and lists.choice == "contested" else None,
         },
         shards=plan_over_tables([candidates], lists.rows_per_shard),
         fingerprint={
-            "lists": lists.model_dump(mode="json", exclude={"rows_per_shard", "leave_out_source"}),
+            **fingerprint,
             "leave_out_source": leave_out,
-            "weights": dict(zip(names, weights, strict=True)),
+            "weights": dict(zip(names, ensemble.weights, strict=True)),
+            **({} if ensemble.is_plain else {"ensemble": {"combine": ensemble.combine, "ranges": ensemble.ranges}}),
             "inputs": [candidates.fingerprint, *(scores[name].fingerprint for name in names)],
         },
         pool=run.settings.io_pool,
@@ -92,62 +107,12 @@ def build(
     return table
 
 
-class EnsembleReader:
-    """Reads the teachers' scores for rows of CANDIDATES and sums them with their weights.
+def student_ranks(scores: ScoreReader, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Query id → `(C,) int64` ranks that the student gives to the candidates, for rows `start` to `stop` of CANDIDATES.
 
-    Args:
-        tables: SCORES of each teacher.
-        weights: weight of each teacher.
+    They come from the scores of a teacher that is the student's base.
     """
-
-    def __init__(self, tables: Sequence[Table], weights: Sequence[float]) -> None:
-        self._readers = [RowReader(table, ["query_id", "scores"], budget_bytes=64 << 20) for table in tables]
-        self._lineages = [Lineage(table) for table in tables]
-        self._weights = weights
-
-    def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Query id → `(C,) float64` ensemble scores, for rows `start` to `stop` of CANDIDATES.
-
-        A query that a teacher could not score is left out.
-        """
-        per_teacher = []
-        for reader, lineage in zip(self._readers, self._lineages, strict=True):
-            rows = reader.range(*lineage.outputs(start, stop))
-            if not rows.num_rows:
-                return {}
-            column = rows.column("scores").combine_chunks()
-            scores = np.split(column.flatten().to_numpy(), np.cumsum(column.value_lengths().to_numpy())[:-1])
-            per_teacher.append(dict(zip(rows.column("query_id").to_pylist(), scores, strict=True)))
-        scored_by_all = set.intersection(*(set(scores) for scores in per_teacher))
-        return {
-            query: ensemble_scores([scores[query] for scores in per_teacher], self._weights)
-            for query in per_teacher[0]
-            if query in scored_by_all
-        }
-
-    def scale(self, queries: int, settings: ListSettings) -> Scale:
-        """Percentiles over all queries, or over evenly spread ones if there are more than `SAMPLED_QUERIES`.
-
-        Args:
-            queries: rows of CANDIDATES.
-            settings: the percentiles.
-
-        Raises:
-            InputError: no query has scores of all teachers, or every passage has the same score.
-        """
-        starts = np.arange(0, queries, SAMPLED_AT_ONCE)
-        most = SAMPLED_QUERIES // SAMPLED_AT_ONCE
-        if len(starts) > most:
-            starts = starts[np.linspace(0, len(starts) - 1, most).astype(int)]
-        sample: dict[str, np.ndarray] = {}
-        for start in starts.tolist():
-            sample |= self.read(start, min(start + SAMPLED_AT_ONCE, queries))
-        if not sample:
-            raise InputError("no query has scores from all teachers; look at the rejects of the scores stage")
-        try:
-            return scale_of(list(sample.values()), settings)
-        except ValueError as error:
-            raise InputError(f"the teachers' scores do not differ: {error}. Use other teachers, or more.") from error
+    return {query: ranks_of(of_query) for query, (of_query,) in scores.read(start, stop).items()}
 
 
 class ListWorker:
@@ -156,46 +121,59 @@ class ListWorker:
     Args:
         storage: storage of the run.
         scores: paths of SCORES, one per teacher.
-        weights: weights of the teachers, in the same order.
-        queries: rows of CANDIDATES.
-        settings: length, filters, scaling, split.
+        ensemble: how the teachers are combined, in the same order.
+        candidates: path of CANDIDATES.
+        passages: path of PASSAGES.
+        settings: length, choice, filters, scaling, split.
         leave_out_source: whether a source is left out of its own list; or the sections of the recipe for whose queries
             it is.
+        student: path of SCORES of the student's base, where the choice needs them.
     """
 
     def __init__(
         self,
         storage: Storage,
         scores: Sequence[str],
-        weights: Sequence[float],
-        queries: int,
+        ensemble: Ensemble,
+        candidates: str,
+        passages: str,
         settings: ListSettings,
         leave_out_source: bool | Sequence[int],
+        student: str | None = None,
     ) -> None:
         self.settings = settings
         self.leave_out_source = leave_out_source
-        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], weights)
-        self.scale = self.ensemble.scale(queries, settings)
+        self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], ensemble)
+        self.scales = self.ensemble.scale(Table.open(storage, candidates), settings)
+        self.student = ScoreReader([Table.open(storage, student)]) if student else None
+        self.copies = None
+        if settings.duplicate_similarity is not None:
+            texts = RowReader(Table.open(storage, passages), ["text"], TEXT_BYTES)
+            self.copies = Copies(texts, settings.duplicate_similarity)
 
     def process(self, task: Task) -> Output:
         """Rows of CANDIDATES to LISTS."""
         assert task.rows is not None, "lists are planned over candidates"
         first = task.shard.params["first"] + task.start
-        scores = self.ensemble.read(first, first + task.rows.num_rows)
+        last = first + task.rows.num_rows
+        scores = self.ensemble.read(first, last)
+        ranks = student_ranks(self.student, first, last) if self.student else {}
+        stats: Counter[str] = Counter()
         drops: Counter[str] = Counter()
-        splits: Counter[str] = Counter()
         rows: list[dict[str, Any]] = []
-        for query in task.rows.to_pylist():
+        queries = task.rows.to_pylist()
+        for query, copies in zip(queries, self._find_copies(queries), strict=True):
             if query["query_id"] not in scores:
                 drops["no_score"] += 1
                 continue
-            second_id = query.get("second_source_id")
-            source, second = (_position(query["passage_ids"], one) for one in (query["source_id"], second_id))
+            sources = sources_of(query)
+            source, second = [*sources, None, None][:2]
             leaves_out = source is not None and self._leaves_out(query["query_id"])
             training_list = build_list(
-                scores[query["query_id"]], source, self.scale, self.settings,
-                leave_out_source=leaves_out, second=second,
+                scores[query["query_id"]], source, self.scales.of(query["query_type"]), self.settings,
+                leave_out_source=leaves_out, second=second, copies=copies, student_ranks=ranks.get(query["query_id"]),
             )  # fmt: skip
+            stats[COPIES] += 0 if copies is None else int(copies.sum())
             if isinstance(training_list, str):
                 drops[training_list] += 1
                 continue
@@ -203,11 +181,11 @@ class ListWorker:
             key = f"passage {query['source_id']}" if source is not None else f"log {query['text'].casefold()}"
             split = split_of(key, self.settings.dev_fraction, self.settings.seed)
             if second is not None and split != split_of(
-                f"passage {second_id}", self.settings.dev_fraction, self.settings.seed
+                f"passage {query['second_source_id']}", self.settings.dev_fraction, self.settings.seed
             ):
                 drops["two_splits"] += 1  # in either split it would show a passage of the other
                 continue
-            splits[split] += 1
+            stats[split] += 1
             rows.append(
                 {
                     "query_id": query["query_id"],
@@ -221,20 +199,23 @@ class ListWorker:
                     else None,
                 }
             )
-        return Output(_table(rows), drops=dict(drops), stats=dict(splits))
+        return Output(_table(rows), drops=dict(drops), stats={name: count for name, count in stats.items() if count})
+
+    def _find_copies(self, queries: list[dict[str, Any]]) -> Sequence[np.ndarray | None]:
+        """For each query, which candidates repeat a source; None where that is not asked."""
+        if self.copies is None:
+            return [None] * len(queries)
+        candidates = [np.array(query["passage_rows"], dtype=np.int64) for query in queries]
+        found = [[place for place in sources_of(query) if place >= 0] for query in queries]
+        return self.copies.find(
+            [rows[places].tolist() for rows, places in zip(candidates, found, strict=True)], candidates
+        )
 
     def _leaves_out(self, query: str) -> bool:
         """Whether the source of a synthetic query is left out of its list."""
         if isinstance(self.leave_out_source, bool):
             return self.leave_out_source
         return section_of(query) in self.leave_out_source
-
-
-def _position(passage_ids: list[str], source: str | None) -> int | None:
-    """Place of a source among the candidates; -1 if it is not among them, None if there is no source."""
-    if source is None:
-        return None
-    return passage_ids.index(source) if source in passage_ids else -1
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:

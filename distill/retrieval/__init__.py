@@ -1,4 +1,4 @@
-"""Retrieval: vectors of passages and queries, exact search, BM25, rank fusion, and the candidates of every query.
+"""Retrieval: vectors of passages and queries, their search, BM25, rank fusion, and the candidates of every query.
 
-In reading order: embeddings, vectors; search, dense, bm25, fusion; candidates.
+In reading order: embeddings; search (exact), approximate, dense; tokenizers, bm25; fusion; candidates.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from cluster.machines.shared_folder import shared_folder
 from cluster.tables.table import Table
 from distill.encoders.texts import passage_text
 from distill.retrieval.search import Hits
+from distill.retrieval.tokenizers import TextSettings
+from distill.settings import Bm25Settings
 
-if TYPE_CHECKING:
-    from bm25s.tokenization import Tokenizer
-
+ENGLISH = TextSettings()
 K1 = 1.5
 B = 0.75
 COUNT_FILE = "passages"  # file of a saved index that has no token at all: the number of its passages
@@ -34,14 +33,15 @@ class Bm25Index:
 
     Args:
         texts: batches of passage texts ("title text"); the index keeps only their token ids.
-        stop_words: whether English stop words are left out.
+        stop_words: whether stop words of the language are left out.
+        reads: language and tokenizer of passages and queries.
     """
 
-    def __init__(self, texts: Iterable[Sequence[str]], stop_words: bool = True) -> None:
+    def __init__(self, texts: Iterable[Sequence[str]], stop_words: bool = True, reads: TextSettings = ENGLISH) -> None:
         import bm25s
         from bm25s.tokenization import Tokenized
 
-        self._tokenizer = _tokenizer(stop_words)
+        self._tokenizer = reads.tokenizer(stop_words)
         ids: list[list[int]] = []
         for batch in texts:
             ids += self._tokenizer.tokenize(
@@ -54,7 +54,9 @@ class Bm25Index:
             self._index.index(Tokenized(ids=ids, vocab=self._tokenizer.get_vocab_dict()), show_progress=False)
 
     @classmethod
-    def shared(cls, name: str, texts: Callable[[], Iterable[Sequence[str]]]) -> Bm25Index:
+    def shared(
+        cls, name: str, texts: Callable[[], Iterable[Sequence[str]]], reads: TextSettings = ENGLISH
+    ) -> Bm25Index:
         """Returns the index that all processes of this machine share; the first process that asks for it builds it.
 
         Where temporary files cannot be written, every process builds its own index.
@@ -62,6 +64,7 @@ class Bm25Index:
         Args:
             name: identifies the texts; equal names stand for equal texts.
             texts: returns the batches of texts; called only when this process builds the index.
+            reads: language and tokenizer.
 
         Raises:
             InputError: the folder for this user's temporary files is not private to the user.
@@ -69,13 +72,13 @@ class Bm25Index:
         indexes: list[Bm25Index] = []
 
         def build(folder: Path) -> None:
-            indexes.append(cls(texts()))
+            indexes.append(cls(texts(), reads=reads))
             indexes[0].save(folder)
 
         try:
-            return cls.load(shared_folder(f"bm25-{name}", build))
+            return cls.load(shared_folder(f"bm25-{name}-{reads.name()}", build), reads=reads)
         except OSError:
-            return indexes[0] if indexes else cls(texts())
+            return indexes[0] if indexes else cls(texts(), reads=reads)
 
     def save(self, folder: Path) -> None:
         """Writes the index into an empty folder, as numeric arrays and JSON."""
@@ -86,12 +89,15 @@ class Bm25Index:
         self._tokenizer.save_vocab(folder)
 
     @classmethod
-    def load(cls, folder: Path, stop_words: bool = True) -> Bm25Index:
-        """Loads a saved index. Its arrays are mapped into memory, so pages are read when a search needs them."""
+    def load(cls, folder: Path, stop_words: bool = True, reads: TextSettings = ENGLISH) -> Bm25Index:
+        """Loads an index that was saved with the same `reads`.
+
+        Its arrays are mapped into memory, so pages are read when a search needs them.
+        """
         import bm25s
 
         index = cls.__new__(cls)
-        index._tokenizer, index._index = _tokenizer(stop_words), None
+        index._tokenizer, index._index = reads.tokenizer(stop_words), None
         if (folder / COUNT_FILE).exists():
             index.passages = int((folder / COUNT_FILE).read_text())
         else:
@@ -100,11 +106,14 @@ class Bm25Index:
             index.passages = index._index.scores["num_docs"]
         return index
 
+    def _tokens(self, query: str) -> list[int]:
+        """Ids of the query's tokens that some passage has; a token that occurs twice is there twice."""
+        # As a stream, since a progress bar costs half the time even where it is not shown.
+        return next(self._tokenizer.streaming_tokenize([query], update_vocab=False, allow_empty=False))
+
     def _scores(self, query: str) -> np.ndarray:
         """(passages,) float32 scores of all passages; zeros if no passage has a token of the query."""
-        tokens = self._tokenizer.tokenize(
-            [query], update_vocab=False, return_as="ids", allow_empty=False, show_progress=False
-        )[0]
+        tokens = self._tokens(query)
         if not tokens or self._index is None:
             return np.zeros(self.passages, dtype=np.float32)
         return self._index.get_scores_from_ids(tokens)
@@ -128,20 +137,31 @@ class Bm25Index:
         return hits
 
     def score(self, query: str, rows: np.ndarray) -> np.ndarray:
-        """(C,) float32 scores of C passages for one query; `rows` is (C,) int64."""
-        return self._scores(query)[rows]
+        """(C,) float32 scores of C passages for one query; `rows` is (C,) int64.
+
+        They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus. The index is a
+        sparse matrix, one column a token, whose values are the terms of the sum. A column's rows ascend, so the wanted
+        ones are found by binary search.
+        """
+        scores = np.zeros(len(rows), dtype=np.float32)
+        if self._index is None or not len(rows):
+            return scores
+        # Plain views: a slice of a memory-mapped array costs more than the search in it.
+        values, owners, starts = (np.asarray(self._index.scores[name]) for name in ("data", "indices", "indptr"))
+        wanted = rows.astype(owners.dtype)  # else numpy would copy the column
+        for token in self._tokens(query):
+            start, stop = int(starts[token]), int(starts[token + 1])
+            column = owners[start:stop]
+            places = np.minimum(np.searchsorted(column, wanted), max(stop - start - 1, 0))
+            found = column[places] == wanted if stop > start else np.zeros(len(rows), dtype=bool)
+            scores[found] += values[start + places[found]]
+        return scores
 
 
-def _tokenizer(stop_words: bool) -> Tokenizer:
-    import Stemmer
-    from bm25s.tokenization import Tokenizer
-
-    return Tokenizer(stemmer=Stemmer.Stemmer("english"), stopwords="english" if stop_words else None)
-
-
-def bm25_index(passages: Table) -> Bm25Index:
+def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:
     """Returns the index over all PASSAGES that the workers of this machine share."""
-    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages))
+    reads = TextSettings(settings.language or ENGLISH.language, settings.tokenizer == "ngrams")
+    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages), reads)
 
 
 def passage_texts(table: Table) -> Iterator[list[str]]:

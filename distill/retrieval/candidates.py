@@ -3,20 +3,26 @@
 A synthetic query is dropped if its source passage is not among the top ranks (round-trip consistency, as in
 Promptagator, arXiv 2209.11755). A query over two passages must find both: one that finds only one of them asks for it
 alone. Sources stay among the candidates; the stage `lists` decides whether to use them.
+
+Each retriever's own scores of the candidates are kept, so that a teacher that scores as a retriever does need not
+compute them again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
-from cluster.tables.columns import list_column
+from cluster.tables.columns import list_column, map_of_lists_column
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
@@ -34,12 +40,16 @@ if TYPE_CHECKING:
     from distill.retrieval.embeddings import Vectors
 
 
+RECALL_QUERIES = 200  # searched exactly too, once in a run, to tell what an approximate index misses
+
+
 def build(
     run: Run,
     retrieval: RetrievalSettings,
     vectors: dict[str, Vectors],
     passages: Table,
     query_tables: Sequence[Table],
+    judged: frozenset[str] = frozenset(),
 ) -> Table:
     """Retrieves, fuses and filters candidates for all queries, into the table CANDIDATES.
 
@@ -49,6 +59,7 @@ def build(
         vectors: vectors of each dense retriever, by its name; their queries are those of `query_tables`.
         passages: PASSAGES.
         query_tables: QUERIES and QUERY_LOG, or the one of them that exists.
+        judged: ids of passages that the evaluation judges; left out if `retrieval.leave_out_judged` says so.
 
     Raises:
         InputError: the filters drop every query; the text counts the drops of each filter.
@@ -60,6 +71,12 @@ def build(
     dense = [vectors[name] for name, paths in retrievers.items() if paths]
     inputs = [passages, *query_tables, *(table for pair in dense for table in (pair.passages, pair.queries))]
     settings = retrieval.model_dump(mode="json", include={"depth", "rrf_k", "round_trip_rank", "min_candidates"})
+    left_out = sorted(judged) if retrieval.leave_out_judged else []
+    if retrieval.leave_out_judged:
+        settings["left_out"] = [
+            len(left_out),
+            hashlib.blake2b(json.dumps(left_out).encode(), digest_size=8).hexdigest(),
+        ]
     stage = Stage(
         title="candidates",
         table=CANDIDATES,
@@ -70,11 +87,13 @@ def build(
             "passages": passages.path,
             "retrievers": retrievers,
             "settings": retrieval,
+            "left_out": left_out,
         },
         shards=plan_over_tables(query_tables, retrieval.rows_per_shard),
         fingerprint={
             **settings,
-            "retrievers": {name: retriever.kind for name, retriever in retrieval.retrievers.items()},
+            "retriever_scores": True,  # tables from before this column are made anew
+            "retrievers": {name: retriever.identity() for name, retriever in retrieval.retrievers.items()},
             "inputs": [table.fingerprint for table in inputs],
         },
         pool=run.settings.io_pool,
@@ -100,6 +119,7 @@ class CandidateWorker:
         passages: path of PASSAGES.
         retrievers: by name, the paths of PASSAGE_VECTORS and QUERY_VECTORS of a dense retriever, or None for BM25.
         settings: depth, filters, memory.
+        left_out: ids of passages that never become candidates.
     """
 
     def __init__(
@@ -108,30 +128,40 @@ class CandidateWorker:
         passages: str,
         retrievers: dict[str, tuple[str, str] | None],
         settings: RetrievalSettings,
+        left_out: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         table = Table.open(storage, passages)
         self.passage_ids: pa.ChunkedArray = RowReader(table, ["passage_id"]).range(0, table.num_rows).column(0)
+        self.names = list(retrievers)
+        left_out_ids = pa.array(left_out, self.passage_ids.type)
+        self.is_left_out = pc.is_in(self.passage_ids, value_set=left_out_ids).to_numpy() if left_out else None
         self.runs: list[Bm25Index | DenseRun] = []
         dense = sum(paths is not None for paths in retrievers.values())
-        for paths in retrievers.values():
+        for name, paths in retrievers.items():
             if paths is None:
-                self.runs.append(bm25_index(table))
+                self.runs.append(bm25_index(table, settings.retrievers[name]))
                 continue
             budget = settings.index_cache_mib * 2**20 // dense
             tables = [Table.open(storage, path) for path in paths]
-            self.runs.append(DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget))
+            retriever = settings.retrievers[name]
+            self.runs.append(
+                DenseRun(tables[0], tables[1], self.passage_ids, settings.index_rows, budget, retriever=retriever)
+            )
 
     def process(self, task: Task) -> Output:
         """Turns rows of QUERIES or QUERY_LOG into rows of CANDIDATES."""
         assert task.rows is not None, "candidates are planned over tables"
         queries = task.rows.to_pylist()
         first = task.shard.params["first"] + task.start
-        rows_by_run = [self._search(run, queries, first).rows for run in self.runs]
+        hits = [self._search(run, queries, first) for run in self.runs]
         drops: Counter[str] = Counter()
         rows: list[dict[str, Any]] = []
         for number, query in enumerate(queries):
-            fused, scores = reciprocal_rank_fusion([run[number] for run in rows_by_run], self.settings.rrf_k)
+            fused, scores = reciprocal_rank_fusion([run.rows[number] for run in hits], self.settings.rrf_k)
+            if self.is_left_out is not None:
+                stays = ~self.is_left_out[fused]
+                fused, scores = fused[stays], scores[stays]
             fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
             ids = self.passage_ids.take(pa.array(fused)).to_pylist()
             sources = [query["source_id"], query.get("second_source_id")]
@@ -151,9 +181,18 @@ class CandidateWorker:
                         "passage_rows": fused,
                         "fused": scores,
                         "second_source_id": query.get("second_source_id"),
+                        "retriever_scores": np.array([run.scores_of(number, fused) for run in hits]),
                     }
                 )
-        return Output(_table(rows), drops=dict(drops))
+        return Output(_table(rows, self.names), drops=dict(drops), stats=self._recall() if first == 0 else {})
+
+    def _recall(self) -> dict[str, int]:
+        """Counters `nearest_NAME` and `found_NAME` of each approximate retriever, from a sample of all queries."""
+        stats = {}
+        for name, run in zip(self.names, self.runs, strict=True):
+            if isinstance(run, DenseRun) and (counts := run.recall(RECALL_QUERIES, self.settings.depth)):
+                stats[f"found_{name}"], stats[f"nearest_{name}"] = counts
+        return stats
 
     def _search(self, run: Bm25Index | DenseRun, queries: list[dict[str, Any]], first: int) -> Hits:
         if isinstance(run, Bm25Index):
@@ -161,12 +200,14 @@ class CandidateWorker:
         return run.search([query["query_id"] for query in queries], first, self.settings.depth)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(rows: list[dict[str, Any]], retrievers: list[str]) -> pa.Table:
     lengths = np.array([len(row["passage_ids"]) for row in rows], dtype=np.int64)
     columns: list[pa.Array] = []
     for field in CANDIDATES.schema:
         values = [row[field.name] for row in rows]
-        if not pa.types.is_list(field.type) or field.name == "passage_ids":
+        if field.name == "retriever_scores":
+            columns.append(map_of_lists_column(retrievers, values, pa.float32()))
+        elif not pa.types.is_list(field.type) or field.name == "passage_ids":
             columns.append(pa.array(values, type=field.type))
         else:
             flat = np.concatenate(values) if values else np.empty(0)

@@ -1,4 +1,4 @@
-"""Dense retrieval: exact search over the committed vectors of one encoder, block by block."""
+"""Dense retrieval over the committed vectors of one encoder: exact, block by block, or with an approximate index."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from cluster.errors import InputError
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
-from cluster.tables.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import refuse_other_dimensions, rows_of_vectors, vectors_of
+from distill.retrieval.approximate import ApproximateIndex
 from distill.retrieval.search import Block, Hits, search
+from distill.settings import RetrieverSettings
 
 
 class DenseRun:
@@ -24,6 +26,7 @@ class DenseRun:
         index_rows: the most passages of a block, unless one file alone has more.
         budget_bytes: memory for blocks that are cached for the next search.
         dimensions: number of dimensions at which vectors are cut and normalised again; None leaves them whole.
+        retriever: settings of the retriever; those of an approximate index make one, over whole vectors. None: exact.
     """
 
     def __init__(
@@ -34,12 +37,16 @@ class DenseRun:
         index_rows: int,
         budget_bytes: int,
         dimensions: int | None = None,
+        retriever: RetrieverSettings | None = None,
     ) -> None:
+        approximate = retriever is not None and retriever.index != "exact"
+        self._index = ApproximateIndex.shared(passages, retriever) if retriever and approximate else None
+        refuse_other_dimensions(passages, queries)
         self._passages = RowReader(passages, ["vector"], budget_bytes=0)
         self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
         self._lineage = Lineage(queries)
         self._rows = rows_of_vectors(passages, passage_ids)
-        self._budget_bytes = budget_bytes
+        self._budget_bytes = 0 if approximate else budget_bytes  # blocks then serve one sample alone
         self._dimensions = dimensions
         # A block consists of whole files, as many as fit into index_rows.
         self._groups: list[list[int]] = []
@@ -69,9 +76,29 @@ class DenseRun:
         embedded = [number for number, query_id in enumerate(query_ids) if query_id in position_of]
         if embedded:
             queries = self._cut(rows)[[position_of[query_ids[number]] for number in embedded]]
-            result = search(queries, self._iterate_blocks(), k)
+            result = self._approximate(queries, k) if self._index else search(queries, self._iterate_blocks(), k)
             hits.rows[embedded], hits.scores[embedded] = result.rows, result.scores
         return hits
+
+    def _approximate(self, queries: np.ndarray, k: int) -> Hits:
+        assert self._index is not None
+        hits = self._index.search(queries, k)
+        rows = hits.rows if self._rows is None else np.where(hits.rows >= 0, self._rows[hits.rows], -1)
+        return Hits(rows, hits.scores)
+
+    def recall(self, most: int, k: int) -> tuple[int, int] | None:
+        """How many of the k best passages of at most `most` queries the approximate index finds; how many there are.
+
+        The queries lie at equal distances over all queries. They are searched exactly, which reads all vectors once.
+        None: the search is exact.
+        """
+        if self._index is None:
+            return None
+        rows = np.unique(np.linspace(0, len(self._queries) - 1, min(most, len(self._queries)), dtype=np.int64))
+        queries = vectors_of(self._queries.take(rows).column("vector"))
+        exact, found = search(queries, self._iterate_blocks(), k).rows, self._approximate(queries, k).rows
+        both = sum(len(np.intersect1d(one[one >= 0], other)) for one, other in zip(exact, found, strict=True))
+        return both, int((exact >= 0).sum())
 
     def _iterate_blocks(self) -> Iterator[Block]:
         for number, files in enumerate(self._groups):

@@ -21,12 +21,23 @@ class CandidateQuery:
         query_id: its id.
         text: its text, without a prompt.
         passage_rows: (C,) int64 rows of the candidates in PASSAGES.
+        known: (C,) float32 scores that a retriever gave, which scores as the teacher does; NaN where it gave none.
+            None: there is no such retriever.
     """
 
     row: int
     query_id: str
     text: str
     passage_rows: np.ndarray
+    known: np.ndarray | None = None
+
+    def start(self) -> tuple[np.ndarray, np.ndarray]:
+        """A new (C,) float32 array with the known scores, NaN elsewhere; (M,) positions of the M others."""
+        if self.known is None:
+            scores = np.full(len(self.passage_rows), np.nan, dtype=np.float32)
+        else:
+            scores = self.known.astype(np.float32)
+        return scores, np.flatnonzero(np.isnan(scores))
 
 
 class Scored(NamedTuple):

@@ -1,4 +1,7 @@
-"""A bi-encoder as a teacher: inner products of vectors that were committed before."""
+"""A bi-encoder as a teacher: inner products of vectors that were committed before.
+
+What a retriever with the same encoder has scored is not computed again, and the vectors of such pairs are not read.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import numpy as np
 
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
-from cluster.tables.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import refuse_other_dimensions, rows_of_vectors, vectors_of
+from distill.retrieval.search import inner_products
 from distill.teachers.base import CandidateQuery, Scored
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ class BiEncoderTeacher:
     """
 
     def __init__(self, passages: Table, passage_ids: pa.ChunkedArray, queries: Table, candidates: Table | None) -> None:
+        refuse_other_dimensions(passages, queries)
         self._passages = RowReader(passages, ["id", "vector"])
         self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
         self._to_query_vectors = Lineage(queries)
@@ -41,8 +46,9 @@ class BiEncoderTeacher:
 
     def score(self, queries: Sequence[CandidateQuery]) -> Scored:
         """Scores candidates as `Teacher.score` says. The stage that made the vectors counted the tokens: 0 here."""
-        if not queries:
-            return Scored([], 0)
+        started = [query.start() for query in queries]
+        if not sum(len(missing) for _, missing in started):
+            return Scored([scores for scores, _ in started], 0)
         start, stop = queries[0].row, queries[-1].row + 1
         if self._to_queries is not None:
             start, stop = self._to_queries.inputs(start, stop)
@@ -51,18 +57,17 @@ class BiEncoderTeacher:
         position_of = {query_id: position for position, query_id in enumerate(vector_rows.column("id").to_pylist())}
 
         # Every passage's vector is read once; `positions` says where in `passage_vectors` it is, -1 if it has none.
-        unique = np.unique(np.concatenate([query.passage_rows for query in queries]))
+        wanted = [query.passage_rows[missing] for query, (_, missing) in zip(queries, started, strict=True)]
+        unique = np.unique(np.concatenate(wanted))
         rows = unique if self._vector_row is None else self._vector_row[unique]
         passage_vectors = vectors_of(self._passages.take(rows[rows >= 0]).column("vector"))
         positions = np.full(len(unique), -1, dtype=np.int64)
         positions[rows >= 0] = np.arange(len(passage_vectors))
 
-        scores = []
-        for query in queries:
-            candidates = positions[np.searchsorted(unique, query.passage_rows)]
+        for query, passage_rows, (scores, missing) in zip(queries, wanted, started, strict=True):
+            candidates = positions[np.searchsorted(unique, passage_rows)]
             embedded = candidates >= 0
-            result = np.full(len(candidates), np.nan, dtype=np.float32)
-            if query.query_id in position_of:
-                result[embedded] = passage_vectors[candidates[embedded]] @ query_vectors[position_of[query.query_id]]
-            scores.append(result)
-        return Scored(scores, 0)
+            if query.query_id in position_of and embedded.any():
+                vector = query_vectors[position_of[query.query_id]]
+                scores[missing[embedded]] = inner_products(vector[None], passage_vectors[candidates[embedded]])
+        return Scored([scores for scores, _ in started], 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from distill.retrieval.bm25 import Bm25Index
 from distill.teachers.base import CandidateQuery, Scored
 
@@ -16,4 +18,10 @@ class Bm25Teacher:
 
     def score(self, queries: Sequence[CandidateQuery]) -> Scored:
         """Scores candidates as `Teacher.score` says. No model reads tokens, so the count is 0."""
-        return Scored([self.index.score(query.text, query.passage_rows) for query in queries], 0)
+        return Scored([self._score(query) for query in queries], 0)
+
+    def _score(self, query: CandidateQuery) -> np.ndarray:
+        scores, missing = query.start()
+        if len(missing):
+            scores[missing] = self.index.score(query.text, query.passage_rows[missing])
+        return scores

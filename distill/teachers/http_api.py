@@ -31,6 +31,15 @@ def address(settings: TeacherSettings) -> str:
     return str(settings.base_url).rstrip("/") + _PATHS[settings.api]
 
 
+def identity(settings: TeacherSettings) -> dict[str, Any]:
+    """What determines the scores of a server: its model, and how it is asked. An address counts if no model is named.
+
+    The server itself is not asked for its version: name a model that stays the same.
+    """
+    fields = settings.model_dump(mode="json", include={"kind", "model", "api", "engine_args"})
+    return fields if settings.model else fields | {"base_url": settings.base_url}
+
+
 def body(settings: TeacherSettings, query: str, passages: Sequence[str]) -> dict[str, Any]:
     """The JSON of a request: a query and n passages, and the recipe's `engine_args`.
 

@@ -65,3 +65,9 @@ def score_unique(scorer: PairScorer, pairs: Sequence[Pair]) -> np.ndarray:
     number_of = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
     scores = scorer.score(list(number_of))
     return scores[[number_of[pair] for pair in pairs]] if pairs else np.empty(0, np.float32)
+
+
+def close(scorer: PairScorer) -> None:
+    """Ends what a scorer has started, such as an engine in other processes."""
+    if end := getattr(scorer, "close", None):
+        end()

@@ -27,11 +27,13 @@ class Verdict:
     """What a probe found.
 
     Attributes:
+        finite: whether all scores are.
         right: share of comparisons in which the matching passage scores higher; 0.5 for equal scores.
         own_text: share of queries whose own text, as a passage, scores above passages on other things.
         distinct: share of scores that differ from all others.
     """
 
+    finite: bool
     right: float
     own_text: float
     distinct: float
@@ -59,7 +61,10 @@ def probe(scorer: PairScorer, known: Sequence[Pair] | None = None) -> Verdict:
     grid, own = scores[: count * count].reshape(count, count), scores[count * count :]
     others = grid[~np.eye(count, dtype=bool)].reshape(count, count - 1)
     return Verdict(
-        _won(np.diag(grid), others), _won(own, others), len(np.unique(grid)) / grid.size if grid.size else 0.0
+        bool(np.isfinite(scores).all()),
+        _won(np.diag(grid), others),
+        _won(own, others),
+        len(np.unique(grid)) / grid.size if grid.size else 0.0,
     )
 
 
@@ -81,7 +86,7 @@ def refuse_a_blind(name: str, scorer: PairScorer) -> Verdict:
     """
     verdict = probe(scorer)
     problems = []
-    if not np.isfinite(verdict.right):
+    if not verdict.finite:
         problems.append("its scores are not finite")
     elif verdict.distinct < LEAST_DISTINCT:
         problems.append(f"only {verdict.distinct:.0%} of the scores of a hundred pairs differ from each other")

@@ -5,12 +5,13 @@ A query becomes a reject if the score of one of its candidates is not finite.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.schemas import SCORES
 from cluster.tables.columns import list_column
@@ -23,14 +24,14 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import MODEL_KINDS, TEXT_KINDS, EncoderSettings, TeacherSettings
+from distill.settings import MODEL_KINDS, TEXT_KINDS, EncoderSettings, RetrievalSettings, TeacherSettings
+from distill.teachers import given_file, http_api
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
 from distill.teachers.given import GivenScores, GivenTeacher
-from distill.teachers.given_file import digest
-from distill.teachers.load import load_scorer, place
-from distill.teachers.pairs import PairTeacher
+from distill.teachers.load import load_scorer, place, takes_vllm
+from distill.teachers.pairs import PairTeacher, close
 from distill.teachers.template import template_of
 
 if TYPE_CHECKING:
@@ -44,36 +45,44 @@ def build(
     student: EncoderSettings,
     candidates: Table,
     passages: Table,
-    vectors: Iterable[Vectors] = (),
+    retrieval: RetrievalSettings,
+    vectors: Mapping[str, Vectors],
 ) -> Table:
     """Scores all candidates with one teacher, into a table SCORES.
 
     Args:
         run: the run.
         name: the teacher's name in the recipe.
-        teacher: settings of the teacher.
+        teacher: settings of the teacher; those of bm25 name language and tokenizer, or are those of its retriever.
         student: encoder of a bi-encoder teacher whose settings name none.
         candidates: CANDIDATES.
         passages: PASSAGES.
-        vectors: vectors of the dense retrievers. A bi-encoder teacher with the encoder of a retriever uses them. With
-            another encoder, every passage and query is embedded once, into tables beside the scores.
+        retrieval: the retrievers that proposed the candidates.
+        vectors: vectors of the dense retrievers, by their names. A bi-encoder teacher with the encoder of a retriever
+            uses them, and the scores that this retriever gave. With another encoder, every passage and query is
+            embedded once, into tables beside the scores.
     """
     path = SCORES.path.format(name=name)
     inputs = [candidates, passages]
     settings = teacher.model_dump(mode="json", include={"kind"})
     paths: tuple[str, str] | None = None
     own = False
+    retriever: str | None = None
     pool = place(teacher)
     if teacher.kind in MODEL_KINDS:
         settings = identity_of_model(teacher)
     elif teacher.kind == "http":
-        settings = identity_of_server(teacher)
+        settings = http_api.identity(teacher)
     elif teacher.kind == "given":
-        settings |= {"scores": digest(str(teacher.path)), "missing": teacher.missing}
+        settings |= {"scores": given_file.digest(str(teacher.path)), "missing": teacher.missing}
         teacher = teacher.model_copy(update={"path": str(Path(str(teacher.path)).absolute())})
+    elif teacher.kind == "bm25":
+        teacher, retriever = as_retriever(teacher, retrieval)
+        settings |= teacher.reads()
     elif teacher.kind == "bi_encoder":
         encoder = teacher.encoder or student
-        embedded = next((pair for pair in vectors if identity(pair.encoder) == identity(encoder)), None)
+        retriever = next((name for name, pair in vectors.items() if identity(pair.encoder) == identity(encoder)), None)
+        embedded = vectors[retriever] if retriever else None
         if own := embedded is None:
             embedded = embed(run, f"{path}-vectors", name, encoder, pool, passages, [candidates])
         settings["encoder"] = identity(encoder)
@@ -92,10 +101,12 @@ def build(
             "passages": passages.path,
             "vectors": paths,
             "candidates": None if own else candidates.path,
+            "retriever": retriever,
         },
         shards=plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
+        many_threads=teacher.kind in MODEL_KINDS and takes_vllm(teacher),
         imports=LIBRARIES if teacher.kind in MODEL_KINDS else (),
     )
     return run.execute(stage)
@@ -111,13 +122,16 @@ def identity_of_model(teacher: TeacherSettings) -> dict[str, Any]:
     return settings
 
 
-def identity_of_server(teacher: TeacherSettings) -> dict[str, Any]:
-    """What determines the scores of a server: its model, and how it is asked. An address counts if no model is named.
+def as_retriever(teacher: TeacherSettings, retrieval: RetrievalSettings) -> tuple[TeacherSettings, str | None]:
+    """A bm25 teacher with its language and tokenizer, and the retriever that scores as it does, or None.
 
-    The server itself is not asked for its version: name a model that stays the same.
+    A teacher that names neither takes both from the first bm25 retriever.
     """
-    settings = teacher.model_dump(mode="json", include={"kind", "model", "api", "engine_args"})
-    return settings if teacher.model else settings | {"base_url": teacher.base_url}
+    sparse = {name: each for name, each in retrieval.retrievers.items() if each.kind == "bm25"}
+    if sparse and not (teacher.language or teacher.tokenizer):
+        first = next(iter(sparse.values()))
+        teacher = teacher.model_copy(update={"language": first.language, "tokenizer": first.tokenizer})
+    return teacher, next((name for name, each in sparse.items() if each.reads() == teacher.reads()), None)
 
 
 class ScoreWorker:
@@ -129,6 +143,7 @@ class ScoreWorker:
         passages: path of PASSAGES.
         vectors: paths of PASSAGE_VECTORS and QUERY_VECTORS, for a bi-encoder.
         candidates: path of CANDIDATES, if QUERY_VECTORS was made from the queries; None if it was made from CANDIDATES.
+        retriever: a retriever that scores as this teacher does, so that its scores need not be computed again.
     """
 
     def __init__(
@@ -138,7 +153,9 @@ class ScoreWorker:
         passages: str,
         vectors: tuple[str, str] | None,
         candidates: str | None,
+        retriever: str | None = None,
     ) -> None:
+        self.retriever = retriever
         tables = [Table.open(storage, path) for path in vectors or ()]
         candidate_table = Table.open(storage, candidates) if candidates else None
         self.kind = teacher.kind
@@ -146,15 +163,18 @@ class ScoreWorker:
 
     def close(self) -> None:
         """Ends what the teacher has started."""
-        if isinstance(self.teacher, PairTeacher) and (close := getattr(self.teacher.scorer, "close", None)):
-            close()
+        if isinstance(self.teacher, PairTeacher):
+            close(self.teacher.scorer)
 
     def process(self, task: Task) -> Output:
         """Turns rows of CANDIDATES into rows of SCORES."""
         assert task.rows is not None, "scores are planned over candidates"
         first = task.shard.params["first"] + task.start
+        known = self._known(task.rows)
         queries = [
-            CandidateQuery(first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], dtype=np.int64))
+            CandidateQuery(
+                first + offset, row["query_id"], row["text"], np.array(row["passage_rows"], np.int64), known[offset]
+            )
             for offset, row in enumerate(task.rows.select(["query_id", "text", "passage_rows"]).to_pylist())
         ]
         scores, tokens = self.teacher.score(queries)
@@ -181,6 +201,13 @@ class ScoreWorker:
             stats["lowest_instead_of_missing"] = filled
         return Output(rows, rejects=rejects, tokens=tokens, stats=stats)
 
+    def _known(self, rows: pa.Table) -> Sequence[np.ndarray | None]:
+        """For each query, the (C,) float32 scores of the retriever that scores alike; None without such a retriever."""
+        if self.retriever is None:
+            return [None] * len(rows)
+        lists = pc.map_lookup(rows.column("retriever_scores"), pa.scalar(self.retriever), "first")
+        return [values.values.to_numpy(zero_copy_only=False) for values in lists]
+
 
 def _without_score(scores: np.ndarray, passage_ids: list[str], kind: str) -> str:
     bad = np.flatnonzero(~np.isfinite(scores))
@@ -203,6 +230,6 @@ def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], cand
         passage_ids = passages.read(["passage_id"]).column(0)
         return GivenTeacher(GivenScores(str(settings.path), passage_ids), settings.missing == "lowest")
     if settings.kind == "bm25":
-        return Bm25Teacher(bm25_index(passages))
+        return Bm25Teacher(bm25_index(passages, settings))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)
     return BiEncoderTeacher(vectors[0], ids, vectors[1], candidates)

@@ -114,7 +114,8 @@ def _found(settings: TeacherSettings) -> Template | None:
         if settings.kind == "query_likelihood":
             return shipped()["query-likelihood"]
         name = str(settings.model).rstrip("/").rsplit("/", 1)[-1]
-        return next((one for one in shipped().values() if any(fnmatch(name, pattern) for pattern in one.models)), None)
+        known = [one for one in shipped().values() if one.kind == "causal" or settings.kind != "cross_encoder"]
+        return next((one for one in known if any(fnmatch(name, pattern) for pattern in one.models)), None)
     if text in shipped():
         return shipped()[text]
     if text.endswith((".yaml", ".yml")):

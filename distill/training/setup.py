@@ -51,11 +51,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many queries a step has, how many steps an epoch has, and how many the whole training."""
+    """How many queries a step has, and how many steps an epoch, the whole training and its warm-up."""
 
     queries_per_step: int
     per_epoch: int
     total: int
+    warmup: int
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def plan_schedule(lists: int, training: TrainingSettings, world_size: int) -> Sc
         )
     per_epoch = steps_per_epoch(lists, queries_per_step)
     whole = training.epochs * per_epoch
-    return Schedule(queries_per_step, per_epoch, min(whole, training.max_steps or whole))
+    warmup = training.warmup_steps if training.warmup_epochs is None else round(training.warmup_epochs * per_epoch)
+    return Schedule(queries_per_step, per_epoch, min(whole, training.max_steps or whole), warmup)
 
 
 def load_student(job: TrainingJob, device: str) -> SentenceTransformer:

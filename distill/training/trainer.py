@@ -29,17 +29,17 @@ from distill.training.checkpoints import CheckpointWriter, load_weights
 from distill.training.deepspeed_engine import step_optimizer
 from distill.training.job import TrainingJob
 from distill.training.process_group import join_ranks, rank_device
-from distill.training.setup import Ready, load_student, prepare
+from distill.training.setup import Ready, Schedule, load_student, prepare
 from distill.training.step import Prepared
 from distill.training.stop import StopRequest, TrainingStopped
 from distill.training.trackers import Trackers
 
 
-def learning_rate(step: int, total: int, training: TrainingSettings) -> float:
+def learning_rate(step: int, schedule: Schedule, training: TrainingSettings) -> float:
     """Linear warm-up to the full rate, then linear decay to `final_learning_rate` × it at the last step."""
-    if step < training.warmup_steps:
-        return training.learning_rate * (step + 1) / training.warmup_steps
-    left = (total - 1 - step) / max(1, total - 1 - training.warmup_steps)
+    if step < schedule.warmup:
+        return training.learning_rate * (step + 1) / schedule.warmup
+    left = (schedule.total - 1 - step) / max(1, schedule.total - 1 - schedule.warmup)
     return training.learning_rate * (training.final_learning_rate + (1 - training.final_learning_rate) * max(0.0, left))
 
 
@@ -148,7 +148,7 @@ class _Rank:
     def _step(self, step: int, prepared: Prepared, begun: float, stop: bool) -> bool:
         """One step and its line of metrics; whether any rank is asked to stop."""
         plan = prepared.plan
-        rate = learning_rate(step, self.schedule.total, self.training)
+        rate = learning_rate(step, self.schedule, self.training)
         for group in self.ready.engine.optimizer.param_groups:
             group["lr"] = rate
         result = self.ready.stepper.run(prepared, stop)

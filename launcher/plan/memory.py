@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
-from distill.settings import EncoderSettings, LoraSettings, TeacherSettings
+from distill.settings import MODEL_KINDS, EncoderSettings, LoraSettings, TeacherSettings
 from generation import queries
 from generation.judging.engines import as_generation
 from generation.settings import GenerationSettings
@@ -81,7 +81,7 @@ def _all_needs(recipe: Recipe, sample: CorpusSample, device: Device) -> Iterator
         size, pool = model_size(encoder.model), recipe.retrieval.retrievers[name].pool
         yield _need(f"embeddings ({name})", encoder.model, size, _encoder_parts(size, encoder), device, pool)
     for name, teacher in recipe.teachers.items():
-        if teacher.kind == "cross_encoder":
+        if teacher.kind in MODEL_KINDS:
             size = model_size(str(teacher.model))
             parts = _cross_encoder_parts(size, teacher)
             yield _need(f"scores ({name})", str(teacher.model), size, parts, device, teacher.pool)
@@ -125,7 +125,11 @@ def _cross_encoder_parts(size: ModelSize | None, teacher: TeacherSettings) -> di
         return {}
     bytes_per_weight = 4 if teacher.dtype == "float32" else 2
     tokens = teacher.batch_size * teacher.max_tokens
-    return {"weights": bytes_per_weight * size.parameters, "activations": tokens * size.hidden * FORWARD_BYTES}
+    width = teacher.tensor_parallel
+    return {
+        "weights": bytes_per_weight * size.parameters / width,
+        "activations": tokens * size.hidden * FORWARD_BYTES / width,
+    }
 
 
 def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None) -> dict[str, float]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.schemas import GRADES, PILOT
+from cluster.schemas import GRADES, PILOT, PROBES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
-from distill.settings import EncoderSettings, TeacherSettings
-from distill.teachers import load
+from distill.settings import MODEL_KINDS, EncoderSettings, TeacherSettings
+from distill.teachers.load import place as place_teacher
+from distill.teachers.load import takes_vllm
+from distill.teachers.template import template_of
 from distill.training.step_time import unique_passages
 from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
 from generation.judging import stage as judging
@@ -124,6 +126,9 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
         megabytes = sample.logged_queries * QUERY_MB
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind in MODEL_KINDS and teacher.probe:
+            yield PlanStep("queries", PROBES.path.format(name=name), f"probe of {teacher.model}", 1, 1, 0.0)
     yield from _sources(recipe, sample)
     for section, generation in recipe.sections.items():
         yield _queries(section, generation, recipe, sample)
@@ -144,7 +149,7 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         table, shards = f"scores/{name}", math.ceil(queries / teacher.rows_per_shard)
         step = PlanStep("scores", table, f"{name}: {teacher.model or teacher.kind}", queries, shards, megabytes)
         own = own_encoder(recipe, teacher)
-        if teacher.kind == "cross_encoder":
+        if teacher.kind in MODEL_KINDS:
             pairs, pair_tokens = queries * per_query, _pair_tokens(teacher, sample)
             notes = (f"{pairs:,} pairs of {pair_tokens:,.0f} tokens",)
             tokens = pairs * pair_tokens
@@ -182,11 +187,11 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
         return judging.place(recipe.judge)
     if step.stage == "embeddings":
         return recipe.retrieval.retrievers[name].pool
-    if step.stage == "scores":
+    if step.stage == "scores" or step.table == PROBES.path.format(name=name):
         teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
         # A bi-encoder without a model of its own only multiplies vectors that a retriever has made.
         multiplies = teacher.kind == "bi_encoder" and not step.model
-        return recipe.cluster.io_pool if multiplies else load.place(teacher)
+        return recipe.cluster.io_pool if multiplies else place_teacher(teacher)
     if step.stage == "training":
         return recipe.training.pool
     if step.stage == "evaluation":
@@ -207,7 +212,9 @@ def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
     if pool.gpus:
         return replace(step, on_gpu=True, devices=pool.gpus)
     generation = generation_of(recipe, step)
-    if (generation is not None and generation.engine == "vllm") or step.table == GRADES.path:
+    teacher = recipe.teachers.get(step.table.partition("/")[2]) if step.stage == "scores" else None
+    on_vllm = generation.engine == "vllm" if generation else teacher is not None and takes_vllm(teacher)
+    if on_vllm or step.table == GRADES.path:
         pool = pool.sharing(cores())
     share = (pool.cores or 1) / cores()
     return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
@@ -228,8 +235,10 @@ def _embeddings(
 def _pair_tokens(teacher: TeacherSettings, sample: CorpusSample) -> float:
     """Mean tokens of a query and a passage together, by the teacher's tokenizer."""
     count, _ = token_counter(teacher.model)
+    template = template_of(teacher)
+    around = QUERY_TOKENS + (count("".join(template.pieces)) if template else 0)
     lengths = [count(f"{title} {text}"[: 16 * teacher.max_tokens]) for title, text in sample.texts]
-    return sum(min(teacher.max_tokens, length + QUERY_TOKENS) for length in lengths) / max(1, len(lengths))
+    return sum(min(teacher.max_tokens, length + around) for length in lengths) / max(1, len(lengths))
 
 
 def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:

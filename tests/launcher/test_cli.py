@@ -15,6 +15,7 @@ from cluster.tables.commit import commit_path
 from cluster.tables.table import Table
 from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, heartbeat_path, shard_bits, this_driver
 from cluster.workers.process import machine_id
+from tests.distill.list_tables import write_run
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import LISTWISE, listwise
 
@@ -32,8 +33,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_names_every_command_and_exits_0() -> None:
     done = listwise("--help")
     assert done.returncode == 0
-    for command in ("init", "plan", "run", "status", "sample", "evaluate", "report", "doctor", "gc", "submit", "jobs",
-                    "follow", "stop", "kuberay", "slurm"):  # fmt: skip
+    for command in ("init", "plan", "run", "status", "sample", "lists", "evaluate", "report", "teachers", "doctor",
+                    "gc", "submit", "jobs", "follow", "stop", "kuberay", "slurm"):  # fmt: skip
         assert f" {command} " in done.stdout
 
 
@@ -152,6 +153,26 @@ def test_status_of_a_run_whose_driver_is_gone_says_so_and_what_to_do(tmp_path: P
         shown = listwise("status", str(tmp_path / "run"))
         assert shown.returncode == 0, shown.stderr
         assert re.search(words, shown.stdout), shown.stdout
+
+
+def test_lists_are_exported_once_and_only_when_they_are_finished(tmp_path: Path) -> None:
+    workdir, file = tmp_path / "run", tmp_path / "lists.jsonl"
+    storage = complete_workdir(workdir)
+    for table in ("lists", "passages"):
+        storage.delete(table)
+    assert_refused(
+        listwise("lists", str(workdir), "--export", str(file)), "table `lists` does not exist", "--until lists"
+    )
+    write_run(workdir)
+    done = listwise("lists", str(workdir), "--export", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "Wrote 100 lists to" in done.stdout
+    assert len(file.read_text().splitlines()) == 100
+    assert_refused(listwise("lists", str(workdir), "--export", str(file)), "exists already and is not replaced")
+    table = Table.open(storage, "passages")
+    storage.remove(commit_path("passages", "00000", table.plan.id))
+    other = str(tmp_path / "other.jsonl")
+    assert_refused(listwise("lists", str(workdir), "--export", other), "table `passages` does not exist yet or is not")
 
 
 def test_report_names_the_page_it_wrote(tmp_path: Path) -> None:

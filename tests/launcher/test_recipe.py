@@ -121,6 +121,27 @@ def test_sections_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     assert "lists of 20 passages need 21 candidates, but retrieval.depth is 5" in message
 
 
+def test_contested_lists_need_a_teacher_that_is_the_students_base(tmp_path: Path) -> None:
+    contested = "lists.choice=contested"
+    message = refusal(write(tmp_path, GOOD), (contested,))
+    assert "lists.choice is 'contested', which needs the student's own scores" in message
+    added = ["teachers.base.kind=bi_encoder", "teachers.base.weight=1e-6"]
+    assert all(f"--set {change}" in message for change in added)
+    assert load_recipe(write(tmp_path, GOOD), [contested, *added]).lists.choice == "contested"
+    for model, batch in (("all-MiniLM-L6-v2", "512"), ("another", "16384")):
+        named = [*added, f"teachers.base.encoder.model={model}", f"teachers.base.encoder.batch_tokens={batch}"]
+        if model == "another":
+            assert "no teacher is the student's base" in refusal(write(tmp_path, GOOD), (contested, *named))
+        else:
+            load_recipe(write(tmp_path, GOOD), [contested, *named])
+
+
+def test_judged_passages_cannot_be_sources_and_no_candidates(tmp_path: Path) -> None:
+    both = ("retrieval.leave_out_judged=true", "corpus.exclude_judged_sources=false")
+    assert "could never find their source; change one of them" in refusal(write(tmp_path, GOOD), both)
+    assert load_recipe(write(tmp_path, GOOD), both[:1]).retrieval.leave_out_judged
+
+
 def test_a_teacher_name_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     assert "'../x' becomes part of a path" in refusal(write(tmp_path, GOOD.replace("bm25:", "../x:")))
 

@@ -7,10 +7,11 @@ from distill.lists.build import (
     Scale,
     TrainingList,
     build_list,
-    ensemble_scores,
     explain_empty,
     scale_of,
     scale_scores,
+    scales_of,
+    sources_are_first,
     split_of,
 )
 from distill.settings import ListSettings
@@ -22,11 +23,6 @@ FLAT = Scale(low=0.0, high=10.0, best=0.0)
 def list_of(scores: list[float], source: int | None, *, scale: Scale = FLAT, leave_out: bool = False, **settings):
     chosen = SETTINGS.model_copy(update=settings)
     return build_list(np.array(scores), source, scale, chosen, leave_out_source=leave_out)
-
-
-def test_the_ensemble_is_the_weighted_sum_of_raw_scores():
-    total = ensemble_scores([np.array([1.0, 2.0]), np.array([10.0, -10.0])], [1.0, 0.05])
-    np.testing.assert_allclose(total, [1.5, 1.5])
 
 
 def test_the_scale_is_the_percentiles_of_all_scores_and_of_the_best_scores():
@@ -135,3 +131,56 @@ def test_where_sources_are_left_out_both_are():
     result = two_sources([9.0, 8.0, 1.0, 2.0, 3.0], 0, 1, leave_out=True)
     assert isinstance(result, TrainingList)
     assert result.positions.tolist() == [4, 3, 2]
+
+
+# ---- scales
+
+
+def random_scores(types: int = 2) -> tuple[list[np.ndarray], list[str], list[bool]]:
+    generator = np.random.default_rng(8)
+    names = [f"type{number % types}" for number in range(60)]
+    scores = [generator.normal(loc=5.0 * number % types, size=12) for number in range(60)]
+    return scores, names, (generator.random(60) < 0.6).tolist()
+
+
+def test_the_bar_of_all_scores_is_their_percentile_over_the_queries_that_find_their_source():
+    scores, _, first = random_scores()
+    settings = ListSettings(best_percentile_of="all", best_percentile=25)
+    kept = np.concatenate([of_query for of_query, is_first in zip(scores, first, strict=True) if is_first])
+    best = scale_of(scores, settings, first)
+    assert best.best == pytest.approx(np.quantile(kept, 0.25))
+    assert scale_of(scores, settings).best == pytest.approx(np.quantile(np.concatenate(scores), 0.25))
+    usual = scale_of(scores, ListSettings(), first)
+    assert (best.low, best.high) == (usual.low, usual.high)
+    assert best.best < usual.best
+
+
+def test_each_type_has_the_percentiles_of_its_own_queries_if_they_differ():
+    scores, types, first = random_scores()
+    scores.append(np.full(12, 3.0))
+    types, first = [*types, "flat"], [*first, True]
+    for of in ("best", "all"):
+        settings = ListSettings(percentiles_per_type=True, best_percentile_of=of)
+        scales = scales_of(scores, settings, types, first)
+        for name in ("type0", "type1"):
+            own = [n for n, one in enumerate(types) if one == name]
+            alone = scale_of([scores[n] for n in own], settings, [first[n] for n in own])
+            assert scales.of(name) == alone
+        assert scales.of("flat") == scales.of("never seen") == scales.of_all == scale_of(scores, settings, first)
+    assert scales_of(scores, ListSettings(), types).of("type0") == scale_of(scores, ListSettings())
+
+
+def test_sources_are_first_if_nothing_scores_above_them():
+    scores = np.array([1.0, 3.0, 3.0, 2.0])
+    for sources, first in (([1], True), ([2], True), ([3], False), ([-1], False), ([], True), ([3, 1], True)):
+        assert sources_are_first(scores, sources) == first
+    assert not sources_are_first(scores, [1, -1])
+
+
+def test_fields_that_change_nothing_are_not_in_the_identity_of_lists():
+    before = {"length", "require_source_first", "low_percentile", "high_percentile", "best_percentile",
+              "dev_fraction", "seed"}  # fmt: skip
+    assert set(ListSettings(duplicate_similarity=None).identity()) == before
+    for change in ({"choice": "spread"}, {"best_percentile_of": "all"}, {"percentiles_per_type": True}):
+        assert change.items() <= ListSettings(**change).identity().items()
+    assert ListSettings().identity()["duplicate_similarity"] == 0.9

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import Stemmer
+from pydantic import ValidationError
 
 from distill.retrieval.bm25 import K1, B, Bm25Index
+from distill.retrieval.tokenizers import TextSettings, character_ngrams
+from distill.settings import Bm25Settings, RetrieverSettings, TeacherSettings
 from tests.corpus import ASPECTS, PLACES, QUERIES
 
 TEXTS = [template.format(*place) for place in PLACES for template in ASPECTS]
@@ -49,6 +52,19 @@ def test_scores_equal_the_textbook_formula(index: Bm25Index):
             np.testing.assert_allclose(index.score(query, np.arange(len(TEXTS))), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_scores_of_some_passages_equal_those_of_the_whole_corpus_to_the_bit(index: Bm25Index, tmp_path: Path):
+    index.save(tmp_path)
+    generator = np.random.default_rng(3)
+    for chosen in (index, Bm25Index.load(tmp_path, stop_words=False)):
+        for query in ["harbour harbour traders", "zyzzyva", "", *(QUERIES[0].format(*place) for place in PLACES[:4])]:
+            tokens = index._tokens(query)
+            assert index._index is not None
+            whole = index._index.get_scores_from_ids(tokens) if tokens else np.zeros(len(TEXTS), np.float32)
+            rows = generator.permutation(len(TEXTS))[:17]
+            np.testing.assert_array_equal(chosen.score(query, rows), whole[rows])
+    assert index.score("harbour", np.array([5, 5, 2])).shape == (3,)
+
+
 def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index):
     query = QUERIES[0].format(*PLACES[3])
     scores = index.score(query, np.arange(len(TEXTS)))
@@ -56,6 +72,15 @@ def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index
     expected = np.lexsort((np.arange(len(TEXTS)), -scores))[:15]
     np.testing.assert_array_equal(hits.rows[0], expected)
     np.testing.assert_array_equal(hits.scores[0], scores[expected])
+
+
+def test_copies_of_a_passage_rank_by_row_at_any_depth():
+    copies = ["old maps of the harbour", "a silver mine"] * 60
+    index = Bm25Index([copies[:7], copies[7:]])
+    for depth in (1, 10, 59, 60, 61):
+        rows = index.search(["harbour maps"], depth).rows[0]
+        assert rows[: min(depth, 60)].tolist() == list(range(0, 120, 2))[:depth]
+        assert (rows[60:] == -1).all()
 
 
 def test_a_word_that_no_passage_has_gives_no_hit(index: Bm25Index):
@@ -115,3 +140,70 @@ def test_an_index_is_built_once_or_by_every_caller_if_no_file_can_be_written(
     assert len(builds) == 3
     for later in scores[1:]:
         np.testing.assert_array_equal(later, scores[0])
+
+
+def test_german_words_match_in_other_inflections():
+    texts = ["Die Häuser der Händler standen am Hafen.", "Ein Wald ohne Wege.", "Der Preis der Heringe fiel."]
+    german = Bm25Index([texts], reads=TextSettings("german"))
+    assert german.search(["Haus eines Händlers"], 3).rows.tolist() == [[0, -1, -1]]
+    assert german.search(["Hering"], 3).rows.tolist() == [[2, -1, -1]]
+    assert german.search(["die der ein ohne"], 3).rows.tolist() == [[-1, -1, -1]], "stop words"
+    assert Bm25Index([texts]).search(["ohne"], 3).rows.tolist() == [[1, -1, -1]], "no stop word of English"
+
+
+def test_vowel_signs_do_not_cut_words_of_hindi():
+    hindi = Bm25Index([["किताब पढ़ना", "कमल"]], reads=TextSettings("hindi"))
+    assert hindi.search(["किताबें"], 2).rows.tolist() == [[0, -1]]
+    assert hindi.search(["कबूतर"], 2).rows.tolist() == [[-1, -1]], "another word with the same consonant"
+
+
+CHINESE = ["东京是日本的首都。", "北京是中国的首都，人口很多。", "长江是亚洲最长的河流。", "GPU 很快"]
+
+
+def by_scikit_learn(texts: list[str], query: str) -> np.ndarray:
+    """(passages,) scores of Lucene's BM25 over character n-grams, counted by scikit-learn."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    vectorizer = CountVectorizer(tokenizer=_ngrams_of_runs, token_pattern=None)
+    counts = vectorizer.fit_transform(texts).toarray().astype(float)
+    asked = vectorizer.transform([query]).toarray()[0]
+    lengths, present = counts.sum(1, keepdims=True), (counts > 0).sum(0)
+    idf = np.log(1 + (len(texts) - present + 0.5) / (present + 0.5))
+    return (counts / (counts + K1 * (1 - B + B * lengths / lengths.mean())) * idf) @ asked
+
+
+def _ngrams_of_runs(text: str) -> list[str]:
+    return [run[a : a + n] for run in re.split(r"[。，\s]+", text) for n in (2, 3) for a in range(len(run) - n + 1)]
+
+
+def test_character_ngrams_find_a_chinese_passage_with_the_textbook_score():
+    index = Bm25Index([CHINESE], reads=TextSettings(ngrams=True))
+    for query, best in (("中国的首都在哪里", 1), ("日本首都", 0), ("最长的河", 2), ("gpu", 3)):
+        assert index.search([query], 1).rows.tolist() == [[best]]
+        np.testing.assert_allclose(index.score(query, np.arange(4)), by_scikit_learn(CHINESE, query), rtol=1e-5)
+    assert (Bm25Index([CHINESE]).search(["中国的首都在哪里"], 1).rows == -1).all(), "read as words, nothing matches"
+
+
+def test_thai_words_keep_their_vowel_signs_in_ngrams():
+    assert character_ngrams("ที่ ก") == ["ที", "ี่", "ที่", "ก"]
+
+
+def test_indexes_of_two_languages_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for reads in (TextSettings(), TextSettings("german"), TextSettings(ngrams=True)):
+        built = Bm25Index([TEXTS], reads=reads)
+        for _ in range(2):
+            shared = Bm25Index.shared("corpus", lambda: [TEXTS], reads)
+            np.testing.assert_array_equal(shared.search(SEARCHES, 9).scores, built.search(SEARCHES, 9).scores)
+
+
+@pytest.mark.parametrize("settings", [RetrieverSettings, TeacherSettings])
+def test_a_language_without_stemmer_is_refused_with_those_that_exist(settings: type[Bm25Settings]):
+    with pytest.raises(ValidationError, match=r"'chinese' has no stemmer; there are arabic, .*german.*: ngrams"):
+        settings(kind="bm25", language="chinese")
+    with pytest.raises(ValidationError, match="leave out `language`"):
+        settings(kind="bm25", language="german", tokenizer="ngrams")
+    other = "dense" if settings is RetrieverSettings else "bi_encoder"
+    with pytest.raises(ValidationError, match=r"`language` (needs kind: bm25|is a field of kind bm25)"):
+        settings(kind=other, language="german")
+    assert settings(kind="bm25", language="english", tokenizer="words").reads() == {}

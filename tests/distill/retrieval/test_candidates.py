@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.run import Run
-from cluster.schemas import PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
+from cluster.schemas import CANDIDATES, PASSAGE_VECTORS, QUERY_VECTORS, TableSchema
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.tables.vectors import vectors_of
@@ -22,13 +22,18 @@ from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
+from distill.teachers.bi_encoder import BiEncoderTeacher
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table
 
 
 def settings(**more) -> RetrievalSettings:
     retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
-    return RetrievalSettings(retrievers=retrievers, rows_per_shard=30, **({"depth": 40} | more))
+    return RetrievalSettings(**({"retrievers": retrievers, "rows_per_shard": 30, "depth": 40} | more))
+
+
+def alone(name: str, **more) -> dict:
+    return {"retrievers": {name: RetrieverSettings(kind="dense", **more)}}
 
 
 def random_vectors(run: Run, passages: Table, query_tables: list[Table], encoder: EncoderSettings) -> Vectors:
@@ -98,6 +103,31 @@ def test_candidates_equal_a_brute_force_over_whole_matrices(retrieved: Retrieved
         assert (row["source_id"] is None) == (not synthetic)
 
 
+def test_every_candidate_carries_the_scores_of_the_retrievers_that_returned_it(retrieved: Retrieved):
+    opened, passages, queries, vectors, _ = retrieved
+    paths = {"tiny": (vectors.passages.path, vectors.queries.path), "bm25": None}
+    worker = CandidateWorker(opened.storage, "passages", paths, settings(depth=30))
+    rows = queries[0].read()
+    output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, rows)).rows
+    assert output.schema.field("retriever_scores").type == CANDIDATES.schema.field("retriever_scores").type
+    encoded, documents = (vectors_of(table.read().column("vector")) for table in (vectors.queries, vectors.passages))
+    index = Bm25Index([[text for batch in passage_texts(passages) for text in batch]])
+    numbers = {query_id: number for number, query_id in enumerate(rows["query_id"].to_pylist())}
+    for row in output.to_pylist():
+        given, candidates_of = dict(row["retriever_scores"]), np.array(row["passage_rows"])
+        assert list(given) == ["tiny", "bm25"]
+        dense = documents @ encoded[numbers[row["query_id"]]]
+        sparse = index.score(row["text"], np.arange(100))
+        for scores, all_scores, lowest in ((given["tiny"], dense, -2.0), (given["bm25"], sparse, 0.0)):
+            first = np.lexsort((np.arange(100), -all_scores))[:30]
+            returned = np.isin(candidates_of, first[all_scores[first] > lowest])
+            # Rounding may swap two passages of a tiny random model at the last rank.
+            kept = np.array([score is not None for score in scores])
+            assert np.sum(kept != returned) <= (2 if lowest < 0 else 0)
+            own = np.array(scores, np.float32)[kept]
+            np.testing.assert_allclose(own, all_scores[candidates_of[kept]], atol=1e-5)
+
+
 def test_the_filters_account_for_every_query_and_logged_queries_need_no_round_trip(retrieved: Retrieved):
     opened, passages, queries, _, encoder = retrieved
     vectors = random_vectors(opened, passages, queries, encoder)
@@ -135,6 +165,29 @@ def test_a_query_over_two_passages_stays_only_if_both_are_found(retrieved: Retri
     assert {query: both[query]["second_source_id"] for query in near} == near
 
 
+def test_judged_passages_are_no_candidates_if_the_recipe_says_so(retrieved: Retrieved):
+    opened, passages, queries, _, encoder = retrieved
+    vectors = random_vectors(opened, passages, queries, encoder)
+    ids = passages.read(["passage_id"]).column(0).to_pylist()
+    judged = frozenset(ids[::3])
+
+    def build(**more) -> Table:
+        opened.storage.delete("candidates")
+        chosen = settings(round_trip_rank=100, min_candidates=1, depth=30, **more)
+        return candidates.build(opened, chosen, {"tiny": vectors}, passages, queries, judged)
+
+    plain, without = build(), build(leave_out_judged=True)
+    assert "left_out" not in plain.plan.fingerprint
+    assert without.plan.fingerprint["left_out"][0] == 34
+    fused = brute_force(passages, queries, vectors, 30)
+    rows = {row["query_id"]: row for row in without.read().to_pylist()}
+    assert len(rows) > 30
+    for query, row in rows.items():
+        assert not judged & set(row["passage_ids"])
+        stays = [number for number in fused[query] if ids[number] not in judged]
+        assert row["passage_rows"][: len(stays)] == stays, "the others keep their order"
+
+
 def test_no_candidates_at_all_is_bad_input_that_names_both_filters(retrieved: Retrieved):
     opened, passages, queries, vectors, _ = retrieved
     opened.storage.delete("candidates")
@@ -156,6 +209,33 @@ def test_block_size_and_memory_do_not_change_the_candidates(
         assert worker.process(task).rows.equals(reference.rows)
 
 
+def test_an_approximate_index_gives_the_same_candidates_in_shards_of_any_size_and_its_recall_is_counted(
+    retrieved: Retrieved,
+):
+    opened, passages, queries, _, encoder = retrieved
+    random = random_vectors(opened, passages, queries, encoder)
+    paths: dict = {"tiny": (random.passages.path, random.queries.path)}
+    rows, shard = queries[0].read(), Shard("00000", 100, params={"first": 0})
+    common = {"min_candidates": 1, "round_trip_rank": 30, "depth": 30}
+    exact = CandidateWorker(opened.storage, "passages", paths, settings(**alone("tiny"), **common))
+    reference = exact.process(Task(shard, 0, 100, rows))
+    assert reference.stats == {}
+    for more, least in (
+        ({"index": "ivf", "lists": 8, "nprobe": 8}, 1.0),
+        ({"index": "ivf", "lists": 8, "nprobe": 3}, 0.3),
+        ({"index": "hnsw", "m": 8}, 0.9),
+    ):
+        worker = CandidateWorker(opened.storage, "passages", paths, settings(**alone("tiny", **more), **common))
+        whole = worker.process(Task(shard, 0, 100, rows))
+        assert whole.stats["nearest_tiny"] == 103 * 30, "written and logged queries"
+        assert whole.stats["found_tiny"] >= least * whole.stats["nearest_tiny"]
+        if least == 1.0:
+            assert whole.rows.equals(reference.rows)
+        parts = [worker.process(Task(shard, a, min(a + 7, 100), rows.slice(a, 7))) for a in range(0, 100, 7)]
+        assert pa.concat_tables([part.rows for part in parts]).combine_chunks().equals(whole.rows.combine_chunks())
+        assert [part.stats for part in parts[1:]] == [{}] * 14
+
+
 def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retrieved: Retrieved):
     opened, _, queries, vectors, _ = retrieved
     for side, table, missing in (("passages", vectors.passages, "p071"), ("queries", vectors.queries, "q050")):
@@ -165,20 +245,33 @@ def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retri
         write_table(opened, schema, rows, path=f"embeddings/gap/{side}", files=1, rejects=1)
     paths: dict = {"gap": ("embeddings/gap/passages", "embeddings/gap/queries")}
     worker = CandidateWorker(
-        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=99, depth=99)
+        opened.storage, "passages", paths, settings(**alone("gap"), min_candidates=1, round_trip_rank=99, depth=99)
     )
     output = worker.process(Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read()))
     passage_ids = {row["query_id"]: row["passage_ids"] for row in output.rows.to_pylist()}
     assert output.drops == {"round_trip": 2}, "q050 has no hits, and no query can retrieve p071"
     paths = {"whole": ("embeddings/tiny/passages", "embeddings/tiny/queries")}
     whole = CandidateWorker(
-        opened.storage, "passages", paths, settings(min_candidates=1, round_trip_rank=100, depth=100)
+        opened.storage, "passages", paths, settings(**alone("whole"), min_candidates=1, round_trip_rank=100, depth=100)
     )
     for row in whole.process(
         Task(Shard("00000", 100, params={"first": 0}), 0, 100, queries[0].read())
     ).rows.to_pylist():
         if row["query_id"] in passage_ids:
             assert passage_ids[row["query_id"]] == [passage for passage in row["passage_ids"] if passage != "p071"]
+
+
+def test_vectors_of_a_model_that_was_replaced_are_refused_with_the_remedy(retrieved: Retrieved):
+    opened, passages, _, vectors, _ = retrieved
+    rows = [{**row, "vector": row["vector"][:8]} for row in vectors.queries.read().to_pylist()]
+    write_table(opened, QUERY_VECTORS, rows, path="embeddings/other/queries", files=1)
+    paths: dict = {"other": ("embeddings/tiny/passages", "embeddings/other/queries")}
+    message = r"have 32 dimensions, those in embeddings/other/queries 8.*--overwrite embeddings"
+    with pytest.raises(InputError, match=message):
+        CandidateWorker(opened.storage, "passages", paths, settings(**alone("other")))
+    ids = passages.read(["passage_id"]).column(0)
+    with pytest.raises(InputError, match=message):
+        BiEncoderTeacher(vectors.passages, ids, opened.table("embeddings/other/queries"), None)
 
 
 def test_a_text_whose_vector_is_not_finite_is_a_reject(tiny_encoder: str, run: Callable):

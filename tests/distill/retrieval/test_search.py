@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.retrieval.search import Block, Hits, merge, search
+from distill.retrieval.search import Block, Hits, inner_products, merge, search
 
 
 def brute_force(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
@@ -36,6 +36,33 @@ def test_equal_scores_are_ordered_by_row_whatever_block_they_come_from():
     vectors = np.ones((4, 2), dtype=np.float32)
     blocks = [Block.of(np.array([2, 3]), vectors[:2]), Block.of(np.array([0, 1]), vectors[2:])]
     assert search(vectors[:1], blocks, 3).rows.tolist() == [[0, 1, 2]]
+
+
+def doubles(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Five queries, and vectors that are mostly copies and near copies of six, so that far more tie than any depth."""
+    some = generator.normal(size=(6, 48)).astype(np.float32)
+    vectors = some[generator.integers(0, 6, size=400)]
+    near = generator.permutation(400)[:80]
+    vectors[near] = np.nextafter(vectors[near], np.float32(9))
+    vectors[generator.permutation(400)[:40]] = generator.normal(size=(40, 48)).astype(np.float32)
+    return generator.normal(size=(5, 48)).astype(np.float32), vectors
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_many_equal_vectors_give_the_same_hits_whatever_the_blocks_and_the_queries_beside(k: int):
+    queries, vectors = doubles(np.random.default_rng(4))
+    queries = np.concatenate([queries, np.random.default_rng(5).normal(size=(40, 48)).astype(np.float32)])
+    scores = np.array([inner_products(query[None], vectors) for query in queries])
+    assert np.abs(scores - queries.astype(float) @ vectors.T.astype(float)).max() < 1e-5
+    expected = np.lexsort((np.broadcast_to(np.arange(400), scores.shape), -scores), axis=1)[:, :k]
+    for size in (9, 64, 400):
+        blocks = [Block.of(np.arange(a, min(a + size, 400)), vectors[a : a + size]) for a in range(0, 400, size)]
+        for order in (blocks, blocks[::-1]):
+            hits = search(queries, order, k)
+            np.testing.assert_array_equal(hits.rows, expected)
+            np.testing.assert_array_equal(hits.scores, np.take_along_axis(scores, expected, 1))
+    alone = [search(queries[number : number + 1], blocks, k) for number in range(0, 45, 9)]
+    np.testing.assert_array_equal(np.concatenate([one.rows for one in alone]), expected[::9])
 
 
 def test_no_blocks_and_no_queries_give_no_hits():

@@ -29,6 +29,7 @@ from tests.pipeline import recipe_text
 
 IDS = pa.chunked_array([["p0", "p1"], ["p2", "p3", "p4"]])
 NAN = math.nan
+BM25 = RetrievalSettings(retrievers={"bm25": RetrieverSettings(kind="bm25")}, depth=12, min_candidates=2)
 
 
 def write(path: Path, records: list[dict]) -> str:
@@ -230,8 +231,7 @@ def test_a_recipe_is_refused_before_anything_starts(tmp_path, tiny_encoder):
 
 @pytest.fixture(scope="module")
 def proposed(retrieved: Retrieved) -> Table:
-    bm25 = RetrievalSettings(retrievers={"bm25": RetrieverSettings(kind="bm25")}, depth=12, min_candidates=2)
-    return candidates.build(retrieved.run, bm25, {}, retrieved.passages, retrieved.queries)
+    return candidates.build(retrieved.run, BM25, {}, retrieved.passages, retrieved.queries)
 
 
 def test_a_stage_takes_given_scores_and_a_changed_file_is_another_teacher(
@@ -250,7 +250,7 @@ def test_a_stage_takes_given_scores_and_a_changed_file_is_another_teacher(
 
     def build(name: str, missing: str) -> Table:
         teacher = TeacherSettings(kind="given", path=path, missing=missing, pool=POOL, rows_per_shard=40)
-        return scores.build(retrieved.run, name, teacher, retrieved.encoder, proposed, retrieved.passages)
+        return scores.build(retrieved.run, name, teacher, retrieved.encoder, proposed, retrieved.passages, BM25, {})
 
     table = build("reject", "reject")
     assert table.num_rows == len(rows) - 1

@@ -15,9 +15,9 @@ from cluster.settings import PoolSettings
 from distill.retrieval import candidates
 from distill.settings import RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import http_failures, scores
+from distill.teachers.http_api import identity
 from distill.teachers.http_scorer import HttpScorer
 from distill.teachers.load import load_scorer, place
-from distill.teachers.scores import identity_of_server
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.teachers.score_server import (
     MOST_CHARACTERS,
@@ -327,10 +327,10 @@ def test_fields_that_a_server_needs_or_cannot_have_are_named(fields, expected):
 
 def test_how_a_server_is_reached_is_no_part_of_what_the_scores_are():
     one = settings("http://a", concurrency=3, timeout_s=5)
-    assert identity_of_server(one) == identity_of_server(settings("http://b"))
-    assert identity_of_server(one) != identity_of_server(settings("http://a", engine_args={"instruction": "x"}))
+    assert identity(one) == identity(settings("http://b"))
+    assert identity(one) != identity(settings("http://a", engine_args={"instruction": "x"}))
     nameless = [settings(url, api="tei", model=None) for url in ("http://a", "http://b")]
-    assert identity_of_server(nameless[0]) != identity_of_server(nameless[1])
+    assert identity(nameless[0]) != identity(nameless[1])
 
 
 def test_a_stage_scores_all_candidates_on_a_server(serve, retrieved: Retrieved):
@@ -338,7 +338,7 @@ def test_a_stage_scores_all_candidates_on_a_server(serve, retrieved: Retrieved):
     bm25 = RetrievalSettings(retrievers={"bm25": RetrieverSettings(kind="bm25")}, depth=12, min_candidates=2)
     proposed = candidates.build(retrieved.run, bm25, {}, retrieved.passages, retrieved.queries)
     teacher = settings(server.url, pool=POOL)
-    table = scores.build(retrieved.run, "served", teacher, retrieved.encoder, proposed, retrieved.passages)
+    table = scores.build(retrieved.run, "served", teacher, retrieved.encoder, proposed, retrieved.passages, bm25, {})
     rows = retrieved.passages.read().to_pylist()
     assert table.num_rows == proposed.num_rows > 50
     for scored, query in zip(table.read().to_pylist(), proposed.read().to_pylist(), strict=True):

@@ -7,32 +7,47 @@ import pyarrow as pa
 import pytest
 
 from cluster.errors import InputError
+from cluster.schemas import PASSAGES
+from cluster.tables.columns import map_of_lists_column
 from cluster.tables.plan import Shard
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
+from distill.lists import ensemble_reader
 from distill.lists import stage as lists
-from distill.lists.build import ensemble_scores, scale_of, scale_scores, split_of
-from distill.lists.stage import EnsembleReader, ListWorker
+from distill.lists.build import scale_of, scale_scores, split_of
+from distill.lists.choose import choose
+from distill.lists.ensemble import Ensemble, ensemble_scores
+from distill.lists.ensemble_reader import EnsembleReader
+from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
+from distill.retrieval.tokenizers import TextSettings
 from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderScorer
 from distill.teachers.pairs import PairTeacher
-from distill.teachers.scores import ScoreWorker
+from distill.teachers.scores import ScoreWorker, as_retriever
 from tests.distill.conftest import POOL, Retrieved
+from tests.distill.run_tables import write_table
 
 BM25 = TeacherSettings(kind="bm25", rows_per_shard=40, weight=0.02, pool=POOL)
 
 
+RETRIEVAL = RetrievalSettings(
+    retrievers={"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")},
+    depth=40,
+    round_trip_rank=20,
+    rows_per_shard=30,
+)
+
+
 @pytest.fixture(scope="module")
 def proposed(retrieved: Retrieved) -> Table:
-    retrievers = {"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")}
-    settings = RetrievalSettings(retrievers=retrievers, depth=40, round_trip_rank=20, rows_per_shard=30)
-    return candidates.build(retrieved.run, settings, {"tiny": retrieved.vectors}, retrieved.passages, retrieved.queries)
+    vectors = {"tiny": retrieved.vectors}
+    return candidates.build(retrieved.run, RETRIEVAL, vectors, retrieved.passages, retrieved.queries)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +66,7 @@ def scored(retrieved: Retrieved, proposed: Table, reranker: TeacherSettings) -> 
         "dense": TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL),
     }
     return {
-        name: scores.build(run, name, teacher, encoder, proposed, passages, [vectors])
+        name: scores.build(run, name, teacher, encoder, proposed, passages, RETRIEVAL, {"tiny": vectors})
         for name, teacher in teachers.items()
     }
 
@@ -99,12 +114,80 @@ def test_scores_equal_an_independent_reference_for_every_kind_of_teacher(
     assert tokens > pairs * 20 if name == "reranker" else tokens == 0
 
 
+def score_worker(retrieved: Retrieved, proposed: Table, kind: str, retriever: str | None) -> ScoreWorker:
+    vectors = (retrieved.vectors.passages.path, retrieved.vectors.queries.path) if kind == "bi_encoder" else None
+    teacher = TeacherSettings(kind=kind)
+    return ScoreWorker(retrieved.run.storage, teacher, "passages", vectors, proposed.path, retriever)
+
+
+@pytest.mark.parametrize(("kind", "retriever"), [("bm25", "bm25"), ("bi_encoder", "tiny")])
+def test_scores_that_a_retriever_gave_are_taken_and_the_others_computed_with_the_same_result(
+    retrieved: Retrieved, proposed: Table, kind: str, retriever: str
+):
+    rows = proposed.read()
+    whole = Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, rows.num_rows, rows)
+    computed = score_worker(retrieved, proposed, kind, None).process(whole).rows
+    worker = score_worker(retrieved, proposed, kind, retriever)
+    for wanted, got in zip(
+        computed["scores"].to_pylist(), worker.process(whole).rows["scores"].to_pylist(), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
+
+    # A score that no computation gives shows that known scores are taken and all others are not touched.
+    known = [np.array(dict(row)[retriever], np.float32) for row in rows["retriever_scores"].to_pylist()]
+    missing = [np.isnan(values) for values in known]
+    assert 0 < sum(map(np.sum, missing)) < sum(map(len, missing)), "some candidates come from the other retriever alone"
+    column = map_of_lists_column([retriever], [values[None] + 1000 for values in known], pa.float32())
+    moved = rows.set_column(rows.column_names.index("retriever_scores"), "retriever_scores", column)
+    shifted = worker.process(Task(whole.shard, 0, rows.num_rows, moved)).rows["scores"].to_pylist()
+    for number, wanted in enumerate(computed["scores"].to_pylist()):
+        np.testing.assert_allclose(np.array(shifted[number]) - np.where(missing[number], 0, 1000), wanted, atol=1e-4)
+
+
+def test_a_bm25_teacher_reads_texts_as_the_retriever_does_unless_it_says_how():
+    german = RetrieverSettings(kind="bm25", language="german")
+    retrieval = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense"), "words": german})
+    plain, own = TeacherSettings(kind="bm25"), TeacherSettings(kind="bm25", language="english")
+    teacher, retriever = as_retriever(plain, retrieval)
+    assert (teacher.language, retriever) == ("german", "words")
+    assert as_retriever(own, retrieval) == (own, None), "scores of German stems are not those of English ones"
+    assert as_retriever(own, RETRIEVAL) == (own, "bm25"), "English words are the default"
+    alone = RetrievalSettings(retrievers={"dense": RetrieverSettings(kind="dense")})
+    assert as_retriever(plain, alone) == (plain, None)
+
+
+def test_a_teacher_of_another_tokenizer_has_scores_of_its_own(retrieved: Retrieved, proposed: Table):
+    rows = proposed.read()
+    task = Task(Shard("00000", rows.num_rows, params={"first": 0}), 0, 5, rows.slice(0, 5))
+    teacher = TeacherSettings(kind="bm25", tokenizer="ngrams")
+    output = ScoreWorker(retrieved.run.storage, teacher, "passages", None, proposed.path).process(task).rows
+    texts = [text for batch in passage_texts(retrieved.passages) for text in batch]
+    index = Bm25Index([texts], reads=TextSettings(ngrams=True))
+    for row, given in zip(task.rows.to_pylist(), output["scores"].to_pylist(), strict=True):
+        np.testing.assert_array_equal(given, index.score(row["text"], np.array(row["passage_rows"])))
+
+
+def test_no_vector_of_a_passage_is_read_where_the_retriever_gave_all_scores(retrieved: Retrieved, proposed: Table):
+    worker = score_worker(retrieved, proposed, "bi_encoder", "tiny")
+    rows = proposed.read().slice(3, 2)
+    whole = [np.array(values) for values in rows["passage_rows"].to_pylist()]
+    known = [np.array(dict(values)["tiny"], np.float32) for values in rows["retriever_scores"].to_pylist()]
+    queries = [
+        CandidateQuery(3 + number, query_id, "", whole[number][~np.isnan(known[number])], scores)
+        for number, query_id in enumerate(rows["query_id"].to_pylist())
+        if len(scores := known[number][~np.isnan(known[number])])
+    ]
+    worker.teacher._passages = None  # type: ignore[union-attr, assignment]  # reading would fail
+    scores, _ = worker.teacher.score(queries)
+    assert [values.tolist() for values in scores] == [query.known.tolist() for query in queries]  # type: ignore[union-attr]
+
+
 @pytest.mark.cluster
 def test_a_teacher_without_a_retrievers_vectors_embeds_every_text_once_and_gives_the_same_scores(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
     teacher = TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL)
-    table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages)
+    table = scores.build(retrieved.run, "own", teacher, retrieved.encoder, proposed, retrieved.passages, RETRIEVAL, {})
     assert retrieved.run.table("scores/own-vectors/passages").num_rows == 100
     for row, expected in zip(table.read().to_pylist(), scored["dense"].read().to_pylist(), strict=True):
         np.testing.assert_allclose(row["scores"], expected["scores"], atol=1e-5)
@@ -162,7 +245,9 @@ def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     broken = reranker.model_copy(update={"model": str(tmp_path)})
-    table = scores.build(retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages)
+    table = scores.build(
+        retrieved.run, "broken", broken, retrieved.encoder, proposed, retrieved.passages, RETRIEVAL, {}
+    )
     (reject,) = table.rejects()
     assert (reject["stage"], reject["row"], reject["units"], reject["attempts"]) == ("scores", "log2", 1, 1)
     assert "scores are not finite" in reject["error"]
@@ -221,7 +306,7 @@ LISTS = ListSettings(length=10, best_percentile=10, rows_per_shard=40)
 
 def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: Table, scored: dict[str, Table]):
     retrieved.run.storage.delete("lists")
-    table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, True)
+    table = lists.build(retrieved.run, LISTS, TEACHERS, scored, proposed, retrieved.passages, True)
     lists_of = {row["query_id"]: row for row in table.read().to_pylist()}
     rows = proposed.read().to_pylist()
     raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
@@ -251,6 +336,89 @@ def test_lists_follow_the_definition_row_by_row(retrieved: Retrieved, proposed: 
     assert drops["low_score"] > 0
 
 
+@pytest.mark.parametrize("at_once", [7, 500])
+def test_percentiles_are_those_of_each_types_queries_that_find_their_source(
+    proposed: Table, scored: dict[str, Table], monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(ensemble_reader, "SAMPLED_AT_ONCE", at_once)
+    settings = LISTS.model_copy(update={"best_percentile_of": "all", "percentiles_per_type": True})
+    scales = EnsembleReader([scored["dense"]], Ensemble((1.0,))).scale(proposed, settings)
+    scores = scored["dense"].read(["scores"]).column(0).to_pylist()
+    for kind in ("question", "log"):
+        rows = [(row, one) for row, one in zip(proposed.read().to_pylist(), scores, strict=True)
+                if row["query_type"] == kind]  # fmt: skip
+        found = [
+            one for row, one in rows
+            if row["source_id"] is None or one[row["passage_ids"].index(row["source_id"])] == max(one)
+        ]  # fmt: skip
+        assert kind == "log" or 0 < len(found) < len(rows)
+        everything = [score for _, one in rows for score in one]
+        scale = scales.of(kind)
+        assert (scale.low, scale.high) == pytest.approx(tuple(np.percentile(everything, [1, 99])))
+        assert scale.best == pytest.approx(np.percentile([score for one in found for score in one], 10))
+
+
+@pytest.mark.parametrize("choice", ["contested", "spread", "stratified"])
+def test_other_choices_of_lists_follow_their_definition_row_by_row(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table], choice: str
+):
+    retrieved.run.storage.delete("lists")
+    settings = LISTS.model_copy(update={"choice": choice})
+    table = lists.build(
+        retrieved.run, settings, TEACHERS, scored, proposed, retrieved.passages, True, "dense"
+    )  # fmt: skip
+    made = {row["query_id"]: row for row in table.read().to_pylist()}
+    assert len(made) > 20
+    differ = 0
+    raw = {name: scored[name].read(["scores"]).column(0).to_pylist() for name in TEACHERS}
+    for number, row in enumerate(proposed.read().to_pylist()):
+        if row["query_id"] not in made:
+            continue
+        total = ensemble_scores([np.array(raw["bm25"][number]), np.array(raw["dense"][number])], [0.02, 1.0])
+        pool = np.array([slot for slot, one in enumerate(row["passage_ids"]) if one != row["source_id"]])
+        student = np.argsort(np.argsort(-np.array(raw["dense"][number])[pool], kind="stable"))
+        expected = pool[choose(total[pool], 10, choice, student)]
+        assert made[row["query_id"]]["passage_rows"] == [row["passage_rows"][slot] for slot in expected]
+        differ += set(expected) != set(pool[choose(total[pool], 10, "top")])
+    assert differ > 20
+
+
+def test_copies_of_a_source_are_left_out_of_its_lists_and_counted(
+    retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
+):
+    run, passages = retrieved.run, retrieved.passages
+    rows = passages.read().to_pylist()
+    copied = {row["source_id"]: row["passage_ids"][1] for row in proposed.read().to_pylist() if row["source_id"]}
+    copied = {source: other for source, other in copied.items() if other != source}
+    source, other = next(iter(copied.items()))
+    text = next(row["text"] for row in rows if row["passage_id"] == source)
+    changed = [row | {"text": f" {text.upper()}"} if row["passage_id"] == other else row for row in rows]
+    table = write_table(run, PASSAGES, changed, path="copied")
+
+    def made(path: Table, **more) -> tuple[dict[str, list[int]], int]:
+        run.storage.delete("lists")
+        chosen = LISTS.model_copy(update={"require_source_first": False, "best_percentile": 0.0, **more})
+        built = lists.build(run, chosen, TEACHERS, scored, proposed, path, False)
+        count = sum(commit.stats.get("source_copies", 0) for commit in built.commits())
+        return {row["query_id"]: row["passage_rows"] for row in built.read().to_pylist()}, count
+
+    number = next(place for place, row in enumerate(rows) if row["passage_id"] == other)
+    (plain, none), (without, some), (kept, off) = made(passages), made(table), made(table, duplicate_similarity=None)
+    assert (none, off) == (0, 0)
+    assert kept == plain
+    sources = {row["query_id"]: row["source_id"] for row in proposed.read().to_pylist()}
+    both = {source, other}  # each is a copy of the other
+    candidates_of = {row["query_id"]: set(row["passage_ids"]) for row in proposed.read().to_pylist()}
+    assert some == sum(sources[query] in both and both <= ids for query, ids in candidates_of.items()) > 0
+    touched = [query for query in without if sources[query] == source and number in plain[query]]
+    assert touched
+    for query, listed in without.items():
+        if sources[query] == source:
+            assert number not in listed
+        elif sources[query] not in both:
+            assert listed == plain[query]
+
+
 def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
@@ -262,7 +430,9 @@ def test_sources_stay_in_lists_of_a_language_model_and_settings_override_that(
 
     def source_in_list(extractive: bool | frozenset[int], **settings) -> set[bool]:
         run.storage.delete("lists")
-        table = lists.build(run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, extractive)
+        table = lists.build(
+            run, LISTS.model_copy(update=settings), TEACHERS, scored, proposed, retrieved.passages, extractive
+        )
         return {
             sources[row["query_id"]] in [ids[number] for number in row["passage_rows"]]
             for row in table.read().to_pylist()
@@ -281,19 +451,24 @@ def test_a_query_that_a_teacher_rejected_is_dropped_and_the_others_are_read_righ
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table]
 ):
     from cluster.schemas import SCORES
-    from tests.distill.run_tables import write_table
 
     rows = scored["dense"].read().to_pylist()
     missing = rows.pop(17)["query_id"]
     gap = write_table(retrieved.run, SCORES, rows, path="scores/gap", files=1, rejects=1)
-    whole = EnsembleReader([scored["bm25"], scored["dense"]], [1.0, 1.0])
-    both = EnsembleReader([scored["bm25"], gap], [1.0, 1.0])
+    whole = EnsembleReader([scored["bm25"], scored["dense"]], Ensemble((1.0, 1.0)))
+    both = EnsembleReader([scored["bm25"], gap], Ensemble((1.0, 1.0)))
     expected, totals = whole.read(10, 30), both.read(10, 30)
     assert missing in expected
     for query in set(expected) - {missing}:
         np.testing.assert_array_equal(totals[query], expected[query])
     worker = ListWorker(
-        retrieved.run.storage, ["scores/bm25", "scores/gap"], [1.0, 1.0], proposed.num_rows, LISTS, False
+        retrieved.run.storage,
+        ["scores/bm25", "scores/gap"],
+        Ensemble((1.0, 1.0)),
+        "candidates",
+        "passages",
+        LISTS,
+        False,
     )
     task = Task(Shard("00000", proposed.num_rows, params={"first": 0}), 10, 30, proposed.read().slice(10, 20))
     output = worker.process(task)
@@ -306,8 +481,8 @@ def test_queries_over_two_passages_have_one_split_with_both_or_are_dropped(
 ):
     settings = LISTS.model_copy(update={"dev_fraction": 0.4, "require_source_first": False})
     worker = ListWorker(
-        retrieved.run.storage, [table.path for table in scored.values()], [1.0] * len(scored), proposed.num_rows,
-        settings, False,
+        retrieved.run.storage, [table.path for table in scored.values()], Ensemble((1.0,) * len(scored)), "candidates",
+        "passages", settings, False,
     )  # fmt: skip
     plain = proposed.read()
     seconds = [
@@ -345,5 +520,7 @@ def test_no_query_left_is_bad_input_that_counts_the_drops_of_each_filter(
 ):
     retrieved.run.storage.delete("lists")
     with pytest.raises(InputError, match=rf"of {proposed.num_rows} scored queries.*few_candidates took \d+") as caught:
-        lists.build(retrieved.run, LISTS.model_copy(update={"length": 90}), TEACHERS, scored, proposed, True)
+        lists.build(
+            retrieved.run, LISTS.model_copy(update={"length": 90}), TEACHERS, scored, proposed, retrieved.passages, True
+        )
     assert "lists.length=90" in str(caught.value)
