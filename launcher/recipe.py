@@ -211,7 +211,7 @@ class Recipe(Settings):
         for name, retriever in self.retrieval.retrievers.items():
             names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
         for name, teacher in self.teachers.items():
-            names[f"teachers.{name}.model"] = teacher.model
+            names[f"teachers.{name}.model"] = None if teacher.kind == "http" else teacher.model
             names[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
         return {field: model for field, model in names.items() if model}
 
@@ -220,10 +220,11 @@ class Recipe(Settings):
 
         Raises:
             InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; a file of query types, examples, ids or the judge's
-                rubric has mistakes; or the choice of sources lacks what it needs.
+                folder holds no weights that are safe to read; a file of query types, examples, ids, given scores or the
+                judge's rubric has mistakes; or the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
+        from distill.teachers import given_file
         from distill.teachers.load import check_template
         from generation import query_log
         from generation.engines.models import check_model
@@ -241,6 +242,11 @@ class Recipe(Settings):
             except InputError as error:
                 raise InputError(f"{field}: {error}") from None
         for name, teacher in self.teachers.items():
+            if teacher.kind == "given":
+                try:
+                    given_file.check(str(teacher.path))
+                except InputError as error:
+                    raise InputError(f"teachers.{name}.path: {error}") from None
             try:
                 check_template(teacher)
             except InputError as error:
