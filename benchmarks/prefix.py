@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from benchmarks.machine import processor
 from distill.retrieval.bm25 import Bm25Index
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.pairs import Pair
 from generation.pydocs import judged
 

@@ -18,17 +18,13 @@ from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
-from distill.settings import (
-    EncoderSettings,
-    EnsembleSettings,
-    EvaluationSettings,
-    ListSettings,
-    RetrievalSettings,
-    StudentSettings,
-    TeacherSettings,
-    TrainingSettings,
-    as_cross_encoder,
-)
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.evaluation import EvaluationSettings
+from distill.settings.lists import ListSettings
+from distill.settings.retrieval import RetrievalSettings
+from distill.settings.teachers import TeacherSettings, as_cross_encoder
+from distill.settings.training import TrainingSettings
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
 from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ

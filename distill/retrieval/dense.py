@@ -14,7 +14,7 @@ from cluster.tables.table import Table
 from cluster.tables.vectors import refuse_other_dimensions, rows_of_vectors, vectors_of
 from distill.retrieval.approximate import ApproximateIndex
 from distill.retrieval.search import Block, Hits, search
-from distill.settings import RetrieverSettings
+from distill.settings.retrieval import RetrieverSettings
 
 
 class DenseRun:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import InputError
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 
 _PATHS = {"score": "/score", "rerank": "/rerank", "tei": "/rerank"}
 _LISTS = {"score": "data", "rerank": "results", "tei": None}

@@ -9,7 +9,7 @@ import httpx2
 
 from cluster.errors import InputError, RunError
 from cluster.traffic import Passing, advised_wait
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.http_api import address
 
 START_PATIENCE_S = 30.0  # for a server that was never there: its address may be wrong

@@ -19,7 +19,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.traffic import Traffic
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.http_api import address, body, read
 from distill.teachers.http_failures import FailsAloneError, ServerFailures, StatusError
 from distill.teachers.pairs import Pair

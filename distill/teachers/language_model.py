@@ -17,7 +17,7 @@ import torch
 from cluster.errors import InputError
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
 from distill.teachers.head import put_head, token_id
 from distill.teachers.pairs import Pair

@@ -6,7 +6,7 @@ import importlib.util
 
 from cluster.errors import InputError
 from cluster.settings import PoolSettings
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.pairs import PairScorer
 from distill.teachers.template import Template, template_of
 

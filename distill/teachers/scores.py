@@ -24,7 +24,9 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import MODEL_KINDS, TEXT_KINDS, EncoderSettings, RetrievalSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.retrieval import RetrievalSettings
+from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
 from distill.teachers import given_file, http_api
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher

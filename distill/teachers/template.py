@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from cluster.errors import InputError
 from cluster.mistakes import explain, listed, read_yaml
 from cluster.settings import Settings
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 
 Kind = Literal["causal", "seq2seq", "query_likelihood", "cross_encoder"]
 FIELD = re.compile(r"\{(query|passage|instruction)\}")

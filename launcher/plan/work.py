@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from cluster.schemas import GRADES, PILOT, PROBES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
-from distill.settings import MODEL_KINDS, AdaptingSettings, EncoderSettings, TeacherSettings
+from distill.settings.adapting import AdaptingSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.teachers import MODEL_KINDS, TeacherSettings
 from distill.teachers.adapting.job import FOLDER as ADAPTED
 from distill.teachers.load import place as place_teacher
 from distill.teachers.load import takes_vllm

@@ -21,7 +21,8 @@ from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
-from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table

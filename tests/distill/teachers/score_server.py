@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 
 SOON = {"retry-after-ms": "10"}  # so that tests need not wait
 MOST_CHARACTERS = 300  # of a pair that its model can hold, where a test says so

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from cluster.errors import InputError
 from cluster.tables.table import Table
 from distill.retrieval import candidates
-from distill.settings import RetrievalSettings, RetrieverSettings, TeacherSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.given import GivenScores, GivenTeacher

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from cluster.errors import InputError, RunError
 from cluster.settings import PoolSettings
 from distill.retrieval import candidates
-from distill.settings import RetrievalSettings, RetrieverSettings, TeacherSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import http_failures, scores
 from distill.teachers.http_api import identity
 from distill.teachers.http_scorer import HttpScorer

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cluster.errors import InputError
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.load import load_scorer
 from distill.teachers.template import shipped
 from tests.corpus import ASPECTS, PLACES
