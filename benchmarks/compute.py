@@ -33,7 +33,8 @@ from distill.encoders.compute.cpu_linears import JoinedLayers
 from distill.encoders.loading import load_model
 from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile, write_tokens
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 
 WORDS = [
     "harbour",

@@ -56,7 +56,8 @@ def run_rank(number: int, ranks: int, port: int, folder: Path, queries: int, res
     from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
     from distill.losses.batch import LossSettings
-    from distill.settings import StudentSettings, TrainingSettings
+    from distill.settings.encoders import StudentSettings
+    from distill.settings.training import TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.deepspeed_engine import start_engine, step_optimizer
     from distill.training.process_group import join_ranks

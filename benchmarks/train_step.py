@@ -41,7 +41,8 @@ from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, write_tokens
 from distill.losses.batch import LossSettings, loss_and_gradients
 from distill.retrieval.bm25 import Bm25Index
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
 from distill.training.deepspeed_engine import start_engine, step_optimizer
 from distill.training.process_group import join_ranks

@@ -45,6 +45,11 @@ def is_secret_name(name: str) -> bool:
     return bool(_NAMED_SO.search(name))
 
 
+def is_secret_variable(name: str) -> bool:
+    """Whether `disclose` hides the value of an environment variable of this name: RERANKER_API_KEY, HF_TOKEN."""
+    return name.isidentifier() and bool(_VARIABLE.search(name))
+
+
 def secret_in_url(text: str) -> str | None:
     """A phrase that names the secret in a url ("a user or a password"), or None if the text holds none."""
     if "://" not in text:

@@ -111,7 +111,7 @@ def evaluate(
 ) -> None:
     """Evaluate any model on a BEIR data set; writes metrics.json and run.trec."""
     from distill.evaluation.evaluate import evaluate as judge
-    from distill.settings import EncoderSettings
+    from distill.settings.encoders import EncoderSettings
     from launcher.outcome import print_metrics
 
     encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)

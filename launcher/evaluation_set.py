@@ -15,7 +15,7 @@ from cluster.errors import InputError
 from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
-from distill.settings import EvaluationSettings
+from distill.settings.evaluation import EvaluationSettings
 
 PYDOCS = "pydocs://"
 

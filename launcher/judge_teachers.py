@@ -27,7 +27,7 @@ from distill.lists.ensemble import Ensemble, ranges_of
 from distill.retrieval.bm25 import Bm25Index
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.retrieval.search import Block, Hits, search
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 from distill.statistics import Difference, paired_difference
 from distill.teachers.in_memory import Collection, score_pairs
 from launcher.recipe import Recipe, load_recipe

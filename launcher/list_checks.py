@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from distill.settings import EncoderSettings, ListSettings, TeacherSettings, TrainingSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.lists import ListSettings
+from distill.settings.teachers import TeacherSettings
+from distill.settings.training import TrainingSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -6,6 +6,7 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.schemas import STAGES
 from cluster.settings import PoolSettings
+from distill.teachers.load import place
 from generation import queries
 from generation.judging import stage as judging
 from launcher.recipe import Recipe
@@ -21,7 +22,7 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
         **{section.stage: queries.place(generation) for section, generation in recipe.sections.items()},
         **({"grades": judging.place(recipe.judge)} if recipe.judge else {}),
         **{f"embeddings ({name})": recipe.retrieval.retrievers[name].pool for name in recipe.dense_retrievers()},
-        **{f"scores ({name})": teacher.pool for name, teacher in recipe.teachers.items()},
+        **{f"scores ({name})": place(teacher) for name, teacher in recipe.teachers.items()},
         **{
             f"adapting ({name})": teacher.adapting.pool
             for name, teacher in recipe.teachers.items()

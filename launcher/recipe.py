@@ -18,17 +18,13 @@ from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
-from distill.settings import (
-    EncoderSettings,
-    EnsembleSettings,
-    EvaluationSettings,
-    ListSettings,
-    RetrievalSettings,
-    StudentSettings,
-    TeacherSettings,
-    TrainingSettings,
-    as_cross_encoder,
-)
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.evaluation import EvaluationSettings
+from distill.settings.lists import ListSettings
+from distill.settings.retrieval import RetrievalSettings
+from distill.settings.teachers import TeacherSettings, as_cross_encoder
+from distill.settings.training import TrainingSettings
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
 from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
@@ -211,7 +207,7 @@ class Recipe(Settings):
         for name, retriever in self.retrieval.retrievers.items():
             names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
         for name, teacher in self.teachers.items():
-            names[f"teachers.{name}.model"] = teacher.model
+            names[f"teachers.{name}.model"] = None if teacher.kind == "http" else teacher.model
             names[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
         return {field: model for field, model in names.items() if model}
 
@@ -220,10 +216,11 @@ class Recipe(Settings):
 
         Raises:
             InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; a file of query types, examples, ids or the judge's
-                rubric has mistakes; or the choice of sources lacks what it needs.
+                folder holds no weights that are safe to read; a file of query types, examples, ids, given scores or the
+                judge's rubric has mistakes; or the choice of sources lacks what it needs.
         """
         from distill.encoders.loading import resolve_model
+        from distill.teachers import given_file
         from distill.teachers.load import check_template
         from generation import query_log
         from generation.engines.models import check_model
@@ -241,6 +238,11 @@ class Recipe(Settings):
             except InputError as error:
                 raise InputError(f"{field}: {error}") from None
         for name, teacher in self.teachers.items():
+            if teacher.kind == "given":
+                try:
+                    given_file.check(str(teacher.path))
+                except InputError as error:
+                    raise InputError(f"teachers.{name}.path: {error}") from None
             try:
                 check_template(teacher)
             except InputError as error:

@@ -59,6 +59,7 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
         inputs[f"{section.field}.examples_file"] = generation.examples_file
         if generation.judge:
             inputs[f"{section.field}.judge.rubric"] = generation.judge.rubric
+    inputs |= {f"teachers.{name}.path": teacher.path for name, teacher in recipe.teachers.items()}
     files = {field: path for field, path in inputs.items() if path and "://" not in path}
     return files | {field: model for field, model in _models(recipe).items() if _is_path(model)}
 
@@ -80,7 +81,7 @@ def _models(recipe: Recipe) -> dict[str, str]:
         if retriever.encoder:
             models[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model
     for name, teacher in recipe.teachers.items():
-        if teacher.model:
+        if teacher.model and teacher.kind != "http":
             models[f"teachers.{name}.model"] = teacher.model
         if teacher.encoder:
             models[f"teachers.{name}.encoder.model"] = teacher.encoder.model

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cluster.run import Run
 from cluster.tables.table import Table
 from distill.retrieval.embeddings import Vectors
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.adapting import stage as adapting
 from launcher.recipe import Recipe

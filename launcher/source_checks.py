@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from cluster.errors import InputError
 from distill.retrieval.embeddings import identity
-from distill.settings import EncoderSettings, ListSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.lists import ListSettings
 from generation.query_types import load_types
 from generation.settings import CorpusSettings, GenerationSettings
 from generation.sources.ids import read_ids

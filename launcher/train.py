@@ -14,7 +14,8 @@ from cluster.errors import InputError, ListwiseError
 from cluster.settings import ClusterSettings, Settings
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 from launcher.recipe import validate_options
 
 DEV_FRACTION = 0.1

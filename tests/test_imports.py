@@ -31,7 +31,7 @@ FLOORS = {
         {"teachers", "evaluation"},
     ),
     "cluster": (
-        {"disclosure", "unicode"},
+        {"disclosure", "unicode", "traffic"},
         {"errors", "schemas", "settings"},
         {"mistakes", "weights", "jsonl"},
         {"machines", "tables"},

@@ -13,7 +13,8 @@ from cluster.errors import InputError
 from cluster.schemas import QUERIES
 from cluster.tables.storage import Storage
 from distill.encoders.loading import load_model
-from distill.settings import EncoderSettings, StudentSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import load_cross_encoder
 from launcher.recipe import load_recipe
 from tests import traps

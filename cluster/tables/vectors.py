@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.errors import InputError
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 
@@ -30,3 +31,25 @@ def vectors_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in chunks if len(chunk)]
     return np.concatenate(parts).astype(np.float32, copy=False) if parts else np.empty((0, 0), np.float32)
+
+
+def refuse_other_dimensions(passages: Table, queries: Table) -> None:
+    """Refuses vectors that cannot be multiplied: their model was replaced by another one under the same name.
+
+    Args:
+        passages: PASSAGE_VECTORS.
+        queries: QUERY_VECTORS of the same encoder.
+
+    Raises:
+        InputError: they have different numbers of dimensions.
+    """
+    lengths = [
+        vectors_of(RowReader(table, ["vector"], budget_bytes=0).range(0, 1).column("vector")).shape[1]
+        for table in (passages, queries)
+        if table.num_rows
+    ]
+    if len(set(lengths)) > 1:
+        raise InputError(
+            f"the vectors in {passages.path} have {lengths[0]} dimensions, those in {queries.path} {lengths[1]}. The "
+            "model has changed since the first were made. Run again with --overwrite embeddings."
+        )

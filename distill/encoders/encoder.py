@@ -17,7 +17,7 @@ from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_model
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import CHARACTERS_PER_TOKEN
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.machines.private_folder import share_as_folder
-from distill.settings import StudentSettings
+from distill.settings.encoders import StudentSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -12,7 +12,7 @@ from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
 from distill.encoders.texts import passage_prompt, query_prompt
-from distill.settings import EncoderSettings, StudentSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
 
 if TYPE_CHECKING:
     import torch

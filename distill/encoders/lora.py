@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cluster.errors import InputError
-from distill.settings import LoraSettings
+from distill.settings.encoders import LoraSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

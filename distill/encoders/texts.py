@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

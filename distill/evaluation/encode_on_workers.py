@@ -20,7 +20,7 @@ from distill.evaluation.judged import JudgedCollection
 from distill.retrieval.dense import DenseRun
 from distill.retrieval.embeddings import embed
 from distill.retrieval.search import Hits
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

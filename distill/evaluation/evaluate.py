@@ -18,7 +18,7 @@ from distill.evaluation.encode_on_workers import PASSAGES_PER_BLOCK
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, EvaluationResult, evaluate_hits, trec_run
 from distill.retrieval.search import Block, search
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 PASSAGES_PER_ADVANCE = 512  # encoded between two updates of the progress bar
 

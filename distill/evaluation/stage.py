@@ -18,7 +18,8 @@ from distill.evaluation.encode_on_workers import encode_and_search, write_collec
 from distill.evaluation.evaluate import evaluate_collection
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, EvaluationResult, evaluate_hits, trec_run
-from distill.settings import EvaluationSettings, StudentSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.evaluation import EvaluationSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distill.lists.choose import choose
-from distill.settings import ListSettings
+from distill.settings.lists import ListSettings
 
 
 @dataclass(frozen=True)

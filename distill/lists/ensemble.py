@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distill.settings import EnsembleSettings
+from distill.settings.ensemble import EnsembleSettings
 
 RRF_K = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
 

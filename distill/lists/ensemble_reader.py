@@ -13,7 +13,7 @@ from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from distill.lists.build import Scales, scales_of, sources_are_first
 from distill.lists.ensemble import Ensemble
-from distill.settings import ListSettings
+from distill.settings.lists import ListSettings
 
 SAMPLED_QUERIES = 50_000  # whose scores give the percentiles
 SAMPLED_AT_ONCE = 500  # consecutive queries that are read together

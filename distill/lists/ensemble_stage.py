@@ -18,7 +18,8 @@ from distill.lists.build import split_of
 from distill.lists.ensemble import Ensemble, ranges_of
 from distill.lists.ensemble_reader import ScoreReader
 from distill.lists.learn import SourceRanks, learn_weights
-from distill.settings import EnsembleSettings, TeacherSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.teachers import TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -23,7 +23,7 @@ from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_table
 from cluster.unicode import is_valid_utf8, valid_utf8
 from distill.lists.build import Scale, scale_of, scale_scores, split_of
-from distill.settings import ListSettings
+from distill.settings.lists import ListSettings
 
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
 EXPECTED = "Expected JSON lines, or a run's folder."

@@ -27,7 +27,8 @@ from distill.lists.choose import ranks_of
 from distill.lists.duplicates import COPIES, Copies
 from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader, ScoreReader, sources_of
-from distill.settings import ListSettings, TeacherSettings
+from distill.settings.lists import ListSettings
+from distill.settings.teachers import TeacherSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -22,7 +22,7 @@ from cluster.machines.shared_folder import shared_folder
 from cluster.tables.table import Table
 from cluster.tables.vectors import vectors_of
 from distill.retrieval.search import PAIRS, SPARE, Hits, inner_products
-from distill.settings import RetrieverSettings
+from distill.settings.retrieval import RetrieverSettings
 
 if TYPE_CHECKING:
     import faiss

@@ -16,7 +16,7 @@ from cluster.tables.table import Table
 from distill.encoders.texts import passage_text
 from distill.retrieval.search import Hits
 from distill.retrieval.tokenizers import TextSettings
-from distill.settings import Bm25Settings
+from distill.settings.retrieval import Bm25Settings
 
 ENGLISH = TextSettings()
 K1 = 1.5

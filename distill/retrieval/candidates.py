@@ -33,7 +33,7 @@ from distill.retrieval.bm25 import Bm25Index, bm25_index
 from distill.retrieval.dense import DenseRun
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.retrieval.search import Hits
-from distill.settings import RetrievalSettings
+from distill.settings.retrieval import RetrievalSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -11,10 +11,10 @@ from cluster.errors import InputError
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
-from cluster.tables.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import refuse_other_dimensions, rows_of_vectors, vectors_of
 from distill.retrieval.approximate import ApproximateIndex
 from distill.retrieval.search import Block, Hits, search
-from distill.settings import RetrieverSettings
+from distill.settings.retrieval import RetrieverSettings
 
 
 class DenseRun:
@@ -41,6 +41,7 @@ class DenseRun:
     ) -> None:
         approximate = retriever is not None and retriever.index != "exact"
         self._index = ApproximateIndex.shared(passages, retriever) if retriever and approximate else None
+        refuse_other_dimensions(passages, queries)
         self._passages = RowReader(passages, ["vector"], budget_bytes=0)
         self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
         self._lineage = Lineage(queries)

@@ -18,7 +18,7 @@ from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.encoders.token_counter import TokenCounter
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.tables.lineage import Lineage
 from cluster.tables.row_reader import RowReader
-from cluster.tables.vectors import rows_of_vectors, vectors_of
+from cluster.tables.vectors import refuse_other_dimensions, rows_of_vectors, vectors_of
 from distill.retrieval.search import inner_products
 from distill.teachers.base import CandidateQuery, Scored
 
@@ -34,6 +34,7 @@ class BiEncoderTeacher:
     """
 
     def __init__(self, passages: Table, passage_ids: pa.ChunkedArray, queries: Table, candidates: Table | None) -> None:
+        refuse_other_dimensions(passages, queries)
         self._passages = RowReader(passages, ["id", "vector"])
         self._queries = RowReader(queries, ["id", "vector"], budget_bytes=64 << 20)
         self._to_query_vectors = Lineage(queries)

@@ -11,9 +11,9 @@ import torch
 from cluster.errors import InputError
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
-from distill.teachers.language_model import refuse_other_kind
+from distill.teachers.language_model import longest_input, refuse_other_kind
 from distill.teachers.pairs import Pair
 from distill.teachers.prompt import PairPrompt
 from distill.teachers.template import Template
@@ -37,8 +37,9 @@ class ClassifierScorer:
     def __init__(self, settings: TeacherSettings, template: Template, device: str | None = None) -> None:
         self.device = device or default_device()
         self.body, self.head, tokenizer = _load(settings, self.device)
-        self.prompt = PairPrompt(template, tokenizer, settings.max_tokens)
-        self._batches = Batches(settings.batch_size * settings.max_tokens, settings.max_tokens, self.device)
+        longest = min(settings.max_tokens, longest_input(self.body.config))
+        self.prompt = PairPrompt(template, tokenizer, longest)
+        self._batches = Batches(settings.batch_size * settings.max_tokens, longest, self.device)
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage."""

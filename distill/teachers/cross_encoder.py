@@ -12,7 +12,7 @@ from cluster.errors import InputError
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors, resolve_model
 from distill.encoders.tokens import CHARACTERS_PER_TOKEN
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.pairs import Pair
 from distill.teachers.template import shipped
 

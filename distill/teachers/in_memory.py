@@ -17,7 +17,8 @@ from distill.encoders.encoder import Encoder
 from distill.encoders.texts import passage_text
 from distill.retrieval.bm25 import Bm25Index
 from distill.retrieval.embeddings import identity
-from distill.settings import EncoderSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.base import CandidateQuery, Scored, Teacher
 from distill.teachers.bm25 import Bm25Teacher
 from distill.teachers.load import load_scorer

@@ -7,6 +7,7 @@ likelihood of a query is the mean log-probability of its tokens after the passag
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from cluster.errors import InputError
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
 from distill.teachers.head import put_head, token_id
 from distill.teachers.pairs import Pair
@@ -44,10 +45,11 @@ class LanguageModelScorer:
         self.template = template
         self.device = device or default_device()
         self.model, tokenizer = load_language_model(settings, self.device)
-        self.prompt = PairPrompt(template, tokenizer, settings.max_tokens)
+        longest = min(settings.max_tokens, longest_input(self.model.config))
+        self.prompt = PairPrompt(template, tokenizer, longest)
         self._pair_of_tokens = template.false_token is not None
         self._head = put_head(self.model, score_tokens(template, tokenizer))
-        self._batches = Batches(settings.batch_size * settings.max_tokens, settings.max_tokens, self.device)
+        self._batches = Batches(settings.batch_size * settings.max_tokens, longest, self.device)
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage."""
@@ -135,6 +137,11 @@ def load_language_model(settings: TeacherSettings, device: str) -> tuple[PreTrai
     )
     model.to(device)  # type: ignore[arg-type]
     return model.eval(), tokenizer
+
+
+def longest_input(config: Any) -> int:
+    """Most tokens that a model takes, by its configuration; without a limit there, as many as one likes."""
+    return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def refuse_other_kind(settings: TeacherSettings, config: Any) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import importlib.util
 
 from cluster.errors import InputError
-from distill.settings import TeacherSettings
+from cluster.settings import PoolSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.pairs import PairScorer
 from distill.teachers.template import Template, template_of
 
 
 def load_scorer(settings: TeacherSettings) -> PairScorer:
-    """Loads the model of a teacher whose kind is one of `distill.settings.MODEL_KINDS`.
+    """Loads the model of a teacher whose kind is one of `distill.settings.TEXT_KINDS`; of a server, the client.
 
     Raises:
         InputError: it cannot be loaded, or the recipe does not say how it reads a pair.
         RunError: vLLM does not start.
     """
+    if settings.kind == "http":
+        from distill.teachers.http_scorer import HttpScorer
+
+        return HttpScorer(settings.model_copy(update={"pool": place(settings)}))
     template = template_of(settings)
     if settings.kind == "cross_encoder":
         if template is None:
@@ -34,6 +39,16 @@ def load_scorer(settings: TeacherSettings) -> PairScorer:
     from distill.teachers.language_model import LanguageModelScorer
 
     return LanguageModelScorer(settings, template)
+
+
+def place(settings: TeacherSettings) -> PoolSettings:
+    """The pool of a teacher.
+
+    To a server with a limit one worker sends, unless the recipe says how many do, since each keeps to its part of it.
+    """
+    if settings.requests_per_minute and settings.pool.workers is None:
+        return settings.pool.model_copy(update={"workers": 1})
+    return settings.pool
 
 
 def takes_vllm(settings: TeacherSettings) -> bool:

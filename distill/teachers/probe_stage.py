@@ -16,7 +16,7 @@ from cluster.tables.plan import Shard
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from distill.encoders.encoder import LIBRARIES
-from distill.settings import MODEL_KINDS, TeacherSettings
+from distill.settings.teachers import MODEL_KINDS, TeacherSettings
 from distill.teachers.load import load_scorer, takes_vllm
 from distill.teachers.pairs import close
 from distill.teachers.probe import refuse_a_blind

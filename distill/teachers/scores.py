@@ -6,6 +6,7 @@ A query becomes a reject if the score of one of its candidates is not finite.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +24,15 @@ from cluster.workers.worker import Output, Reject, Task
 from distill.encoders.encoder import LIBRARIES
 from distill.retrieval.bm25 import bm25_index
 from distill.retrieval.embeddings import Vectors, embed, identity
-from distill.settings import MODEL_KINDS, EncoderSettings, RetrievalSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.retrieval import RetrievalSettings
+from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
+from distill.teachers import given_file, http_api
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
-from distill.teachers.load import load_scorer, takes_vllm
+from distill.teachers.given import GivenScores, GivenTeacher
+from distill.teachers.load import load_scorer, place, takes_vllm
 from distill.teachers.pairs import PairTeacher, close
 from distill.teachers.template import template_of
 
@@ -68,9 +73,14 @@ def build(
     paths: tuple[str, str] | None = None
     own = False
     retriever: str | None = None
-    pool = teacher.pool
+    pool = place(teacher)
     if teacher.kind in MODEL_KINDS:
         settings = identity_of_model(teacher) | ({"model": weights} if weights else {})
+    elif teacher.kind == "http":
+        settings = http_api.identity(teacher)
+    elif teacher.kind == "given":
+        settings |= {"scores": given_file.digest(str(teacher.path)), "missing": teacher.missing}
+        teacher = teacher.model_copy(update={"path": str(Path(str(teacher.path)).absolute())})
     elif teacher.kind == "bm25":
         teacher, retriever = as_retriever(teacher, retrieval)
         settings |= teacher.reads()
@@ -153,6 +163,7 @@ class ScoreWorker:
         self.retriever = retriever
         tables = [Table.open(storage, path) for path in vectors or ()]
         candidate_table = Table.open(storage, candidates) if candidates else None
+        self.kind = teacher.kind
         self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
 
     def close(self) -> None:
@@ -186,11 +197,14 @@ class ScoreWorker:
         )
         passage_ids = task.rows.column("passage_ids")
         rejects = [
-            Reject(queries[number].query_id, _without_score(scores[number], passage_ids[number].as_py()))
+            Reject(queries[number].query_id, _without_score(scores[number], passage_ids[number].as_py(), self.kind))
             for number, good in enumerate(finite)
             if not good
         ]
-        return Output(rows, rejects=rejects, tokens=tokens, stats={"pairs": int(lengths.sum())})
+        stats = {"pairs": int(lengths.sum())}
+        if isinstance(self.teacher, GivenTeacher) and (filled := self.teacher.take_filled()):
+            stats["lowest_instead_of_missing"] = filled
+        return Output(rows, rejects=rejects, tokens=tokens, stats=stats)
 
     def _known(self, rows: pa.Table) -> Sequence[np.ndarray | None]:
         """For each query, the (C,) float32 scores of the retriever that scores alike; None without such a retriever."""
@@ -200,9 +214,14 @@ class ScoreWorker:
         return [values.values.to_numpy(zero_copy_only=False) for values in lists]
 
 
-def _without_score(scores: np.ndarray, passage_ids: list[str]) -> str:
+def _without_score(scores: np.ndarray, passage_ids: list[str], kind: str) -> str:
     bad = np.flatnonzero(~np.isfinite(scores))
     first = f"the first is that of passage '{passage_ids[bad[0]]}', {scores[bad[0]]}"
+    if kind == "given":
+        return (
+            f"the file has no score for {len(bad)} of {len(scores)} candidates; the first is passage "
+            f"'{passage_ids[bad[0]]}'. With `missing: lowest` a query that has any score would stay"
+        )
     return (
         f"{len(bad)} of {len(scores)} scores are not finite; {first}. A query that leaves no room for a passage within "
         "max_tokens has no scores"
@@ -210,8 +229,11 @@ def _without_score(scores: np.ndarray, passage_ids: list[str]) -> str:
 
 
 def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:
-    if settings.kind in MODEL_KINDS:
+    if settings.kind in TEXT_KINDS:
         return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]))
+    if settings.kind == "given":
+        passage_ids = passages.read(["passage_id"]).column(0)
+        return GivenTeacher(GivenScores(str(settings.path), passage_ids), settings.missing == "lowest")
     if settings.kind == "bm25":
         return Bm25Teacher(bm25_index(passages, settings))
     ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 from cluster.errors import InputError
 from cluster.mistakes import explain, listed, read_yaml
 from cluster.settings import Settings
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 
 Kind = Literal["causal", "seq2seq", "query_likelihood", "cross_encoder"]
 FIELD = re.compile(r"\{(query|passage|instruction)\}")
@@ -114,7 +114,8 @@ def _found(settings: TeacherSettings) -> Template | None:
         if settings.kind == "query_likelihood":
             return shipped()["query-likelihood"]
         name = str(settings.model).rstrip("/").rsplit("/", 1)[-1]
-        return next((one for one in shipped().values() if any(fnmatch(name, pattern) for pattern in one.models)), None)
+        known = [one for one in shipped().values() if one.kind == "causal" or settings.kind != "cross_encoder"]
+        return next((one for one in known if any(fnmatch(name, pattern) for pattern in one.models)), None)
     if text in shipped():
         return shipped()[text]
     if text.endswith((".yaml", ".yml")):

@@ -15,7 +15,7 @@ from cluster.errors import InputError, RunError
 from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import resolve_model
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.head import token_id
 from distill.teachers.pairs import Pair
 from distill.teachers.prompt import PairPrompt, PairTokens

@@ -11,7 +11,7 @@ import torch
 
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.machines.malloc import keep_freed_memory
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 
 
 class Trained(Protocol):

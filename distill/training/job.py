@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.workers.threads import use_held_cores
 from distill.encoders.encoder import LIBRARIES
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from distill.training.mailbox import Mailbox
 from distill.training.stop import stop_file
 

@@ -35,7 +35,7 @@ from distill.encoders.lora import add_adapters
 from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
 from distill.losses.batch import LossSettings
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from distill.training.batches import lists_per_epoch, steps_per_epoch
 from distill.training.checkpoints import load_moments, load_weights, newest_checkpoint, read_state
 from distill.training.deepspeed_engine import start_engine

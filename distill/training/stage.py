@@ -7,7 +7,8 @@ from typing import Any
 from cluster.errors import InputError
 from cluster.run import Run
 from cluster.tables.table import Table
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 from distill.training.job import TrainingJob
 from distill.training.on_ray import run_ranks
 from distill.training.stop import stop_file

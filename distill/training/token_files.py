@@ -15,7 +15,7 @@ from cluster.tables.table import Table
 from distill.collectives import run_on_rank_0
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, parts, write_tokens
-from distill.settings import StudentSettings
+from distill.settings.encoders import StudentSettings
 from distill.training.list_arrays import ListArrays
 
 

@@ -23,7 +23,7 @@ from cluster.machines.malloc import trim_freed_memory
 from distill.encoders.export import save as save_model
 from distill.encoders.lora import merge_adapters
 from distill.encoders.module import EncoderModule
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
 from distill.training.checkpoints import CheckpointWriter, load_weights
 from distill.training.deepspeed_engine import step_optimizer

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from generation.engines.traffic import Passing, advised_wait
+from cluster.traffic import Passing, advised_wait
 from generation.prompting import Style
 from generation.settings import GenerationSettings
 

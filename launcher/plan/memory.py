@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
 from distill.losses.batch import CHUNK_ELEMENTS
-from distill.settings import MODEL_KINDS, EncoderSettings, LoraSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings, LoraSettings
+from distill.settings.teachers import MODEL_KINDS, TeacherSettings
 from generation import queries
 from generation.judging.engines import as_generation
 from generation.settings import GenerationSettings

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from cluster.schemas import GRADES, PILOT, PROBES
 from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
-from distill.settings import MODEL_KINDS, AdaptingSettings, EncoderSettings, TeacherSettings
+from distill.settings.adapting import AdaptingSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.teachers import MODEL_KINDS, TeacherSettings
 from distill.teachers.adapting.job import FOLDER as ADAPTED
+from distill.teachers.load import place as place_teacher
 from distill.teachers.load import takes_vllm
 from distill.teachers.template import template_of
 from distill.training.step_time import unique_passages
@@ -195,7 +198,7 @@ def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
         teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
         # A bi-encoder without a model of its own only multiplies vectors that a retriever has made.
         multiplies = teacher.kind == "bi_encoder" and not step.model
-        return recipe.cluster.io_pool if multiplies else teacher.pool
+        return recipe.cluster.io_pool if multiplies else place_teacher(teacher)
     if step.stage == "training":
         return recipe.training.pool
     if step.stage == "evaluation":

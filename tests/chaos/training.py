@@ -11,7 +11,8 @@ from pathlib import Path
 from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.watch.progress import Progress
-from distill.settings import StudentSettings, TrainingSettings
+from distill.settings.encoders import StudentSettings
+from distill.settings.training import TrainingSettings
 from distill.training.stage import build
 from launcher import cli
 from tests.distill.list_tables import write_run

@@ -15,7 +15,7 @@ from cluster.tables.table import Table
 from cluster.watch.progress import Progress
 from distill.retrieval import embeddings
 from distill.retrieval.embeddings import Vectors
-from distill.settings import EncoderSettings, StudentSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
 from tests.distill.run_tables import write_log, write_passages, write_queries
 from tests.distill.students import save_modernbert, save_qwen3, save_roberta
 

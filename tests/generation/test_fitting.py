@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
-
 import pytest
 
 from generation.engines.base import Request
 from generation.engines.fitting import fitted, half
-from generation.engines.traffic import advised_wait
 
 
 def request(text: str) -> Request:
@@ -63,14 +59,3 @@ def test_half_of_a_passage_ends_with_a_sentence_where_there_is_one():
     assert half(request("one two three four five six seven"), 1000).text == "one two three"
     assert half(request("x" * 100), 1000).text == "x" * 50
     assert half(request("x" * 20), 1000) is None
-
-
-def test_a_server_says_how_long_to_wait_in_seconds_milliseconds_or_as_a_date():
-    assert advised_wait({"retry-after": "7"}) == 7
-    assert advised_wait({"retry-after-ms": "250", "retry-after": "7"}) == 0.25
-    assert advised_wait({"retry-after": "soon"}) is None
-    assert advised_wait({}) is None
-    then = email.utils.formatdate(time.time() + 30, usegmt=True)
-    assert 28 <= advised_wait({"retry-after": then}) <= 31
-    past = email.utils.formatdate(time.time() - 30, usegmt=True)
-    assert advised_wait({"retry-after": past}) == 0

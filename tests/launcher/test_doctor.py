@@ -52,7 +52,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory, hundred: Path, tiny_encod
     set_clock(folder / "clock", AHEAD_S)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / "other" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "other/distill/settings.py").open("a") as module:
+    with (folder / "other/distill/settings/lists.py").open("a") as module:
         module.write("# another commit\n")
     shared = folder / "shared"
     shutil.copytree(tiny_encoder, shared / "teacher")

@@ -13,7 +13,7 @@ from cluster.run import Run
 from cluster.schemas import LISTS
 from cluster.settings import ClusterSettings
 from cluster.watch.progress import Progress
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from launcher.list_checks import warn_of_temperature
 from tests.tables import write_table
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from cluster.errors import InputError
 from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS
 from launcher.plan.hours import HoursRange, estimate_hours

@@ -18,7 +18,7 @@ from distill.encoders.encoder import Encoder
 from distill.evaluation.judged import JudgedCollection, read
 from distill.lists.ensemble import Ensemble
 from distill.retrieval.bm25 import Bm25Index
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 from launcher.cli import app
 from launcher.judge_teachers import BASE, ENSEMBLE, FUSED, Judgement, judge, open_recipe
 from launcher.recipe import Recipe, load_recipe

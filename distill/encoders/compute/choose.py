@@ -18,7 +18,7 @@ from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.layout import Layout, PackedError
 from distill.encoders.module import EncoderModule
 from distill.encoders.tokens import TokenFile
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 
 
 def choose_for_training(module: EncoderModule, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:

@@ -23,7 +23,8 @@ from distill.lists.duplicates import Copies
 from distill.lists.ensemble import ranks
 from distill.lists.ensemble_reader import EnsembleReader, sampled_ranges, sources_of
 from distill.lists.ensemble_stage import quoted
-from distill.settings import AdaptingSettings, ListSettings
+from distill.settings.adapting import AdaptingSettings
+from distill.settings.lists import ListSettings
 
 AT_ONCE = 50  # consecutive queries that are read together
 TEXT_BYTES = 256 << 20  # of passages that the driver keeps in memory

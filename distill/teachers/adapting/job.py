@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from distill.settings import AdaptingSettings, TeacherSettings, TrainingSettings
+from distill.settings.adapting import AdaptingSettings
+from distill.settings.teachers import TeacherSettings
+from distill.settings.training import TrainingSettings
 
 FOLDER = "teachers/{name}"  # of the workdir, for all that belongs to one teacher
 LISTS, HELD_OUT, MODEL, METRICS = "lists.parquet", "held_out.parquet", "model", "metrics.jsonl"  # in the job's folder

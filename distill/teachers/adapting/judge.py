@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from cluster.tables.row_reader import RowReader
 from distill.lists.ensemble import ranks
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.statistics import paired_difference
 from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderScorer

@@ -11,7 +11,7 @@ from torch import nn
 
 from cluster.errors import InputError
 from distill.encoders.loading import load_safetensors
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

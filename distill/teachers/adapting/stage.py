@@ -13,7 +13,10 @@ from cluster.errors import InputError
 from cluster.tables.table import Table
 from distill.lists import ensemble_stage
 from distill.lists.ensemble_reader import EnsembleReader
-from distill.settings import EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings, as_cross_encoder
+from distill.settings.encoders import EncoderSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.lists import ListSettings
+from distill.settings.teachers import TeacherSettings, as_cross_encoder
 from distill.teachers.adapting.data import collect
 from distill.teachers.adapting.job import FOLDER, HELD_OUT, LISTS, MODEL, AdaptingJob
 from distill.teachers.adapting.judge import in_words, judge

@@ -29,7 +29,7 @@ from cluster.tables.table import Table
 from distill.collectives import broadcast_object, run_on_rank_0
 from distill.encoders.device import resolve_dtype
 from distill.losses.listwise import kl_divergence
-from distill.settings import as_cross_encoder
+from distill.settings.teachers import as_cross_encoder
 from distill.teachers.adapting.batches import Batches, MicroBatch
 from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, AdaptingJob
 from distill.teachers.adapting.judge import source_ranks

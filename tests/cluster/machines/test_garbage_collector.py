@@ -10,7 +10,7 @@ import pytest
 from cluster.errors import InputError
 from cluster.machines.garbage_collector import garbage_collection_off
 from distill.encoders.loading import load_model
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 
 def test_it_is_off_inside_and_on_afterwards_even_after_an_error() -> None:

@@ -78,7 +78,7 @@ def test_outputs_of_a_bert_have_the_sizes_of_its_formula(tiny_encoder):
     from distill.encoders.compute.cpu_attention import NAME
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
-    from distill.settings import StudentSettings
+    from distill.settings.encoders import StudentSettings
 
     model = load_model(StudentSettings(model=tiny_encoder), "cpu")
     config = model.transformers_model.config

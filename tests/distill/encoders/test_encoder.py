@@ -11,7 +11,7 @@ from distill.encoders.compute.cpu_attention import NAME
 from distill.encoders.compute.cpu_linears import JoinedLayers
 from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.encoder import Encoder
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 from tests.distill.training.test_step import problem
 
 TEXTS = [*problem()[1], "slate", ""]

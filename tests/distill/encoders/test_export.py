@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from distill.encoders.encoder import Encoder
 from distill.encoders.export import save
 from distill.encoders.loading import load_model
-from distill.settings import EncoderSettings, StudentSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
 from tests.corpus import ASPECTS, PLACES, QUERIES
 
 TEXTS = [template.format(*place) for place in PLACES[:6] for template in ASPECTS]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
-from distill.settings import LoraSettings, StudentSettings
+from distill.settings.encoders import LoraSettings, StudentSettings
 from tests.distill.ranks import on_ranks
 from tests.distill.students import save_modernbert, save_qwen3
 from tests.distill.training.test_step import QUERIES, problem, reference_loss
@@ -79,7 +79,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     from distill.encoders.layout import Layout
     from distill.encoders.module import EncoderModule
     from distill.losses.batch import LossSettings
-    from distill.settings import TrainingSettings
+    from distill.settings.training import TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.deepspeed_engine import start_engine
     from distill.training.process_group import join_ranks

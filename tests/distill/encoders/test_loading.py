@@ -8,7 +8,8 @@ import pytest
 
 from cluster.errors import InputError
 from distill.encoders.loading import load_model
-from distill.settings import EncoderSettings, StudentSettings, TeacherSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import load_cross_encoder
 
 

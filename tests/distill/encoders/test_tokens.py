@@ -8,7 +8,7 @@ import pytest
 from distill.encoders import tokens
 from distill.encoders.loading import load_model
 from distill.encoders.tokens import TokenFile, write_tokens
-from distill.settings import EncoderSettings
+from distill.settings.encoders import EncoderSettings
 
 
 @pytest.fixture(scope="module")

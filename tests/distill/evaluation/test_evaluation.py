@@ -19,7 +19,8 @@ from distill.evaluation.evaluate import evaluate, evaluate_collection
 from distill.evaluation.judged import read
 from distill.evaluation.metrics import EvaluationResult, metrics_per_query, trec_run
 from distill.evaluation.stage import build
-from distill.settings import EncoderSettings, EvaluationSettings, StudentSettings
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.evaluation import EvaluationSettings
 
 SCIFACT = Path(__file__).parents[3] / "shared" / "data" / "scifact"
 QUIET = Progress(quiet=True)

@@ -14,7 +14,7 @@ from distill.lists.build import (
     sources_are_first,
     split_of,
 )
-from distill.settings import ListSettings
+from distill.settings.lists import ListSettings
 
 SETTINGS = ListSettings(length=3)
 FLAT = Scale(low=0.0, high=10.0, best=0.0)

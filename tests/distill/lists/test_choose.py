@@ -7,7 +7,7 @@ import pytest
 
 from distill.lists.build import Scale, TrainingList, build_list
 from distill.lists.choose import NOT_FOUND, choose, contested, ranks_of, spread, stratified, top
-from distill.settings import ListSettings
+from distill.settings.lists import ListSettings
 
 CHOICES = ("top", "contested", "spread", "stratified")
 

@@ -11,7 +11,7 @@ from scipy import stats
 from distill.lists.ensemble import Ensemble, ensemble_scores, ranges_of, ranks
 from distill.lists.ensemble_stage import LEAST_QUERIES, SourceQuery, in_words, learn
 from distill.lists.learn import STEPS, SourceRanks, learn_weights, on_grid
-from distill.settings import EnsembleSettings
+from distill.settings.ensemble import EnsembleSettings
 
 ZSCORE = EnsembleSettings(scale="zscore")
 

@@ -17,7 +17,8 @@ from cluster.tables.table import Table
 from distill.lists import ensemble_stage
 from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader, ScoreReader
-from distill.settings import EnsembleSettings, TeacherSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import agreement
 from tests.corpus import ASPECTS, PLACES
 from tests.distill.conftest import open_run

@@ -16,7 +16,7 @@ from distill.losses.batch import LIST_LOSSES, LossSettings, list_loss, loss_and_
 from distill.losses.contrastive import info_nce
 from distill.losses.listwise import lambda_loss
 from distill.losses.pairwise import margin_mse, ranknet
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 
 QUERIES, LENGTH, PASSAGES, DIMENSION = 9, 6, 40, 16
 

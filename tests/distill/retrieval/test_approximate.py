@@ -18,7 +18,7 @@ from cluster.tables.table import Table
 from distill.retrieval import approximate
 from distill.retrieval.approximate import DATA, FILE, ApproximateIndex, build
 from distill.retrieval.search import Block, Hits, search
-from distill.settings import RetrieverSettings
+from distill.settings.retrieval import RetrieverSettings
 
 N, D = 3_000, 32
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from distill.retrieval.bm25 import K1, B, Bm25Index
 from distill.retrieval.tokenizers import TextSettings, character_ngrams
-from distill.settings import Bm25Settings, RetrieverSettings, TeacherSettings
+from distill.settings.retrieval import Bm25Settings, RetrieverSettings
+from distill.settings.teachers import TeacherSettings
 from tests.corpus import ASPECTS, PLACES, QUERIES
 
 TEXTS = [template.format(*place) for place in PLACES for template in ASPECTS]

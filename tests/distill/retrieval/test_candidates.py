@@ -21,7 +21,9 @@ from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
 from distill.retrieval.fusion import reciprocal_rank_fusion
-from distill.settings import EncoderSettings, RetrievalSettings, RetrieverSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
+from distill.teachers.bi_encoder import BiEncoderTeacher
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_queries, write_table
 
@@ -258,6 +260,19 @@ def test_rejected_passages_and_queries_do_not_shift_the_rows_of_the_others(retri
     ).rows.to_pylist():
         if row["query_id"] in passage_ids:
             assert passage_ids[row["query_id"]] == [passage for passage in row["passage_ids"] if passage != "p071"]
+
+
+def test_vectors_of_a_model_that_was_replaced_are_refused_with_the_remedy(retrieved: Retrieved):
+    opened, passages, _, vectors, _ = retrieved
+    rows = [{**row, "vector": row["vector"][:8]} for row in vectors.queries.read().to_pylist()]
+    write_table(opened, QUERY_VECTORS, rows, path="embeddings/other/queries", files=1)
+    paths: dict = {"other": ("embeddings/tiny/passages", "embeddings/other/queries")}
+    message = r"have 32 dimensions, those in embeddings/other/queries 8.*--overwrite embeddings"
+    with pytest.raises(InputError, match=message):
+        CandidateWorker(opened.storage, "passages", paths, settings(**alone("other")))
+    ids = passages.read(["passage_id"]).column(0)
+    with pytest.raises(InputError, match=message):
+        BiEncoderTeacher(vectors.passages, ids, opened.table("embeddings/other/queries"), None)
 
 
 def test_a_text_whose_vector_is_not_finite_is_a_reject(tiny_encoder: str, run: Callable):

@@ -15,7 +15,11 @@ from cluster.schemas import CANDIDATES, SCORES
 from distill.lists.build import Scale, split_of
 from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader
-from distill.settings import AdaptingSettings, EncoderSettings, EnsembleSettings, ListSettings, TeacherSettings
+from distill.settings.adapting import AdaptingSettings
+from distill.settings.encoders import EncoderSettings
+from distill.settings.ensemble import EnsembleSettings
+from distill.settings.lists import ListSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.adapting import stage
 from distill.teachers.adapting.data import collect, make_list

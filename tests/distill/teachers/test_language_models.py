@@ -5,6 +5,7 @@ The references compute what is published, with whole logits of transformers, one
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from cluster.errors import InputError
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.load import load_scorer
 from distill.teachers.template import shipped
 from tests.corpus import ASPECTS, PLACES
 from tests.distill.teachers import language_models as tiny
+from tests.models import save_llama
 
 PAIRS = [
     (f"what is {place[0]} known for", ASPECTS[number % len(ASPECTS)].format(*place) * (1 + number % 3))
@@ -216,6 +218,26 @@ def test_a_query_that_leaves_no_room_for_a_passage_has_no_score_and_the_others_h
     scores = scorer.score([PAIRS[0], (long, "a passage"), PAIRS[1]])
     assert np.isfinite(scores).tolist() == [True, False, True]
     np.testing.assert_allclose(scores[[0, 2]], scorer.score(PAIRS[:2]), atol=1e-5)
+
+
+def test_a_pair_is_never_longer_than_the_model(models: dict[str, str]):
+    scorer = load_scorer(settings(models["Qwen3-Reranker-0.6B"]).model_copy(update={"max_tokens": 9000}))
+    (tokens,) = scorer.prompt.tokens([("old maps", "Arbor is a town with old maps. " * 900)])
+    assert tokens is not None
+    assert len(tokens.ids) == scorer.model.config.max_position_embeddings == 2048
+    assert np.isfinite(scorer.score([("old maps", "Arbor is a town with old maps. " * 900)])).all()
+
+
+def test_a_tokenizer_without_a_padding_token_gives_each_pair_the_score_that_it_has_alone(tmp_path: Path):
+    folder = str(save_llama(tmp_path))
+    file = tmp_path / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    del config["pad_token"]
+    file.write_text(json.dumps(config))
+    scorer = load_scorer(settings(folder, "query_likelihood"))
+    assert scorer.prompt.tokenizer.pad_token is None
+    alone = [scorer.score([pair])[0] for pair in PAIRS]
+    np.testing.assert_allclose(scorer.score(PAIRS), alone, atol=1e-5)
 
 
 def test_special_tokens_in_somebodys_text_stay_text(models: dict[str, str]):

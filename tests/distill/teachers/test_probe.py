@@ -13,7 +13,7 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.watch.progress import Progress
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import probe_stage
 from distill.teachers.language_model import LanguageModelScorer
 from distill.teachers.probe import known_pairs, probe, refuse_a_blind

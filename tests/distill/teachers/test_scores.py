@@ -24,7 +24,9 @@ from distill.lists.stage import ListWorker
 from distill.retrieval import candidates
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.tokenizers import TextSettings
-from distill.settings import ListSettings, RetrievalSettings, RetrieverSettings, TeacherSettings
+from distill.settings.lists import ListSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.cross_encoder import CrossEncoderScorer

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.settings import TeacherSettings
+from distill.settings.teachers import TeacherSettings
 from distill.teachers.language_model import LanguageModelScorer
 from distill.teachers.template import template_of
 from distill.teachers.vllm_scorer import VllmScorer

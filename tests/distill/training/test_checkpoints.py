@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import InputError
-from distill.settings import LoraSettings, StudentSettings
+from distill.settings.encoders import LoraSettings, StudentSettings
 from tests.distill.ranks import on_ranks
 
 KINDS = {"whole": None, "adapters": LoraSettings(rank=4)}
@@ -41,7 +41,7 @@ def write(rank: int, world_size: int, encoder: str, folder: Path) -> None:
     """Writes a checkpoint of each kind of student from a real engine."""
     import torch.distributed as dist
 
-    from distill.settings import TrainingSettings
+    from distill.settings.training import TrainingSettings
     from distill.training.checkpoints import CheckpointWriter
     from distill.training.deepspeed_engine import start_engine
     from distill.training.process_group import join_ranks

@@ -27,7 +27,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.encoders.texts import passage_text
     from distill.encoders.tokens import TokenFile, write_tokens
     from distill.losses.batch import LossSettings
-    from distill.settings import StudentSettings
+    from distill.settings.encoders import StudentSettings
     from distill.training.dev_evaluation import DevEvaluator
     from distill.training.list_arrays import read_lists
     from distill.training.process_group import join_ranks
@@ -67,7 +67,7 @@ def brute_force(workdir: Path, encoder: str) -> tuple[float, float]:
     from sklearn.metrics import ndcg_score
 
     from distill.encoders.encoder import Encoder
-    from distill.settings import EncoderSettings
+    from distill.settings.encoders import EncoderSettings
 
     storage = Storage(str(workdir))
     passages, lists = (Table.open(storage, name).read().to_pylist() for name in ("passages", "lists"))

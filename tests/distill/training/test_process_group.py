@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from pydantic import ValidationError
 
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from distill.training.deepspeed_engine import deepspeed_settings
 from distill.training.process_group import own_gpu, rank_device
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill.settings import TrainingSettings
+from distill.settings.training import TrainingSettings
 from distill.training.setup import plan_schedule
 from distill.training.trainer import learning_rate
 

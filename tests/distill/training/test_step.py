@@ -122,7 +122,8 @@ def run_cases(rank, world_size, encoder, folder, cases):
     from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
     from distill.losses.batch import LossSettings
-    from distill.settings import StudentSettings, TrainingSettings
+    from distill.settings.encoders import StudentSettings
+    from distill.settings.training import TrainingSettings
     from distill.training.batches import plan_step
     from distill.training.checkpoints import gathered
     from distill.training.deepspeed_engine import start_engine, step_optimizer
@@ -186,7 +187,7 @@ def _embeddings(student, tokens, plan, layout):
 def token_folder(tiny_encoder, tmp_path_factory):
     from distill.encoders.loading import load_model
     from distill.encoders.tokens import write_tokens
-    from distill.settings import StudentSettings
+    from distill.settings.encoders import StudentSettings
 
     folder = tmp_path_factory.mktemp("tokens")
     tokenizer = load_model(StudentSettings(model=tiny_encoder), "cpu").tokenizer
@@ -205,7 +206,7 @@ def expected(tiny_encoder, token_folder):
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile
-    from distill.settings import StudentSettings
+    from distill.settings.encoders import StudentSettings
 
     _, _, lists, scores = problem()
     found = {}

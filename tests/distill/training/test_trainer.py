@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError, RunError
-from distill.settings import LoraSettings, StudentSettings, TrainingSettings
+from distill.settings.encoders import LoraSettings, StudentSettings
+from distill.settings.training import TrainingSettings
 from tests.distill.list_tables import write_run
 from tests.distill.ranks import free_port, on_ranks
 

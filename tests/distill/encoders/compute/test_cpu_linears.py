@@ -136,7 +136,7 @@ def test_a_model_that_writes_into_one_of_the_joined_outputs_keeps_its_own_layers
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
     from distill.encoders.tokens import TokenFile, write_tokens
-    from distill.settings import StudentSettings
+    from distill.settings.encoders import StudentSettings
     from tests.distill.training.test_step import problem
 
     model = load_model(StudentSettings(model=tiny_encoder), "cpu")
