@@ -24,10 +24,11 @@ from distill.evaluation.comparison import METRIC
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, evaluate_hits, own_passages
 from distill.lists.ensemble import Ensemble, ranges_of
-from distill.retrieval.bm25 import Bm25Index
+from distill.retrieval.bm25 import ENGLISH, Bm25Index, text_settings
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.retrieval.search import Block, Hits, search
-from distill.settings.encoders import EncoderSettings
+from distill.settings.retrieval import Bm25Settings
+from distill.settings.teachers import TeacherSettings
 from distill.statistics import Difference, paired_difference
 from distill.teachers.in_memory import Collection, score_pairs
 from launcher.recipe import Recipe, load_recipe
@@ -96,7 +97,7 @@ def open_recipe(source: str, changes: Sequence[str] = ()) -> tuple[Recipe, Ensem
         record = json.loads(storage.get("ensemble/record.json"))
     except KeyError:
         return recipe, None
-    is_of_all = record["teachers"] == list(recipe.given_teachers())
+    is_of_all = record["teachers"] == list(_judged_here(recipe))
     return recipe, Ensemble.from_record(record["ensemble"]) if is_of_all else None
 
 
@@ -131,7 +132,7 @@ def judge(
     """
     progress = progress or Progress()
     judged_collection = judged.read(dataset, split, queries, seed)
-    collection = _encode(recipe.student_encoder(), judged_collection, progress)
+    collection = _encode(recipe, judged_collection, progress)
     vectors = Block.of(np.arange(len(collection.passages), dtype=np.int64), collection.passages)
     found = search(collection.queries, [vectors], depth + SPARE_HITS)
     words = collection.index.search(judged_collection.queries, depth + SPARE_HITS)
@@ -150,14 +151,20 @@ def judge(
 
     add(FUSED, [-np.arange(len(of_query), dtype=np.float32) for of_query in candidates], None)
     scored: dict[str, list[np.ndarray]] = {}
-    for name, teacher in recipe.given_teachers().items():
+    for name, teacher in _judged_here(recipe).items():
         with progress.task(f"teacher {name}", len(judged_collection.queries), "queries") as handle:
             result = score_pairs(name, teacher, judged_collection.queries, candidates, collection, handle.advance)
         scored[name] = result.scores
         add(name, result.scores, result.seconds / len(judged_collection.queries))
     notes = [
         f"Teacher {name} is left out here: it is made in a run, which judges it on held-out sources."
-        for name in recipe.teachers.keys() - recipe.given_teachers().keys()
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind == "adapted"
+    ]
+    notes += [
+        f"Teacher {name} is left out here: its file has the scores of a run's queries."
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind == "given"
     ]
     if len(scored) > 1:
         per_query = [list(of_query) for of_query in zip(*scored.values(), strict=True)]
@@ -194,8 +201,16 @@ def reranked(candidates: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> 
     return hits
 
 
-def _encode(base: EncoderSettings, collection: JudgedCollection, progress: Progress) -> Collection:
-    """The collection with its vectors by the base, and its BM25 index."""
+def _judged_here(recipe: Recipe) -> dict[str, TeacherSettings]:
+    """The teachers that can score queries of which no run knows."""
+    return {name: teacher for name, teacher in recipe.teachers.items() if teacher.kind not in ("adapted", "given")}
+
+
+def _encode(recipe: Recipe, collection: JudgedCollection, progress: Progress) -> Collection:
+    """The collection with its vectors by the base, and its BM25 index, which reads as that of the run does."""
+    base = recipe.student_encoder()
+    words: list[Bm25Settings] = [one for one in recipe.retrieval.retrievers.values() if one.kind == "bm25"]
+    words += [one for one in recipe.teachers.values() if one.kind == "bm25"]
     encoder, total = Encoder(base), len(collection.passage_ids)
     vectors = []
     with progress.task("base", total + len(collection.queries), "texts") as handle:
@@ -205,7 +220,8 @@ def _encode(base: EncoderSettings, collection: JudgedCollection, progress: Progr
             part = slice(start, start + PASSAGES_AT_ONCE)
             vectors.append(encoder.encode_passages(collection.titles[part], collection.texts[part]))
             handle.advance(len(vectors[-1]))
-    index = Bm25Index([[passage_text(*one) for one in zip(collection.titles, collection.texts, strict=True)]])
+    texts = [passage_text(*one) for one in zip(collection.titles, collection.texts, strict=True)]
+    index = Bm25Index([texts], reads=text_settings(words[0]) if words else ENGLISH)
     return Collection(collection.titles, collection.texts, index, base, queries, np.concatenate(vectors))
 
 
@@ -215,10 +231,10 @@ def _ensemble(recipe: Recipe, scores: Sequence[Sequence[np.ndarray]], notes: lis
     if settings.weights == "learnt":
         notes.append("The ensemble has the given weights here; a run learns them in its stage `lists`.")
     try:
-        ranges = ranges_of(settings, list(recipe.given_teachers()), scores)
+        ranges = ranges_of(settings, list(_judged_here(recipe)), scores)
     except ValueError as error:
         raise InputError(f"ensemble.scale: {error}, so its scores have no range.") from None
-    return Ensemble(tuple(teacher.weight for teacher in recipe.given_teachers().values()), settings.combine, ranges)
+    return Ensemble(tuple(teacher.weight for teacher in _judged_here(recipe).values()), settings.combine, ranges)
 
 
 def _grades(collection: JudgedCollection, candidates: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -7,13 +7,30 @@ module is only told the name of an attention, and a context for its layers.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+class Computed(Protocol):
+    """What a trial of linear layers needs of a module: an encoder, or a teacher's transformer."""
+
+    device: str
+    dtype: torch.dtype
+    layers: contextlib.AbstractContextManager[Any]
+
+    def __call__(self, **features: Any) -> torch.Tensor:
+        """(B, d) float32 vectors of B sequences."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """All weights."""
+        ...
 
 
 class EncoderModule(nn.Module):

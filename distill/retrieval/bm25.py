@@ -160,8 +160,12 @@ class Bm25Index:
 
 def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:
     """Returns the index over all PASSAGES that the workers of this machine share."""
-    reads = TextSettings(settings.language or ENGLISH.language, settings.tokenizer == "ngrams")
-    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages), reads)
+    return Bm25Index.shared(passages.fingerprint, lambda: passage_texts(passages), text_settings(settings))
+
+
+def text_settings(settings: Bm25Settings) -> TextSettings:
+    """Language and tokenizer of a retriever or a teacher; English words where it names none."""
+    return TextSettings(settings.language or ENGLISH.language, settings.tokenizer == "ngrams")
 
 
 def passage_texts(table: Table) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from distill.encoders.tokens import padded_length
+from distill.encoders.tokens import PADDED_TO
 
 
 class Batches:
@@ -19,15 +19,17 @@ class Batches:
         longest: most tokens of a sequence that the model takes.
         device: where the model is.
         pad: id with which sequences are filled up; the mask hides it.
+        multiple: lengths of batches are multiples of it.
 
     `read` and `padded` count tokens since they were last set to 0, without and with padding.
     """
 
-    def __init__(self, tokens: int, longest: int, device: str, pad: int = 0) -> None:
+    def __init__(self, tokens: int, longest: int, device: str, pad: int = 0, multiple: int = PADDED_TO) -> None:
         self.tokens = tokens
         self.longest = longest
         self.device = device
         self.pad = pad
+        self.multiple = multiple
         self.read = self.padded = 0
 
     def run(
@@ -60,8 +62,10 @@ class Batches:
             results = np.empty(len(sequences), np.float32)
             self.read, self.padded = read, padded
             for numbers in self._groups(sequences, tokens):
-                ids, mask = self._filled([sequences[number] for number in numbers])
-                with torch.inference_mode():
+                ids, mask = self.filled([sequences[number] for number in numbers])
+                self.read += sum(len(sequences[number]) for number in numbers)
+                self.padded += ids.numel()
+                with torch.no_grad():
                     results[numbers] = compute(ids, mask, numbers)
             return results
 
@@ -83,15 +87,14 @@ class Batches:
             start += count
 
     def _width(self, length: int) -> int:
-        return min(padded_length(max(length, 1)), max(self.longest, length))
+        return min(-(-max(length, 1) // self.multiple) * self.multiple, max(self.longest, length))
 
-    def _filled(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def filled(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) int64 ids of B sequences, filled up to one length, and their (B, T) int64 mask, on the device."""
         width = self._width(max(map(len, sequences)))
         ids = np.full((len(sequences), width), self.pad, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
-            self.read += len(sequence)
-        self.padded += ids.size
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.errors import InputError
+from cluster.machines.malloc import keep_freed_memory
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors, resolve_model
-from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings.teachers import TeacherSettings
+from distill.teachers.pair_reader import PairReader
 from distill.teachers.pairs import Pair
+from distill.teachers.predict_reader import PredictReader
 from distill.teachers.template import shipped
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-_CUT_PASSAGES = {"text": {"truncation": "only_second"}}
 
 
 class CrossEncoderScorer:
@@ -32,18 +32,25 @@ class CrossEncoderScorer:
         settings: the model, its maximum length and its batch size.
         device: "cpu" or "cuda"; None takes a GPU if the process has one.
 
+    Attributes:
+        model: the reranker as sentence-transformers knows it.
+        reader: what computes it: ours for a transformer with a classifier behind it; `predict` of
+            sentence-transformers for a model with other modules, prompts or a chat template.
+
     Raises:
         InputError: the model cannot be loaded, reads pairs in a template that nobody named, or has over two labels.
     """
 
     def __init__(self, settings: TeacherSettings, device: str | None = None) -> None:
-        from distill.encoders.token_counter import TokenCounter
-
-        self.settings = settings
         self.device = device or default_device()
+        if self.device == "cpu":
+            keep_freed_memory()
         self.model = load_cross_encoder(settings, self.device)
-        self.tokens = TokenCounter(self.model[0])
-        self.batch_size = settings.batch_size
+        self.reader: PairReader | PredictReader = (
+            PairReader(self.model, settings, self.device)
+            if PairReader.fits(self.model)
+            else PredictReader(self.model, settings)
+        )
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage.
@@ -53,61 +60,15 @@ class CrossEncoderScorer:
         Raises:
             RuntimeError: one pair alone runs out of memory.
         """
-        scores = np.full(len(pairs), np.nan, np.float32)
-        # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
-        longest = CHARACTERS_PER_TOKEN * self.settings.max_tokens
-        numbers = self._with_room(pairs)
-        if numbers:
-            scores[numbers] = self._predict([(pairs[number][0], pairs[number][1][:longest]) for number in numbers])
-        return scores
+        return self.reader.score(pairs)
 
     def shown(self, pair: Pair) -> str:
         """What the model reads of a pair."""
-        features = self.model.preprocess([pair])
-        return str(self.model.tokenizer.decode(features["input_ids"][0]))
+        return self.reader.shown(pair)
 
     def take_tokens(self) -> int:
         """Tokens that the model has read since the last call."""
-        return self.tokens.take()
-
-    def _with_room(self, pairs: Sequence[Pair]) -> list[int]:
-        """Numbers of the pairs whose query leaves room for at least one token of a passage."""
-        tokenizer, most = self.model.tokenizer, int(self.model.max_length)
-        queries = list(dict.fromkeys(query for query, _ in pairs))
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        lengths = map(len, tokenizer(queries, add_special_tokens=False)["input_ids"]) if queries else ()
-        short = {query for query, length in zip(queries, lengths, strict=True) if length + special < most}
-        return [number for number, (query, _) in enumerate(pairs) if query in short]
-
-    def _predict(self, pairs: list[tuple[str, str]]) -> np.ndarray:
-        """(n,) float32 raw scores of n pairs.
-
-        `predict` starts with the longest pairs, so memory runs out in the first batch or never.
-        """
-        import torch
-        from accelerate.utils import find_executable_batch_size
-
-        size = self.batch_size
-
-        def halve() -> int:
-            nonlocal size
-            size //= 2
-            return size
-
-        @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halve)
-        def attempt(batch_size: int) -> np.ndarray:
-            self.tokens.take()
-            return self.model.predict(
-                pairs,
-                batch_size=batch_size,
-                activation_fn=torch.nn.Identity(),
-                show_progress_bar=False,
-                processing_kwargs=_CUT_PASSAGES,
-            )
-
-        logits = np.asarray(attempt(), dtype=np.float32)
-        self.batch_size = size  # kept only after success: a pair too large for memory must not shrink later batches
-        return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits
+        return self.reader.take_tokens()
 
 
 def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:

@@ -16,7 +16,7 @@ from distill.encoders.compute.cpu_linears import JoinedLayers, SharedInputs
 from distill.encoders.compute.trial import difference, sampled_rows
 from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.layout import Layout, PackedError
-from distill.encoders.module import EncoderModule
+from distill.encoders.module import Computed, EncoderModule
 from distill.encoders.tokens import TokenFile
 from distill.settings.training import TrainingSettings
 
@@ -115,7 +115,7 @@ def choose_attention(module: EncoderModule, features: dict[str, Any]) -> None:
     module.dtype = dtype
 
 
-def choose_layers(module: EncoderModule, features: dict[str, Any], zero_stage: int = 0) -> None:
+def choose_layers(module: Computed, features: dict[str, Any], zero_stage: int = 0) -> None:
     """Joins linear layers that have one input, if the encoder is on a CPU in bfloat16. All ranks choose alike.
 
     Under ZeRO 3 a layer has its weights only while it is called, so that none can be joined.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.encoders.module import EncoderModule
+from distill.encoders.module import Computed
 from distill.encoders.tokens import TokenFile
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # largest relative difference of an embedding
@@ -20,7 +20,7 @@ def sampled_rows(tokens: TokenFile) -> np.ndarray:
     return order[np.linspace(0, len(order) - 1, 4).astype(np.int64)] if len(order) else order
 
 
-def difference(module: EncoderModule, features: dict[str, Any], expected: torch.Tensor) -> str:
+def difference(module: Computed, features: dict[str, Any], expected: torch.Tensor) -> str:
     """Why these features do not give the expected embeddings, or no gradient; empty if they do.
 
     Args:

@@ -204,33 +204,37 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
     assert [len(values) for values in expected] == [100, 7]
 
     teacher = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"batch_size": 40})), texts)
-    preprocess = teacher.scorer.model.preprocess
-    sizes = []
+    reader = teacher.scorer.reader
+    teacher.score(queries)  # the trial is over
+    teacher.scorer.take_tokens()
+    logits, sizes = reader.module.logits, []
+    limit = 12 * 64  # tokens of a batch, padding included
 
-    def small_memory(batch: list, **more):
-        sizes.append(len(batch))
-        if len(batch) > 12:
+    def small_memory(**features):
+        sizes.append(features["input_ids"].numel())
+        if sizes[-1] > limit:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
-        return preprocess(batch, **more)
+        return logits(**features)
 
-    monkeypatch.setattr(teacher.scorer.model, "preprocess", small_memory)
+    monkeypatch.setattr(reader.module, "logits", small_memory)
     halved, tokens_halved = teacher.score(queries)
-    assert sizes[:3] == [40, 20, 10]
-    assert teacher.scorer.batch_size == 10
+    assert reader.batches.tokens == 10 * 64
+    assert limit < sizes[1] <= 20 * 64 < sizes[0] <= 40 * 64, "two sizes are too large"
+    assert max(sizes[2:]) <= 10 * 64
     assert tokens_halved == tokens
     for values, wanted in zip(halved, expected, strict=True):
         np.testing.assert_allclose(values, wanted, atol=1e-5)
     sizes.clear()
     teacher.score(queries)
-    assert max(sizes) == 10
+    assert max(sizes) <= 10 * 64
 
-    def no_memory(batch: list, **more):
+    def no_memory(**features):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(teacher.scorer.model, "preprocess", no_memory)
-    with pytest.raises(RuntimeError, match="No executable batch size"):
+    monkeypatch.setattr(reader.module, "logits", no_memory)
+    with pytest.raises(RuntimeError, match="one sequence alone runs out of memory"):
         teacher.score(queries)
-    assert teacher.scorer.batch_size == 10, "a pair too large for memory does not shrink the batches of later shards"
+    assert reader.batches.tokens == 10 * 64, "a pair too large for memory does not shrink the batches of later shards"
 
 
 def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_scored(
