@@ -107,7 +107,8 @@ def test_files_folders_and_models_that_are_not_there_are_named_with_their_key(re
         f"corpus.path={absent}.jsonl": ["corpus.path", f"{absent}.jsonl"],
         f"corpus.query_log={absent}.jsonl": ["corpus.query_log", f"{absent}.jsonl"],
         f"student.model={absent}": ["student.model", f"'{absent}'"],
-        f"teachers.encoder.model={absent}": ["teachers.encoder.model", f"'{absent}'"],
+        f"teachers.encoder.encoder.model={absent}": ["teachers.encoder.encoder.model", f"'{absent}'"],
+        f"teachers.encoder.model={absent}": ["`teachers.encoder`", "`model` is a field of kind cross_encoder"],
         f"evaluation.dataset={absent}": ["evaluation.dataset", str(absent)],
         "evaluation.split=train": ["train.tsv", "splits test"],
     }.items():

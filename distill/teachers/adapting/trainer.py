@@ -31,8 +31,8 @@ from distill.encoders.device import resolve_dtype
 from distill.losses.listwise import kl_divergence
 from distill.settings.teachers import as_cross_encoder
 from distill.teachers.adapting.batches import Batches, MicroBatch
+from distill.teachers.adapting.held_out import source_ranks
 from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, AdaptingJob
-from distill.teachers.adapting.judge import source_ranks
 from distill.teachers.adapting.model import PairModule, load_base
 from distill.training.checkpoints import (
     STATE,
