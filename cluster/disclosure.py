@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 HIDDEN = "***"
 _SECRET_NAME = r"(?:key|token|secret|password|passwd|credentials?|signature|sig)"
+_TOKENS_OF_VOCABULARIES = ("true_token", "false_token")  # what a teacher answers
 _NAMED_SO = re.compile(rf"(?i)(?:^|[_.-])(?:api)?{_SECRET_NAME}$")
 _VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
 # abfs://container@account holds no user and host:8080/@x no password; a password may hold slashes, as AWS's do
@@ -41,8 +42,8 @@ def printable(text: str) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a field of this name holds a secret: api_key, hf-token, password; not max_tokens."""
-    return bool(_NAMED_SO.search(name))
+    """Whether a field of this name holds a secret: api_key, hf-token, password; not max_tokens or true_token."""
+    return bool(_NAMED_SO.search(name)) and name not in _TOKENS_OF_VOCABULARIES
 
 
 def is_secret_variable(name: str) -> bool:

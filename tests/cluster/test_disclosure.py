@@ -76,7 +76,7 @@ def test_a_secret_field_is_recognised_by_its_name(name: str) -> None:
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "batch_tokens", "keyboard", "monkey", "design", "text"])
+@pytest.mark.parametrize("name", ["max_tokens", "batch_tokens", "true_token", "keyboard", "monkey", "design", "text"])
 def test_other_names_do_not_count_as_secret(name: str) -> None:
     assert not is_secret_name(name)
 

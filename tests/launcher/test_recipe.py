@@ -32,6 +32,19 @@ def refusal(source: str, overrides: tuple[str, ...] = ()) -> str:
     return str(caught.value)
 
 
+def test_a_language_model_as_teacher_has_its_text_and_its_tokens_in_the_recipe(tmp_path: Path) -> None:
+    teacher = (
+        '  judge: {kind: causal, model: some/model, chat: true, true_token: "Yes", false_token: "No",\n'
+        '          template: "Passage: {passage}\\nDoes it answer {query}?"}\n'
+    )
+    recipe = load_recipe(write(tmp_path, GOOD.replace("teachers:\n", f"teachers:\n{teacher}")))
+    judge = recipe.teachers["judge"]
+    assert (judge.true_token, judge.false_token) == ("Yes", "No")
+    assert judge.template == "Passage: {passage}\nDoes it answer {query}?"
+    assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
+    assert "holds a secret" in refusal(write(tmp_path, GOOD), ("teachers.bm25.api_token=abcdefgh",))
+
+
 @pytest.mark.parametrize("name", ["pydocs", "cadet", "small-gpu", "laptop"])
 def test_every_shipped_recipe_is_valid_as_it_is(name: str) -> None:
     assert load_recipe(name).name == name
