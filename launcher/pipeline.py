@@ -29,7 +29,7 @@ from generation.judging import verdict
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import evaluation_set, scoring, sources
+from launcher import evaluation_set, input_checks, scoring, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -133,7 +133,7 @@ def execute(
         if unknown := names - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     refuse_training_in_a_bucket(recipe, last)
-    recipe.check_inputs()
+    input_checks.check(recipe)
     _refuse_foreign_files(recipe.workdir)
     with Interrupts() as interrupts, Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:
         run.storage.put(MARKER, json.dumps(versions(), indent=1).encode())

@@ -27,7 +27,7 @@ from distill.settings.teachers import TeacherSettings, as_cross_encoder
 from distill.settings.training import TrainingSettings
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import one_judge
-from generation.mixture import Section, in_section, one_threshold, sections_of, sources_differ
+from generation.mixture import Section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
 from launcher.list_checks import check_choice
 
@@ -210,58 +210,6 @@ class Recipe(Settings):
             names[f"teachers.{name}.model"] = None if teacher.kind == "http" else teacher.model
             names[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
         return {field: model for field, model in names.items() if model}
-
-    def check_inputs(self) -> None:
-        """Checks on this machine that the inputs of the recipe exist, before anything is started or written.
-
-        Raises:
-            InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-                folder holds no weights that are safe to read; a file of query types, examples, ids, given scores or the
-                judge's rubric has mistakes; or the choice of sources lacks what it needs.
-        """
-        from distill.encoders.loading import resolve_model
-        from distill.teachers import given_file
-        from distill.teachers.load import check_template
-        from generation import query_log
-        from generation.engines.models import check_model
-        from generation.engines.style import refuse_missing_template
-        from generation.judging.engines import check_judge
-        from generation.query_types import load_types
-        from launcher import source_checks
-        from launcher.evaluation_set import check
-
-        for field, model in self.models().items():
-            if field.startswith("generation"):
-                continue  # a language model may be a GGUF file
-            try:
-                resolve_model(model)
-            except InputError as error:
-                raise InputError(f"{field}: {error}") from None
-        for name, teacher in self.teachers.items():
-            if teacher.kind == "given":
-                try:
-                    given_file.check(str(teacher.path))
-                except InputError as error:
-                    raise InputError(f"teachers.{name}.path: {error}") from None
-            try:
-                check_template(teacher)
-            except InputError as error:
-                raise InputError(f"teachers.{name}: {error}") from None
-        if self.corpus.query_log:
-            query_log.scan(self.corpus.query_log, self.corpus.rows_per_shard)  # reads every line, before hours of work
-        for section, generation in self.sections.items():
-            try:
-                load_types(generation)
-                refuse_missing_template(generation)
-                check_model(generation)
-                source_checks.check(
-                    self.corpus, generation, self.lists, self.dense_retrievers(), self.student_encoder()
-                )
-                if generation.judge:
-                    check_judge(generation.judge)
-            except InputError as error:
-                raise InputError(in_section(str(error), section)) from None
-        check(self.evaluation)
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, with every default."""

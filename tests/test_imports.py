@@ -32,7 +32,7 @@ FLOORS = {
     ),
     "cluster": (
         {"disclosure", "unicode", "traffic"},
-        {"errors", "schemas", "settings"},
+        {"errors", "schemas", "settings", "server_failures"},
         {"mistakes", "weights", "jsonl"},
         {"machines", "tables"},
         {"workers"},

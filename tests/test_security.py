@@ -16,6 +16,7 @@ from distill.encoders.loading import load_model
 from distill.settings.encoders import EncoderSettings, StudentSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import load_cross_encoder
+from launcher.input_checks import check
 from launcher.recipe import load_recipe
 from tests import traps
 from tests.launcher.workdir import commit_table
@@ -134,9 +135,9 @@ def test_a_pickle_is_refused_in_every_part_of_a_model_and_beside_safetensors_it_
     (part / "model.safetensors").rename(part / "pytorch_model.bin")
     (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, str(folder), tmp_path / "run"))
     with pytest.raises(InputError, match=r"student\.model: .*2_Dense/pytorch_model\.bin is a pickle"):
-        load_recipe(str(tmp_path / "recipe.yaml")).check_inputs()
+        check(load_recipe(str(tmp_path / "recipe.yaml")))
     (part / "pytorch_model.bin").unlink()
-    load_recipe(str(tmp_path / "recipe.yaml")).check_inputs()
+    check(load_recipe(str(tmp_path / "recipe.yaml")))
 
 
 # --- secrets ---

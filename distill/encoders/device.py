@@ -8,13 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-CPU_TOKENS = {"bfloat16": 4096, "float32": 16_384}  # of a pass without a backward pass; measured, two cores with AMX
-
-
-def tokens_of_pass(wanted: int, device: str, dtype: torch.dtype) -> int:
-    """Tokens of a pass that has no backward pass: as many as wanted, and at most `CPU_TOKENS` on a CPU."""
-    return min(wanted, CPU_TOKENS.get(str(dtype).removeprefix("torch."), wanted)) if device == "cpu" else wanted
-
 
 def resolve_dtype(name: str, device: str) -> torch.dtype:
     """Torch dtype of a recipe's `dtype`; "auto" means bfloat16 if the device multiplies it faster than float32."""

@@ -21,7 +21,7 @@ class Batches:
         pad: id with which sequences are filled up; the mask hides it.
         multiple: lengths of batches are multiples of it.
 
-    `read` and `padded` count tokens since they were last set to 0, without and with padding.
+    `read` counts tokens, without padding, since the last `take`.
     """
 
     def __init__(self, tokens: int, longest: int, device: str, pad: int = 0, multiple: int = PADDED_TO) -> None:
@@ -30,7 +30,7 @@ class Batches:
         self.device = device
         self.pad = pad
         self.multiple = multiple
-        self.read = self.padded = 0
+        self.read = 0
 
     def run(
         self, sequences: Sequence[Sequence[int]], compute: Callable[[torch.Tensor, torch.Tensor, list[int]], np.ndarray]
@@ -60,22 +60,26 @@ class Batches:
             if budget != self.tokens and budget < longest / 2:  # a batch of one has failed already
                 raise ValueError("one sequence alone runs out of memory")
             results = np.empty(len(sequences), np.float32)
-            self.read, self.padded = read, padded
+            self.read = read
             for numbers in self._groups(sequences, tokens):
                 ids, mask = self.filled([sequences[number] for number in numbers])
                 self.read += sum(len(sequences[number]) for number in numbers)
-                self.padded += ids.numel()
                 with torch.no_grad():
                     results[numbers] = compute(ids, mask, numbers)
             return results
 
-        read, padded = self.read, self.padded
+        read = self.read
         try:
             results = attempt()
         except ValueError as error:
             raise RuntimeError(str(error)) from error
         self.tokens = budget  # kept only after success: a pair too large for memory must not shrink later batches
         return results
+
+    def take(self) -> int:
+        """Tokens that were read since the last call."""
+        read, self.read = self.read, 0
+        return read
 
     def _groups(self, sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
         order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))

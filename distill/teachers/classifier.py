@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,12 @@ from distill.encoders.loading import load_safetensors
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
 from distill.teachers.language_model import longest_input, refuse_other_kind
-from distill.teachers.pairs import Pair
-from distill.teachers.prompt import PairPrompt
+from distill.teachers.prompt import PairPrompt, PairTokens
+from distill.teachers.prompt_scorer import PromptScorer
 from distill.teachers.template import Template
 
 
-class ClassifierScorer:
+class ClassifierScorer(PromptScorer):
     """Scorer with a causal sequence-classification model that reads pairs in a template.
 
     The head computes in float32 on the last hidden state, `(H,)`. With two labels the score is the log-odds of the
@@ -35,30 +34,14 @@ class ClassifierScorer:
     """
 
     def __init__(self, settings: TeacherSettings, template: Template, device: str | None = None) -> None:
-        self.device = device or default_device()
-        self.body, self.head, tokenizer = _load(settings, self.device)
+        device = device or default_device()
+        self.body, self.head, tokenizer = _load(settings, device)
         longest = min(settings.max_tokens, longest_input(self.body.config))
-        self.prompt = PairPrompt(template, tokenizer, longest)
-        self._batches = Batches(settings.batch_size * settings.max_tokens, longest, self.device)
+        batches = Batches(settings.batch_size * settings.max_tokens, longest, device)
+        super().__init__(PairPrompt(template, tokenizer, longest), batches)
 
-    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage."""
-        scores = np.full(len(pairs), np.nan, np.float32)
-        tokens = {number: one.ids for number, one in enumerate(self.prompt.tokens(pairs)) if one is not None}
-        if tokens:
-            scores[list(tokens)] = self._batches.run(list(tokens.values()), self._compute)
-        return scores
-
-    def shown(self, pair: Pair) -> str:
-        """What the model reads of a pair."""
-        return self.prompt.shown(*pair)
-
-    def take_tokens(self) -> int:
-        """Tokens that the model has read since the last call."""
-        tokens, self._batches.read, self._batches.padded = self._batches.read, 0, 0
-        return tokens
-
-    def _compute(self, ids: torch.Tensor, mask: torch.Tensor, _: list[int]) -> np.ndarray:
+    def compute(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairTokens]) -> np.ndarray:
+        """(B,) float32 scores, as `PromptScorer.compute` says."""
         hidden_BTH = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = hidden_BTH[torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1]
         logits = self.head(last.float())

@@ -8,13 +8,11 @@ import re
 import httpx2
 
 from cluster.errors import InputError, RunError
-from cluster.traffic import Passing, advised_wait
+from cluster.server_failures import PASSING, ServerFailures
+from cluster.traffic import Passing
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.http_api import address
 
-START_PATIENCE_S = 30.0  # for a server that was never there: its address may be wrong
-MOST_FAILURES = 10  # of one request with status 500, while the server answers others
-PASSING = (408, 409, 424, 425, 429)  # statuses below 500; 424 is text-embeddings-inference's "the model failed"
 _OF_AMOUNT = (400, 413, 422)  # statuses with which servers refuse what is too much
 _OF_LENGTH = (*_OF_AMOUNT, 500)  # and a pair that is too long
 
@@ -24,10 +22,6 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _TOO_MANY = re.compile(r"batch.{0,30}(?:size|limit)|too many (?:texts|documents|passages|inputs)", re.IGNORECASE)
-
-
-class FailsAloneError(Exception):
-    """The server answers, but not this request."""
 
 
 class StatusError(Exception):
@@ -56,18 +50,16 @@ class StatusError(Exception):
         return self.status == 413 or bool(_TOO_MANY.search(self.message))
 
 
-class ServerFailures:
-    """Judges what goes wrong with a server.
+class Failures(ServerFailures):
+    """Judges what goes wrong with a server that scores.
 
     Args:
         settings: address, model and patience.
-
-    `answered_at` is when the last answer came, in seconds of `time.monotonic`; 0 before the first.
     """
 
     def __init__(self, settings: TeacherSettings) -> None:
+        super().__init__(address(settings), settings.timeout_s, settings.patience_s)
         self.settings = settings
-        self.answered_at = 0.0
 
     def passing(self, error: Exception, failures: int, first: float) -> Passing | None:
         """Whether a failure may pass, and what the server says about it.
@@ -80,24 +72,19 @@ class ServerFailures:
         Raises:
             FailsAloneError: this request fails again and again while others are answered.
         """
-        server = address(self.settings)
         if isinstance(error, StatusError):
-            if error.is_too_long or error.is_too_many or (error.status < 500 and error.status not in PASSING):
+            if error.is_too_long or error.is_too_many:
                 return None
-            if error.status == 500 and failures >= MOST_FAILURES and self.answered_at > first:
-                raise FailsAloneError from None
-            return Passing(f"{server} answers with status {error.status}", advised_wait(error.headers))
+            return self.of_status(error.status, error.headers, failures, first)
         if isinstance(error, TimeoutError | httpx2.ReadTimeout | httpx2.WriteTimeout):
-            return Passing(f"{server} did not answer within {self.settings.timeout_s:g} s")
+            return self.of_silence()
         if isinstance(error, httpx2.TransportError):
-            return Passing(f"{server} does not answer", most_s=None if self.answered_at else START_PATIENCE_S)
-        if isinstance(error, json.JSONDecodeError):
-            return Passing(f"{server} answers with something that is no JSON", most_s=START_PATIENCE_S)
-        return None
+            return self.of_absence()
+        return self.of_broken_json() if isinstance(error, json.JSONDecodeError) else None
 
     def explain(self, error: Exception) -> InputError | RunError:
         """The error that ends the run: what the server said, and what to do."""
-        settings, server = self.settings, address(self.settings)
+        settings, server = self.settings, self.server
         if isinstance(error, StatusError):
             status, said = error.status, f"{error.status}: {error.message}"
             if 300 <= status < 400:
@@ -127,12 +114,9 @@ class ServerFailures:
             what = "answers with something that is no JSON"
         else:
             what = "does not answer"
-        patience = settings.patience_s
-        if not isinstance(error, StatusError) and not self.answered_at:
-            patience = min(patience, START_PATIENCE_S)
         return RunError(
-            f"{server} {what}, for {patience:g} s. Scores computed so far are kept: run again when it does, with a "
-            "lower concurrency, or with requests_per_minute, if it was too busy."
+            f"{server} {what}, for {self.waited_s(isinstance(error, StatusError)):g} s. Scores computed so far are "
+            "kept: run again when it does, with a lower concurrency, or with requests_per_minute, if it was too busy."
         )
 
 

@@ -18,10 +18,11 @@ import httpx2
 import numpy as np
 
 from cluster.errors import InputError
+from cluster.server_failures import FailsAloneError
 from cluster.traffic import Traffic
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.http_api import address, body, read
-from distill.teachers.http_failures import FailsAloneError, ServerFailures, StatusError
+from distill.teachers.http_failures import Failures, StatusError
 from distill.teachers.pairs import Pair
 
 CONNECT_S = 5.0  # to wait for a connection; an address where nobody listens may keep silent
@@ -47,7 +48,7 @@ class HttpScorer:
         self.most_passages = settings.batch_size
         self._headers = {"Authorization": f"Bearer {key}"} if (key := _key(settings)) else {}
         self._traffic = Traffic(settings.requests_per_minute, None, settings.patience_s, settings.pool.workers or 1)
-        self._failures = ServerFailures(settings)
+        self._failures = Failures(settings)
         self._tokens = 0
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:

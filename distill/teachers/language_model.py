@@ -8,7 +8,6 @@ likelihood of a query is the mean log-probability of its tokens after the passag
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +19,15 @@ from distill.encoders.loading import load_safetensors
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
 from distill.teachers.head import put_head, token_id
-from distill.teachers.pairs import Pair
 from distill.teachers.prompt import PairPrompt, PairTokens
+from distill.teachers.prompt_scorer import PromptScorer
 from distill.teachers.template import Template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LanguageModelScorer:
+class LanguageModelScorer(PromptScorer):
     """Scorer with a language model of transformers.
 
     Args:
@@ -41,38 +40,23 @@ class LanguageModelScorer:
     """
 
     def __init__(self, settings: TeacherSettings, template: Template, device: str | None = None) -> None:
-        self.settings = settings
         self.template = template
-        self.device = device or default_device()
-        self.model, tokenizer = load_language_model(settings, self.device)
+        device = device or default_device()
+        self.model, tokenizer = load_language_model(settings, device)
         longest = min(settings.max_tokens, longest_input(self.model.config))
-        self.prompt = PairPrompt(template, tokenizer, longest)
-        self._pair_of_tokens = template.false_token is not None
         self._head = put_head(self.model, score_tokens(template, tokenizer))
-        self._batches = Batches(settings.batch_size * settings.max_tokens, longest, self.device)
+        batches = Batches(settings.batch_size * settings.max_tokens, longest, device)
+        super().__init__(PairPrompt(template, tokenizer, longest), batches)
 
-    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage."""
-        scores = np.full(len(pairs), np.nan, np.float32)
-        tokens = {number: one for number, one in enumerate(self.prompt.tokens(pairs)) if one is not None}
-        numbers, rows = list(tokens), list(tokens.values())
-        if rows:
-            compute = self._likelihoods if self.template.kind == "query_likelihood" else self._answers
-            scores[numbers] = self._batches.run(
-                [one.ids for one in rows], lambda ids, mask, of: compute(ids, mask, [rows[number] for number in of])
-            )
-        return scores
+    def compute(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairTokens]) -> np.ndarray:
+        """(B,) float32 scores, as `PromptScorer.compute` says."""
+        return (
+            self._likelihoods(ids, mask, pairs)
+            if self.template.kind == "query_likelihood"
+            else self._answers(ids, mask)
+        )
 
-    def shown(self, pair: Pair) -> str:
-        """What the model reads of a pair."""
-        return self.prompt.shown(*pair)
-
-    def take_tokens(self) -> int:
-        """Tokens that the model has read since the last call."""
-        tokens, self._batches.read, self._batches.padded = self._batches.read, 0, 0
-        return tokens
-
-    def _answers(self, ids: torch.Tensor, mask: torch.Tensor, _: list[PairTokens]) -> np.ndarray:
+    def _answers(self, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
         """(B,) scores from the logits of the next token."""
         rows = torch.arange(len(ids), device=ids.device)
         if self.template.kind == "seq2seq":
@@ -86,7 +70,7 @@ class LanguageModelScorer:
         if self.template.score == "log_softmax":
             scores = torch.nn.functional.log_softmax(logits, dim=1)[:, 0]
         else:
-            scores = logits[:, 0] - logits[:, 1] if self._pair_of_tokens else logits[:, 0]
+            scores = logits[:, 0] - logits[:, 1] if self.template.false_token else logits[:, 0]
         return scores.float().cpu().numpy()
 
     def _likelihoods(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairTokens]) -> np.ndarray:

@@ -7,26 +7,32 @@ that and the computing gain.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from distill.encoders.compute.choose import choose_layers
-from distill.encoders.device import resolve_dtype, tokens_of_pass
+from distill.encoders.device import resolve_dtype
 from distill.encoders.tokens import PADDED_TO
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
 from distill.teachers.pair_module import PairModule
 from distill.teachers.pair_tokens import PairIds, PairTokenizer
-from distill.teachers.pairs import Pair
+from distill.teachers.prompt_scorer import PromptScorer
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+CPU_TOKENS = {"bfloat16": 4096, "float32": 16_384}  # of a pass without a backward pass; measured, two cores with AMX
 
-class PairReader:
+
+def tokens_of_pass(wanted: int, device: str, dtype: torch.dtype) -> int:
+    """Tokens of a pass that has no backward pass: as many as wanted, and at most `CPU_TOKENS` on a CPU."""
+    return min(wanted, CPU_TOKENS.get(str(dtype).removeprefix("torch."), wanted)) if device == "cpu" else wanted
+
+
+class PairReader(PromptScorer):
     """Scores pairs with a sequence-classification model of transformers.
 
     Args:
@@ -40,11 +46,12 @@ class PairReader:
         assert model.model is not None, "`fits` says so"
         dtype = resolve_dtype(settings.dtype, device)
         self.module = PairModule(model.model, device, dtype)
-        self.prompt = PairTokenizer(model.tokenizer, longest)
+        prompt = PairTokenizer(model.tokenizer, longest)
         tokens = tokens_of_pass(settings.batch_size * settings.max_tokens, device, dtype)
         multiple = 1 if device == "cpu" else PADDED_TO  # kernels of GPUs are cached by shape
-        self.batches = Batches(tokens, longest, device, model.tokenizer.pad_token_id, multiple)
-        self._chosen = False  # the first pairs decide how the module computes
+        super().__init__(prompt, Batches(tokens, longest, device, model.tokenizer.pad_token_id, multiple))
+        self._has_types = prompt.has_types
+        self._chosen = False  # the first batch decides how the module computes
 
     @staticmethod
     def fits(model: CrossEncoder) -> bool:
@@ -61,48 +68,23 @@ class PairReader:
             and PairTokenizer.fits(model.tokenizer)
         )
 
-    def score(self, pairs: Sequence[Pair]) -> np.ndarray:
-        """(n,) float32 raw scores, as `PairScorer.score` says.
-
-        Raises:
-            RuntimeError: one pair alone runs out of memory.
-        """
-        scores = np.full(len(pairs), np.nan, np.float32)
-        tokens = {number: one for number, one in enumerate(self.prompt.tokens(pairs)) if one is not None}
-        numbers, rows = list(tokens), list(tokens.values())
-        if rows:
-            self._choose(rows)
-            scores[numbers] = self.batches.run(
-                [one.ids for one in rows], lambda ids, mask, of: self._scores(ids, mask, [rows[one] for one in of])
-            )
-        return scores
-
-    def shown(self, pair: Pair) -> str:
-        """What the model reads of a pair."""
-        (tokens,) = self.prompt.tokens([pair])
-        return "(nothing: no room)" if tokens is None else str(self.prompt.tokenizer.decode(tokens.ids))
-
-    def take_tokens(self) -> int:
-        """Tokens that the model has read since the last call."""
-        tokens, self.batches.read, self.batches.padded = self.batches.read, 0, 0
-        return tokens
-
-    def _scores(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairIds]) -> np.ndarray:
-        """(B,) scores of a batch: the logit, or the log-odds of the second label."""
+    def compute(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairIds]) -> np.ndarray:
+        """(B,) float32 scores, as `PromptScorer.compute` says: the logit, or the log-odds of the second label."""
+        self._choose(pairs)
         logits = self.module.logits(**self._features(ids, mask, pairs))
         scores = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits[:, 0]
         return scores.cpu().numpy()
 
     def _features(self, ids: torch.Tensor, mask: torch.Tensor, pairs: list[PairIds]) -> dict[str, Any]:
         features = {"input_ids": ids, "attention_mask": mask}
-        if self.prompt.has_types:
+        if self._has_types:
             firsts = torch.tensor([pair.first for pair in pairs], device=ids.device)
             columns = torch.arange(ids.shape[1], device=ids.device)
             features["token_type_ids"] = (columns >= firsts[:, None]).long() * mask
         return features
 
     def _choose(self, pairs: list[PairIds]) -> None:
-        """Chooses how the module computes, by the longest, the median and the shortest of the first pairs."""
+        """Chooses how the module computes, by the longest, the median and the shortest pair of the first batch."""
         if self._chosen:
             return
         order = sorted(pairs, key=lambda pair: len(pair.ids))

@@ -83,11 +83,6 @@ class PairPrompt:
             result.append(PairTokens(ids, len(parts[-1])))
         return result
 
-    def shown(self, query: str, passage: str) -> str:
-        """What the model reads of a pair, as text with its special tokens."""
-        (tokens,) = self.tokens([(query, passage)])
-        return "(nothing: no room)" if tokens is None else str(self.tokenizer.decode(tokens.ids))
-
     def _encode(self, texts: Sequence[str], plain: bool) -> list[list[int]]:
         """Ids of each text; equal texts are read once."""
         unique = list(dict.fromkeys(texts))

@@ -19,6 +19,7 @@ from distill.settings.teachers import TeacherSettings
 from distill.teachers.head import token_id
 from distill.teachers.pairs import Pair
 from distill.teachers.prompt import PairPrompt, PairTokens
+from distill.teachers.prompt_scorer import decoded
 from distill.teachers.template import Template
 
 ANSWER_TOKENS = 1  # vLLM reads a prompt for its likelihood only on the way to a token
@@ -64,7 +65,7 @@ class VllmScorer:
 
     def shown(self, pair: Pair) -> str:
         """What the model reads of a pair."""
-        return self.prompt.shown(*pair)
+        return decoded(self.prompt, pair)
 
     def take_tokens(self) -> int:
         """Tokens of pairs since the last call, those that the prefix cache saved among them."""

@@ -7,35 +7,26 @@ import re
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.traffic import Passing, advised_wait
+from cluster.server_failures import ServerFailures
+from cluster.traffic import Passing
 from generation.prompting import Style
 from generation.settings import GenerationSettings
-
-START_PATIENCE_S = 30.0  # for a server that was never there: its address may be wrong
-MOST_FAILURES = 10  # of one request with status 500, while the server answers others
-PASSING = (408, 409, 425, 429)  # statuses below 500
 
 _TOO_LONG = re.compile(
     r"context.{0,10}(?:length|window|size)|maximum.{0,40}tokens|too (?:long|many tokens)", re.IGNORECASE
 )
 
 
-class FailsAloneError(Exception):
-    """The server answers, but not this request."""
-
-
-class Failures:
-    """Judges what goes wrong with a server.
+class Failures(ServerFailures):
+    """Judges what goes wrong with an OpenAI-compatible server.
 
     Args:
         settings: address, model and patience.
-
-    `answered_at` is when the last answer came, in seconds of `time.monotonic`; 0 before the first.
     """
 
     def __init__(self, settings: GenerationSettings) -> None:
+        super().__init__(str(settings.base_url), settings.timeout_s, settings.patience_s)
         self.settings = settings
-        self.answered_at = 0.0
 
     def passing(self, error: Exception, failures: int, first: float) -> Passing | None:
         """Whether a failure may pass, and what the server says about it.
@@ -50,26 +41,19 @@ class Failures:
         """
         import openai
 
-        server = self.settings.base_url
         if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            if (status < 500 and status not in PASSING) or _has_no_credit(error):
+            if _has_no_credit(error):
                 return None
-            if status == 500 and failures >= MOST_FAILURES and self.answered_at > first:
-                raise FailsAloneError from None
-            return Passing(f"{server} answers with status {status}", advised_wait(error.response.headers))
+            return self.of_status(error.status_code, error.response.headers, failures, first)
         if isinstance(error, TimeoutError | openai.APITimeoutError):
-            return Passing(f"{server} did not answer within {self.settings.timeout_s:g} s")
+            return self.of_silence()
         if isinstance(error, openai.APIConnectionError):
-            return Passing(f"{server} does not answer", most_s=None if self.answered_at else START_PATIENCE_S)
-        if isinstance(error, json.JSONDecodeError):
-            return Passing(f"{server} answers with broken JSON", most_s=START_PATIENCE_S)
-        return None
+            return self.of_absence()
+        return self.of_broken_json() if isinstance(error, json.JSONDecodeError) else None
 
     def explain(self, error: Exception, style: Style) -> InputError | RunError:
         """The error that ends the run: what the server said, and what to do."""
-        settings, status = self.settings, getattr(error, "status_code", None)
-        server = settings.base_url
+        settings, server, status = self.settings, self.server, getattr(error, "status_code", None)
         if status and 300 <= status < 400:
             there = error.response.headers.get("location")  # type: ignore[attr-defined]
             return InputError(
@@ -96,9 +80,8 @@ class Failures:
             what = f"answers with status {status} ({message(error)})"
         else:
             what = "answers with broken JSON" if isinstance(error, json.JSONDecodeError) else "does not answer"
-        patience = settings.patience_s if self.answered_at else min(settings.patience_s, START_PATIENCE_S)
         return RunError(
-            f"generation.base_url: {server} {what}, for {patience if not status else settings.patience_s:g} s. Queries "
+            f"generation.base_url: {server} {what}, for {self.waited_s(bool(status)):g} s. Queries "
             "written so far are kept: run again when it does, with a lower generation.concurrency, or with "
             "generation.requests_per_minute, if it was too busy."
         )

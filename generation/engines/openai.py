@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import InputError
+from cluster.server_failures import FailsAloneError
 from cluster.traffic import Traffic
 from generation.engines.asking import Written, answered, ask_all, stops, unanswered
 from generation.engines.base import Answer, Request
-from generation.engines.failures import FailsAloneError, Failures, is_too_long, message
+from generation.engines.failures import Failures, is_too_long, message
 from generation.engines.fitting import half
 from generation.engines.turns import without_special_tokens
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of

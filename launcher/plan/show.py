@@ -15,6 +15,7 @@ from cluster.disclosure import disclose
 from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
+from launcher import input_checks
 from launcher.placement import demanding_pools
 from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device, this_cpu, visible_gpu
@@ -63,7 +64,7 @@ def make_plan(recipe: Recipe, gpu: str | None = None) -> Plan:
     """
     if gpu and gpu.lower() not in GPUS:
         raise InputError(f"--gpu {gpu}: no such GPU is known; there are {', '.join(GPUS)}")
-    recipe.check_inputs()
+    input_checks.check(recipe)
     needs_gpu = any(pool.gpus for pool in demanding_pools(recipe).values())
     gpu_device = (GPUS[gpu.lower()] if gpu else visible_gpu() or GPUS[ASSUMED_GPU]) if needs_gpu else None
     cpu = this_cpu()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 
 from tests.generation.openai_server import Server
+from tests.loopback import serving
 
 
 @pytest.fixture
@@ -21,14 +21,5 @@ def own_environment():
 
 @pytest.fixture
 def serve():
-    servers = []
-
-    def start(reply, port: int = 0) -> Server:
-        servers.append(Server(reply, port))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with serving(Server) as start:
+        yield start

@@ -3,71 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cluster.schemas import PASSAGES
 from generation.engines.base import Request
 from generation.engines.openai import OpenAIEngine
 from generation.settings import GenerationSettings
+from tests.loopback import LoopbackServer
 from tests.tables import write_table
 
-PATIENT = {"retry-after-ms": "10"}  # so that tests need not wait
 
-
-class Server(ThreadingHTTPServer):
-    """Answers with `reply(payload, attempt)`, and counts what is asked, and how much at a time.
-
-    A reply is a status and a body, and headers instead of `retry-after-ms: 10`; without a status the connection ends.
-    """
-
-    daemon_threads = True
+class Server(LoopbackServer):
+    """Answers with `reply(payload, attempt)`."""
 
     def __init__(self, reply, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(port)
         self.reply = reply
-        self.lock = threading.Lock()
-        self.payloads, self.keys, self.attempts, self.times = [], set(), Counter(), []
-        self.busy = self.most_busy = 0
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1"
 
+    def text(self, path, payload):
+        return text_of(payload)
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt, server = text_of(payload), self.server
-        with server.lock:
-            server.attempts[prompt] += 1
-            attempt = server.attempts[prompt]
-            server.payloads.append(payload)
-            server.times.append(time.monotonic())
-            server.keys.add(self.headers["Authorization"])
-            server.busy += 1
-            server.most_busy = max(server.most_busy, server.busy)
-        status, body, *headers = server.reply(payload, attempt)
-        with server.lock:
-            server.busy -= 1
-        if status is None:
-            self.close_connection = True
-            return
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers[0] if headers else PATIENT)}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+    def answer(self, path, payload, attempt):
+        return self.reply(payload, attempt)
 
 
 def text_of(payload) -> str:

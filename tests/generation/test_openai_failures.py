@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 
+from cluster import server_failures
 from cluster.errors import InputError, ListwiseError, RunError
 from cluster.settings import PoolSettings
 from generation import queries
-from generation.engines import failures
 from generation.engines.asking import MOST_CHARACTERS
 from tests.generation.openai_server import ask, completion, failure, passage_of, requests, settings, text_of
+from tests.loopback import restarting
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, None])
@@ -35,32 +35,22 @@ def test_a_server_that_stays_busy_ends_the_run_with_what_to_do(serve):
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_its_address_and_soon(monkeypatch):
-    monkeypatch.setattr(failures, "START_PATIENCE_S", 0.2)  # it may never have been there
+    monkeypatch.setattr(server_failures, "START_PATIENCE_S", 0.2)  # it may never have been there
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 does not answer, for 0\.2 s"):
         ask(settings("http://127.0.0.1:9/v1"), requests("pier"))
 
 
 def test_a_server_that_dies_on_the_way_and_comes_back_loses_nothing(serve, caplog):
     """It ends after two answers, and starts again on the same port after it was missed."""
-    begun = threading.Semaphore(0)
 
     def dying(payload, _):
-        begun.release()
+        asked()
         return completion(f"where is {passage_of(payload)}?") if len(server.payloads) <= 2 else (None, "")
 
     server = serve(dying)
-    port = server.server_port
-
-    def restart():
-        for _ in range(4):
-            begun.acquire(timeout=10)
-        server.shutdown()
-        server.server_close()
-        time.sleep(0.3)
-        serve(lambda payload, _: completion(f"where is {passage_of(payload)}?"), port)
-
-    thread = threading.Thread(target=restart)
-    thread.start()
+    asked, thread = restarting(
+        server, 4, 0.3, lambda port: serve(lambda payload, _: completion(f"where is {passage_of(payload)}?"), port)
+    )
     names = [f"pier {number}" for number in range(8)]
     answers = ask(settings(server.url, concurrency=2), requests(*names))
     thread.join()
@@ -107,7 +97,7 @@ def test_a_request_that_fails_alone_is_a_drop_and_the_others_are_kept(serve):
     server = serve(reply)
     answers = ask(settings(server.url), requests("odd", "pier", "mill"))
     assert [answer.reason for answer in answers] == ["server_error", None, None]
-    assert Counter(map(passage_of, server.payloads))["odd"] == failures.MOST_FAILURES
+    assert Counter(map(passage_of, server.payloads))["odd"] == server_failures.MOST_FAILURES
 
 
 def test_a_redirect_is_not_followed_since_passages_and_key_would_go_along(serve, monkeypatch):

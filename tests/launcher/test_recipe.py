@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cluster.errors import InputError
+from launcher.input_checks import check
 from launcher.recipe import Recipe, load_recipe, shipped_recipes
 
 GOOD = """\
@@ -193,7 +194,7 @@ def test_a_dense_retriever_without_encoder_uses_the_student(tmp_path: Path) -> N
 def test_a_model_folder_that_does_not_exist_is_found_before_anything_starts(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD), ["student.model=./no/such/model"])
     with pytest.raises(InputError, match=r"student\.model: model './no/such/model'"):
-        recipe.check_inputs()
+        check(recipe)
 
 
 def test_the_dumped_recipe_holds_every_default() -> None:
@@ -259,10 +260,10 @@ def test_a_mistake_in_a_section_of_a_list_is_told_with_its_place(
 def test_what_a_section_of_a_list_names_is_looked_at_before_anything_starts(tmp_path: Path) -> None:
     text = MIXED.replace("some/llm", "./no/such.gguf")
     with pytest.raises(InputError, match=r"generation\.0\.model: there is no folder or GGUF file"):
-        load_recipe(write(tmp_path, text)).check_inputs()
+        check(load_recipe(write(tmp_path, text)))
     text = MIXED.replace("base_url:", "types_folder: ./none\n  base_url:")
     with pytest.raises(InputError, match=r"generation\.1\.types_folder: there is no folder"):
-        load_recipe(write(tmp_path, text)).check_inputs()
+        check(load_recipe(write(tmp_path, text)))
 
 
 def test_where_one_section_extracts_its_lists_alone_leave_the_source_out(tmp_path: Path) -> None:
@@ -301,8 +302,8 @@ def test_a_mistake_in_a_judge_is_told_with_its_place(tmp_path: Path, text: str, 
 
 def test_what_a_judge_names_is_looked_at_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"generation\.judge\.model: there is no folder or GGUF file './none'"):
-        load_recipe(write(tmp_path, JUDGED.replace("some/llm", "./none"))).check_inputs()
+        check(load_recipe(write(tmp_path, JUDGED.replace("some/llm", "./none"))))
     (tmp_path / "rubric.yaml").write_text("instruction: Look.\ngrades: [1, 2]\ncriterias: {}\n")
     text = JUDGED + f"    rubric: {tmp_path}/rubric.yaml\n"
     with pytest.raises(InputError, match="line 3: unknown key `criterias`; did you mean `criteria`"):
-        load_recipe(write(tmp_path, text)).check_inputs()
+        check(load_recipe(write(tmp_path, text)))

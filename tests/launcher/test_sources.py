@@ -13,6 +13,7 @@ from cluster.schemas import PASSAGE_VECTORS, PASSAGES, QUERY_LOG
 from cluster.tables.table import Table, discard
 from distill.retrieval import embeddings
 from launcher import sources
+from launcher.input_checks import check
 from launcher.recipe import Recipe, load_recipe
 from tests.pipeline import recipe_text
 from tests.tables import write_table
@@ -87,17 +88,17 @@ def test_simple_recipes_make_no_table_and_embed_nothing_early(run, recipe: Recip
 def test_what_a_choice_needs_is_looked_at_before_the_run(recipe: Recipe, tiny_llama: str, tmp_path: Path) -> None:
     bm25 = {"retrievers": {"bm25": {"kind": "bm25"}}}
     with pytest.raises(InputError, match=r"names no dense retriever. Add one: --set retrieval.retrievers"):
-        changed(recipe, retrieval=bm25, corpus={"sources": {"by": "clusters"}}).check_inputs()
+        check(changed(recipe, retrieval=bm25, corpus={"sources": {"by": "clusters"}}))
     writer = {"engine": "vllm", "model": tiny_llama, "query_types": ["multi_hop"], "prompt": "completion"}
     with pytest.raises(InputError, match="query types with hops: 2"):
-        changed(recipe, retrieval=bm25, generation=writer).check_inputs()
+        check(changed(recipe, retrieval=bm25, generation=writer))
     with pytest.raises(InputError, match=r"lists.leave_out_source is true, and the query type 'multi_hop'"):
-        changed(recipe, generation=writer, lists={"leave_out_source": True}).check_inputs()
-    changed(recipe, generation=writer).check_inputs()
+        check(changed(recipe, generation=writer, lists={"leave_out_source": True}))
+    check(changed(recipe, generation=writer))
     (tmp_path / "ids.jsonl").write_text('{"_id": "a"}\n{"_id": null}\n')
     by_ids = changed(recipe, corpus={"sources": {"by": "ids", "file": str(tmp_path / "ids.jsonl")}})
     with pytest.raises(InputError, match=r"ids\.jsonl, line 2: field '_id' is null"):
-        by_ids.check_inputs()
+        check(by_ids)
 
 
 def test_the_retriever_of_the_base_model_is_the_one_that_embeds(recipe: Recipe) -> None:

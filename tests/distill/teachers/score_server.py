@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from distill.settings.teachers import TeacherSettings
+from tests.loopback import LoopbackServer
 
-SOON = {"retry-after-ms": "10"}  # so that tests need not wait
 MOST_CHARACTERS = 300  # of a pair that its model can hold, where a test says so
 
 
@@ -43,60 +39,22 @@ def answer(path: str, payload: dict, order=reversed):
     return [{"index": index, "score": score} for index, score in order(scores)]
 
 
-class ScoreServer(ThreadingHTTPServer):
-    """Answers with `fault(path, payload, attempt)`, or with scores where that is None, and notes what is asked.
+class ScoreServer(LoopbackServer):
+    """Answers with `fault(path, payload, attempt)`, or with scores where that is None."""
 
-    A fault is a status, a body, and headers instead of `retry-after-ms: 10`; without a status the connection ends.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, fault, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, fault=lambda *_: None, port: int = 0) -> None:
+        super().__init__(port)
         self.fault = fault
-        self.lock = threading.Lock()
-        self.asked, self.keys, self.attempts, self.times = [], set(), Counter(), []
-        self.busy = self.most_busy = 0
-
-    def handle_error(self, request, client_address):
-        """A client that has given up an answer is no news."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def text(self, path, payload):
+        return json.dumps(payload)
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        text = self.rfile.read(int(self.headers["Content-Length"]))
-        payload, server = json.loads(text), self.server
-        with server.lock:
-            server.attempts[text] += 1
-            attempt = server.attempts[text]
-            server.asked.append((self.path, payload))
-            server.times.append(time.monotonic())
-            server.keys.add(self.headers["Authorization"])
-            server.busy += 1
-            server.most_busy = max(server.most_busy, server.busy)
-        found = server.fault(self.path, payload, attempt)
-        status, body, *headers = found or (200, answer(self.path, payload))
-        with server.lock:
-            server.busy -= 1
-        if status is None:
-            self.close_connection = True
-            return
-        data = (body if isinstance(body, str) else json.dumps(body)).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers[0] if headers else SOON)}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+    def answer(self, path, payload, attempt):
+        return self.fault(path, payload, attempt) or (200, answer(path, payload))
 
 
 def failure(status: int, message: str):

@@ -24,6 +24,7 @@ from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
 from distill.teachers.given import GivenScores, GivenTeacher
 from distill.teachers.given_file import CHECKED, check, read
+from launcher import input_checks
 from launcher.recipe import load_recipe
 from tests.distill.conftest import POOL, Retrieved
 from tests.pipeline import recipe_text
@@ -226,7 +227,7 @@ def test_a_recipe_is_refused_before_anything_starts(tmp_path, tiny_encoder):
     file.write_text(recipe_text(tmp_path, tiny_encoder, tmp_path / "run"))
     recipe = load_recipe(str(file), [f"teachers={{given: {{kind: given, path: {tmp_path / 's.jsonl'}}}}}"])
     with pytest.raises(InputError, match=r"teachers\.given\.path: .*s\.jsonl, line 1.*not JSON"):
-        recipe.check_inputs()
+        input_checks.check(recipe)
     with pytest.raises(ValidationError, match="needs `path`"):
         TeacherSettings(kind="given")
 

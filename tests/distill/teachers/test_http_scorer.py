@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cluster import server_failures
 from cluster.errors import InputError, RunError
 from cluster.settings import PoolSettings
 from distill.retrieval import candidates
 from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
 from distill.settings.teachers import TeacherSettings
-from distill.teachers import http_failures, scores
+from distill.teachers import scores
 from distill.teachers.http_api import identity
 from distill.teachers.http_scorer import HttpScorer
 from distill.teachers.load import load_scorer, place
@@ -29,6 +29,7 @@ from tests.distill.teachers.score_server import (
     settings,
     words_shared,
 )
+from tests.loopback import restarting, serving
 
 APIS = ("score", "rerank", "tei")
 QUERIES = ["old maps of the harbour", "silver ore"]
@@ -39,17 +40,8 @@ EXPECTED = np.array([words_shared(*pair) for pair in PAIRS], np.float32)
 
 @pytest.fixture
 def serve():
-    servers = []
-
-    def start(fault=lambda *_: None, port: int = 0) -> ScoreServer:
-        servers.append(ScoreServer(fault, port))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with serving(ScoreServer) as start:
+        yield start
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -125,33 +117,21 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(serve):
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_its_address_and_soon(monkeypatch):
-    assert http_failures.START_PATIENCE_S <= 30
-    monkeypatch.setattr(http_failures, "START_PATIENCE_S", 0.2)
+    assert server_failures.START_PATIENCE_S <= 30
+    monkeypatch.setattr(server_failures, "START_PATIENCE_S", 0.2)
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9/rerank does not answer, for 0\.2 s"):
         HttpScorer(settings("http://127.0.0.1:9", api="rerank")).score(PAIRS)
 
 
 def test_a_server_that_goes_away_and_comes_back_loses_nothing(serve, monkeypatch):
-    monkeypatch.setattr(http_failures, "START_PATIENCE_S", 0.0)  # it was there, so it is waited for
-    begun = threading.Semaphore(0)
+    monkeypatch.setattr(server_failures, "START_PATIENCE_S", 0.0)  # it was there, so it is waited for
 
     def dying(*_):
-        begun.release()
+        asked()
         return None if len(server.asked) <= 2 else (None, "")
 
     server = serve(dying)
-    port = server.server_port
-
-    def restart():
-        for _ in range(4):
-            begun.acquire(timeout=10)
-        server.shutdown()
-        server.server_close()
-        time.sleep(0.2)
-        serve(port=port)
-
-    thread = threading.Thread(target=restart)
-    thread.start()
+    asked, thread = restarting(server, 4, 0.2, lambda port: serve(port=port))
     scores_ = HttpScorer(settings(server.url, batch_size=3, concurrency=1)).score(PAIRS)
     thread.join()
     np.testing.assert_array_equal(scores_, EXPECTED)
@@ -244,7 +224,7 @@ def test_an_answer_of_another_protocol_is_named_with_what_was_expected(serve, bo
 
 
 def test_what_is_no_json_is_named_after_a_while(serve, monkeypatch):
-    monkeypatch.setattr(http_failures, "START_PATIENCE_S", 0.1)
+    monkeypatch.setattr(server_failures, "START_PATIENCE_S", 0.1)
     with pytest.raises(RunError, match="no JSON"):
         HttpScorer(settings(serve(lambda *_: (200, "<html>log in</html>")).url)).score(PAIRS)
 
@@ -262,7 +242,7 @@ def test_a_request_that_fails_alone_has_no_scores_and_the_others_are_kept(serve)
     found = HttpScorer(settings(server.url)).score(PAIRS)
     assert np.isnan(found[:9]).all()
     np.testing.assert_array_equal(found[9:], EXPECTED[9:])
-    assert max(server.attempts.values()) == http_failures.MOST_FAILURES
+    assert max(server.attempts.values()) == server_failures.MOST_FAILURES
 
 
 def test_the_key_reaches_the_server_and_no_message_and_no_redirect(serve, monkeypatch, caplog):

@@ -280,10 +280,10 @@ def test_a_batch_that_runs_out_of_memory_is_halved_and_scores_stay_the_same(
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(scorer.model, "forward", none)
-    budget = scorer._batches.tokens
+    budget = scorer.batches.tokens
     with pytest.raises(RuntimeError, match="memory"):
         scorer.score(PAIRS)
-    assert scorer._batches.tokens == budget
+    assert scorer.batches.tokens == budget
 
 
 MISTAKES = [

@@ -10,7 +10,6 @@ from cluster.errors import InputError
 from cluster.schemas import PASSAGES
 from cluster.tables.columns import map_of_lists_column
 from cluster.tables.plan import Shard
-from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from cluster.workers.worker import Task
 from distill.encoders.encoder import Encoder
@@ -29,8 +28,6 @@ from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.base import CandidateQuery
-from distill.teachers.cross_encoder import CrossEncoderScorer
-from distill.teachers.pairs import PairTeacher
 from distill.teachers.scores import ScoreWorker, as_retriever
 from tests.distill.conftest import POOL, Retrieved
 from tests.distill.run_tables import write_table
@@ -50,13 +47,6 @@ RETRIEVAL = RetrievalSettings(
 def proposed(retrieved: Retrieved) -> Table:
     vectors = {"tiny": retrieved.vectors}
     return candidates.build(retrieved.run, RETRIEVAL, vectors, retrieved.passages, retrieved.queries)
-
-
-@pytest.fixture(scope="module")
-def reranker(tiny_reranker: str) -> TeacherSettings:
-    return TeacherSettings(
-        kind="cross_encoder", model=tiny_reranker, max_tokens=64, dtype="float32", rows_per_shard=30, pool=POOL
-    )
 
 
 @pytest.fixture(scope="module")
@@ -195,48 +185,6 @@ def test_a_teacher_without_a_retrievers_vectors_embeds_every_text_once_and_gives
         np.testing.assert_allclose(row["scores"], expected["scores"], atol=1e-5)
 
 
-def test_a_batch_that_runs_out_of_memory_is_halved_and_stays_halved(
-    retrieved: Retrieved, reranker: TeacherSettings, monkeypatch: pytest.MonkeyPatch
-):
-    texts = RowReader(retrieved.passages, ["title", "text"])
-    queries = [CandidateQuery(0, "q", "old maps", np.arange(100)), CandidateQuery(1, "r", "silver ore", np.arange(7))]
-    expected, tokens = PairTeacher(CrossEncoderScorer(reranker), texts).score(queries)
-    assert [len(values) for values in expected] == [100, 7]
-
-    teacher = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"batch_size": 40})), texts)
-    reader = teacher.scorer.reader
-    teacher.score(queries)  # the trial is over
-    teacher.scorer.take_tokens()
-    logits, sizes = reader.module.logits, []
-    limit = 12 * 64  # tokens of a batch, padding included
-
-    def small_memory(**features):
-        sizes.append(features["input_ids"].numel())
-        if sizes[-1] > limit:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes.")
-        return logits(**features)
-
-    monkeypatch.setattr(reader.module, "logits", small_memory)
-    halved, tokens_halved = teacher.score(queries)
-    assert reader.batches.tokens == 10 * 64
-    assert limit < sizes[1] <= 20 * 64 < sizes[0] <= 40 * 64, "two sizes are too large"
-    assert max(sizes[2:]) <= 10 * 64
-    assert tokens_halved == tokens
-    for values, wanted in zip(halved, expected, strict=True):
-        np.testing.assert_allclose(values, wanted, atol=1e-5)
-    sizes.clear()
-    teacher.score(queries)
-    assert max(sizes) <= 10 * 64
-
-    def no_memory(**features):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(reader.module, "logits", no_memory)
-    with pytest.raises(RuntimeError, match="one sequence alone runs out of memory"):
-        teacher.score(queries)
-    assert reader.batches.tokens == 10 * 64, "a pair too large for memory does not shrink the batches of later shards"
-
-
 def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_scored(
     retrieved: Retrieved, proposed: Table, scored: dict[str, Table], reranker: TeacherSettings, tmp_path
 ):
@@ -263,40 +211,6 @@ def test_a_query_with_a_score_that_is_not_finite_is_a_reject_and_all_others_are_
     assert scores_of.keys() == expected.keys()
     for query, values in scores_of.items():
         np.testing.assert_allclose(values, expected[query], rtol=1e-3, atol=1e-5)
-
-
-def test_a_reranker_with_two_labels_scores_log_odds_and_one_with_more_is_refused(
-    retrieved: Retrieved, reranker: TeacherSettings, tmp_path
-):
-    import torch
-    from transformers import AutoTokenizer, BertForSequenceClassification
-
-    texts = RowReader(retrieved.passages, ["title", "text"])
-    query = CandidateQuery(0, "q", "old maps", np.arange(5))
-    for labels in (2, 3):
-        folder = tmp_path / str(labels)
-        model = BertForSequenceClassification.from_pretrained(
-            reranker.model, num_labels=labels, ignore_mismatched_sizes=True
-        )
-        model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(reranker.model).save_pretrained(folder)
-    teacher = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"model": str(tmp_path / "2")})), texts)
-    pairs = [("old maps", text) for text in next(passage_texts(retrieved.passages))[:5]]
-    logits = teacher.scorer.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
-    np.testing.assert_allclose(teacher.score([query])[0][0], logits[:, 1] - logits[:, 0], atol=1e-5)
-    with pytest.raises(InputError, match="3 labels"):
-        PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"model": str(tmp_path / "3")})), texts)
-
-
-def test_bfloat16_scores_are_not_rounded_to_a_coarse_grid(retrieved: Retrieved, reranker: TeacherSettings):
-    texts = RowReader(retrieved.passages, ["title", "text"])
-    queries = [CandidateQuery(0, "q", "old maps of the harbour", np.arange(100))]
-    exact = PairTeacher(CrossEncoderScorer(reranker), texts).score(queries)[0][0]
-    bfloat16 = PairTeacher(CrossEncoderScorer(reranker.model_copy(update={"dtype": "bfloat16"})), texts).score(queries)[
-        0
-    ][0]
-    assert len(np.unique(bfloat16)) > 90
-    assert np.abs(bfloat16 - exact).max() < 0.02
 
 
 @pytest.mark.parametrize("model", ["/nowhere/reranker", "tiny"])
