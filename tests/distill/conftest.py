@@ -13,9 +13,12 @@ from cluster.run import Run
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.table import Table
 from cluster.watch.progress import Progress
-from distill.retrieval import embeddings
+from distill.retrieval import candidates, embeddings
 from distill.retrieval.embeddings import Vectors
 from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
+from distill.settings.teachers import TeacherSettings
+from distill.teachers import scores
 from tests.distill.run_tables import write_log, write_passages, write_queries
 from tests.distill.students import save_modernbert, save_qwen3, save_roberta
 
@@ -63,6 +66,43 @@ def retrieved(embedded: Path, tiny_encoder: str, tmp_path_factory: pytest.TempPa
     shutil.copytree(embedded, folder, dirs_exist_ok=True)
     with open_run(folder) as run:
         yield embed(run, tiny_encoder)
+
+
+BM25 = TeacherSettings(kind="bm25", rows_per_shard=40, weight=0.02, pool=POOL)
+
+RETRIEVAL = RetrievalSettings(
+    retrievers={"tiny": RetrieverSettings(kind="dense"), "bm25": RetrieverSettings(kind="bm25")},
+    depth=40,
+    round_trip_rank=20,
+    rows_per_shard=30,
+)
+
+
+@pytest.fixture(scope="module")
+def proposed(retrieved: Retrieved) -> Table:
+    vectors = {"tiny": retrieved.vectors}
+    return candidates.build(retrieved.run, RETRIEVAL, vectors, retrieved.passages, retrieved.queries)
+
+
+@pytest.fixture(scope="module")
+def scored(retrieved: Retrieved, proposed: Table, reranker: TeacherSettings) -> dict[str, Table]:
+    run, passages, _, vectors, encoder = retrieved
+    teachers = {
+        "bm25": BM25,
+        "reranker": reranker,
+        "dense": TeacherSettings(kind="bi_encoder", rows_per_shard=30, pool=POOL),
+    }
+    return {
+        name: scores.build(run, name, teacher, encoder, proposed, passages, RETRIEVAL, {"tiny": vectors})
+        for name, teacher in teachers.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def reranker(tiny_reranker: str) -> TeacherSettings:
+    return TeacherSettings(
+        kind="cross_encoder", model=tiny_reranker, max_tokens=64, dtype="float32", rows_per_shard=30, pool=POOL
+    )
 
 
 @pytest.fixture(params=["bert", *SAVED])
