@@ -29,7 +29,7 @@ from generation.judging import verdict
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import evaluation_set, input_checks, scoring, sources
+from launcher import encoder_checks, evaluation_set, input_checks, scoring, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -45,14 +45,15 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
 
+    encoder_checks.check_in_run(run, recipe)
+    for name, teacher in recipe.teachers.items():
+        probe_stage.build(run, name, teacher)  # a model that is no use is found before anything is paid for
     record_table = records.build(run, recipe.corpus)
     judged_ids = judged.passage_ids if judged else frozenset[str]()
     sampled = sample_size(recipe.corpus, recipe.asking)
     corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
     yield "corpus", corpus
 
-    for name, teacher in recipe.teachers.items():
-        probe_stage.build(run, name, teacher)  # a teacher that is no use is found before anything is paid for
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
     chosen = sources.choose(run, recipe, corpus, logged)
     paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
@@ -102,7 +103,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     record = None
     if judged:
         model = training_record["model"]
-        record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model)
+        record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student_encoder(), model)
     yield "evaluation", record
 
 

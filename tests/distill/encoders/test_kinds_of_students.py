@@ -52,12 +52,16 @@ def load(settings: StudentSettings):
 
 
 def token_files(folder: Path, settings: StudentSettings, model) -> list:
+    from distill.encoders.reading import Reading
     from distill.encoders.tokens import TokenFile, write_tokens
 
     queries, passages, _, _ = problem()
-    write_tokens(folder / "queries", queries, model.tokenizer, 48, settings.query_prompt or "")
-    write_tokens(folder / "passages", passages, model.tokenizer, 48)
-    return [TokenFile(folder / name) for name in ("queries", "passages")]
+    files = []
+    for name, texts, task in (("queries", queries, "query"), ("passages", passages, "document")):
+        reading = Reading.of(model, task, settings)
+        write_tokens(folder / name, texts, reading.token_ids)
+        files.append(TokenFile(folder / name, constants=reading.constants(), is_bag=reading.is_bag))
+    return files
 
 
 def library_embeddings(settings: StudentSettings, model) -> list:
