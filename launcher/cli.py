@@ -108,13 +108,27 @@ def evaluate(
     max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are truncated")] = 64,
     max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are truncated")] = 256,
     dimensions: Annotated[int | None, typer.Option(min=1, help="truncate embeddings to this many dimensions")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="prefix of queries; default: the model's own")] = None,
+    passage_prompt: Annotated[str | None, typer.Option(help="prefix of passages; default: the model's own")] = None,
+    pooling: Annotated[str, typer.Option(help="auto, mean, cls or last; auto: as the model's files say")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run code of the model's files")
+    ] = False,
 ) -> None:
     """Evaluate any model on a BEIR data set; writes metrics.json and run.trec."""
     from distill.evaluation.evaluate import evaluate as judge
     from distill.settings.encoders import EncoderSettings
     from launcher.outcome import print_metrics
+    from launcher.recipe import validate_options
 
-    encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)
+    given = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
+    encoder = validate_options(
+        EncoderSettings,
+        {"model": model, "max_query_tokens": max_query_tokens, "max_passage_tokens": max_passage_tokens}
+        | {"pooling": pooling, "trust_remote_code": trust_remote_code}
+        | {name: prompt for name, prompt in given.items() if prompt is not None},
+        [],
+    )
     print_metrics(judge(encoder, dataset, split, output, dimensions=dimensions), output)
 
 
@@ -259,9 +273,10 @@ def doctor(
     Each problem comes with its remedy; the exit code is 1 if a run would fail.
     """
     from launcher.doctor.run_checks import report_checks
+    from launcher.paths import absolute_paths
     from launcher.recipe import load_recipe
 
-    resolved = load_recipe(recipe, changes or []) if recipe else None
+    resolved = absolute_paths(load_recipe(recipe, changes or [])) if recipe else None
     if not report_checks(resolved, address, as_json=as_json):
         raise typer.Exit(1)
 

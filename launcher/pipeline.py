@@ -33,6 +33,7 @@ from launcher import encoder_checks, evaluation_set, input_checks, scoring, sour
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
+from launcher.paths import absolute_paths
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
@@ -134,6 +135,7 @@ def execute(
         if unknown := names - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     refuse_training_in_a_bucket(recipe, last)
+    recipe = absolute_paths(recipe)
     input_checks.check(recipe)
     _refuse_foreign_files(recipe.workdir)
     with Interrupts() as interrupts, Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:

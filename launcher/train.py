@@ -16,6 +16,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
+from launcher.paths import absolute_paths
 from launcher.recipe import validate_options
 
 DEV_FRACTION = 0.1
@@ -38,7 +39,7 @@ def read_options(student: str, ranks: int | None, dev_fraction: float, changes: 
     """
     training = {"ranks": ranks} if ranks else {}
     data = {"student": {"model": student}, "training": training, "dev_fraction": dev_fraction}
-    return validate_options(TrainOptions, data, changes)
+    return absolute_paths(validate_options(TrainOptions, data, changes))
 
 
 def is_rank() -> bool:

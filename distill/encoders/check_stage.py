@@ -16,7 +16,6 @@ from cluster.settings import PoolSettings
 from cluster.tables.plan import Shard
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.encoders.check import check_encoder
 from distill.encoders.encoder import LIBRARIES
 from distill.settings.encoders import EncoderSettings
 
@@ -61,6 +60,8 @@ class CheckWorker:
 
     def process(self, task: Task) -> Output:
         """One row for the one unit of work."""
+        from distill.encoders.check import check_encoder
+
         try:
             checked = check_encoder(self.encoder)
         except InputError as error:

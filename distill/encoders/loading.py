@@ -17,9 +17,11 @@ from distill.encoders.device import default_device
 from distill.encoders.lora import merge_adapters
 from distill.encoders.missing_weights import noted_missing_weights
 from distill.encoders.other_kinds import refuse_other_kinds
+from distill.encoders.padding import give_padding
 from distill.encoders.reading import Reading
 from distill.encoders.similarity import set_similarity
 from distill.encoders.texts import passage_prompt, query_prompt
+from distill.encoders.towers import tower
 from distill.settings.encoders import EncoderSettings, StudentSettings
 
 if TYPE_CHECKING:
@@ -61,17 +63,18 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
         InputError: the model cannot be found, is no encoder of one vector, lacks weights, stores its weights in a
             pickle, or comes with code that the recipe does not trust.
     """
-    with noted_missing_weights("model", settings.model) as missing:
-        model = load_safetensors(
-            lambda path, model_kwargs: _construct(settings, path, model_kwargs, device or default_device()),
-            settings.model,
-            "float32",
-            role="model",
-            expected="a folder with safetensors weights, or a model id that the hub or its local cache has",
-        )
+    model = load_safetensors(
+        lambda path, model_kwargs: _construct(settings, path, model_kwargs, device or default_device()),
+        settings.model,
+        "float32",
+        role="model",
+        expected="a folder with safetensors weights, or a model id that the hub or its local cache has",
+        output=_embeddings,
+    )
     merge_adapters(model)
-    missing.refuse_used(lambda: model(model.preprocess(["a text"]))["sentence_embedding"])
     set_similarity(model, settings.model, settings.normalize if isinstance(settings, StudentSettings) else None)
+    for task in ("query", "document"):
+        give_padding(getattr(tower(model, task)[0], "tokenizer", None))
     model.prompts = model.prompts | {
         "query": query_prompt(settings, model),
         "document": passage_prompt(settings, model),
@@ -111,9 +114,24 @@ def _construct(settings: EncoderSettings, path: str, model_kwargs: dict[str, Any
     return model
 
 
+def _embeddings(model: SentenceTransformer) -> torch.Tensor:
+    """(2, d) embeddings of a query and of a passage, which may pass two towers."""
+    import torch
+    from sentence_transformers.util import batch_to_device
+
+    inputs = [(task, model.preprocess(["a text"], task=task)) for task in ("query", "document")]
+    outputs = [model(batch_to_device(features, model.device), task=task) for task, features in inputs]
+    return torch.cat([features["sentence_embedding"] for features in outputs])
+
+
 @garbage_collection_off()
 def load_safetensors(
-    construct: Callable[[str, dict[str, Any]], Model], name: str, dtype: str | torch.dtype, role: str, expected: str
+    construct: Callable[[str, dict[str, Any]], Model],
+    name: str,
+    dtype: str | torch.dtype,
+    role: str,
+    expected: str,
+    output: Callable[[Model], torch.Tensor],
 ) -> Model:
     """Loads a model with a library that is kept quiet, from safetensors weights alone.
 
@@ -123,10 +141,11 @@ def load_safetensors(
         dtype: of the weights.
         role: what the error calls the model, such as "teacher model".
         expected: what the error says was expected.
+        output: computes what the model is loaded for, from any text; it tells which absent weights matter.
 
     Raises:
-        InputError: the library cannot load the model; the text says what was expected, and what to do about code that
-            is not trusted.
+        InputError: the library cannot load the model, or its files lack weights that its output depends on; the text
+            says what was expected, and what to do about code that is not trusted.
     """
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -136,7 +155,10 @@ def load_safetensors(
     disable_progress_bars()
     path = resolve_model(name)
     try:
-        return construct(path, {"dtype": dtype, "use_safetensors": True})
+        with noted_missing_weights(role, name) as missing:
+            model = construct(path, {"dtype": dtype, "use_safetensors": True})
+        missing.refuse_used(lambda: output(model))
+        return model
     except (InputError, MemoryError):
         raise
     except Exception as error:  # libraries raise all kinds for files that they do not understand

@@ -54,9 +54,9 @@ class MissingWeights:
         if used:
             more = f" and {len(used) - 3} more" if len(used) > 3 else ""
             raise InputError(
-                f"{self.role} '{self.name}' lacks weights: its files hold nothing for {', '.join(used[:3])}{more}, which "
-                "would be random numbers. Expected the files of one whole model. Download it again, or name the model that "
-                "these weights were saved with."
+                f"{self.role} '{self.name}' lacks weights: its files hold nothing for {', '.join(used[:3])}{more}, "
+                "which would be random numbers. Expected the files of one whole model of this kind. Download it again, "
+                "or name the model that these weights were saved with."
             )
 
 

@@ -243,3 +243,13 @@ def test_texts_are_cut_at_the_positions_that_a_model_has(save_as, limit, tmp_pat
         limit = 130 - encoder.model.tokenizer.pad_token_id - 1
     assert found == limit
     assert np.isfinite(encoder.encode_queries([" ".join(texts()[1]) * 20])).all()
+
+
+def test_weights_that_one_of_two_towers_lacks_are_found(tmp_path: Path):
+    from safetensors.torch import load_file, save_file
+
+    path = Path(KINDS["Router"](tmp_path))
+    weights = next(file for file in path.rglob("*.safetensors") if "query" in str(file.parent))
+    save_file({key: value for key, value in load_file(weights).items() if "layer.1" not in key}, weights)
+    with pytest.raises(InputError, match=r"lacks weights: its files hold nothing for encoder\.layer\.1"):
+        load_model(EncoderSettings(model=str(path)), "cpu")
