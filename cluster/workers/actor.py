@@ -34,7 +34,7 @@ from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage, check_writable, is_retrying
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
-from cluster.workers.threads import use_held_cores
+from cluster.workers.threads import hide_other_gpus, use_held_cores
 from cluster.workers.worker import Output, Task
 
 POOL_VARIABLE = "LISTWISE_POOL"
@@ -142,6 +142,7 @@ class ShardActor:
         self._storage = Storage(self.job.storage_url, self.job.patience_s)
         self._reader = ShardReader(self._storage)
         check_workdir(self._storage, self.job, self._node)
+        hide_other_gpus()
         worker, arguments = ray.get(self._payload[0])
         use_held_cores()
         return worker(**arguments)
