@@ -25,7 +25,8 @@ def use_held_cores() -> None:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(held_cores())
-    if torch := sys.modules.get("torch"):
+    torch = sys.modules.get("torch")
+    if torch and hasattr(torch, "set_num_threads"):  # another thread may be importing it at this moment
         torch.set_num_threads(held_cores())
 
 
