@@ -74,6 +74,26 @@ def list_files(folder: Path, endings: Collection[str]) -> FolderFiles:
     return FolderFiles(sorted(names), sorted(left_out), hidden)
 
 
+def planned_file(path: Path, name: str, what: str, stage: str) -> Path:
+    """Path of a file by its name in the plan of a table.
+
+    Args:
+        path: the folder, or the file itself.
+        name: of the file, relative to the folder; "" if `path` is the file.
+        what: the files are, for messages: "corpus".
+        stage: that plans them.
+
+    Raises:
+        InputError: the name leads out of the folder.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(
+            f"the plan of the {what} names the file '{name}', which is not in {path}, so it was not written by "
+            f"listwise. Find out who else writes to this workdir; then run with --overwrite {stage}."
+        )
+    return path / name if name else path
+
+
 def _is_new_data(folder: Path, seen: set[str]) -> bool:
     return not folder.name.startswith(".") and folder.name not in _NO_DATA and os.path.realpath(folder) not in seen
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import InputError
-from cluster.files.folder import list_files
+from cluster.files.folder import list_files, planned_file
 from cluster.tables.plan import Shard
 
 SEEN_BY_ALL = "Every machine of the cluster must see the corpus under this path."
@@ -57,12 +57,7 @@ def corpus_file(path: Path, name: str) -> Path:
     Raises:
         InputError: the plan names a file outside of the corpus.
     """
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(
-            f"the plan of the corpus names the file '{name}', which is not in {path}, so it was not written by "
-            "listwise. Find out who else writes to this workdir; then run with --overwrite corpus."
-        )
-    return path / name if name else path
+    return planned_file(path, name, "corpus", "corpus")
 
 
 def open_file(path: Path, name: str) -> BinaryIO:
