@@ -24,6 +24,9 @@ class JsonlReader:
 
     path: Path
     fields: Fields
+    beside: tuple[
+        str, ...
+    ] = ()  # files of JSON lines in the folder of a BEIR corpus that are neither corpus nor queries
 
     def fingerprint(self) -> dict[str, Any]:
         """Sizes and checksums of the files."""
@@ -31,6 +34,8 @@ class JsonlReader:
 
     def notes(self) -> list[str]:
         """Files of the folder that are left out."""
+        if self.beside:
+            return [f"{self.path} is read, as of a BEIR folder; left out: {', '.join(self.beside)}"]
         return left_out(self.path, SUFFIXES)
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:

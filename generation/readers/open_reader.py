@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.files.folder import list_files
-from cluster.files.names import find_named, has_ending
+from cluster.files.names import find_named, has_ending, plain_name
 from generation.readers import delimited, hf, jsonl, parquet
 from generation.readers.base import Reader
 from generation.readers.delimited import DelimitedReader
@@ -36,10 +36,16 @@ def open_reader(corpus: CorpusSettings) -> Reader:
         return HfReader(corpus.path.removeprefix(hf.PREFIX), corpus.hf_config, corpus.hf_split, fields)
     path = Path(corpus.path).expanduser().absolute()
     if kind == "beir":
-        return JsonlReader(find_named(path, BEIR_CORPUS) or path / BEIR_CORPUS if path.is_dir() else path, fields)
+        return _open_beir(path, fields) if path.is_dir() else JsonlReader(path, fields)
     if kind == "csv":
         return DelimitedReader(path, fields, corpus.quoting, tuple(corpus.columns) if corpus.columns else None)
     return ParquetReader(path, fields) if kind == "parquet" else JsonlReader(path, fields)
+
+
+def _open_beir(folder: Path, fields: Fields) -> JsonlReader:
+    names = list_files(folder, jsonl.SUFFIXES).names
+    beside = [name for name in names if plain_name(Path(name).name) not in (BEIR_CORPUS, "queries.jsonl")]
+    return JsonlReader(find_named(folder, BEIR_CORPUS) or folder / BEIR_CORPUS, fields, tuple(beside))
 
 
 def find_format(location: str) -> str:

@@ -234,6 +234,17 @@ def test_a_tsv_without_a_header_is_read_with_the_names_that_the_recipe_gives(tmp
     ]  # fmt: skip
 
 
+def test_a_beir_corpus_may_be_compressed_and_other_passages_beside_it_are_told(tmp_path: Path) -> None:
+    path = write_beir(tmp_path, ROWS) / "corpus.jsonl"
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert len(read_all(tmp_path, 4)) == len(ROWS)
+    assert open_reader(CorpusSettings(path=str(tmp_path))).notes() == []
+    write_jsonl(tmp_path, ROWS)
+    (note,) = open_reader(CorpusSettings(path=str(tmp_path))).notes()
+    assert note == f"{tmp_path}/corpus.jsonl.gz is read, as of a BEIR folder; left out: docs.jsonl"
+
+
 def test_what_a_folder_holds_besides_the_corpus_is_told(tmp_path: Path) -> None:
     write_jsonl(tmp_path, ROWS)
     (tmp_path / "README.md").write_text("passages")
