@@ -92,6 +92,8 @@ def find_dialect(
     first = next((line for line in read_lines(path, advice) if not line.is_blank), None)
     if first is None:
         raise InputError(f"{path}: the file is empty. Expected a header line with the names of the columns.")
+    if first.text().strip().lower().startswith("sep="):
+        raise InputError(f"{first.place}: a note for Excel. Expected the names of the columns. Remove this line.")
     usual = "\t" if plain_name(path.name).endswith(".tsv") else ","
     splits = {one: _split(first, one) for one in sorted(_DELIMITERS, key=lambda one: one != usual)}
     if columns is None:

@@ -8,6 +8,7 @@ as `cluster/files/content.py` says.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +84,10 @@ class Line(NamedTuple):
         """
         text = self.text().rstrip()
         expected = f"Expected one JSON object on each line, such as {example}. Correct or remove the line."
+        if text.startswith("["):
+            name = shlex.quote(self.file)
+            expected = "Expected one JSON object on each line. A file that is one list becomes such lines with: "
+            expected += f"jq -c '.[]' {name} > {shlex.quote(self.file + '.jsonl')}"
         if text.startswith(_BYTE_ORDER_MARK):
             raise InputError(f"{self.place}: not JSON (it begins with a byte order mark). {expected}")
         try:

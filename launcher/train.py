@@ -117,7 +117,8 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
     from distill.lists.scored_file import files_of, write_tables
 
     folder = Path(lists).expanduser()
-    if "://" in lists or (folder.is_dir() and ((folder / "lists").is_dir() or not files_of(folder))):
+    is_run = any((folder / name).exists() for name in ("recipe.yaml", "passages", "lists"))
+    if "://" in lists or (folder.is_dir() and (is_run or not files_of(folder))):
         storage = Storage(lists)
         for name in ("lists", "passages"):
             try:

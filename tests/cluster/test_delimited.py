@@ -104,6 +104,11 @@ def test_two_columns_of_one_name_are_refused_and_columns_without_a_name_are_not(
     assert rows_of(write(tmp_path / "docs.csv", "id,text,,\na,b,,\n")) == [["a", "b", "", ""]]
 
 
+def test_the_line_that_excel_writes_first_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 1: a note for Excel"):
+        rows_of(write(tmp_path / "docs.csv", "sep=;\r\nid;text\r\na;b\r\n"))
+
+
 def test_a_file_without_a_header_has_the_columns_that_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "collection.tsv", '0\tThe presence of\n1\t"Manhattan, project\n')
     assert rows_of(path, columns=["id", "text"]) == [["0", "The presence of"], ["1", '"Manhattan, project']]
