@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -40,6 +40,9 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
         shards = list(run.table(RECORDS.path).plan.shards)  # an earlier run has planned the corpus already
     except KeyError:
         shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
+        how = {str(shard.params["note"]): None for shard in shards if "note" in shard.params}
+        for note in (*reader.notes(), *how):
+            run.progress.say(note)
     return run.execute(
         Stage(
             title="corpus: reading",
@@ -49,13 +52,19 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
             arguments={"corpus": corpus, "reader": reader},
             shards=shards,
             fingerprint={
-                "corpus": corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+                "corpus": _identity(corpus),
                 "source": reader.fingerprint(),
             },
             pool=run.settings.io_pool,
             reads_files=True,
         )
     )
+
+
+def _identity(corpus: CorpusSettings) -> dict[str, Any]:
+    """The fields that change records; those of later versions only where they are set, so that runs continue."""
+    unset = {name for name in ("quoting", "columns") if getattr(corpus, name) in ("auto", None)}
+    return corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT | unset)
 
 
 class RecordWorker:

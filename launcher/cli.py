@@ -135,7 +135,9 @@ def evaluate(
 @app.command()
 def train(
     *,
-    lists: Annotated[str, typer.Option(help="scored lists: JSON lines (.gz too), or the workdir of a run")],
+    lists: Annotated[
+        str, typer.Option(help="scored lists: JSON lines (compressed too, or a folder), or the workdir of a run")
+    ],
     student: Annotated[str, typer.Option(help="model to train: path, packaged name or hub id")],
     output: Annotated[Path, typer.Option(help="folder for checkpoints, metrics and the model")],
     ranks: Annotated[int | None, typer.Option(min=1, help="number of data-parallel ranks that Ray starts")] = None,

@@ -1,6 +1,7 @@
 """The judged queries of a run, prepared before the first stage, so that a mistake in them ends the run at once.
 
-The corpus stage gets the ids of the judged passages, and no query is generated for these passages.
+The corpus stage gets the ids of the judged passages, and no query is generated for these passages. The judged queries
+themselves are left out of the query log.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cluster.errors import InputError
 from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
+from distill.evaluation.qrels import read_qrels
 from distill.settings.evaluation import EvaluationSettings
 
 PYDOCS = "pydocs://"
@@ -22,10 +24,19 @@ PYDOCS = "pydocs://"
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A BEIR folder, and the ids of the passages that its chosen split judges."""
+    """A BEIR folder, and what its chosen split judges.
+
+    Attributes:
+        folder: the folder on this machine.
+        passage_ids: ids of the passages that are judged, with any grade.
+        queries: id and text of the queries that are judged.
+        notes: sentences for the user about what is unusual; none if the run has begun before.
+    """
 
     folder: Path
     passage_ids: frozenset[str]
+    queries: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
@@ -42,9 +53,13 @@ def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | N
         folder = _write_pydocs(storage, settings)
     else:
         folder = Path(settings.dataset).expanduser()
-        if not storage.exists("records/plan.json"):
-            judged.read(folder, settings.split)
-    return EvaluationSet(folder, judged.judged_passages(folder, settings.split))
+    notes: list[str] = []
+    if not storage.exists("records/plan.json"):
+        notes = judged.read(folder, settings.split).notes
+    qrels = read_qrels(folder, settings.split)
+    passages = frozenset(passage for grades in qrels.values() for passage in grades)
+    queries = judged.judged_queries(folder, settings.split, qrels)
+    return EvaluationSet(folder, passages, queries, tuple(notes))
 
 
 def check(settings: EvaluationSettings) -> None:
@@ -61,7 +76,7 @@ def check(settings: EvaluationSettings) -> None:
             f"evaluation.dataset: there is no folder {folder}. Expected a BEIR folder (corpus.jsonl, queries.jsonl, "
             "qrels/), pydocs://PACKAGES, or null if you have no judged queries."
         )
-    judged.read_qrels(folder, settings.split)
+    read_qrels(folder, settings.split)
 
 
 def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:

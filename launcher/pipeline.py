@@ -45,6 +45,8 @@ MARKER = "versions.json"  # the first file of a run; a workdir with this file be
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
+    for note in judged.notes if judged else ():
+        run.progress.say(note)
 
     encoder_checks.check_in_run(run, recipe)
     for name, teacher in recipe.teachers.items():
@@ -55,7 +57,8 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
     yield "corpus", corpus
 
-    logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
+    asked = judged.queries if judged else {}
+    logged = query_log.build(run, recipe.corpus, asked)  # before hours of generation, since it may hold mistakes
     chosen = sources.choose(run, recipe, corpus, logged)
     paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
     most = paid.sources if paid else None

@@ -114,7 +114,11 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
     Raises:
         InputError: the file or run does not exist, or the file does not hold scored lists.
     """
-    if "://" in lists or Path(lists).expanduser().is_dir():
+    from distill.lists.scored_file import files_of, write_tables
+
+    folder = Path(lists).expanduser()
+    is_run = any((folder / name).exists() for name in ("recipe.yaml", "passages", "lists"))
+    if "://" in lists or (folder.is_dir() and (is_run or not files_of(folder))):
         storage = Storage(lists)
         for name in ("lists", "passages"):
             try:
@@ -124,11 +128,9 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
             if not complete:
                 raise InputError(
                     f"--lists {lists}: the table `{name}` does not exist or is not finished. Expected the workdir "
-                    "of a run (listwise run RECIPE --until lists), or a file of JSON lines."
+                    "of a run (listwise run RECIPE --until lists), or JSON lines: a file, or a folder of them."
                 )
         return storage.url
-    from distill.lists.scored_file import write_tables
-
     storage = Storage(str(output))
-    write_tables(Path(lists).expanduser(), storage, dev_fraction)
+    write_tables(folder, storage, dev_fraction)
     return storage.url

@@ -33,7 +33,9 @@ FLOORS = {
     "cluster": (
         {"disclosure", "unicode", "traffic"},
         {"errors", "schemas", "settings", "server_failures"},
+        {"files"},
         {"mistakes", "weights", "jsonl"},
+        {"delimited"},
         {"machines", "tables"},
         {"workers"},
         {"watch"},

@@ -8,10 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.files.names import find_named
 from cluster.jsonl import read_lines
 from distill.encoders.loading import resolve_model
 from distill.encoders.texts import passage_text
-from distill.evaluation.judged import passages_of, read_qrels
+from distill.evaluation.judged import CORPUS, passages_of
+from distill.evaluation.qrels import read_qrels
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200
@@ -66,6 +68,7 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     Raises:
         InputError: the corpus or the judged collection does not exist, cannot be read, or is empty.
     """
+    from generation.query_log import files_of
     from generation.readers.open_reader import open_reader
 
     reader = open_reader(recipe.corpus)
@@ -81,7 +84,9 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     tokens, with_tokenizer = _mean_tokens(recipe, passages)
     characters = sum(map(len, passages)) / len(passages)
     records = sum(shard.rows for shard in shards)
-    logged = _count_lines(Path(recipe.corpus.query_log)) if recipe.corpus.query_log else 0
+    logged = 0
+    if log := recipe.corpus.query_log:
+        logged = sum(_count_lines(Path(log, name)) for name in files_of(log))
     return CorpusSample(records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe))
 
 
@@ -99,7 +104,7 @@ def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
         folder = Path(settings.dataset).expanduser()
         queries = len(read_qrels(folder, settings.split))
         texts = [passage_text(title, text) for _, _, title, text in islice(passages_of(folder), SAMPLE_RECORDS)]
-        passages = _count_lines(folder / "corpus.jsonl")
+        passages = _count_lines(find_named(folder, CORPUS) or folder / CORPUS)
     return JudgedCollection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
 
