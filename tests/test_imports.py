@@ -31,7 +31,7 @@ FLOORS = {
         {"teachers", "evaluation"},
     ),
     "cluster": (
-        {"disclosure", "unicode", "traffic"},
+        {"disclosure", "unicode", "traffic", "import_path"},
         {"errors", "schemas", "settings", "server_failures"},
         {"mistakes", "weights", "jsonl"},
         {"machines", "tables"},
