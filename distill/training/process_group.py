@@ -8,6 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+PORT = "29500"  # torchrun's own default
+
 
 def rank_device() -> str:
     """Device of this rank: its own GPU, such as "cuda:1"; "cpu" where it sees no GPU or its process group is gloo's.
@@ -31,6 +33,8 @@ def own_gpu(local_rank: int, visible: int) -> int:
 
 def _names_of_slurm() -> None:
     """Sets torchrun's variables from SLURM's, under `srun`."""
+    if "MASTER_ADDR" in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ.setdefault("MASTER_PORT", PORT)
     for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
             os.environ[name] = os.environ[slurm]
