@@ -46,9 +46,9 @@ def main() -> None:
         sys.stderr.write(f"error: {hiding}\n")
         sys.exit(2)
     from launcher.interrupt import Interrupts
-    from launcher.streams import finish_output, show_any_character
+    from launcher.streams import finish_output, show_any_text
 
-    show_any_character()
+    show_any_text()
     with Interrupts(give_up=_give_up) as interrupts:
         try:
             exit_code = _exit_code()
@@ -79,7 +79,11 @@ def _show(error: Exception) -> None:
     """Prints an error of the user or of Ray as one message; raises any other."""
     from cluster.errors import ListwiseError
     from cluster.machines.ray_errors import explain
+    from launcher.streams import drop_output, is_output_lost
 
+    if isinstance(error, OSError) and is_output_lost():
+        drop_output(error)
+        return
     message = str(error) if isinstance(error, ListwiseError) else explain(error)
     if message is None:
         raise error

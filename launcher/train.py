@@ -16,6 +16,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
+from launcher.options import say as show
 from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
 from launcher.recipe import validate_options
 
@@ -73,8 +74,12 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     from distill.training.process_group import join_ranks, rank_device
     from distill.training.trainer import train
 
+    device = rank_device()  # it takes the variables from SLURM's too
+    if os.environ.get("RANK") == "0" and os.environ.get("WORLD_SIZE") != "1":
+        _, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
+        show(f"rank 0 of {ranks} waits for the others at {host}:{port} (MASTER_ADDR, MASTER_PORT)", stderr=True)
     try:
-        rank, _ = join_ranks(rank_device())
+        rank, _ = join_ranks(device)
     except (ValueError, RuntimeError) as error:  # torch's errors of the network are RuntimeErrors
         rank_name, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
         reason = str(error).strip().splitlines()[0][:200].rstrip(".")

@@ -10,11 +10,12 @@ What is wrong is said by exceptions: an `InputError` can be corrected by the cal
 whose input was right. Both are `ListwiseError`s.
 """
 
-from listwise.packages import ours
+from typing import TYPE_CHECKING, Any
 
-with ours():
+from listwise.api import Outcome, encode, evaluate, load_recipe, run, train
+
+if TYPE_CHECKING:
     from cluster.errors import InputError, ListwiseError, RunError
-    from listwise.api import Outcome, encode, evaluate, load_recipe, run, train
 
 __all__ = [
     "InputError",
@@ -27,3 +28,15 @@ __all__ = [
     "run",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The errors, whose module is found once nothing in the current folder can take its place."""
+    if name not in ("InputError", "ListwiseError", "RunError"):
+        raise AttributeError(f"module 'listwise' has no attribute {name!r}")
+    from listwise.packages import ours
+
+    with ours():
+        from cluster import errors
+
+        return getattr(errors, name)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
-from cluster.errors import InputError
 from listwise.packages import ours
 
 if TYPE_CHECKING:
@@ -193,6 +192,7 @@ def encode(
     Raises:
         InputError: the model or a setting cannot be used, or `texts` is no list of texts.
     """
+    from cluster.errors import InputError
     from distill.encoders.encoder import Encoder
 
     listed = [] if isinstance(texts, str) else list(texts)

@@ -1,4 +1,4 @@
-"""The command `listwise`."""
+"""The command `listwise`, as it is until all that it needs is imported."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ def main() -> None:
     """Runs the command, unless another package hides one that it needs; ends the process with an exit code."""
     try:
         with ours():
-            from launcher.cli import main as run_command
+            from launcher.interrupt import Interrupts
+
+            with Interrupts():
+                from launcher.cli import main as run_command
     except ImportError as error:
-        sys.exit(_refusal(error))
+        if error.name is not None:  # a library is absent or broken
+            raise
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt as stop:
+        _end("\nInterrupted.", getattr(stop, "exit_code", 130))
     run_command()
 
 
-def _refusal(error: ImportError) -> int:
-    if error.name is not None:  # a package that Listwise needs is absent or broken
-        raise error
-    sys.stderr.write(f"error: {error}\n")
-    return 2
+def _end(message: str, exit_code: int) -> None:
+    sys.stderr.write(f"{message}\n")
+    sys.exit(exit_code)

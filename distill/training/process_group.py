@@ -44,12 +44,12 @@ def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
     """(rank, world size) of this process, after joining the process group that torchrun, srun or Ray Train describe.
 
     RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe the group; under `srun` SLURM's variables are used. Without
-    them this process is a group of its own. GPUs use NCCL, CPUs use gloo.
+    them, or alone, this process is a group of its own. GPUs use NCCL, CPUs use gloo.
     """
     _names_of_slurm()
     if not dist.is_initialized():
         backend, limit = "nccl" if device.startswith("cuda") else "gloo", timedelta(seconds=timeout_s)
-        if "RANK" in os.environ:
+        if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1":
             dist.init_process_group(backend, timeout=limit)
         else:
             dist.init_process_group(backend, timeout=limit, store=dist.HashStore(), rank=0, world_size=1)
