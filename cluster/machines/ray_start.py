@@ -24,7 +24,7 @@ def started_apart() -> Iterator[None]:
     """
     from ray._private import ray_constants, services, utils
 
-    class OwnSession(services.ConsolePopen):  # type: ignore[misc]
+    class OwnSession(services.ConsolePopen):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named, start_new_session=True)
 
@@ -57,7 +57,7 @@ def job_config() -> Any:
     from ray.job_config import JobConfig
 
     class WithoutFolders(JobConfig):
-        def _serialize(self) -> bytes:  # the last call before the configuration leaves this process
+        def _serialize(self) -> str:  # the last call before the configuration leaves this process
             self._py_driver_sys_path = [folder for folder in self._py_driver_sys_path if folder == str(ROOT)]
             return super()._serialize()
 
