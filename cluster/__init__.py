@@ -3,6 +3,7 @@
 Reading order. A file imports from files and rooms above it and from its own room:
 
     disclosure, unicode         control characters and secrets in shown text; text that UTF-8 can hold
+    import_path                 no process imports from the folder of the call
     errors, schemas             the errors that end a run with a message; every table of a run with its columns
     settings, weights           the cluster's part of a recipe; model folders whose weights are pickles are refused
     files/                      names, folders and content of the files that people bring

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher import lists as list_commands
-from launcher import look
+from launcher import look, own_packages
 from launcher.jobs import commands
 from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, say
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
+
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
+CTRL_C = 128 + signal.SIGINT
+
+_how_to_continue = ""
 
 app = typer.Typer(
     name="listwise",
@@ -30,22 +37,86 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Runs a command. An error of the user gives one message and an exit code, a bug gives a traceback."""
-    from cluster.errors import ListwiseError
+    """Runs a command, and ends the process with its exit code.
 
+    An error of the user gives one message, a request to stop says how to continue, and a bug gives a traceback.
+    """
+    own_packages.leave_working_directory()
+    if hiding := own_packages.what_hides_them():
+        sys.stderr.write(f"error: {hiding}\n")
+        sys.exit(2)
+    from launcher.interrupt import Interrupts
+    from launcher.streams import finish_output, show_any_text
+
+    show_any_text()
+    with Interrupts(give_up=_give_up) as interrupts:
+        try:
+            exit_code = _exit_code()
+        except Exception as error:
+            if interrupts.exit_code is None:
+                _show(error)
+            exit_code = getattr(error, "exit_code", 1)
+        asked = interrupts.exit_code
+        if asked is not None and (exit_code or asked != CTRL_C):  # Ctrl-C is how some commands end well
+            exit_code = asked
+            _say_farewell()
+        atexit.register(_end_at_once_on_signals)  # the first thing at the end, while libraries clean up
+    sys.exit(finish_output(exit_code))
+
+
+def _exit_code() -> int:
+    """Runs the command and returns its exit code."""
     try:
         app()
-    except ListwiseError as error:
-        _fail(str(error), error.exit_code)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return CTRL_C
+    return 0
 
 
-def _fail(message: str, exit_code: int) -> None:
+def _show(error: Exception) -> None:
+    """Prints an error of the user or of Ray as one message; raises any other."""
+    from cluster.errors import ListwiseError
+    from cluster.machines.ray_errors import explain
+    from launcher.streams import drop_output, is_output_lost
+
+    if isinstance(error, OSError) and is_output_lost():
+        drop_output(error)
+        return
+    message = str(error) if isinstance(error, ListwiseError) else explain(error)
+    if message is None:
+        raise error
+    _print_error(message)
+
+
+def _print_error(message: str) -> None:
     from rich.console import Console
 
     text = Console(stderr=True, soft_wrap=True, highlight=False)
     text.print("[bold red]error:[/] ", end="")
     text.print(message, markup=False)
-    sys.exit(exit_code)
+
+
+def _say_farewell() -> None:
+    """Says that the command was interrupted, and how to continue, if that can be said."""
+    with contextlib.suppress(OSError, ValueError):  # the terminal may have been closed
+        sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\nInterrupted.{_how_to_continue}\n")
+        sys.stderr.flush()
+
+
+def _give_up(exit_code: int) -> None:
+    """Ends this process, whatever its threads are waiting for."""
+    _say_farewell()
+    os._exit(exit_code)
+
+
+def _end_at_once_on_signals() -> None:
+    from launcher.interrupt import DEFAULT_HANDLERS, SIGNALS
+
+    for number in SIGNALS:
+        if signal.getsignal(number) in DEFAULT_HANDLERS:
+            signal.signal(number, lambda number, _: _give_up(128 + number))
 
 
 @app.command()
@@ -77,14 +148,16 @@ def run(
 
     Stages: corpus, queries, grades, approved, embeddings, candidates, scores, lists, training, evaluation.
     """
+    from launcher import rank_variables
     from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe
 
+    rank_variables.forget("as for a rank of torchrun or srun, but a run starts its own ranks")
     resolved = load_recipe(recipe, changes or [])
     command = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
     command += ["--until", until] if until != "evaluation" else []
-    with _interruptible(command, is_job=recipe == RECIPE):
-        _run(resolved, until, frozenset(overwrite or []))
+    _continues_with(None if recipe == RECIPE else command)
+    _run(resolved, until, frozenset(overwrite or []))
 
 
 def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
@@ -149,10 +222,9 @@ def train(
     """Train a student on scored lists, without the stages before.
 
     Ray starts the ranks. Under torchrun or srun this process is one of the ranks:
-    torchrun --nproc-per-node 8 -m launcher.cli train --lists … --student … --output …
+    torchrun --nproc-per-node 8 --no-python listwise train --lists … --student … --output …
     """
     from launcher import train as training
-    from launcher.interrupt import Interrupts
 
     options = training.read_options(student, ranks, dev_fraction, changes or [])
     if training.is_rank():
@@ -162,8 +234,8 @@ def train(
         command += ["--ranks", str(ranks)] if ranks else []
         command += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
         command += [word for change in changes or [] for word in ("--set", change)]
-        with _interruptible(command), Interrupts():
-            record = training.train_on_ray(lists, output, options)
+        _continues_with(command)
+        record = training.train_on_ray(lists, output, options)
     say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
 
@@ -323,20 +395,12 @@ def kuberay(
     print_manifest(load_recipe(recipe, changes or []), options)
 
 
-@contextlib.contextmanager
-def _interruptible(command: list[str], is_job: bool = False) -> Iterator[None]:
-    """On Ctrl-C or a signal to stop, says how to continue, and exits with 128 + the signal's number."""
-    from launcher.interrupt import Interrupted
-
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        # The folder of a job is not the folder that the user works in, so the command would not work there.
-        how = (
-            "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *command])}"
-        )
-        say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
-        raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
+def _continues_with(command: list[str] | None) -> None:
+    """From now on an interrupted command has done something that is kept; None: a job, which is submitted again."""
+    global _how_to_continue  # noqa: PLW0603, one command runs in a process
+    # The folder of a job is not the folder that the user works in, so the command would not work there.
+    how = f"continue with: {shlex.join(['listwise', *command])}" if command else "submit the recipe again to continue."
+    _how_to_continue = f" What is done is kept; {how}"
 
 
 def _write_new(target: Path, text: str, other: str) -> None:

@@ -16,7 +16,9 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
+from launcher.options import say as show
 from launcher.paths import absolute_paths
+from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
 from launcher.recipe import validate_options
 
 DEV_FRACTION = 0.1
@@ -43,14 +45,14 @@ def read_options(student: str, ranks: int | None, dev_fraction: float, changes: 
 
 
 def is_rank() -> bool:
-    """Whether torchrun or srun started this process as one of its ranks.
+    """Whether torchrun or srun started this process as one of its ranks; what is left of another job is ignored.
 
     Raises:
-        InputError: srun started several tasks, and they cannot find each other.
+        InputError: variables of a rank contradict each other, or srun started tasks that cannot find each other.
     """
-    if "RANK" in os.environ:
+    if describe_a_rank():
         return True
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1 and "MASTER_ADDR" not in os.environ:
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1" and "MASTER_ADDR" not in os.environ:
         return False
     if "MASTER_ADDR" not in os.environ:
         raise InputError(
@@ -73,7 +75,19 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     from distill.training.process_group import join_ranks, rank_device
     from distill.training.trainer import train
 
-    rank, _ = join_ranks(rank_device())
+    device = rank_device()  # it takes the variables from SLURM's too
+    if os.environ.get("RANK") == "0" and os.environ.get("WORLD_SIZE") != "1":
+        _, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
+        show(f"rank 0 of {ranks} waits for the others at {host}:{port} (MASTER_ADDR, MASTER_PORT)", stderr=True)
+    try:
+        rank, _ = join_ranks(device)
+    except (ValueError, RuntimeError) as error:  # torch's errors of the network are RuntimeErrors
+        rank_name, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
+        reason = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise InputError(
+            f"rank {rank_name} of {ranks} cannot join the others at {host}:{port} (MASTER_ADDR, MASTER_PORT): "
+            f"{reason}. {REMEDY}"
+        ) from error
     try:
         broadcast: list[Any] = [None]  # (error class and message, or None; url of the tables)
         if rank == 0:
