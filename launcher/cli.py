@@ -254,13 +254,13 @@ def plan(
     changes: SetOption = None,
 ) -> None:
     """Show what a run would do, need and cost, without running it; refuse a worker that does not fit its device."""
-    from launcher.encoder_checks import check_here, checked_encoders
+    from launcher.model_checks import check_here, checked_models
     from launcher.plan.show import make_plan, print_plan, refuse_what_does_not_fit
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
     estimate = make_plan(resolved, gpu)
-    read = [f"{field}: {found}" for field, found in check_here(checked_encoders(resolved))]
+    read = [f"{field}: {found}" for field, found in check_here(checked_models(resolved))]
     if calibrate:
         from launcher.plan.calibrate import calibrate as run_shards
 

@@ -29,7 +29,7 @@ from generation.judging import verdict
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import encoder_checks, evaluation_set, input_checks, scoring, sources
+from launcher import evaluation_set, input_checks, model_checks, scoring, sources
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -48,7 +48,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     for note in judged.notes if judged else ():
         run.progress.say(note)
 
-    encoder_checks.check_in_run(run, recipe)
+    model_checks.check_in_run(run, recipe)
     for name, teacher in recipe.teachers.items():
         probe_stage.build(run, name, teacher)  # a model that is no use is found before anything is paid for
     record_table = records.build(run, recipe.corpus)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from distill.settings.encoders import EncoderSettings
+from distill.settings.teachers import TeacherSettings
 from launcher.doctor.finding import Finding
 
 LIMIT_S = 2.0
@@ -93,13 +94,13 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("ok", "model", f"{field}: {source}, from the hub")
 
 
-def try_encoders(encoders: Mapping[str, EncoderSettings]) -> Iterator[Finding]:
-    """Loads every encoder of a recipe that is on this machine, and compares it with its library."""
-    from launcher.encoder_checks import check_here
+def try_models(models: Mapping[str, EncoderSettings | TeacherSettings]) -> Iterator[Finding]:
+    """Loads every encoder and teacher of a recipe that is on this machine, and tries it."""
+    from launcher.model_checks import check_here
 
-    for field, encoder in encoders.items():
+    for field, settings in models.items():
         try:
-            for _, found in check_here({field: encoder}):
-                yield Finding("ok", "encoder", f"{field}: {found}")
+            for _, found in check_here({field: settings}):
+                yield Finding("ok", "model tried", f"{field}: {found}")
         except InputError as error:
-            yield Finding("failure", "encoder", str(error), "name another model, or correct its files")
+            yield Finding("failure", "model tried", str(error), "name another model, or correct its files")

@@ -1,0 +1,133 @@
+"""The check of the models that a run loads: in the run, and before it by `listwise plan` and `listwise doctor`.
+
+What the engine and the judge load is found by the stages that begin with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import psutil
+
+from cluster.errors import InputError
+from cluster.run import Run
+from cluster.settings import PoolSettings
+from distill.encoders import check_stage
+from distill.settings.encoders import EncoderSettings
+from distill.settings.teachers import TEXT_KINDS, TeacherSettings
+from distill.teachers.load import takes_vllm
+from distill.teachers.pairs import close
+
+if TYPE_CHECKING:
+    from launcher.recipe import Recipe
+
+BYTES_PER_PARAMETER = 12  # float32 weights, their gradients, and what is computed beside them
+
+
+def encoders(recipe: Recipe) -> dict[str, tuple[EncoderSettings, PoolSettings]]:
+    """Every encoder that a run loads, with the workers that use it, by the section of the recipe; equal ones once.
+
+    The student comes first. It stands for its base, too, which retrieves and teaches where nothing else is named.
+    """
+    pool = recipe.training.pool
+    found: dict[str, tuple[EncoderSettings, PoolSettings]] = {"student": (recipe.student, pool)}
+    named = {
+        f"retrieval.retrievers.{name}.encoder": (retriever.encoder, retriever.pool)
+        for name, retriever in recipe.retrieval.retrievers.items()
+        if retriever.kind == "dense"
+    } | {
+        f"teachers.{name}.encoder": (teacher.encoder, teacher.pool)
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind == "bi_encoder"
+    }
+    known = [recipe.student_encoder()]
+    for field, (encoder, workers) in named.items():
+        if encoder is not None and encoder not in known:
+            known.append(encoder)
+            found[field] = (encoder, workers)
+    return found
+
+
+def check_in_run(run: Run, recipe: Recipe) -> None:
+    """Checks every encoder of a run on a worker, and says what a person should know.
+
+    Raises:
+        InputError: an encoder is refused.
+    """
+    for field, (encoder, pool) in encoders(recipe).items():
+        (row,) = check_stage.build(run, field, encoder, pool).read().to_pylist()
+        for remark in row["remarks"]:
+            run.progress.say(f"{field}: {remark}")
+
+
+def checked_models(recipe: Recipe) -> dict[str, EncoderSettings | TeacherSettings]:
+    """The encoders of `encoders`, and the teachers that read pairs, by the section of the recipe."""
+    probed = {
+        f"teachers.{name}": teacher
+        for name, teacher in recipe.teachers.items()
+        if teacher.kind in TEXT_KINDS and teacher.probe
+    }
+    return {field: encoder for field, (encoder, _) in encoders(recipe).items()} | probed
+
+
+def check_here(named: Mapping[str, EncoderSettings | TeacherSettings]) -> Iterator[tuple[str, str]]:
+    """Checks, in this process, the models whose files are on this machine; yields a sentence for each field.
+
+    Args:
+        named: section of the recipe → encoder or teacher.
+
+    Raises:
+        InputError: a model is refused.
+    """
+    for field, settings in named.items():
+        if why := _not_here(settings):
+            yield field, f"{settings.model or 'the server'} {why} and was not tried"
+        elif isinstance(settings, TeacherSettings):
+            yield field, _probe(field, settings)
+        else:
+            yield field, _check(field, settings)
+
+
+def _not_here(settings: EncoderSettings | TeacherSettings) -> str:
+    """Why a model is not tried in this process; empty if it can be."""
+    from launcher.plan.corpus import model_file
+    from launcher.plan.models import model_size
+
+    if isinstance(settings, TeacherSettings):
+        if settings.kind == "http":
+            return "is asked by the run"
+        if takes_vllm(settings):
+            return "is computed by vLLM"
+    if all(model_file(str(settings.model), name) is None for name in ("modules.json", "config.json")):
+        return "is not on this machine"
+    size = model_size(str(settings.model))
+    if size and size.parameters * BYTES_PER_PARAMETER > psutil.virtual_memory().available:
+        return "is too large for the memory of this machine"
+    return ""
+
+
+def _check(field: str, encoder: EncoderSettings) -> str:
+    from distill.encoders.check import check_encoder
+
+    try:
+        checked = check_encoder(encoder)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    remarks = "".join(f"; {remark}" for remark in checked.remarks(encoder))
+    return f"{encoder.model} reads and is encoded as by its library ({checked.similarity}){remarks}"
+
+
+def _probe(field: str, teacher: TeacherSettings) -> str:
+    from distill.teachers.load import load_scorer
+    from distill.teachers.probe import refuse_a_blind
+
+    try:
+        scorer = load_scorer(teacher)
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from error
+    try:
+        verdict = refuse_a_blind(field.removeprefix("teachers."), scorer)
+    finally:
+        close(scorer)
+    return f"{teacher.model} puts {verdict.right:.0%} of pairs of known answer in the right order"
