@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # These fields change no record by themselves: the fingerprint of the source covers the content of the corpus.
 _NOT_IN_FINGERPRINT = {
     "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
-    "seed", "rows_per_shard",
+    "seed", "rows_per_shard", "language",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.settings import PoolSettings, Settings
 from generation.judging.settings import JudgeSettings
-from generation.languages import language_name
+from generation.language.names import AUTO, known_codes, language_code, language_name
 from generation.masking import Personal, known_regions
 from generation.sources.settings import BudgetSettings, NeighbourSettings, SourceSettings
 
@@ -28,6 +28,14 @@ def _known_language(language: str) -> str:
 
 
 Language = Annotated[str, AfterValidator(_known_language)]
+
+
+def _known_code(language: str) -> str:
+    if language != AUTO and (code := language_code(language)) not in known_codes():
+        raise ValueError(
+            f"'{language}' ({code}) is no language known here; expected auto or {', '.join(known_codes())}"
+        )
+    return language
 
 
 class Sampling(Settings):
@@ -49,6 +57,11 @@ class CorpusSettings(Settings):
 
     path: str = Field(description="BEIR folder, JSONL/CSV/Parquet file or folder, hf://DATASET, or pydocs://PACKAGES")
     format: Literal["auto", "beir", "jsonl", "csv", "parquet", "hf", "pydocs"] = "auto"
+    language: Annotated[str, AfterValidator(_known_code)] = Field(
+        AUTO,
+        description="of the passages, a code such as ja or de; it says where sentences and words end for extraction, "
+        "and how BM25 reads; auto: the language that most of 200 passages are in",
+    )
     hf_config: str | None = Field(None, description="configuration of a Hugging Face dataset")
     hf_split: str = Field("train", description="split of a Hugging Face dataset")
     id_field: str | None = Field(None, description="field of the passage id; empty: _id, id, docid or passage_id")

@@ -26,6 +26,7 @@ from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
 from generation.judging import stage as judging
 from generation.judging import verdict
+from generation.language.detect import corpus_language, in_words
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
@@ -49,16 +50,20 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     judged_ids = judged.passage_ids if judged else frozenset[str]()
     sampled = sample_size(recipe.corpus, recipe.asking)
     corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
+    language = corpus_language(recipe.corpus.language, corpus)
+    if language.why:
+        run.progress.say(in_words(language))
+    recipe = recipe.in_language(language.code)
     yield "corpus", corpus
 
     for name, teacher in recipe.teachers.items():
         probe_stage.build(run, name, teacher)  # a teacher that is no use is found before anything is paid for
     logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
     chosen = sources.choose(run, recipe, corpus, logged)
-    paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
+    paid = budget.decide(run, recipe.asking, corpus, chosen, language.code) if chosen else None
     most = paid.sources if paid else None
     written = {
-        section: queries.build(run, settings, corpus, section, chosen, most)
+        section: queries.build(run, settings, corpus, section, chosen, most, language.code)
         for section, settings in recipe.sections.items()
     }
     refuse_none(list(written.values()), logged, recipe.sections)

@@ -179,6 +179,20 @@ class Recipe(Settings):
         retrievers = self.retrieval.retrievers.items()
         return {name: dense.encoder or self.student_encoder() for name, dense in retrievers if dense.kind == "dense"}
 
+    def in_language(self, code: str) -> Recipe:
+        """This recipe with BM25 reading the language of the corpus, where it names neither language nor tokenizer."""
+        retrievers = {
+            name: one.in_language(code) if one.kind == "bm25" else one
+            for name, one in self.retrieval.retrievers.items()
+        }
+        follows = any(one.kind == "bm25" for one in retrievers.values())  # then a teacher reads as the first of them
+        teachers = {
+            name: one.in_language(code) if one.kind == "bm25" and not follows else one
+            for name, one in self.teachers.items()
+        }
+        retrieval = self.retrieval.model_copy(update={"retrievers": retrievers})
+        return self.model_copy(update={"retrieval": retrieval, "teachers": teachers})
+
     def given_teachers(self) -> dict[str, TeacherSettings]:
         """The teachers that are there before the run; the others are fine-tuned from their scores."""
         return {name: teacher for name, teacher in self.teachers.items() if teacher.kind != "adapted"}
