@@ -31,6 +31,7 @@ from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
 from launcher import evaluation_set, input_checks, scoring, sources
+from launcher.chunking import chunking_of
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -46,10 +47,12 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
     judged = evaluation_set.prepare(run.storage, recipe.evaluation)
 
-    record_table = records.build(run, recipe.corpus)
+    chunking = chunking_of(recipe)
+    record_table = records.build(run, recipe.corpus, chunking)
     judged_ids = judged.passage_ids if judged else frozenset[str]()
     sampled = sample_size(recipe.corpus, recipe.asking)
-    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
+    alike = recipe.corpus.distinct_from if chunking or recipe.corpus.near_duplicates != "auto" else None
+    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled, alike)
     language = corpus_language(recipe.corpus.language, corpus)
     if language.why:
         run.progress.say(in_words(language))

@@ -110,6 +110,12 @@ class Recipe(Settings):
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
                 f"{self.lists.length} passages; lower the first or raise the second"
             )
+        chunk = self.corpus.chunk_tokens
+        if chunk is not None and chunk > self.student.max_passage_tokens:
+            problems.append(
+                f"corpus.chunk_tokens is {chunk}, but the student reads only student.max_passage_tokens = "
+                f"{self.student.max_passage_tokens} of them; lower the first or raise the second"
+            )
         # A list without the source passage needs one more candidate.
         leaves_out = self.lists.leave_out_source
         needed = self.lists.length + int(bool(self.extractive) if leaves_out is None else leaves_out)

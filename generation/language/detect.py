@@ -53,7 +53,7 @@ def corpus_language(named: str, passages: Table) -> CorpusLanguage:
 
 def detect(texts: Iterable[str]) -> CorpusLanguage:
     """The language of most of the texts; English where none has half of them."""
-    counts = Counter(_identify(text) for text in texts if sum(map(str.isalpha, text)) >= LEAST_LETTERS)
+    counts = Counter(identify(text) for text in texts if sum(map(str.isalpha, text)) >= LEAST_LETTERS)
     looked_at = counts.total()
     if not looked_at:
         return CorpusLanguage(ENGLISH, "no passage has enough letters to tell")
@@ -82,7 +82,8 @@ def _sample(passages: Table) -> list[str]:
     return texts
 
 
-def _identify(text: str) -> str:
+def identify(text: str) -> str:
+    """Code of the language that a text is in, as far as its letters tell."""
     code, _ = _identifier().classify(text[:CHARACTERS])
     return str(code)
 

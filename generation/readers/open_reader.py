@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.errors import InputError
+from generation.documents import reader as documents
 from generation.readers import delimited, hf, jsonl, parquet
 from generation.readers.base import Reader
 from generation.readers.delimited import DelimitedReader
@@ -39,6 +40,19 @@ def open_reader(corpus: CorpusSettings) -> Reader:
     return ParquetReader(path, fields) if kind == "parquet" else JsonlReader(path, fields)
 
 
+def holds_documents(corpus: CorpusSettings) -> bool:
+    """Whether the corpus is documents: as the recipe says, or since no file of a table stands where they are."""
+    if corpus.format != "auto":
+        return corpus.format == "documents"
+    path = Path(corpus.path).expanduser()
+    if "://" in corpus.path or not path.exists():
+        return False
+    tables = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+    if path.is_dir() and any(file.name.lower().endswith(tables) for file in path.iterdir()):
+        return False
+    return documents.holds_documents(path)
+
+
 def find_format(location: str) -> str:
     """Format of a corpus, by the scheme of its address, the files of its folder, or the suffix of its file.
 
@@ -50,7 +64,8 @@ def find_format(location: str) -> str:
             return kind
     path = Path(location).expanduser()
     known = (
-        "a BEIR folder (with corpus.jsonl), .jsonl, .csv, .tsv or .parquet files, hf://DATASET, or pydocs://PACKAGES"
+        "a BEIR folder (with corpus.jsonl), .jsonl, .csv, .tsv or .parquet files, a folder of "
+        ".txt, .md, .html, .pdf or .docx documents, hf://DATASET, or pydocs://PACKAGES"
     )
     if not path.exists():
         raise InputError(
