@@ -8,7 +8,7 @@ from cluster.errors import InputError
 from distill.encoders.loading import resolve_model
 from generation.documents.chunker import Chunking
 from generation.readers.open_reader import holds_documents
-from launcher.plan.corpus import model_file
+from launcher.plan.tokenizers import model_file
 from launcher.recipe import Recipe
 
 PROMPTS = "config_sentence_transformers.json"

@@ -14,7 +14,7 @@ from generation.documents.document import Document, Section
 from generation.documents.tokens import TokenCounter
 from generation.language.detect import identify
 from generation.language.names import AUTO, language_code
-from generation.language.segmentation import is_spaceless, pieces
+from generation.language.segmentation import pieces
 from generation.language.sentences import split_sentences
 
 SEPARATOR = " > "  # between the headings of a title
@@ -121,10 +121,12 @@ class Chunker:
     def _units(self, text: str, language: str, budget: int) -> list[_Unit]:
         found: list[tuple[str, str]] = []
         for paragraph in _PARAGRAPH_END.split(text):
-            glue = "\n"
+            glue, at = "\n", 0
             for sentence in split_sentences(paragraph, language):
                 found.append((sentence, glue if found else ""))
-                glue = "" if is_spaceless(sentence[:1]) else " "
+                begin = paragraph.find(sentence, at)  # -1 where a line break inside of it was taken out
+                at = begin + len(sentence) if begin >= 0 else at
+                glue = " " if begin < 0 or paragraph[at : at + 1].isspace() else ""
         counts = self.counter.count([sentence for sentence, _ in found])
         units: list[_Unit] = []
         for (sentence, glue), count in zip(found, counts, strict=True):

@@ -17,8 +17,8 @@ _SURROUNDINGS = (
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS_LIST = """
-    address article blockquote body caption dd details div dl dt fieldset figcaption figure header hr li main ol p section
-    summary table tbody tfoot thead tr ul
+    address article blockquote body caption dd details div dl dt fieldset figcaption figure header hr li main ol p
+    section summary table tbody tfoot thead tr ul
 """
 _BLOCKS = frozenset(_BLOCKS_LIST.split())
 _CELLS = frozenset(["td", "th"])
@@ -56,7 +56,7 @@ class _Walk:
         stack: list[tuple[LexborNode, bool]] = [(root, False)]
         while stack:
             node, is_end = stack.pop()
-            tag = node.tag
+            tag = node.tag or ""
             if is_end:
                 self._end(tag)
             elif tag == "-text":

@@ -51,7 +51,7 @@ class DocumentReader:
                 f"corpus.path: {self.path} holds no document. Expected files that end in {', '.join(SUFFIXES)}, in the "
                 "folder or below it. Check the spelling, or say with corpus.format what its files are."
             )
-        check_parsers(names or [self.path.name])
+        check_parsers(name or self.path.name for name in names)
         each = min(rows_per_shard, FILES_PER_SHARD)
         parts = [names[start : start + each] for start in range(0, len(names), each)]
         return [Shard(f"{number:05d}", len(part), 1, (), {"files": part}) for number, part in enumerate(parts)]
