@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
@@ -16,6 +16,8 @@ from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
 from distill.settings.evaluation import EvaluationSettings
+from generation.documents.chunker import Chunk, Chunker, Chunking
+from generation.documents.document import Document, Section
 
 PYDOCS = "pydocs://"
 
@@ -28,10 +30,15 @@ class EvaluationSet:
     passage_ids: frozenset[str]
 
 
-def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
+def prepare(storage: Storage, settings: EvaluationSettings, chunking: Chunking | None = None) -> EvaluationSet | None:
     """Prepares the folder that base and student are judged on; for Python documentation the folder is written first.
 
     A new run reads the whole folder, so that the evaluation cannot fail after hours of work.
+
+    Args:
+        storage: of the run.
+        settings: which folder, and whether its passages are cut.
+        chunking: how they are cut, if `settings.cut` says so.
 
     Raises:
         InputError: something in the folder is missing or malformed.
@@ -44,7 +51,33 @@ def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | N
         folder = Path(settings.dataset).expanduser()
         if not storage.exists("records/plan.json"):
             judged.read(folder, settings.split)
-    return EvaluationSet(folder, judged.judged_passages(folder, settings.split))
+    passage_ids = judged.judged_passages(folder, settings.split)
+    if settings.cut and chunking:
+        folder = _write_cut(storage, folder, settings.split, chunking)
+    return EvaluationSet(folder, passage_ids)
+
+
+def _write_cut(storage: Storage, folder: Path, split: str, chunking: Chunking) -> Path:
+    """Writes the collection with its passages cut, once: each chunk names the passage that it is a part of."""
+    chunker = Chunker(chunking)
+    cut = (storage.local_path or private_folder()) / "evaluation" / "chunks"
+    made_from = json.dumps([str(folder), split, asdict(chunking), chunker.counter.digest()])
+    note = cut / "made-from.json"
+    if note.is_file() and note.read_text(encoding="utf-8") == made_from:
+        return cut
+    shutil.rmtree(cut, ignore_errors=True)
+    (cut / "qrels").mkdir(parents=True)
+    with (cut / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for _, key, title, text in judged.passages_of(folder):
+            headings = (title,) if title.strip() else ()
+            chunks = chunker.chunks(Document(key, (Section(headings, text),), key)) or [Chunk(title, text)]
+            for number, chunk in enumerate(chunks, 1):
+                row = {"_id": f"{key}#{number}", **asdict(chunk), judged.PARENT: key}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    shutil.copy(folder / "queries.jsonl", cut / "queries.jsonl")
+    shutil.copy(folder / "qrels" / f"{split}.tsv", cut / "qrels" / f"{split}.tsv")
+    note.write_text(made_from, encoding="utf-8")
+    return cut
 
 
 def check(settings: EvaluationSettings) -> None:

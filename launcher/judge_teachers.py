@@ -245,6 +245,6 @@ def _ensemble(recipe: Recipe, scores: Sequence[Sequence[np.ndarray]], notes: lis
 def _grades(collection: JudgedCollection, candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The judged grades of the candidates, as scores."""
     return [
-        np.array([collection.qrels[query].get(collection.passage_ids[row], 0) for row in rows], dtype=np.float32)
+        np.array([collection.qrels[query].get(collection.judged_ids[row], 0) for row in rows], dtype=np.float32)
         for query, rows in zip(collection.query_ids, candidates, strict=True)
     ]

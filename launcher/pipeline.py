@@ -45,9 +45,8 @@ MARKER = "versions.json"  # the first file of a run; a workdir with this file be
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
-    judged = evaluation_set.prepare(run.storage, recipe.evaluation)
-
     chunking = chunking_of(recipe)
+    judged = evaluation_set.prepare(run.storage, recipe.evaluation, chunking)
     record_table = records.build(run, recipe.corpus, chunking)
     judged_ids = judged.passage_ids if judged else frozenset[str]()
     sampled = sample_size(recipe.corpus, recipe.asking)

@@ -116,6 +116,11 @@ class Recipe(Settings):
                 f"corpus.chunk_tokens is {chunk}, but the student reads only student.max_passage_tokens = "
                 f"{self.student.max_passage_tokens} of them; lower the first or raise the second"
             )
+        if self.evaluation.cut and chunk is None:
+            problems.append(
+                "evaluation.cut cuts judged passages to corpus.chunk_tokens, which is empty; set it, for example "
+                f"--set corpus.chunk_tokens={self.student.max_passage_tokens}"
+            )
         # A list without the source passage needs one more candidate.
         leaves_out = self.lists.leave_out_source
         needed = self.lists.length + int(bool(self.extractive) if leaves_out is None else leaves_out)

@@ -1,13 +1,15 @@
 """Judged collections: a BEIR folder of passages, queries and relevance judgments, read strictly.
 
 A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv` (a header,
-then query id, passage id, grade). Passages with empty text or title are kept, as in published figures. Every other
+then query id, passage id, grade). A passage may name the document that it is a chunk of (`parent_id`); judgements then
+name chunks or documents. Passages with empty text or title are kept, as in published figures. Every other
 mistake ends with an error that names file and line.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ from cluster.errors import InputError
 from cluster.jsonl import Line, read_id, read_lines, read_text
 
 Qrels = dict[str, dict[str, int]]
+Passage = tuple[str, str, str | None]  # title, text, and the document that it is a chunk of
+PARENT = "parent_id"  # field of a chunk in corpus.jsonl
+EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 CORRECT = "Correct or remove the line."
 EXPECTED = "Expected a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."
 
@@ -29,6 +34,7 @@ class JudgedCollection:
         query_ids, queries: the Q judged queries.
         passage_ids, titles, texts: the P passages, all of them.
         qrels: query id → passage id → grade.
+        units: id of what is judged, for each of the P passages: its own, or that of the document it is a chunk of.
     """
 
     name: str
@@ -38,6 +44,19 @@ class JudgedCollection:
     titles: list[str]
     texts: list[str]
     qrels: Qrels
+    units: list[str] | None = None
+
+    @property
+    def judged_ids(self) -> list[str]:
+        """For each passage, the id that judgements name: its own, or its document's, of which the best chunk counts."""
+        return self.passage_ids if self.units is None else self.units
+
+    def hits_needed(self, most: int) -> int:
+        """How many passages a search must return to have `most` documents, however many chunks those have."""
+        if self.units is None:
+            return most
+        counts = Counter(self.units)
+        return min(len(self.units), sum(count for _, count in counts.most_common(most)) + 1)
 
 
 def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> JudgedCollection:
@@ -59,7 +78,8 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
     queries = _read_queries(folder / "queries.jsonl")
     path = folder / "qrels" / f"{split}.tsv"
     _refuse_unknown(path, "queries", sorted(qrels.keys() - queries.keys()), "queries.jsonl")
-    known = passages.keys()
+    parents = {parent for _, _, parent in passages.values() if parent is not None}
+    known = passages.keys() | parents
     unknown = {passage for grades in qrels.values() for passage in grades if passage not in known}
     _refuse_unknown(path, "passages", sorted(unknown), "corpus.jsonl")
     if empty := [query for query in qrels if not queries[query].strip()]:
@@ -73,9 +93,10 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
         query_ids=ids,
         queries=[queries[query] for query in ids],
         passage_ids=list(passages),
-        titles=[title for title, _ in passages.values()],
-        texts=[text for _, text in passages.values()],
+        titles=[title for title, _, _ in passages.values()],
+        texts=[text for _, text, _ in passages.values()],
         qrels={query: qrels[query] for query in ids},
+        units=_units(passages, qrels) if parents else None,
     )
 
 
@@ -112,6 +133,14 @@ def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
     return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
 
 
+def _units(passages: dict[str, Passage], qrels: Qrels) -> list[str] | None:
+    """Ids of documents if judgements name one that is no passage; None: chunks are judged by themselves."""
+    judged = {passage for grades in qrels.values() for passage in grades}
+    if judged <= passages.keys():
+        return None
+    return [key if parent is None else parent for key, (_, _, parent) in passages.items()]
+
+
 def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
     """Line, id, title and text of every passage of a BEIR folder.
 
@@ -119,17 +148,20 @@ def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
         InputError: there is no corpus.jsonl, or a line of it is malformed.
     """
     for line in _lines(Path(folder) / "corpus.jsonl"):
-        record = line.json_object('{"_id": "7", "title": "", "text": "…"}')
+        record = line.json_object(EXAMPLE)
         title = read_text(record, "title", line.place, CORRECT) if record.get("title") is not None else ""
         yield line, read_id(record, "_id", line.place, CORRECT), title, read_text(record, "text", line.place, CORRECT)
 
 
-def _read_passages(path: Path) -> dict[str, tuple[str, str]]:
-    passages: dict[str, tuple[str, str]] = {}
+def _read_passages(path: Path) -> dict[str, Passage]:
+    passages: dict[str, Passage] = {}
     for line, key, title, text in passages_of(path.parent):
         if key in passages:
             raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
-        passages[key] = (title, text)
+        parent = line.json_object(EXAMPLE).get(PARENT)
+        if parent is not None and not isinstance(parent, str):
+            raise InputError(f"{line.place}: `{PARENT}` is no text; expected the id of a document. {CORRECT}")
+        passages[key] = (title, text, parent)
     if not passages:
         raise InputError(f"{path}: the file holds no passage.")
     return passages
