@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from cluster.errors import InputError
 from distill.encoders.loading import resolve_model
@@ -29,6 +30,8 @@ def chunking_of(recipe: Recipe) -> Chunking | None:
         )
     prompt = student.passage_prompt if student.passage_prompt is not None else _own_prompt(student.model)
     model = resolve_model(student.model)
+    if Path(model).is_dir():
+        model = str(Path(model).resolve())  # workers begin in other folders
     return Chunking(model, tokens, overlap, prompt, corpus.language, corpus.max_characters)
 
 

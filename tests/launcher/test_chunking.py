@@ -42,6 +42,13 @@ def test_documents_are_cut_to_the_student_and_records_only_if_asked(tmp_path):
     assert chunking_of(prompted).prefix == "doc:"
 
 
+def test_a_student_in_a_relative_folder_is_the_same_on_every_worker(tmp_path, monkeypatch, tiny_encoder):
+    monkeypatch.chdir(Path(tiny_encoder).parent)
+    relative = f"student.model=./{Path(tiny_encoder).name}"
+    chunking = chunking_of(recipe_of(tmp_path, tmp_path, "corpus.chunk_tokens=32", relative))
+    assert chunking is not None and chunking.model == str(Path(tiny_encoder).resolve())
+
+
 def test_chunks_that_the_student_would_not_read_to_their_end_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"corpus\.chunk_tokens is 65, but the student reads only .* = 64"):
         recipe_of(tmp_path, tmp_path, "corpus.chunk_tokens=65")
