@@ -32,6 +32,7 @@ from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.compute.cpu_linears import JoinedLayers
 from distill.encoders.loading import load_model
 from distill.encoders.module import EncoderModule
+from distill.encoders.reading import Reading
 from distill.encoders.tokens import TokenFile, write_tokens
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
@@ -95,7 +96,7 @@ def build(model: str, tokens: int, batches: int, folder: Path) -> Bench:
     loaded, dice = load_model(settings, "cpu"), random.Random(0)
     count = tokens // 256 * batches
     texts = [" ".join(dice.choices(WORDS, k=dice.randint(200, 300))) for _ in range(count)]
-    write_tokens(folder / "passages", texts, loaded.tokenizer, 256)
+    write_tokens(folder / "passages", texts, Reading(loaded, "document", 256).token_ids)
     passages, pad_id = TokenFile(folder / "passages"), loaded.tokenizer.pad_token_id or 0
     module = EncoderModule(loaded, "cpu", torch.bfloat16)
     layout = choose_for_training(module, passages, pad_id, TrainingSettings())

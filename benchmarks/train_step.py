@@ -37,6 +37,7 @@ from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
 from distill.encoders.loading import load_model
 from distill.encoders.module import EncoderModule, embed
+from distill.encoders.reading import Reading
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, write_tokens
 from distill.losses.batch import LossSettings, loss_and_gradients
@@ -84,8 +85,8 @@ class Bench:
         loaded = load_model(self.settings, "cpu")
         self.pad_id = loaded.tokenizer.pad_token_id
         folder = Path(tempfile.mkdtemp())
-        for name, texts, limit in (("queries", self.queries, 64), ("passages", self.passages, MAX_TOKENS)):
-            write_tokens(folder / name, texts, loaded.tokenizer, limit)
+        write_tokens(folder / "queries", self.queries, Reading(loaded, "query", 64).token_ids)
+        write_tokens(folder / "passages", self.passages, Reading(loaded, "document", MAX_TOKENS).token_ids)
         self.tokens = [TokenFile(folder / name) for name in ("queries", "passages")]
         training = TrainingSettings(learning_rate=1e-5)
         student = EncoderModule(loaded, "cpu", self.dtype)

@@ -1,24 +1,29 @@
 """Lines of text files and of JSON lines, read strictly: every error names the file and the line.
 
-Only a line feed ends a line, since a JSON string may hold every other separator. A byte order mark is skipped at the
-start of a file and nowhere else. A file whose name ends in `.gz` is decompressed.
+Only a line feed ends a line, since a JSON string may hold every other separator; in a file without any, carriage
+returns do. A byte order mark is skipped at the start of a file and nowhere else. Compressed files and UTF-16 are read
+as `cluster/files/content.py` says.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster.errors import InputError
+from cluster.files.content import UNREADABLE, convert, lines_from, why_unreadable
 from cluster.unicode import is_valid_utf8, valid_utf8
 
 _BYTE_ORDER_MARK = "\ufeff"
 _SHOWN_CHARACTERS = 40  # of a wrong value, in messages
 _JSON_TYPES = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+class _RepeatedFieldError(ValueError):
+    """An object has a field twice; its text is the name."""
 
 
 class Line(NamedTuple):
@@ -27,7 +32,7 @@ class Line(NamedTuple):
     Attributes:
         file: name of the file, for messages.
         number: number of the line, from 1.
-        offset: byte at which the line begins; in a `.gz` file, byte of the decompressed content.
+        offset: byte at which the line begins; in a compressed file, byte of its content as UTF-8.
         content: bytes of the line, with its line feed.
     """
 
@@ -63,7 +68,8 @@ class Line(NamedTuple):
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{self.place}, byte {error.start + 1} of the line: 0x{self.content[error.start]:02x} is not UTF-8. "
-                f"Expected a UTF-8 file. Convert it, for instance with: iconv -f latin1 -t utf-8"
+                f"Expected a UTF-8 file. Convert it, naming the encoding in which it was written (WINDOWS-1252, or "
+                f"GB18030, SHIFT_JIS, WINDOWS-1251): {convert(Path(self.file), 'WINDOWS-1252')}"
             ) from None
         return text if self.offset else text.removeprefix(_BYTE_ORDER_MARK)
 
@@ -78,14 +84,20 @@ class Line(NamedTuple):
         """
         text = self.text().rstrip()
         expected = f"Expected one JSON object on each line, such as {example}. Correct or remove the line."
+        if text.startswith("["):
+            name = shlex.quote(self.file)
+            expected = "Expected one JSON object on each line. A file that is one list becomes such lines with: "
+            expected += f"jq -c '.[]' {name} > {shlex.quote(self.file + '.jsonl')}"
         if text.startswith(_BYTE_ORDER_MARK):
             raise InputError(f"{self.place}: not JSON (it begins with a byte order mark). {expected}")
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             raise InputError(f"{self.place}, column {error.colno}: not JSON ({error.msg}). {expected}") from None
         except RecursionError:
             raise InputError(f"{self.place}: the JSON is nested too deeply. {expected}") from None
+        except _RepeatedFieldError as error:
+            raise InputError(f"{self.place}: the field '{error}' occurs twice in an object. Rename one.") from None
         except ValueError:  # Python converts no more than 4,300 digits to an integer
             raise InputError(f"{self.place}: a number in the JSON has too many digits. {expected}") from None
         if not isinstance(value, dict):
@@ -97,7 +109,7 @@ def read_lines(path: Path, advice: str, offset: int = 0, number: int = 1) -> Ite
     """Lines of a file, blank ones too, from the one that begins at byte `offset`.
 
     Args:
-        path: the file. For a `.gz` file, everything before `offset` is decompressed as well.
+        path: the file.
         advice: last sentence of the message if the file cannot be read.
         offset: byte at which a line begins, as in `Line.offset`.
         number: number of the line at `offset`.
@@ -106,15 +118,12 @@ def read_lines(path: Path, advice: str, offset: int = 0, number: int = 1) -> Ite
         InputError: the file cannot be opened, read or decompressed.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            stream.seek(offset)
-            for content in stream:
-                yield Line(str(path), number, offset, content)
-                offset += len(content)
-                number += 1
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason}). {advice}") from None
+        for content in lines_from(path, offset):
+            yield Line(str(path), number, offset, content)
+            offset += len(content)
+            number += 1
+    except UNREADABLE as error:
+        raise InputError(f"{path}: cannot be read ({why_unreadable(path, error)}). {advice}") from None
 
 
 def read_id(record: Mapping[str, Any], field: str, place: str, advice: str) -> str:
@@ -160,6 +169,15 @@ def read_text(record: Mapping[str, Any], field: str, place: str, advice: str) ->
     if not isinstance(value, str):
         raise InputError(f"{place}: {_problem(record, field)}. Expected a string. {advice}")
     return valid_utf8(value)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object by name."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _RepeatedFieldError(next(name for name in names if names.count(name) > 1))
+    return fields
 
 
 def _problem(record: Mapping[str, Any], field: str) -> str:

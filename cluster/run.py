@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cluster.errors import DamagedError, InputError, RunError
+from cluster.errors import DamagedError, InputError, ListwiseError, RunError
+from cluster.import_path import without_working_directory
+from cluster.machines import ray_errors
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
@@ -29,6 +31,8 @@ from cluster.workers.commit_split import commit_split
 from cluster.workers.stage import Stage
 from cluster.workers.stage_log import StageLog
 from cluster.workers.tasks import Split
+
+RAY_LOG = "logs/ray.log"  # whole errors of Ray's, whose texts are not for the screen
 
 
 class Run:
@@ -72,8 +76,21 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        own = None
+        if error is not None and ray_errors.is_ray_error(error):
+            own = ray_errors.own_error(error, self.log_error(error))
         self.close()
+        if own:
+            raise own from error
+
+    def log_error(self, error: BaseException) -> str:
+        """Writes an error with its traceback, whose text is not for the screen, to a log; returns the log's address."""
+        with contextlib.suppress(ListwiseError):
+            before = self.storage.get(RAY_LOG) if self.storage.exists(RAY_LOG) else b""
+            text = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {ray_errors.whole(error)}\n"
+            self.storage.put(RAY_LOG, before + text.encode())
+        return f"{self.storage.url.rstrip('/')}/{RAY_LOG}"
 
     def connect(self) -> None:
         """Starts or joins Ray, unless this process is connected already."""
@@ -180,7 +197,7 @@ class Run:
 
         job = Job(
             self.storage.url, self.storage.patience_s, stage.path, name, table.plan.id, table.plan.schema,
-            list(sys.path), uuid.uuid4().hex,
+            without_working_directory(sys.path), uuid.uuid4().hex,
         )  # fmt: skip
         log = StageLog(self.storage, stage.path, writes)
         limit = self.settings.max_reject_fraction * table.plan.units

@@ -128,6 +128,18 @@ CANDIDATES = _table(
     ("retriever_scores", pa.map_(pa.string(), pa.list_(pa.float32()))),
 )  # fmt: skip
 
+ENCODER_CHECKS = _table(
+    "checks/{name}", "encoder", "distill.encoders.check_stage",
+    ("dimension", pa.int64()),
+    ("similarity", pa.string()),                # "cosine" or "dot"
+    ("query_prompt", pa.string()),
+    ("passage_prompt", pa.string()),
+    ("query_tokens", pa.int64()),               # most tokens that are read of a query
+    ("passage_tokens", pa.int64()),
+    ("cosine", pa.float64()),                   # least cosine between our vector of a text and the library's
+    ("remarks", pa.list_(pa.string())),         # what a person should know, each in a sentence
+)  # fmt: skip
+
 PROBES = _table(
     "probes/{name}", "pair", "distill.teachers.probe_stage",
     ("right", pa.float64()),                    # share of comparisons with the matching passage first
@@ -155,8 +167,8 @@ LISTS = _table(
 
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
-    "corpus": ("documents", "records", "passages"),
-    "queries": ("probes", "query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
+    "corpus": ("checks", "probes", "documents", "records", "passages"),
+    "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
     "grades": ("grades",),
     "approved": ("approved",),
     "embeddings": ("embeddings",),

@@ -1,7 +1,8 @@
 """The query log: real queries of users, without labels, which are used beside the synthetic queries.
 
-The driver reads the whole file first. It finds every mistake before a worker starts, and cuts the file into shards of
-consecutive lines.
+The driver reads all of it first. It finds every mistake before a worker starts, and cuts the files into shards of
+consecutive lines. Queries that the evaluation judges are left out: a student that was trained on them would be judged
+on what it has seen.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import itertools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from cluster.errors import InputError
+from cluster.files.folder import list_files, planned_file
 from cluster.jsonl import Line, read_id, read_lines, read_text
 from cluster.schemas import LOG_TYPE, QUERY_LOG
+from cluster.tables.dropped import Dropped
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
@@ -30,6 +33,8 @@ from generation.settings import CorpusSettings
 if TYPE_CHECKING:
     from cluster.run import Run
 
+_AROUND = " .,;:!?¿¡…。！？؟।\"'`„“”‚‘’«»()[]"  # what may stand around a query without changing what it asks
+ENDINGS = (".jsonl", ".ndjson")
 EXAMPLE = '{"_id": "1", "text": "how to store pears"}'
 
 
@@ -46,8 +51,13 @@ class LogFile:
     sha256: str
 
 
-def build(run: Run, corpus: CorpusSettings) -> Table | None:
+def build(run: Run, corpus: CorpusSettings, judged: Mapping[str, str] | None = None) -> Table | None:
     """Reads the query log of the recipe, if it names one.
+
+    Args:
+        run: the run.
+        corpus: names the log, and what is masked in it.
+        judged: id and text of the queries that the evaluation judges.
 
     Returns:
         QUERY_LOG in the order of the file; its queries have no source. None without `corpus.query_log`.
@@ -58,7 +68,10 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
     if corpus.query_log is None:
         return None
     log = scan(corpus.query_log, corpus.rows_per_shard)
-    return run.execute(
+    judged = judged or {}
+    ids, texts = sorted(judged), sorted({asked_text(text) for text in judged.values()})
+    left_out = {"judged": hashlib.sha256("\0".join([*ids, "", *texts]).encode()).hexdigest()} if judged else {}
+    table = run.execute(
         Stage(
             title="query log",
             table=QUERY_LOG,
@@ -68,60 +81,84 @@ def build(run: Run, corpus: CorpusSettings) -> Table | None:
                 "path": str(Path(corpus.query_log).absolute()),
                 "masked": corpus.query_log_mask,
                 "regions": corpus.query_log_phone_regions,
+                "judged_ids": ids,
+                "judged_texts": texts,
             },
             shards=log.shards,
             fingerprint={
                 "query_log": log.sha256,
                 "mask": sorted(corpus.query_log_mask),
                 "phone_regions": corpus.query_log_phone_regions,
+                **left_out,
             },
             pool=run.settings.io_pool,
         )
     )
+    drops: Counter[str] = sum((Counter(commit.drops) for commit in table.commits()), Counter())
+    if same := drops["judged"] + drops["judged_id"]:
+        run.progress.say(
+            f"query log: {same} queries are left out of training, since the evaluation judges them: {drops['judged']} "
+            f"by text, {drops['judged_id']} by id alone. {table.num_rows} are left"
+        )
+    return table
 
 
-def check(path: str) -> None:
-    """Checks that the query log exists.
+def asked_text(text: str) -> str:
+    """A query of which two are equal if they ask the same but for case, white space, punctuation around it and
+    Unicode's forms."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_AROUND)
+
+
+def files_of(path: str) -> list[str]:
+    """The files of a query log, relative to `path`; "" if it is a file itself.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not exist, or is a folder without files of JSON lines.
     """
-    if not Path(path).is_file():
+    if Path(path).is_file():
+        return [""]
+    names = list_files(Path(path), ENDINGS).names if Path(path).is_dir() else []
+    if not names:
         raise InputError(
-            f"corpus.query_log: {path} is not a file. Expected JSONL with one query on each line, such as {EXAMPLE}. "
-            f"Correct the path, or leave query_log out."
+            f"corpus.query_log: {path} is neither a file nor a folder of files that end in {' or '.join(ENDINGS)} "
+            f"(also compressed). Expected JSONL with one query on each line, such as {EXAMPLE}. Correct the "
+            "path, or leave query_log out."
         )
+    return names
 
 
 def scan(path: str, rows_per_shard: int) -> LogFile:
     """Checks every line of a query log and cuts it into shards of at most `rows_per_shard` lines.
 
     Raises:
-        InputError: the file does not exist or holds no query, or a line is malformed; names file, line and cause.
+        InputError: the log does not exist or holds no query, or a line is malformed; names file, line and cause.
     """
-    check(path)
+    names = files_of(path)
     digest = hashlib.sha256()
     shards: list[Shard] = []
-    line_of_id: dict[bytes, int] = {}  # by short digests: the ids of a long log take too much memory
-    first: Line | None = None
-    rows = 0
-    for line in _lines(path):
-        digest.update(line.content)
-        if (query := parse(line)) is not None:
-            key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
-            earlier = line_of_id.setdefault(key, line.number)
-            if earlier != line.number:
-                raise InputError(
-                    f"{line.place}: the _id {query[0]!r} is in line {earlier} already. Every query needs its own _id."
-                )
-        first = first or line
-        rows = line.number - first.number + 1
-        if rows == rows_per_shard:
-            shards.append(_shard(len(shards), first, rows))
-            first = None
-    if first is not None:
-        shards.append(_shard(len(shards), first, rows))
-    if not line_of_id:
+    place_of_id: dict[bytes, tuple[int, int]] = {}  # by short digests: the ids of a long log take too much memory
+    for number, name in enumerate(names):
+        first: Line | None = None
+        rows = 0
+        for line in _lines(Path(path, name)):
+            digest.update(line.content)
+            if (query := parse(line)) is not None:
+                key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
+                earlier = place_of_id.setdefault(key, (number, line.number))
+                if earlier != (number, line.number):
+                    where = f" of {names[earlier[0]]}" if names[earlier[0]] else ""
+                    raise InputError(
+                        f"{line.place}: the _id {query[0]!r} is in line {earlier[1]}{where} already. "
+                        "Every query needs its own _id."
+                    )
+            first = first or line
+            rows = line.number - first.number + 1
+            if rows == rows_per_shard:
+                shards.append(_shard(len(shards), first, rows, name))
+                first = None
+        if first is not None:
+            shards.append(_shard(len(shards), first, rows, name))
+    if not place_of_id:
         raise InputError(f"corpus.query_log: {path} holds no query. Add some, or leave query_log out.")
     return LogFile(shards, digest.hexdigest())
 
@@ -143,17 +180,30 @@ def parse(line: Line) -> tuple[str, str] | None:
 class QueryLogWorker:
     """Reads the lines of a shard, and masks what names a person (`generation/masking.py`)."""
 
-    def __init__(self, path: str, masked: Sequence[Personal], regions: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: str,
+        masked: Sequence[Personal],
+        regions: Sequence[str],
+        judged_ids: Sequence[str] = (),
+        judged_texts: Sequence[str] = (),
+    ) -> None:
         self.path = path
         self.masked = masked
         self.regions = regions
+        self.judged_ids = frozenset(judged_ids)
+        self.judged_texts = frozenset(judged_texts)
 
     def process(self, task: Task) -> Output:
-        """Rows of QUERY_LOG for lines of the shard; lines without text, and those of masks alone, are drops."""
+        """Rows of QUERY_LOG for lines of the shard; drops are those without text, of masks alone, or judged."""
         rows = []
         counts: Counter[Personal] = Counter()
+        dropped: list[Dropped] = []
         only_masks = 0
         for query_id, text in self._queries(task):
+            if text and (reason := self._why_judged(query_id, text)):
+                dropped.append(Dropped(f"log:{query_id}", reason, mask(text, self.masked, self.regions)[0]))
+                continue
             masked, masks = mask(text, self.masked, self.regions)
             counts += masks
             if masks and is_only_masks(masked):
@@ -169,20 +219,30 @@ class QueryLogWorker:
                     }
                 )
         table = pa.Table.from_pylist(rows, schema=QUERY_LOG.schema)
-        drops = {"empty": task.stop - task.start - len(rows) - only_masks, "only_personal": only_masks}
-        return Output(table, drops, stats={f"masked_{kind}": count for kind, count in counts.items()})
+        judged = Counter(query.reason for query in dropped)
+        empty = task.stop - task.start - len(rows) - only_masks - len(dropped)
+        drops = {"empty": empty, "only_personal": only_masks, **judged}
+        stats = {f"masked_{kind}": count for kind, count in counts.items()}
+        return Output(table, drops, stats=stats, dropped=dropped)
+
+    def _why_judged(self, query_id: str, text: str) -> str | None:
+        if asked_text(text) in self.judged_texts:
+            return "judged"
+        return "judged_id" if query_id in self.judged_ids else None
 
     def _queries(self, task: Task) -> Iterator[tuple[str, str]]:
-        lines = _lines(self.path, task.shard.params["start"], task.shard.params["first_line"])
+        params = task.shard.params
+        file = planned_file(Path(self.path), params.get("file", ""), "query log", "queries")
+        lines = _lines(file, params["start"], params["first_line"])
         for line in itertools.islice(lines, task.start, task.stop):
             if (query := parse(line)) is not None:
                 yield query
 
 
-def _lines(path: str, offset: int = 0, number: int = 1) -> Iterator[Line]:
+def _lines(path: Path, offset: int = 0, number: int = 1) -> Iterator[Line]:
     advice = "Every machine of the cluster must see the query log under this path."
-    return read_lines(Path(path), advice, offset, number)
+    return read_lines(path, advice, offset, number)
 
 
-def _shard(number: int, first: Line, rows: int) -> Shard:
-    return Shard(f"{number:05d}", rows, params={"start": first.offset, "first_line": first.number})
+def _shard(number: int, first: Line, rows: int, file: str) -> Shard:
+    return Shard(f"{number:05d}", rows, params={"start": first.offset, "first_line": first.number, "file": file})

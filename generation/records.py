@@ -6,7 +6,7 @@ Repeated ids and duplicates can be anywhere in the corpus. `generation/passages.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -57,7 +57,7 @@ def build(run: Run, corpus: CorpusSettings, chunking: Chunking | None = None) ->
             arguments={"corpus": corpus, "reader": reader},
             shards=_shards(run, RECORDS.path, reader, corpus),
             fingerprint={
-                "corpus": corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+                "corpus": _identity(corpus),
                 "source": reader.fingerprint(),
             },
             pool=run.settings.io_pool,
@@ -89,7 +89,7 @@ def _build_chunks(run: Run, corpus: CorpusSettings, chunking: Chunking) -> Table
             arguments={"corpus": corpus, "is_file": isinstance(reader, DocumentReader)},
             shards=plan_chunks(cut, corpus.rows_per_shard),
             fingerprint={
-                "corpus": corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT),
+                "corpus": _identity(corpus),
                 "documents": cut.fingerprint,
             },
             pool=run.settings.io_pool,
@@ -102,7 +102,17 @@ def _shards(run: Run, path: str, reader: Reader | DocumentReader, corpus: Corpus
     try:
         return list(run.table(path).plan.shards)
     except KeyError:
-        return reader.plan(corpus.rows_per_shard, corpus.max_passages)
+        shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
+        how = {str(shard.params["note"]): None for shard in shards if "note" in shard.params}
+        for note in (*reader.notes(), *how):
+            run.progress.say(note)
+        return shards
+
+
+def _identity(corpus: CorpusSettings) -> dict[str, Any]:
+    """The fields that change records; those of later versions only where they are set, so that runs continue."""
+    unset = {name for name in ("quoting", "columns") if getattr(corpus, name) in ("auto", None)}
+    return corpus.model_dump(mode="json", exclude=_NOT_IN_FINGERPRINT | unset)
 
 
 class RecordWorker:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from cluster.delimited import Quoting
 from cluster.settings import PoolSettings, Settings
 from generation.judging.settings import JudgeSettings
 from generation.language.names import AUTO, known_codes, language_code, language_name
@@ -85,6 +86,13 @@ class CorpusSettings(Settings):
     id_field: str | None = Field(None, description="field of the passage id; empty: _id, id, docid or passage_id")
     title_field: str = "title"
     text_field: str | None = Field(None, description="field of the passage text; empty: text, contents or passage")
+    quoting: Quoting = Field(
+        "auto",
+        description="CSV and TSV. double: a quote begins a quoted field; none: it is text; auto: the file shows it",
+    )
+    columns: list[str] | None = Field(
+        None, min_length=2, description="names of the columns of CSV and TSV files that have no header line"
+    )
     query_log: str | None = Field(None, description="JSONL of real queries to mix in: {_id, text}; no labels needed")
     query_log_mask: list[Personal] = Field(
         ["email", "phone", "card"], description="what is replaced by <email>, <phone>, <card> in the log, and counted"

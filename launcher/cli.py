@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from launcher import lists as list_commands
-from launcher import look
+from launcher import look, own_packages
 from launcher.jobs import commands
 from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, say
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
+
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
+CTRL_C = 128 + signal.SIGINT
+
+_how_to_continue = ""
 
 app = typer.Typer(
     name="listwise",
@@ -30,22 +37,86 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Runs a command. An error of the user gives one message and an exit code, a bug gives a traceback."""
-    from cluster.errors import ListwiseError
+    """Runs a command, and ends the process with its exit code.
 
+    An error of the user gives one message, a request to stop says how to continue, and a bug gives a traceback.
+    """
+    own_packages.leave_working_directory()
+    if hiding := own_packages.what_hides_them():
+        sys.stderr.write(f"error: {hiding}\n")
+        sys.exit(2)
+    from launcher.interrupt import Interrupts
+    from launcher.streams import finish_output, show_any_text
+
+    show_any_text()
+    with Interrupts(give_up=_give_up) as interrupts:
+        try:
+            exit_code = _exit_code()
+        except Exception as error:
+            if interrupts.exit_code is None:
+                _show(error)
+            exit_code = getattr(error, "exit_code", 1)
+        asked = interrupts.exit_code
+        if asked is not None and (exit_code or asked != CTRL_C):  # Ctrl-C is how some commands end well
+            exit_code = asked
+            _say_farewell()
+        atexit.register(_end_at_once_on_signals)  # the first thing at the end, while libraries clean up
+    sys.exit(finish_output(exit_code))
+
+
+def _exit_code() -> int:
+    """Runs the command and returns its exit code."""
     try:
         app()
-    except ListwiseError as error:
-        _fail(str(error), error.exit_code)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return CTRL_C
+    return 0
 
 
-def _fail(message: str, exit_code: int) -> None:
+def _show(error: Exception) -> None:
+    """Prints an error of the user or of Ray as one message; raises any other."""
+    from cluster.errors import ListwiseError
+    from cluster.machines.ray_errors import explain
+    from launcher.streams import drop_output, is_output_lost
+
+    if isinstance(error, OSError) and is_output_lost():
+        drop_output(error)
+        return
+    message = str(error) if isinstance(error, ListwiseError) else explain(error)
+    if message is None:
+        raise error
+    _print_error(message)
+
+
+def _print_error(message: str) -> None:
     from rich.console import Console
 
     text = Console(stderr=True, soft_wrap=True, highlight=False)
     text.print("[bold red]error:[/] ", end="")
     text.print(message, markup=False)
-    sys.exit(exit_code)
+
+
+def _say_farewell() -> None:
+    """Says that the command was interrupted, and how to continue, if that can be said."""
+    with contextlib.suppress(OSError, ValueError):  # the terminal may have been closed
+        sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\nInterrupted.{_how_to_continue}\n")
+        sys.stderr.flush()
+
+
+def _give_up(exit_code: int) -> None:
+    """Ends this process, whatever its threads are waiting for."""
+    _say_farewell()
+    os._exit(exit_code)
+
+
+def _end_at_once_on_signals() -> None:
+    from launcher.interrupt import DEFAULT_HANDLERS, SIGNALS
+
+    for number in SIGNALS:
+        if signal.getsignal(number) in DEFAULT_HANDLERS:
+            signal.signal(number, lambda number, _: _give_up(128 + number))
 
 
 @app.command()
@@ -77,14 +148,16 @@ def run(
 
     Stages: corpus, queries, grades, approved, embeddings, candidates, scores, lists, training, evaluation.
     """
+    from launcher import rank_variables
     from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe
 
+    rank_variables.forget("as for a rank of torchrun or srun, but a run starts its own ranks")
     resolved = load_recipe(recipe, changes or [])
     command = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
     command += ["--until", until] if until != "evaluation" else []
-    with _interruptible(command, is_job=recipe == RECIPE):
-        _run(resolved, until, frozenset(overwrite or []))
+    _continues_with(None if recipe == RECIPE else command)
+    _run(resolved, until, frozenset(overwrite or []))
 
 
 def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
@@ -108,20 +181,36 @@ def evaluate(
     max_query_tokens: Annotated[int, typer.Option(min=8, help="longer queries are truncated")] = 64,
     max_passage_tokens: Annotated[int, typer.Option(min=8, help="longer passages are truncated")] = 256,
     dimensions: Annotated[int | None, typer.Option(min=1, help="truncate embeddings to this many dimensions")] = None,
+    query_prompt: Annotated[str | None, typer.Option(help="prefix of queries; default: the model's own")] = None,
+    passage_prompt: Annotated[str | None, typer.Option(help="prefix of passages; default: the model's own")] = None,
+    pooling: Annotated[str, typer.Option(help="auto, mean, cls or last; auto: as the model's files say")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run code of the model's files")
+    ] = False,
 ) -> None:
     """Evaluate any model on a BEIR data set; writes metrics.json and run.trec."""
     from distill.evaluation.evaluate import evaluate as judge
     from distill.settings.encoders import EncoderSettings
     from launcher.outcome import print_metrics
+    from launcher.recipe import validate_options
 
-    encoder = EncoderSettings(model=model, max_query_tokens=max_query_tokens, max_passage_tokens=max_passage_tokens)
+    given = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
+    encoder = validate_options(
+        EncoderSettings,
+        {"model": model, "max_query_tokens": max_query_tokens, "max_passage_tokens": max_passage_tokens}
+        | {"pooling": pooling, "trust_remote_code": trust_remote_code}
+        | {name: prompt for name, prompt in given.items() if prompt is not None},
+        [],
+    )
     print_metrics(judge(encoder, dataset, split, output, dimensions=dimensions), output)
 
 
 @app.command()
 def train(
     *,
-    lists: Annotated[str, typer.Option(help="scored lists: JSON lines (.gz too), or the workdir of a run")],
+    lists: Annotated[
+        str, typer.Option(help="scored lists: JSON lines (compressed too, or a folder), or the workdir of a run")
+    ],
     student: Annotated[str, typer.Option(help="model to train: path, packaged name or hub id")],
     output: Annotated[Path, typer.Option(help="folder for checkpoints, metrics and the model")],
     ranks: Annotated[int | None, typer.Option(min=1, help="number of data-parallel ranks that Ray starts")] = None,
@@ -133,10 +222,9 @@ def train(
     """Train a student on scored lists, without the stages before.
 
     Ray starts the ranks. Under torchrun or srun this process is one of the ranks:
-    torchrun --nproc-per-node 8 -m launcher.cli train --lists … --student … --output …
+    torchrun --nproc-per-node 8 --no-python listwise train --lists … --student … --output …
     """
     from launcher import train as training
-    from launcher.interrupt import Interrupts
 
     options = training.read_options(student, ranks, dev_fraction, changes or [])
     if training.is_rank():
@@ -146,8 +234,8 @@ def train(
         command += ["--ranks", str(ranks)] if ranks else []
         command += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
         command += [word for change in changes or [] for word in ("--set", change)]
-        with _interruptible(command), Interrupts():
-            record = training.train_on_ray(lists, output, options)
+        _continues_with(command)
+        record = training.train_on_ray(lists, output, options)
     say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
 
@@ -166,11 +254,13 @@ def plan(
     changes: SetOption = None,
 ) -> None:
     """Show what a run would do, need and cost, without running it; refuse a worker that does not fit its device."""
+    from launcher.encoder_checks import check_here, checked_encoders
     from launcher.plan.show import make_plan, print_plan, refuse_what_does_not_fit
     from launcher.recipe import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
     estimate = make_plan(resolved, gpu)
+    read = [f"{field}: {found}" for field, found in check_here(checked_encoders(resolved))]
     if calibrate:
         from launcher.plan.calibrate import calibrate as run_shards
 
@@ -182,7 +272,7 @@ def plan(
         say(json.dumps(estimate.record(), indent=1))
         refuse_what_does_not_fit(estimate)
     else:
-        print_plan(resolved, estimate, gpus, price)
+        print_plan(resolved, estimate, gpus, price, read)
 
 
 @app.command()
@@ -257,9 +347,10 @@ def doctor(
     Each problem comes with its remedy; the exit code is 1 if a run would fail.
     """
     from launcher.doctor.run_checks import report_checks
+    from launcher.paths import absolute_paths
     from launcher.recipe import load_recipe
 
-    resolved = load_recipe(recipe, changes or []) if recipe else None
+    resolved = absolute_paths(load_recipe(recipe, changes or [])) if recipe else None
     if not report_checks(resolved, address, as_json=as_json):
         raise typer.Exit(1)
 
@@ -304,20 +395,12 @@ def kuberay(
     print_manifest(load_recipe(recipe, changes or []), options)
 
 
-@contextlib.contextmanager
-def _interruptible(command: list[str], is_job: bool = False) -> Iterator[None]:
-    """On Ctrl-C or a signal to stop, says how to continue, and exits with 128 + the signal's number."""
-    from launcher.interrupt import Interrupted
-
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        # The folder of a job is not the folder that the user works in, so the command would not work there.
-        how = (
-            "submit the recipe again to continue." if is_job else f"continue with: {shlex.join(['listwise', *command])}"
-        )
-        say(f"\nInterrupted. What is done is kept; {how}", stderr=True)
-        raise typer.Exit(stop.exit_code if isinstance(stop, Interrupted) else 130) from None
+def _continues_with(command: list[str] | None) -> None:
+    """From now on an interrupted command has done something that is kept; None: a job, which is submitted again."""
+    global _how_to_continue  # noqa: PLW0603, one command runs in a process
+    # The folder of a job is not the folder that the user works in, so the command would not work there.
+    how = f"continue with: {shlex.join(['listwise', *command])}" if command else "submit the recipe again to continue."
+    _how_to_continue = f" What is done is kept; {how}"
 
 
 def _write_new(target: Path, text: str, other: str) -> None:

@@ -1,6 +1,7 @@
 """The judged queries of a run, prepared before the first stage, so that a mistake in them ends the run at once.
 
-The corpus stage gets the ids of the judged passages, and no query is generated for these passages.
+The corpus stage gets the ids of the judged passages, and no query is generated for these passages. The judged queries
+themselves are left out of the query log.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cluster.errors import InputError
 from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
+from distill.evaluation.qrels import Qrels, read_qrels
 from distill.settings.evaluation import EvaluationSettings
 from generation.documents.chunker import Chunk, Chunker, Chunking
 from generation.documents.document import Document, Section
@@ -24,10 +26,19 @@ PYDOCS = "pydocs://"
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A BEIR folder, and the ids of the passages that its chosen split judges."""
+    """A BEIR folder, and what its chosen split judges.
+
+    Attributes:
+        folder: the folder on this machine.
+        passage_ids: ids of the passages that are judged, with any grade.
+        queries: id and text of the queries that are judged.
+        notes: sentences for the user about what is unusual; none if the run has begun before.
+    """
 
     folder: Path
     passage_ids: frozenset[str]
+    queries: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(storage: Storage, settings: EvaluationSettings, chunking: Chunking | None = None) -> EvaluationSet | None:
@@ -49,15 +60,18 @@ def prepare(storage: Storage, settings: EvaluationSettings, chunking: Chunking |
         folder = _write_pydocs(storage, settings)
     else:
         folder = Path(settings.dataset).expanduser()
-        if not storage.exists("records/plan.json"):
-            judged.read(folder, settings.split)
-    passage_ids = judged.judged_passages(folder, settings.split)
+    notes: list[str] = []
+    if not storage.exists("records/plan.json"):
+        notes = judged.read(folder, settings.split).notes
+    qrels = read_qrels(folder, settings.split)
+    passages = frozenset(passage for grades in qrels.values() for passage in grades)
+    queries = judged.judged_queries(folder, settings.split, qrels)
     if settings.cut and chunking:
-        folder = _write_cut(storage, folder, settings.split, chunking)
-    return EvaluationSet(folder, passage_ids)
+        folder = _write_cut(storage, folder, settings.split, qrels, chunking)
+    return EvaluationSet(folder, passages, queries, tuple(notes))
 
 
-def _write_cut(storage: Storage, folder: Path, split: str, chunking: Chunking) -> Path:
+def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunking: Chunking) -> Path:
     """Writes the collection with its passages cut, once: each chunk names the passage that it is a part of."""
     chunker = Chunker(chunking)
     cut = (storage.local_path or private_folder()) / "evaluation" / "chunks"
@@ -74,8 +88,11 @@ def _write_cut(storage: Storage, folder: Path, split: str, chunking: Chunking) -
             for number, chunk in enumerate(chunks, 1):
                 row = {"_id": f"{key}#{number}", **asdict(chunk), judged.PARENT: key}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    shutil.copy(folder / "queries.jsonl", cut / "queries.jsonl")
-    shutil.copy(folder / "qrels" / f"{split}.tsv", cut / "qrels" / f"{split}.tsv")
+    queries = judged.judged_queries(folder, split, qrels)
+    lines = (json.dumps({"_id": query, "text": text}, ensure_ascii=False) for query, text in queries.items())
+    (cut / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    rows = (f"{query}\t{key}\t{grade}" for query, grades in qrels.items() for key, grade in grades.items())
+    (cut / "qrels" / f"{split}.tsv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     note.write_text(made_from, encoding="utf-8")
     return cut
 
@@ -94,7 +111,7 @@ def check(settings: EvaluationSettings) -> None:
             f"evaluation.dataset: there is no folder {folder}. Expected a BEIR folder (corpus.jsonl, queries.jsonl, "
             "qrels/), pydocs://PACKAGES, or null if you have no judged queries."
         )
-    judged.read_qrels(folder, settings.split)
+    read_qrels(folder, settings.split)
 
 
 def _write_pydocs(storage: Storage, settings: EvaluationSettings) -> Path:

@@ -134,6 +134,8 @@ def judge(
     """
     progress = progress or Progress()
     judged_collection = judged.read(dataset, split, queries, seed)
+    for note in judged_collection.notes:
+        progress.say(note)
     collection = _encode(recipe, judged_collection, progress)
     vectors = Block.of(np.arange(len(collection.passages), dtype=np.int64), collection.passages)
     found = search(collection.queries, [vectors], depth + SPARE_HITS)

@@ -85,7 +85,7 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
         return Text("Nothing is planned yet.")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("table")
-    for name in ("shards", "rows", "dropped", "rejected", "rows/s", "tokens/s"):
+    for name in ("shards", "rows", "dropped", "rejected", "rows/s", "tokens/s", "cores used"):
         table.add_column(name, justify="right", no_wrap=True)
     for stage in stages:
         done, planned = stage["shards_done"], stage["shards"]
@@ -97,6 +97,7 @@ def _status_page(storage: Storage, stages: list[dict[str, Any]]) -> RenderableTy
             Text(f"{stage['rejects']:,}", "red" if stage["rejects"] else ""),
             rate(stage["all_rows_per_s"]) if stage["all_rows_per_s"] else "",
             rate(stage["all_tokens_per_s"]) if stage["all_tokens_per_s"] else "",
+            f"{stage['cores_used']:.1f} of {stage['cores_held']:g}" if stage["cores_used"] is not None else "",
         )
     lines: list[RenderableType] = [table]
     lines += [line for stage in stages if stage["state"] != "done" for line in _unfinished(stage)]

@@ -24,17 +24,19 @@ from distill.retrieval import candidates, embeddings
 from distill.teachers import agreement, probe_stage
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
+from generation.documents.chunker import Chunking
 from generation.judging import stage as judging
 from generation.judging import verdict
 from generation.language.detect import corpus_language, in_words
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import evaluation_set, input_checks, scoring, sources
+from launcher import encoder_checks, evaluation_set, input_checks, scoring, sources
 from launcher.chunking import chunking_of
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
+from launcher.paths import absolute_paths
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
@@ -47,25 +49,24 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
     chunking = chunking_of(recipe)
     judged = evaluation_set.prepare(run.storage, recipe.evaluation, chunking)
-    record_table = records.build(run, recipe.corpus, chunking)
+    for note in judged.notes if judged else ():
+        run.progress.say(note)
+
+    encoder_checks.check_in_run(run, recipe)
+    for name, teacher in recipe.teachers.items():
+        probe_stage.build(run, name, teacher)  # a model that is no use is found before anything is paid for
     judged_ids = judged.passage_ids if judged else frozenset[str]()
-    sampled = sample_size(recipe.corpus, recipe.asking)
-    alike = recipe.corpus.distinct_from if chunking or recipe.corpus.near_duplicates != "auto" else None
-    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled, alike)
-    language = corpus_language(recipe.corpus.language, corpus)
-    if language.why:
-        run.progress.say(in_words(language))
-    recipe = recipe.in_language(language.code)
+    corpus, language = _corpus(run, recipe, judged_ids, chunking)
+    recipe = recipe.in_language(language)
     yield "corpus", corpus
 
-    for name, teacher in recipe.teachers.items():
-        probe_stage.build(run, name, teacher)  # a teacher that is no use is found before anything is paid for
-    logged = query_log.build(run, recipe.corpus)  # first, so that a mistake in the log costs no hour of generation
+    asked = judged.queries if judged else {}
+    logged = query_log.build(run, recipe.corpus, asked)  # before hours of generation, since it may hold mistakes
     chosen = sources.choose(run, recipe, corpus, logged)
-    paid = budget.decide(run, recipe.asking, corpus, chosen, language.code) if chosen else None
+    paid = budget.decide(run, recipe.asking, corpus, chosen, language) if chosen else None
     most = paid.sources if paid else None
     written = {
-        section: queries.build(run, settings, corpus, section, chosen, most, language.code)
+        section: queries.build(run, settings, corpus, section, chosen, most, language)
         for section, settings in recipe.sections.items()
     }
     refuse_none(list(written.values()), logged, recipe.sections)
@@ -109,8 +110,20 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     record = None
     if judged:
         model = training_record["model"]
-        record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student, model)
+        record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student_encoder(), model)
     yield "evaluation", record
+
+
+def _corpus(run: Run, recipe: Recipe, judged: frozenset[str], chunking: Chunking | None) -> tuple[Table, str]:
+    """PASSAGES, and the code of their language."""
+    record_table = records.build(run, recipe.corpus, chunking)
+    sampled = sample_size(recipe.corpus, recipe.asking)
+    alike = recipe.corpus.distinct_from if chunking or recipe.corpus.near_duplicates != "auto" else None
+    corpus = passages.build(run, recipe.corpus, record_table, judged, sampled, alike)
+    language = corpus_language(recipe.corpus.language, corpus)
+    if language.why:
+        run.progress.say(in_words(language))
+    return corpus, language.code
 
 
 def _distinct(run: Run, recipe: Recipe, written: Mapping[Section, Table]) -> list[Table]:
@@ -140,6 +153,7 @@ def execute(
         if unknown := names - STAGES.keys():
             raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
     refuse_training_in_a_bucket(recipe, last)
+    recipe = absolute_paths(recipe)
     input_checks.check(recipe)
     _refuse_foreign_files(recipe.workdir)
     with Interrupts() as interrupts, Run(recipe.workdir, recipe.cluster, overwrite=overwrite, progress=progress) as run:

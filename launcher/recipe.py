@@ -30,6 +30,7 @@ from generation.judging.stage import one_judge
 from generation.mixture import Section, one_threshold, sections_of, sources_differ
 from generation.settings import CorpusSettings, GenerationSettings
 from launcher.list_checks import check_choice
+from launcher.overrides import expected_texts, override_field, take_as_text
 
 SHIPPED = Path(__file__).parent / "recipes"
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -301,12 +302,15 @@ def _validate(
     """
     problems: list[str] = []
     for override in overrides:
-        problem = _override(data, origins, override)
+        problem = override_field(data, origins, override)
         if problem:
             problems.append(problem)
     try:
         valid = model.model_validate(data)
     except ValidationError as error:
+        taken = [take_as_text(data, place, overrides) for place in expected_texts(error)]
+        if any(taken):
+            return _validate(model, data, origins, (), what, file)
         problems += explain(error, model, origins, file)
         raise InputError(listed(what, problems)) from None
     if problems:
@@ -342,39 +346,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Place, str]]:
     sections = set(Recipe.model_fields) - {"name", "workdir"}
     filled = {key: {} if value is None and key in sections else value for key, value in data.items()}
     return {str(key): value for key, value in filled.items()}, origins
-
-
-def _override(data: dict[str, Any], origins: dict[Place, str], override: str) -> str | None:
-    """Puts one `section.field=value` into the data; returns the problem if it cannot be read."""
-    key, equals, text = override.partition("=")
-    path = tuple(part.strip() for part in key.split("."))
-    if not equals or not all(path):
-        return f"--set {override}: expected section.field=value, for example --set training.learning_rate=1e-4"
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return f"--set {override}: the value is not valid YAML; quote it, for example --set '{key}=\"…\"'"
-    for depth in range(1, len(path)):
-        origins.setdefault(path[:depth], f"--set {override}")
-    origins[path] = f"--set {override}"
-    section: Any = data
-    for depth, part in enumerate(path):
-        at: Any = part
-        if isinstance(section, list):
-            here = ".".join(path[:depth])
-            if not part.isdecimal() or int(part) >= len(section):
-                return (
-                    f"--set {override}: `{here}` is a list of {len(section)} sections; name one of them by its number, "
-                    f"from {here}.0 to {here}.{len(section) - 1}"
-                )
-            at = int(part)
-        elif not isinstance(section, dict):
-            return f"--set {override}: `{path[depth - 1]}` holds a value, not a section"
-        if depth == len(path) - 1:
-            section[at] = value
-        elif (section[at] if isinstance(section, list) else section.get(at)) is None:
-            section[at] = {}
-            section = section[at]
-        else:
-            section = section[at]
-    return None

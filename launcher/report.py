@@ -208,6 +208,8 @@ def _share(count: int, units: int) -> str:
 
 def _pace(stage: Mapping[str, Any]) -> str:
     parts = [f"{stage['shards_done']} of {stage['shards']} shards", f"{stage['seconds']:,.1f} s of work"]
+    if stage["held_s"] > 0:
+        parts.append(f"{stage['cpu_s'] / stage['held_s']:.0%} of the held cores used")
     if stage["seconds"] > 0:
         parts.append(f"{stage['rows'] / stage['seconds']:,.0f} rows/s")
         if stage["tokens"]:

@@ -5,6 +5,7 @@ Passages are embedded into the very table that the stage `embeddings` would writ
 
 from __future__ import annotations
 
+from cluster.errors import InputError
 from cluster.run import Run
 from cluster.tables.table import Table
 from distill.retrieval import embeddings
@@ -21,6 +22,9 @@ def choose(run: Run, recipe: Recipe, passages: Table, logged: Table | None) -> T
         recipe: which passages, and how many.
         passages: PASSAGES.
         logged: QUERY_LOG, if there is one.
+
+    Raises:
+        InputError: the query log decides, and has no query left.
     """
     if sources.sample_size(recipe.corpus, recipe.asking) is not None:
         return None
@@ -31,5 +35,10 @@ def choose(run: Run, recipe: Recipe, passages: Table, logged: Table | None) -> T
         folder, encoder, pool = f"embeddings/{name}", dense[name], recipe.retrieval.retrievers[name].pool
         vectors = embeddings.embed_passages(run, folder, name, encoder, pool, passages)
         if recipe.corpus.sources.by == "query_log" and logged:
+            if not logged.num_rows:
+                raise InputError(
+                    "corpus.sources: by query_log needs queries, and none of the log is left "
+                    "(listwise status shows why). Name another log, or choose by: random."
+                )
             log_vectors = embeddings.embed_log(run, folder, name, encoder, pool, logged)
     return sources.build(run, recipe.corpus, recipe.asking, passages, vectors, log_vectors)

@@ -16,6 +16,9 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
+from launcher.options import say as show
+from launcher.paths import absolute_paths
+from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
 from launcher.recipe import validate_options
 
 DEV_FRACTION = 0.1
@@ -38,18 +41,18 @@ def read_options(student: str, ranks: int | None, dev_fraction: float, changes: 
     """
     training = {"ranks": ranks} if ranks else {}
     data = {"student": {"model": student}, "training": training, "dev_fraction": dev_fraction}
-    return validate_options(TrainOptions, data, changes)
+    return absolute_paths(validate_options(TrainOptions, data, changes))
 
 
 def is_rank() -> bool:
-    """Whether torchrun or srun started this process as one of its ranks.
+    """Whether torchrun or srun started this process as one of its ranks; what is left of another job is ignored.
 
     Raises:
-        InputError: srun started several tasks, and they cannot find each other.
+        InputError: variables of a rank contradict each other, or srun started tasks that cannot find each other.
     """
-    if "RANK" in os.environ:
+    if describe_a_rank():
         return True
-    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1 and "MASTER_ADDR" not in os.environ:
+    if os.environ.get("SLURM_STEP_NUM_TASKS", "1") == "1" and "MASTER_ADDR" not in os.environ:
         return False
     if "MASTER_ADDR" not in os.environ:
         raise InputError(
@@ -72,7 +75,19 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
     from distill.training.process_group import join_ranks, rank_device
     from distill.training.trainer import train
 
-    rank, _ = join_ranks(rank_device())
+    device = rank_device()  # it takes the variables from SLURM's too
+    if os.environ.get("RANK") == "0" and os.environ.get("WORLD_SIZE") != "1":
+        _, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
+        show(f"rank 0 of {ranks} waits for the others at {host}:{port} (MASTER_ADDR, MASTER_PORT)", stderr=True)
+    try:
+        rank, _ = join_ranks(device)
+    except (ValueError, RuntimeError) as error:  # torch's errors of the network are RuntimeErrors
+        rank_name, ranks, host, port = (os.environ.get(name, "") for name in NEEDED)
+        reason = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise InputError(
+            f"rank {rank_name} of {ranks} cannot join the others at {host}:{port} (MASTER_ADDR, MASTER_PORT): "
+            f"{reason}. {REMEDY}"
+        ) from error
     try:
         broadcast: list[Any] = [None]  # (error class and message, or None; url of the tables)
         if rank == 0:
@@ -113,7 +128,11 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
     Raises:
         InputError: the file or run does not exist, or the file does not hold scored lists.
     """
-    if "://" in lists or Path(lists).expanduser().is_dir():
+    from distill.lists.scored_file import files_of, write_tables
+
+    folder = Path(lists).expanduser()
+    is_run = any((folder / name).exists() for name in ("recipe.yaml", "passages", "lists"))
+    if "://" in lists or (folder.is_dir() and (is_run or not files_of(folder))):
         storage = Storage(lists)
         for name in ("lists", "passages"):
             try:
@@ -123,11 +142,9 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
             if not complete:
                 raise InputError(
                     f"--lists {lists}: the table `{name}` does not exist or is not finished. Expected the workdir "
-                    "of a run (listwise run RECIPE --until lists), or a file of JSON lines."
+                    "of a run (listwise run RECIPE --until lists), or JSON lines: a file, or a folder of them."
                 )
         return storage.url
-    from distill.lists.scored_file import write_tables
-
     storage = Storage(str(output))
-    write_tables(Path(lists).expanduser(), storage, dev_fraction)
+    write_tables(folder, storage, dev_fraction)
     return storage.url

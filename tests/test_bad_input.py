@@ -217,3 +217,25 @@ def test_the_command_ends_with_one_message_and_no_trace_of_ray_or_python(recipe:
     assert "Traceback" not in done.stderr
     assert "ray" not in done.stderr.lower()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_whose_weights_have_other_names_is_refused_before_the_first_stage(
+    tmp_path: Path, hundred: Path, tiny_encoder: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "student"))
+    (weights,) = folder.rglob("*.safetensors")
+    save_file({f"other.{key}": value for key, value in load_file(weights).items()}, weights, {"format": "pt"})
+    (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, "student", tmp_path / "run"))
+    done = listwise("run", "recipe.yaml", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"error: student: model '{folder}' lacks weights: its files hold nothing for" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists(), "nothing was paid for"
+    planned = listwise("plan", "recipe.yaml", cwd=tmp_path)
+    assert planned.returncode == 2
+    assert "error: student: model 'student' lacks weights" in planned.stderr
+    checked = listwise("doctor", "recipe.yaml", cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "lacks weights" in checked.stdout.replace("\n", " ")

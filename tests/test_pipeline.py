@@ -194,7 +194,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_continue_and_leaves_a_checkpoint
         limit = time.monotonic() + 120
         while not begun() and time.monotonic() < limit:
             time.sleep(0.05)
-        running.send_signal(number)
+        os.killpg(running.pid, number)
         _, errors = running.communicate(timeout=120)
         assert running.returncode == 128 + number, errors
         assert f"continue with: {' '.join(['listwise', *command[1:]])}" in errors

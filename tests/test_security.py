@@ -23,7 +23,7 @@ from tests.launcher.workdir import commit_table
 from tests.pipeline import listwise, recipe_text
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("launcher", "cluster", "generation", "distill")
+PACKAGES = ("listwise", "launcher", "cluster", "generation", "distill")
 
 # --- code and pickles ---
 

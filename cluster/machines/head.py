@@ -15,6 +15,8 @@ import time
 
 EVERY_S = 1.0
 
+_watched: dict[threading.Event, str] = {}  # addresses of the heads, by the event that ends the watch
+
 
 def watch_head(address: str, limit_s: float) -> threading.Event:
     """A thread that ends this process with exit code 1 when nothing has listened at `address` for `limit_s` seconds.
@@ -27,6 +29,7 @@ def watch_head(address: str, limit_s: float) -> threading.Event:
         An event; set it to end the watch.
     """
     stop = threading.Event()
+    _watched[stop] = address
     threading.Thread(target=_watch, args=(address, limit_s, stop), name="head", daemon=True).start()
     return stop
 
@@ -45,6 +48,12 @@ def _watch(address: str, limit_s: float, stop: threading.Event) -> None:
             )
             sys.stderr.flush()
             os._exit(1)
+    del _watched[stop]
+
+
+def is_silent() -> bool:
+    """Whether a head is watched that does not answer now."""
+    return any(not stop.is_set() and not listens(address) for stop, address in list(_watched.items()))
 
 
 def listens(address: str) -> bool:

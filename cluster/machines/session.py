@@ -6,18 +6,18 @@ a folder that no other user can enter. Only what this process started is stopped
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import secrets
-import signal
 import sys
 import threading
 import time
 from typing import Any
 
 from cluster.errors import InputError, RunError
-from cluster.machines import fork_server
+from cluster.machines import fork_server, ray_errors, ray_start
 from cluster.machines.head import listens, watch_head
 from cluster.machines.private_folder import ray_folder
 from cluster.settings import ClusterSettings, PoolSettings
@@ -56,34 +56,38 @@ def connect(settings: ClusterSettings) -> bool:
 
     if ray.is_initialized():
         return False
-    handler = signal.getsignal(signal.SIGTERM)
     if settings.address:
         _check_listens(settings.address)
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    common: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": logging.ERROR, "job_config": ray_start.job_config(),
+    }  # fmt: skip
     try:
-        if settings.address:
-            ray.init(address=settings.address, **common)
-        else:
-            with fork_server.started_by_server():
-                ray.init(
-                    address="local",
-                    num_cpus=settings.cpus,
-                    object_store_memory=settings.object_store_mib * 2**20,
-                    include_dashboard=False,
-                    _node_ip_address="127.0.0.1",
-                    _metrics_export_port=settings.metrics_port,
-                    _temp_dir=ray_folder(),
-                    **common,
-                )
+        with ray_start.started_apart(), contextlib.ExitStack() as half_started:
+            half_started.callback(ray.shutdown)
+            if settings.address:
+                ray.init(address=settings.address, **common)
+            else:
+                with fork_server.started_by_server():
+                    ray.init(
+                        address="local",
+                        num_cpus=settings.cpus,
+                        object_store_memory=settings.object_store_mib * 2**20,
+                        include_dashboard=False,
+                        _node_ip_address="127.0.0.1",
+                        _metrics_export_port=settings.metrics_port,
+                        _temp_dir=ray_folder(),
+                        **common,
+                    )
+            half_started.pop_all()
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.AuthenticationError) as error:
         if settings.address:
-            first_line = str(error).split("\n")[0]
             raise InputError(
-                f"cluster.address: no Ray cluster answers at '{settings.address}' ({first_line})"
+                f"cluster.address: no Ray cluster answers at '{settings.address}' ({ray_errors.last_line(error)})"
             ) from error
-        raise RunError(f"Ray did not start on this machine: {error}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray sets a handler of its own, which ends the process at once
+        raise RunError(
+            f"Ray did not start on this machine ({ray_errors.last_line(error)}). Its logs are in "
+            f"{ray_folder() or os.environ['RAY_TMPDIR']}/session_latest/logs; `listwise doctor` checks the machine."
+        ) from error
     _watches.append(watch_head(ray.get_runtime_context().gcs_address, settings.head_timeout_s))
     if settings.address and settings.nodes:
         _wait_for_nodes(settings.nodes, settings.wait_timeout_s)

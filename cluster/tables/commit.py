@@ -38,6 +38,8 @@ class Commit:
         reject_files: paths of the files that describe the rejects.
         attempts: how many times the shard was tried.
         dropped_files: paths of the files with some of the drops, for people to look at.
+        cpu_s: processor time that the worker and its children used since its last commit.
+        held_s: cores that the worker held, times the seconds since its last commit.
     """
 
     shard: str
@@ -54,6 +56,8 @@ class Commit:
     reject_files: tuple[str, ...] = ()
     attempts: int = 1
     dropped_files: tuple[str, ...] = ()
+    cpu_s: float = 0.0
+    held_s: float = 0.0
 
     @property
     def named(self) -> set[str]:

@@ -41,6 +41,8 @@ class Totals:
     rejects: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    cpu_s: float = 0.0
+    held_s: float = 0.0
     drops: dict[str, int] = field(default_factory=dict)
     stats: dict[str, int] = field(default_factory=dict)
 
@@ -52,9 +54,16 @@ class Totals:
         self.rejects += commit.rejects
         self.tokens += commit.tokens
         self.seconds += commit.seconds
+        self.cpu_s += commit.cpu_s
+        self.held_s += commit.held_s
         for sums, new in ((self.drops, commit.drops), (self.stats, commit.stats)):
             for name, count in new.items():
                 sums[name] = sums.get(name, 0) + count
+
+    @property
+    def used(self) -> float | None:
+        """Share of the held cores that computed; None while nothing is measured. Above 1: more threads than cores."""
+        return self.cpu_s / self.held_s if self.held_s else None
 
     @classmethod
     def of(cls, commits: Iterable[Commit]) -> Totals:
@@ -142,6 +151,7 @@ class Heartbeat(DriverReport):
         failures: number of failed attempts so far.
         workers: all living workers.
         left: the time left, once enough shards are done for an estimate.
+        cores: that the workers hold together; in the last report, that they held at most.
     """
 
     plan: str
@@ -157,6 +167,12 @@ class Heartbeat(DriverReport):
     failures: int
     workers: list[WorkerState]
     left: TimeLeft | None
+    cores: float = 0.0
+
+    @property
+    def cores_used(self) -> float | None:
+        """Mean of the held cores that computed; None while nothing is measured."""
+        return None if self.totals.used is None else self.totals.used * self.cores
 
     @property
     def slow(self) -> list[WorkerState]:

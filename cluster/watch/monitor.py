@@ -50,6 +50,7 @@ class Monitor:
         self._window: deque[tuple[float, int, int]] = deque([(self._begun, self.totals.rows, self.totals.tokens)])
         self._read_at = self._reported_at = float("-inf")
         self._failures = 0
+        self._cores = 0.0
         self._metrics: StageMetrics | None = None
         handle.resumed(self.totals.units)
 
@@ -124,7 +125,14 @@ class Monitor:
             failures=self._failures,
             workers=workers,
             left=self._time_left(pool, workers) if pool else None,
+            cores=self._held_cores(pool),
         )
+
+    def _held_cores(self, pool: Pool | None) -> float:
+        """Cores that the workers hold now; without a pool, that they held at most."""
+        now = pool.pool.cores * sum(member.ready for member in pool.members) if pool else 0.0
+        self._cores = max(self._cores, now)
+        return now if pool else self._cores
 
     def _time_left(self, pool: Pool, workers: list[WorkerState]) -> TimeLeft | None:
         units, shards = self.table.plan.units - self.totals.units, len(self.table.plan.shards) - self.totals.shards

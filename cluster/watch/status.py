@@ -16,12 +16,13 @@ def status(storage: Storage) -> list[dict[str, Any]]:
     """The status of every planned table, one record each, in the order of the stages.
 
     Keys about committed work: stage, table, unit, shards, shards_done, units, units_done, rows, drops (by reason),
-    rejects, tokens, seconds (of work, summed over workers), rows_per_s (of one worker), stats.
+    rejects, tokens, seconds (of work, summed over workers), rows_per_s (of one worker), cpu_s (processor time that was
+    used), held_s (cores that were held, times seconds), stats.
 
     Keys from the driver's last report (`cluster/watch/heartbeat.py`): running and failed (numbers of shards; running
-    is 0 unless `state` is running), all_rows_per_s and all_tokens_per_s (of all workers together), left_s (low,
-    middle, high), slow (worker, node, times as slow as the others), heard_s (age of the report in seconds), why (the
-    error, if it failed), now (all this as text).
+    is 0 unless `state` is running), all_rows_per_s and all_tokens_per_s (of all workers together), cores_held and
+    cores_used (means of all workers together), left_s (low, middle, high), slow (worker, node, times as slow as the
+    others), heard_s (age of the report in seconds), why (the error, if it failed), now (all this as text).
 
     The key `state` is one of: done; running; failed; interrupted; gone (the driver's process has ended without a
     report); silent (a driver on another machine has not reported for long); stopped (not done, and no report exists).
@@ -59,13 +60,25 @@ def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
         "tokens": totals.tokens,
         "seconds": round(totals.seconds, 3),
         "rows_per_s": round(totals.rows / totals.seconds, 1) if totals.seconds else None,
+        "cpu_s": round(totals.cpu_s, 3),
+        "held_s": round(totals.held_s, 3),
         "stats": totals.stats,
     }
     done = totals.shards == len(table.plan.shards)
     state = "done" if done else beat.current_state() if beat else "stopped"
     record |= {"state": state, "running": 0, "failed": 0, "all_rows_per_s": None, "all_tokens_per_s": None}
-    record |= {"left_s": None, "slow": [], "heard_s": None, "why": "", "now": []}
+    record |= {
+        "left_s": None,
+        "slow": [],
+        "heard_s": None,
+        "why": "",
+        "now": [],
+        "cores_held": None,
+        "cores_used": None,
+    }
     if beat:
+        used = totals.used
+        record |= {"cores_held": beat.cores or None, "cores_used": used and round(used * beat.cores, 2)}
         record |= {"heard_s": round(beat.heard_s(), 1), "why": "" if done else beat.why}
         record |= {"all_rows_per_s": round(beat.rows_per_s, 2), "all_tokens_per_s": round(beat.tokens_per_s, 2)}
         if not done:

@@ -32,9 +32,10 @@ from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage, check_writable, is_retrying
+from cluster.workers.core_clock import CoreClock
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
-from cluster.workers.threads import use_held_cores
+from cluster.workers.threads import held_cores, hide_other_gpus, use_held_cores
 from cluster.workers.worker import Output, Task
 
 POOL_VARIABLE = "LISTWISE_POOL"
@@ -142,9 +143,12 @@ class ShardActor:
         self._storage = Storage(self.job.storage_url, self.job.patience_s)
         self._reader = ShardReader(self._storage)
         check_workdir(self._storage, self.job, self._node)
+        hide_other_gpus()
         worker, arguments = ray.get(self._payload[0])
         use_held_cores()
-        return worker(**arguments)
+        made = worker(**arguments)
+        self._clock = CoreClock()
+        return made
 
     async def is_retrying(self) -> bool:
         """Whether this process is waiting for a storage that fails."""
@@ -178,6 +182,7 @@ class ShardActor:
     def _write(self, task: Task, attempt: int, output: Output, seconds: float, place: str) -> Commit:
         """Writes data and rejects of a task; publishes the commit record if the task is a whole shard."""
         shard, storage, path = task.shard, self._storage, self.job.table
+        cpu_s, passed_s = self._clock.take()
         commit = Commit(
             shard=shard.name,
             files=(),
@@ -191,6 +196,8 @@ class ShardActor:
             node=self._node,
             stats=output.stats,
             attempts=attempt,
+            cpu_s=round(cpu_s, 3),
+            held_s=round(held_cores() * passed_s, 3),
         )
         commit.check(place, commit.units)
         rejects = [

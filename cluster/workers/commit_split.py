@@ -51,6 +51,8 @@ def commit_split(table: Table, split: Split) -> Commit:
         stats=dict(stats),
         attempts=max(part.attempts for part in split.parts),
         dropped_files=tuple(file for commit in commits for file in commit.dropped_files),
+        cpu_s=round(sum(commit.cpu_s for commit in commits), 3),
+        held_s=round(sum(commit.held_s for commit in commits), 3),
     )
     merged.check(f"{table.path}, shard {shard.name}", shard.units)
     merged = replace(merged, reject_files=put_rejects(storage, table.path, shard.name, rejects))

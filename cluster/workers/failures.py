@@ -26,6 +26,7 @@ from ray.exceptions import RayError
 
 from cluster.disclosure import disclose
 from cluster.errors import DamagedError, InputError, RunError
+from cluster.machines.ray_errors import plain
 
 Kind = Literal["input", "damaged", "run", "row", "start"]
 
@@ -91,7 +92,7 @@ def describe(error: BaseException) -> str:
 
 def cause_of_death(error: RayError) -> str:
     """The cause of a process's death, without the ids in Ray's message, so that equal causes have equal texts."""
-    text = " ".join(str(error).split())
+    text = " ".join(plain(str(error)).split())
     for prefix in ("Worker exit detail: ", "The actor is dead because "):
         if prefix in text:
             return text.split(prefix, 1)[1].split(". ")[0][:200]

@@ -25,7 +25,7 @@ from cluster.workers.handover import Processes, wait_until_gone
 from cluster.workers.member import IN_FLIGHT, Member
 from cluster.workers.stage import Stage
 from cluster.workers.stage_log import StageLog
-from cluster.workers.tasks import Attempt, Finished, Split, Tasks
+from cluster.workers.tasks import ALIKE, Attempt, Finished, Split, Tasks
 
 TICK_S = 0.5  # longest wait for a result before time limits are checked
 CAPACITY_S = 2.0  # how often the nodes of the cluster are counted
@@ -200,7 +200,14 @@ class Pool:
     def _failure(self, member: Member, attempt: Attempt, failure: Failure) -> Finished:
         self._event(member, attempt, f"{failure.kind}: {failure.error}", failure.log)
         failure.raise_if_final()
-        return self.tasks.charge(attempt, failure.error)
+        finished = self.tasks.charge(attempt, failure.error)
+        if error := self.tasks.common_error:
+            raise RunError(
+                f"stage {self.job.stage}: the first {ALIKE} rows all failed with one error, so the cause is not in the "
+                f"rows: {error}. Look at the stage's log in the workdir, correct the model or the recipe, and run the "
+                "same command again: it continues here."
+            )
+        return finished
 
     def _handle_death(self, member: Member, cause: str) -> Finished:
         """Removes a worker that died, and charges its death to all tasks it had in flight."""

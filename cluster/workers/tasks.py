@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
 
+ALIKE = 8  # so many rows that fail alike, and none that succeeds, show that the rows are not at fault
+
 
 @dataclass(eq=False)
 class Attempt:
@@ -82,6 +84,16 @@ class Tasks:
         self.failed = 0
         self.failing: set[str] = set()
         self._parts: dict[str, list[Part]] = {}
+        self._any_done = False
+        self._first_errors: list[str] = []  # of rows that could not be done, before any task was
+
+    @property
+    def common_error(self) -> str:
+        """The error of all rows that were tried so far, where several rows failed alike and none succeeded; else ""."""
+        if self._any_done or len(self._first_errors) < ALIKE:
+            return ""
+        kinds = {error.partition(":")[0] for error in self._first_errors}
+        return self._first_errors[-1] if len(kinds) == 1 else ""
 
     def put_back(self, attempt: Attempt) -> None:
         """Returns a task to the queue that was interrupted and did not fail itself; the try does not count."""
@@ -90,6 +102,7 @@ class Tasks:
 
     def done(self, attempt: Attempt, commit: Commit) -> Finished:
         """Notes that a task succeeded. Returns its shard if the shard is finished now."""
+        self._any_done = True
         if attempt.part:
             return self._part(attempt, commit)
         self.failing.discard(attempt.shard.name)
@@ -120,6 +133,7 @@ class Tasks:
             for start, stop in ((middle, attempt.stop), (attempt.start, middle)):
                 self.queue.appendleft(replace(attempt, start=start, stop=stop, tries=0, part=True))
             return []
+        self._first_errors.append(error)
         return self._part(attempt, None)
 
     def _part(self, attempt: Attempt, commit: Commit | None) -> Finished:

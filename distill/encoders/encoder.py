@@ -15,8 +15,9 @@ from cluster.errors import InputError
 from cluster.machines.malloc import keep_freed_memory
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_model
+from distill.encoders.reading import Reading
+from distill.encoders.similarity import cut, normalizes
 from distill.encoders.texts import passage_text
-from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings.encoders import EncoderSettings
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Encoder:
         settings: the model, its prompts and lengths.
         device: "cpu" or "cuda"; None takes a GPU if the process has one.
         model: a loaded float32 model, used instead of `settings.model`.
-        dimensions: number of dimensions at which embeddings are cut and normalised again; None leaves them whole.
+        dimensions: number of dimensions at which embeddings are cut, and normalised again where whole ones are; None
+            leaves them whole.
 
     Raises:
         InputError: the model cannot be loaded, or has fewer than `dimensions` dimensions.
@@ -57,6 +59,7 @@ class Encoder:
         self.model = model or load_model(settings, self.device)
         dimension = self.model.get_embedding_dimension()
         assert dimension is not None, "a text encoder has a dimension"
+        self.queries, self.passages = (Reading.of(self.model, task, settings) for task in ("query", "document"))
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
@@ -64,45 +67,41 @@ class Encoder:
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n queries."""
-        return self._encode(texts, self.model.prompts["query"] or "", self.settings.max_query_tokens)
+        return self._encode(texts, self.queries)
 
     def encode_passages(self, titles: list[str], texts: list[str]) -> np.ndarray:
         """(n, dimension) float32 vectors of n passages, each put to the model as "title text"."""
         joined = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
-        return self._encode(joined, self.model.prompts["document"] or "", self.settings.max_passage_tokens)
+        return self._encode(joined, self.passages)
 
-    def _encode(self, texts: list[str], prompt: str, max_tokens: int) -> np.ndarray:
+    def _encode(self, texts: list[str], reading: Reading) -> np.ndarray:
         """(n, dimension) float32 vectors, computed in batches of texts of similar length, within the token budget."""
         import torch
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
-        # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
-        inputs = [prompt + text[: CHARACTERS_PER_TOKEN * max_tokens] for text in texts]
         # Sizes are in UTF-8 bytes: a token has about three, whether it is three Latin letters or one Chinese character.
-        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in inputs]
+        prompt = len(reading.prompt.encode())
+        sizes = [prompt + len(text.encode("utf-8", "surrogatepass")) for text in texts]
         order = sorted(range(len(texts)), key=lambda index: -sizes[index])
-        self.model.max_seq_length = max_tokens
-        module = self.module = self.module or self._module(inputs[order[0]])
+        module = self.module = self.module or self._module(texts[order[0]], reading)
         start = 0
         while start < len(order):
-            longest = min(max_tokens, 2 + sizes[order[start]] // 3)
+            longest = min(reading.max_tokens, 2 + sizes[order[start]] // 3)
             batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
             start += len(batch)
-            features = self.model.preprocess([inputs[index] for index in batch])
+            features = reading.features([texts[index] for index in batch])
             with torch.no_grad():
-                embeddings = module(**features)
-                if self.dimension < embeddings.shape[1]:
-                    embeddings = torch.nn.functional.normalize(embeddings[:, : self.dimension], dim=1)
+                embeddings = cut(module(**features), self.dimension, normalizes(self.model))
                 vectors[batch] = embeddings.cpu().numpy()
         return vectors
 
-    def _module(self, text: str) -> EncoderModule:
+    def _module(self, text: str, reading: Reading) -> EncoderModule:
         """The model as a torch module; a trial on this text and on two prefixes of it chooses how it computes."""
         from distill.encoders.compute.choose import choose_for_reading
         from distill.encoders.module import EncoderModule
 
         module = EncoderModule(self.model, self.device, self.dtype)
-        choose_for_reading(module, self.model.preprocess([text, text[: len(text) // 2], text[:40]]))
+        choose_for_reading(module, reading.features([text, text[: len(text) // 2], text[:40]]))
         return module

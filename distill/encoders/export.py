@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.machines.private_folder import share_as_folder
+from distill.encoders.reading import Reading
+from distill.encoders.towers import tower
 from distill.settings.encoders import StudentSettings
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ def save(model: SentenceTransformer, path: str | Path, settings: StudentSettings
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.max_seq_length = settings.max_passage_tokens
+    for task in ("query", "document"):
+        if not (reading := Reading.of(model, task, settings)).is_bag:
+            tower(model, task)[0].max_seq_length = reading.max_tokens
     model.save(str(partial), safe_serialization=True, create_model_card=False)
     (partial / "README.md").write_text(card(model, path.name, settings, facts), encoding="utf-8")
     share_as_folder(partial)

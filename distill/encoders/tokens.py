@@ -8,16 +8,16 @@ are read as one, so that ranks can share the work of writing (`parts`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 4096
 PARTS = 64  # most files of one table; a fixed number, since a training may continue with more or fewer ranks
@@ -33,24 +33,19 @@ def padded_length(length: Length) -> Length:
     return -(-length // PADDED_TO) * PADDED_TO
 
 
-def write_tokens(
-    path: Path, texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int, prompt: str = ""
-) -> None:
+def write_tokens(path: Path, texts: Iterable[str], token_ids: Callable[[list[str]], list[Any]]) -> None:
     """Tokenises texts into the Arrow file `path`, under a temporary name until the file is complete.
 
     Args:
         path: file to write.
         texts: texts, one per row.
-        tokenizer: tokenizer of the student; it adds its special tokens.
-        max_tokens: length at which a row is truncated, special tokens included.
-        prompt: prefix of every text.
+        token_ids: gives the ids of each of some texts, as `Reading.token_ids` does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
         for block in _blocks(texts, BATCH_ROWS):
-            inputs = [prompt + text[: CHARACTERS_PER_TOKEN * max_tokens] for text in block]
-            ids = tokenizer(inputs, truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+            ids = token_ids(block)
             writer.write_batch(pa.record_batch([pa.array(ids, type=_SCHEMA.field(0).type)], schema=_SCHEMA))
     partial.replace(path)
 
@@ -78,12 +73,15 @@ class TokenFile:
     Args:
         paths: files of `write_tokens`, of all `parts` in order. They are mapped into memory; a row is read when it is
             asked for.
+        constants: what a model is told of every batch of these rows beside its tokens (`Reading.constants`).
+        is_bag: whether the tokens of a row have no order and no padding.
 
     Attributes:
         lengths: (rows,) int32 number of tokens of each row.
     """
 
-    def __init__(self, *paths: Path) -> None:
+    def __init__(self, *paths: Path, constants: Mapping[str, Any] = MappingProxyType({}), is_bag: bool = False) -> None:
+        self.constants, self.is_bag = constants, is_bag
         readers = [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths]
         columns = [file.get_batch(number).column(0) for file in readers for number in range(file.num_record_batches)]
         self._values = [column.values.to_numpy(zero_copy_only=True) for column in columns]

@@ -24,7 +24,8 @@ def compare(
     """Metrics of both models, their paired difference in nDCG@10, and the verdict, as JSON.
 
     Returns:
-        `queries`, `passages`, `base`, `student`, `difference`, `recommended`, `verdict`.
+        `queries`, `passages`, `unknown_passages` (judgments of passages that the collection lacks), `base`, `student`,
+        `difference`, `recommended`, `verdict`.
     """
     values = [
         np.array([result.per_query[METRIC][query] for query in collection.query_ids]) for result in (base, student)
@@ -34,6 +35,7 @@ def compare(
     return {
         "queries": len(collection.query_ids),
         "passages": len(collection.passage_ids),
+        "unknown_passages": collection.unknown,
         "base": base.metrics,
         "student": student.metrics,
         "difference": asdict(difference),

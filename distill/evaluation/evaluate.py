@@ -57,13 +57,17 @@ def evaluate(
     output = Path(output)
     _check_output(output)
     collection = judged.read(dataset, split, max_queries, seed)
+    progress = progress or Progress()
+    for note in collection.notes:
+        progress.say(note)
     result = evaluate_collection(
-        model, collection, depth=depth, dimensions=dimensions, title="evaluation", progress=progress or Progress()
+        model, collection, depth=depth, dimensions=dimensions, title="evaluation", progress=progress
     )
     metrics = {
         **result.metrics,
         "queries": len(collection.query_ids),
         "passages": len(collection.passage_ids),
+        "unknown_passages": collection.unknown,
         "dataset": str(dataset),
         "split": split,
         "model": model.model,

@@ -1,8 +1,9 @@
 """Judged collections: a BEIR folder of passages, queries and relevance judgments, read strictly.
 
-A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv` (a header,
-then query id, passage id, grade). A passage may name the document that it is a chunk of (`parent_id`); judgements then
-name chunks or documents. Passages with empty text or title are kept, as in published figures. Every other
+A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv`
+(`distill/evaluation/qrels.py`), each compressed or not. Passages with empty text or title are kept, as in published
+figures. A passage may name the document that it is a chunk of (`parent_id`); judgements then name chunks or
+documents. A judged passage that the corpus lacks can not be found, and counts so, as in trec_eval. Every other
 mistake ends with an error that names file and line.
 """
 
@@ -15,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.files.names import find_named
 from cluster.jsonl import Line, read_id, read_lines, read_text
+from distill.evaluation.qrels import EXPECTED, Qrels, qrels_file, read_qrels
 
-Qrels = dict[str, dict[str, int]]
+CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
 Passage = tuple[str, str, str | None]  # title, text, and the document that it is a chunk of
 PARENT = "parent_id"  # field of a chunk in corpus.jsonl
 EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 CORRECT = "Correct or remove the line."
-EXPECTED = "Expected a BEIR folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class JudgedCollection:
         name: folder and split, for messages.
         query_ids, queries: the Q judged queries.
         passage_ids, titles, texts: the P passages, all of them.
-        qrels: query id → passage id → grade.
+        qrels: query id → passage id → grade; the grades of unknown passages too, so that they count as unfound.
+        unknown: number of judgments whose passage the collection lacks.
         units: id of what is judged, for each of the P passages: its own, or that of the document it is a chunk of.
     """
 
@@ -44,6 +47,7 @@ class JudgedCollection:
     titles: list[str]
     texts: list[str]
     qrels: Qrels
+    unknown: int = 0
     units: list[str] | None = None
 
     @property
@@ -58,6 +62,15 @@ class JudgedCollection:
         counts = Counter(self.units)
         return min(len(self.units), sum(count for _, count in counts.most_common(most)) + 1)
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user about what is unusual."""
+        if not self.unknown:
+            return []
+        total = sum(map(len, self.qrels.values()))
+        return [f"{self.name}: {self.unknown} of {total} judgments name passages that the corpus lacks; "
+                "they count as not found, as in trec_eval"]  # fmt: skip
+
 
 def read(folder: str | Path, split: str = "test", max_queries: int | None = None, seed: int = 0) -> JudgedCollection:
     """Reads a BEIR folder.
@@ -69,21 +82,18 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
         seed: seed of the sample.
 
     Raises:
-        InputError: a file is missing or malformed, an id occurs twice, a judged query has no text, or qrels name
-            queries or passages that the collection does not hold.
+        InputError: a file is missing or malformed, an id occurs twice, a judged query has no text or does not exist, or
+            none of the judged passages does.
     """
     folder = Path(folder)
     qrels = read_qrels(folder, split)
-    passages = _read_passages(folder / "corpus.jsonl")
-    queries = _read_queries(folder / "queries.jsonl")
-    path = folder / "qrels" / f"{split}.tsv"
-    _refuse_unknown(path, "queries", sorted(qrels.keys() - queries.keys()), "queries.jsonl")
+    passages = _read_passages(folder)
+    queries = judged_queries(folder, split, qrels)
+    judged = {passage for grades in qrels.values() for passage in grades}
     parents = {parent for _, _, parent in passages.values() if parent is not None}
     known = passages.keys() | parents
-    unknown = {passage for grades in qrels.values() for passage in grades if passage not in known}
-    _refuse_unknown(path, "passages", sorted(unknown), "corpus.jsonl")
-    if empty := [query for query in qrels if not queries[query].strip()]:
-        raise InputError(f"{folder / 'queries.jsonl'}: {len(empty)} judged queries have no text: {_first_ids(empty)}.")
+    if not judged & known:
+        _refuse_unknown(qrels_file(folder, split), "passages", sorted(judged), CORPUS)
     ids = list(qrels)
     if max_queries is not None and max_queries < len(ids):
         chosen = set(random.Random(seed).sample(sorted(ids), max_queries))
@@ -96,47 +106,39 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
         titles=[title for title, _, _ in passages.values()],
         texts=[text for _, text, _ in passages.values()],
         qrels={query: qrels[query] for query in ids},
+        unknown=sum(passage not in known for query in ids for passage in qrels[query]),
         units=_units(passages, qrels) if parents else None,
     )
 
 
-def read_qrels(folder: str | Path, split: str = "test") -> Qrels:
-    """Judgments of a BEIR folder: query id → passage id → grade.
+def judged_queries(folder: str | Path, split: str = "test", qrels: Qrels | None = None) -> dict[str, str]:
+    """Id and text of every query that the split judges.
+
+    Args:
+        folder: BEIR folder.
+        split: name of the qrels file.
+        qrels: its judgments, if they are read already.
 
     Raises:
-        InputError: there is no such file, a line is malformed, or there is no judgment.
+        InputError: a file is missing or malformed, or a judged query has no text or does not exist.
     """
-    path = Path(folder) / "qrels" / f"{split}.tsv"
-    if not path.is_file():
-        splits = sorted(file.stem for file in path.parent.glob("*.tsv")) if path.parent.is_dir() else []
-        hint = f"There are the splits {', '.join(splits)}." if splits else EXPECTED
-        raise InputError(f"{path}: there is no such file. {hint}")
-    qrels: Qrels = {}
-    for line in _lines(path):
-        text = line.text().rstrip("\r\n")
-        cells = text.split("\t")
-        if line.number == 1 and not _is_grade(cells[-1]):
-            continue  # the header
-        if len(cells) != 3 or not _is_grade(cells[2]):
-            raise InputError(
-                f"{line.place}: expected query id, passage id and a whole number, separated by tabs; "
-                f"found {text[:80]!r}."
-            )
-        qrels.setdefault(cells[0], {})[cells[1]] = int(cells[2])
-    if not qrels:
-        raise InputError(f"{path}: the file holds no judgment.")
-    return qrels
-
-
-def judged_passages(folder: str | Path, split: str = "test") -> frozenset[str]:
-    """Ids of all passages that the split judges, with any grade."""
-    return frozenset(passage for grades in read_qrels(folder, split).values() for passage in grades)
+    folder = Path(folder)
+    qrels = qrels or read_qrels(folder, split)
+    queries = _read_queries(folder)
+    _refuse_unknown(qrels_file(folder, split), "queries", sorted(qrels.keys() - queries.keys()), QUERIES)
+    if empty := [query for query in qrels if not queries[query].strip()]:
+        raise InputError(
+            f"{_file(folder, QUERIES)}: {len(empty)} judged queries have no text: {_first_ids(empty)}. Write their "
+            "texts, or remove their judgments."
+        )
+    return {query: queries[query] for query in qrels}
 
 
 def _units(passages: dict[str, Passage], qrels: Qrels) -> list[str] | None:
     """Ids of documents if judgements name one that is no passage; None: chunks are judged by themselves."""
     judged = {passage for grades in qrels.values() for passage in grades}
-    if judged <= passages.keys():
+    parents = {parent for _, _, parent in passages.values() if parent is not None}
+    if not (judged - passages.keys()) & parents:
         return None
     return [key if parent is None else parent for key, (_, _, parent) in passages.items()]
 
@@ -147,15 +149,15 @@ def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
     Raises:
         InputError: there is no corpus.jsonl, or a line of it is malformed.
     """
-    for line in _lines(Path(folder) / "corpus.jsonl"):
+    for line in _lines(_file(Path(folder), CORPUS)):
         record = line.json_object(EXAMPLE)
         title = read_text(record, "title", line.place, CORRECT) if record.get("title") is not None else ""
         yield line, read_id(record, "_id", line.place, CORRECT), title, read_text(record, "text", line.place, CORRECT)
 
 
-def _read_passages(path: Path) -> dict[str, Passage]:
+def _read_passages(folder: Path) -> dict[str, Passage]:
     passages: dict[str, Passage] = {}
-    for line, key, title, text in passages_of(path.parent):
+    for line, key, title, text in passages_of(folder):
         if key in passages:
             raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
         parent = line.json_object(EXAMPLE).get(PARENT)
@@ -163,13 +165,13 @@ def _read_passages(path: Path) -> dict[str, Passage]:
             raise InputError(f"{line.place}: `{PARENT}` is no text; expected the id of a document. {CORRECT}")
         passages[key] = (title, text, parent)
     if not passages:
-        raise InputError(f"{path}: the file holds no passage.")
+        raise InputError(f"{_file(folder, CORPUS)}: the file holds no passage.")
     return passages
 
 
-def _read_queries(path: Path) -> dict[str, str]:
+def _read_queries(folder: Path) -> dict[str, str]:
     queries: dict[str, str] = {}
-    for line in _lines(path):
+    for line in _lines(_file(folder, QUERIES)):
         record = line.json_object('{"_id": "1", "text": "…"}')
         key = read_id(record, "_id", line.place, CORRECT)
         if key in queries:
@@ -178,17 +180,14 @@ def _read_queries(path: Path) -> dict[str, str]:
     return queries
 
 
+def _file(folder: Path, name: str) -> Path:
+    """A file of the folder, which may be compressed; if there is none, the path where it was expected."""
+    return find_named(folder, name) or folder / name
+
+
 def _lines(path: Path) -> Iterator[Line]:
     """Lines that are not blank."""
     return (line for line in read_lines(path, EXPECTED) if not line.is_blank)
-
-
-def _is_grade(cell: str) -> bool:
-    try:
-        int(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_unknown(path: Path, kind: str, unknown: list[str], file: str) -> None:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from distill.evaluation.judged import JudgedCollection, Qrels
+from distill.evaluation.judged import JudgedCollection
+from distill.evaluation.qrels import Qrels
 from distill.retrieval.search import Hits
 
 METRICS = {"ndcg@10": "nDCG@10", "recall@100": "R@100", "mrr@10": "RR@10"}  # our name → name in ir_measures

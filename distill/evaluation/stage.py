@@ -18,7 +18,7 @@ from distill.evaluation.encode_on_workers import encode_and_search, write_collec
 from distill.evaluation.evaluate import evaluate_collection
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, EvaluationResult, evaluate_hits, trec_run
-from distill.settings.encoders import StudentSettings
+from distill.settings.encoders import EncoderSettings
 from distill.settings.evaluation import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    run: Run, evaluation: EvaluationSettings, dataset: str | Path, base: StudentSettings, student_path: str | Path
+    run: Run, evaluation: EvaluationSettings, dataset: str | Path, base: EncoderSettings, student_path: str | Path
 ) -> dict[str, Any]:
     """Judges base and student, once for each content of both, and writes the files of `_write`.
 
@@ -34,7 +34,7 @@ def build(
         run: the run.
         evaluation: split, depth, sample; the pool that encodes, or None for this process.
         dataset: BEIR folder on this machine.
-        base: settings of the student before training; its model is the base.
+        base: the student before training, as an encoder.
         student_path: folder of the trained model on this machine.
 
     Returns:
@@ -67,7 +67,7 @@ def _evaluate(
     evaluation: EvaluationSettings,
     collection: JudgedCollection,
     fingerprint: dict[str, Any],
-    models: dict[str, StudentSettings],
+    models: dict[str, EncoderSettings],
 ) -> dict[str, EvaluationResult]:
     """The result of each model: encoded by the workers of `evaluation.pool`, or in this process without a pool."""
     depth, dimensions, pool = evaluation.depth, evaluation.dimensions, evaluation.pool

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cluster.errors import InputError
+from cluster.files.folder import list_files
 from cluster.jsonl import Line, read_lines
 from cluster.schemas import LISTS, PASSAGES
 from cluster.tables.storage import Storage
@@ -26,7 +27,8 @@ from distill.lists.build import Scale, scale_of, scale_scores, split_of
 from distill.settings.lists import ListSettings
 
 EXAMPLE = '{"query": "…", "passages": [{"docid": "7", "text": "…", "score": 3.2}]}'
-EXPECTED = "Expected JSON lines, or a run's folder."
+EXPECTED = "Expected JSON lines, a folder of such files, or a run's folder."
+ENDINGS = (".jsonl", ".ndjson")
 
 
 def _refuse_half_characters(value: Any) -> Any:
@@ -86,7 +88,7 @@ def write_tables(file: Path, storage: Storage, dev_fraction: float, seed: int = 
     split.
 
     Args:
-        file: JSON lines, gzipped if the name ends in .gz.
+        file: JSON lines, compressed or not; or a folder of such files.
         storage: workdir of the training.
         dev_fraction: share of queries in the dev split.
         seed: seed of the split.
@@ -153,14 +155,12 @@ def read(file: Path) -> ScoredFile:
     """
     content = ScoredFile()
     query_ids: set[str] = set()
-    for line in read_lines(file, EXPECTED):
-        if line.is_blank:
-            continue
+    for line in _lines(file):
         scored_list = _parse(line)
         rows = [_row(content, passage, line.place) for passage in scored_list.passages]
         if len(set(rows)) < len(rows):
             raise InputError(f"{line.place}: a passage occurs twice in the list. Keep it with the score that counts.")
-        query = scored_list.query_id or f"line-{line.number}"
+        query = scored_list.query_id or _name_of(line, file)
         if query in query_ids:
             raise InputError(f"{line.place}: the query_id '{query}' occurs twice. Every list needs its own.")
         query_ids.add(query)
@@ -170,6 +170,23 @@ def read(file: Path) -> ScoredFile:
     if not content.queries:
         raise InputError(f"{file} holds no list. Expected one list on each line, such as {EXAMPLE}")
     return content
+
+
+def files_of(file: Path) -> list[Path]:
+    """The files of a folder, in order; or the file itself."""
+    return [file / name for name in list_files(file, ENDINGS).names] if file.is_dir() else [file]
+
+
+def _lines(file: Path) -> Iterator[Line]:
+    """The lines of all files that are not blank."""
+    for one in files_of(file):
+        yield from (line for line in read_lines(one, EXPECTED) if not line.is_blank)
+
+
+def _name_of(line: Line, file: Path) -> str:
+    """The id of a list without one: its line, and in a folder its file."""
+    inner = Path(line.file).relative_to(file).as_posix() if file.is_dir() else ""
+    return f"{inner}-line-{line.number}".removeprefix("-")
 
 
 def _parse(line: Line) -> ScoredList:
@@ -203,7 +220,12 @@ def _row(content: ScoredFile, passage: ScoredPassage, place: str) -> int:
 
 def _digest(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        digests = [_digest_of(one) for one in files_of(file)]
     except OSError as error:
         raise InputError(f"--lists {file}: cannot be read ({error.strerror}). {EXPECTED}") from None
+    return digests[0] if not file.is_dir() else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import faiss
 
 SPARE = 16  # passages beyond the k best that FAISS proposes, so that rounding seldom makes it search again
+MOST_ON_GPU = 2048  # hits of a search that FAISS can select on a GPU; a deeper search stays on the CPU
 PAIRS = 16_384  # whose vectors are gathered at once
 
 
@@ -106,7 +107,8 @@ def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> Hits:
     import faiss
 
     best = Hits.empty(len(queries), k)
-    on_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
+    on_gpu = has_gpu and k + SPARE <= MOST_ON_GPU
     resources = faiss.StandardGpuResources() if on_gpu else None
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     for block in blocks:

@@ -17,6 +17,7 @@ class EncoderSettings(Settings):
     model: str = Field(description="sentence-transformers or transformers model, id or path")
     query_prompt: str | None = Field(None, description="prefix of queries; empty: that of the model, if it has one")
     passage_prompt: str | None = Field(None, description="prefix of passages; empty: that of the model, if it has one")
+    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the files of the model say")
     max_query_tokens: int = Field(64, ge=8)
     max_passage_tokens: int = Field(256, ge=8)
     batch_tokens: int = Field(16_384, ge=256, description="tokens in a forward pass when encoding")
@@ -39,5 +40,6 @@ class StudentSettings(EncoderSettings):
     """The student: the encoder that is trained."""
 
     lora: LoraSettings | None = Field(None, description="train adapters of this rank; empty: the whole model")
-    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the files of the model say")
-    normalize: bool = True
+    normalize: bool | None = Field(
+        None, description="embeddings of length 1, so that scores are cosines; empty: as the model's similarity says"
+    )

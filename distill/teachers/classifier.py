@@ -12,7 +12,7 @@ from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
-from distill.teachers.language_model import longest_input, refuse_other_kind
+from distill.teachers.language_model import longest_input, next_logits, refuse_other_kind
 from distill.teachers.prompt import PairPrompt, PairTokens
 from distill.teachers.prompt_scorer import PromptScorer
 from distill.teachers.template import Template
@@ -65,6 +65,7 @@ def _load(settings: TeacherSettings, device: str) -> tuple[Any, torch.nn.Module,
         role="teacher model",
         expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
         "local cache has",
+        output=lambda loaded: next_logits(loaded[0]),
     )
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise InputError(

@@ -12,6 +12,8 @@ from cluster.errors import InputError
 from cluster.machines.malloc import keep_freed_memory
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import load_safetensors, resolve_model
+from distill.encoders.padding import give_padding
+from distill.encoders.positions import most_tokens
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.pair_reader import PairReader
 from distill.teachers.pairs import Pair
@@ -19,6 +21,7 @@ from distill.teachers.predict_reader import PredictReader
 from distill.teachers.template import shipped
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import CrossEncoder
 
 
@@ -101,7 +104,9 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
         role="teacher model",
         expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
         "local cache has",
+        output=_logits,
     )
+    give_padding(model.tokenizer)
     if model.num_labels > 2:
         raise InputError(
             f"teacher model '{settings.model}' has {model.num_labels} labels; "
@@ -113,7 +118,7 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
             f"reads pairs in the template that it was taught. Set `template` to one of {_families()}, or to a text "
             "with {query} and {passage}."
         )
-    model.max_length = min(settings.max_tokens, model.max_length or settings.max_tokens)
+    model.max_length = most_tokens(model, min(settings.max_tokens, model.max_length or settings.max_tokens))
     heads = [
         name
         for name, module in model.named_modules()
@@ -122,6 +127,11 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     if heads:
         model.set_keep_in_fp32_modules(heads[-1:])
     return model.eval()
+
+
+def _logits(model: CrossEncoder) -> torch.Tensor:
+    assert model.model is not None, "a model of transformers has absent weights"
+    return model.model(**model.tokenizer("a query", "a passage", return_tensors="pt").to(model.device)).logits
 
 
 def _refuse_without_template(settings: TeacherSettings, path: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from distill.teachers.base import CandidateQuery, Scored
-from distill.teachers.given_file import read, same_text
+from distill.teachers.given_file import GivenScore, Places, read, same_text
 
 _IDS_PER_CHUNK = 65_536
 
@@ -28,7 +28,7 @@ class GivenScores:
     """The scores of a file, in memory: 16 bytes each, and the ids and texts of its queries.
 
     Args:
-        path: of the file.
+        path: of the file, or of a folder of files.
         passage_ids: (P,) ids of PASSAGES, by row.
 
     Attributes:
@@ -45,14 +45,16 @@ class GivenScores:
         self._groups_of_text: dict[str, list[int]] = {}
         self._text: list[str | None] = []
         self._line_of_text: list[int] = []
+        self._places = Places()
         groups, scores, lines = array("q"), array("d"), array("q")
         of_text_alone: dict[str, int] = {}
         ids: list[str] = []
         chunks = []
         for one in read(path):
-            groups.append(self._group(one.query_id, one.query, one.line, of_text_alone))
+            number = self._places.number(one)
+            groups.append(self._group(one, number, of_text_alone))
             scores.append(one.score)
-            lines.append(one.line)
+            lines.append(number)
             ids.append(one.passage_id)
             if len(ids) == _IDS_PER_CHUNK:
                 chunks.append(pa.array(ids, pa.string()))
@@ -99,8 +101,9 @@ class GivenScores:
             groups.append(own)
         return groups + [group for group in self._groups_of_text.get(text, ()) if group not in groups]
 
-    def _group(self, query_id: str | None, text: str | None, line: int, of_text_alone: dict[str, int]) -> int:
-        """The group of a line; a new one for an id, or a text, that was not named before."""
+    def _group(self, score: GivenScore, line: int, of_text_alone: dict[str, int]) -> int:
+        """The group of a score; a new one for an id, or a text, that was not named before."""
+        query_id, text = score.query_id, score.query
         known, key = (of_text_alone, text) if query_id is None else (self._group_of_id, query_id)
         assert key is not None, "a line has an id or a text"
         group = known.setdefault(key, len(self._text))
@@ -112,8 +115,8 @@ class GivenScores:
             self._groups_of_text.setdefault(text, []).append(group)
         elif text is not None and self._text[group] != text:
             raise InputError(
-                f"{self.path}, line {line}: query '{query_id}' had another text in line "
-                f"{self._line_of_text[group]}. Give every query an id of its own."
+                f"{self._places.place(line)}: query '{query_id}' had another text in "
+                f"{self._places.place(self._line_of_text[group], line)}. Give every query an id of its own."
             )
         return group
 
@@ -142,8 +145,8 @@ class GivenScores:
             first = int(np.flatnonzero(twice)[0])
             earlier, later = sorted((int(lines[order[first]]), int(lines[order[first + 1]])))
             raise InputError(
-                f"{self.path}, line {later}: {what} stands in line {earlier} already. Keep the one that counts; "
-                f"{int(twice.sum())} scores are given twice."
+                f"{self._places.place(later)}: {what} stands in {self._places.place(earlier, later)} already. Keep the "
+                f"one that counts; {int(twice.sum())} scores are given twice."
             )
 
 

@@ -8,25 +8,28 @@ A line or row is one score, with the query's id, its text, or both:
 or, in JSON lines and Parquet, all scores of a query:
 
     {"query": "why does compost smell", "passages": [{"docid": "7", "score": 3.2}, …]}
+
+The path may be a folder of such files. JSON lines, CSV and TSV may be compressed.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
 import math
 import unicodedata
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from cluster.delimited import find_dialect, read_rows, record_of
 from cluster.errors import InputError
+from cluster.files.columns import refuse_repeated
+from cluster.files.folder import list_files
+from cluster.files.names import codec_of, plain_name
 from cluster.jsonl import read_id, read_lines, read_text
 
 EXAMPLE = '{"query_id": "42:question:0", "passage_id": "7", "score": 3.2}'
@@ -44,14 +47,40 @@ class GivenScore(NamedTuple):
         query: text of the query as `same_text` writes it; None if the file does not name it.
         passage_id: id of the passage.
         score: a finite number.
-        line: number of the line or row, from 1.
+        file: that holds it.
+        line: number of the line or row in its file, from 1.
     """
 
     query_id: str | None
     query: str | None
     passage_id: str
     score: float
+    file: str
     line: int
+
+
+class Places:
+    """Numbers for the lines of several files, so that a score remembers its place with one number."""
+
+    def __init__(self) -> None:
+        self._files: list[str] = []
+        self._starts: list[int] = []  # the number before the first line of each file
+        self._last = 0
+
+    def number(self, score: GivenScore) -> int:
+        """The number of a score's line. Scores come in the order of the files."""
+        if not self._files or self._files[-1] != score.file:
+            self._files.append(score.file)
+            self._starts.append(self._last)
+        self._last = self._starts[-1] + score.line
+        return self._last
+
+    def place(self, number: int, beside: int | None = None) -> str:
+        """File and line of a number; the line alone if `beside` is the number of another one in the same file."""
+        index = bisect_left(self._starts, number) - 1
+        line = f"line {number - self._starts[index]}"
+        same = beside is not None and bisect_left(self._starts, beside) - 1 == index
+        return line if same else f"{self._files[index]}, {line}"
 
 
 def same_text(text: str) -> str:
@@ -65,11 +94,31 @@ def digest(path: str) -> str:
     Raises:
         InputError: the file cannot be read.
     """
+    total = hashlib.sha256()
     try:
-        with Path(path).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        for file in files_of(path):
+            with file.open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). {ADVICE}") from None
+    return total.hexdigest()
+
+
+def files_of(path: str) -> list[Path]:
+    """The files of scores: the file itself, or those of a folder in order.
+
+    Raises:
+        InputError: there is none.
+    """
+    if Path(path).is_file():
+        return [Path(path)]
+    names = list_files(Path(path), _READERS).names if Path(path).is_dir() else []
+    if not names:
+        raise InputError(
+            f"{path} is not a file, nor a folder of files that end in {', '.join(_READERS)}. {ADVICE} Every machine of "
+            "the cluster must see it under this path."
+        )
+    return [Path(path, name) for name in names]
 
 
 def check(path: str) -> None:
@@ -88,17 +137,19 @@ def read(path: str) -> Iterator[GivenScore]:
     Raises:
         InputError: the file does not exist or is of another kind, or a line is no score; names file and line.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{path} is not a file. {ADVICE} Every machine of the cluster must see it under this path.")
-    suffix = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-    if suffix not in _READERS or (suffix == ".parquet" and file.suffix == ".gz"):
-        raise InputError(f"{path}: expected a name that ends in {', '.join(_READERS)}; all but .parquet also with .gz.")
-    for line, record in _READERS[suffix](file):
-        yield from _scores(record, f"{path}, {'row' if suffix == '.parquet' else 'line'} {line}", line)
+    for file in files_of(path):
+        kind = Path(plain_name(file.name)).suffix
+        if kind not in _READERS or (kind == ".parquet" and codec_of(file.name)):
+            raise InputError(
+                f"{file}: expected a name that ends in {', '.join(_READERS)}; all but .parquet also with "
+                ".gz, .bz2, .xz or .zst."
+            )
+        for line, record in _READERS[kind](file):
+            place = f"{file}, {'row' if kind == '.parquet' else 'line'} {line}"
+            yield from _scores(record, place, str(file), line)
 
 
-def _scores(record: Mapping[str, Any], place: str, line: int) -> Iterator[GivenScore]:
+def _scores(record: Mapping[str, Any], place: str, file: str, line: int) -> Iterator[GivenScore]:
     query_id = None if record.get("query_id") in (None, "") else read_id(record, "query_id", place, ADVICE)
     query = None if record.get("query") is None else same_text(read_text(record, "query", place, ADVICE)) or None
     if query_id is None and query is None:
@@ -111,7 +162,7 @@ def _scores(record: Mapping[str, Any], place: str, line: int) -> Iterator[GivenS
     for entry in [record] if passages is None else passages:
         name = "docid" if entry.get("passage_id") is None and "docid" in entry else "passage_id"
         passage_id = read_id(entry, name, place, ADVICE)
-        yield GivenScore(query_id, query, passage_id, _number(entry.get("score"), passage_id, place), line)
+        yield GivenScore(query_id, query, passage_id, _number(entry.get("score"), passage_id, place), file, line)
 
 
 def _number(value: Any, passage_id: str, place: str) -> float:
@@ -139,6 +190,7 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     number = 0
     try:
         with pq.ParquetFile(file) as table:
+            refuse_repeated(table.schema_arrow.names, str(file))
             columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
             for batch in table.iter_batches(_BATCH_ROWS, columns=columns):
                 for row in batch.to_pylist():
@@ -148,34 +200,19 @@ def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InputError(f"{file}: cannot be read as Parquet ({error}). {ADVICE}") from None
 
 
-def _separated(separator: str) -> Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]:
-    def lines(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        rows = None
-        try:
-            with (
-                gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened,
-                io.TextIOWrapper(opened, encoding="utf-8-sig", newline="") as stream,
-            ):
-                rows = csv.DictReader(stream, delimiter=separator, strict=True)
-                for row in rows:
-                    if None in row or None in row.values():
-                        raise InputError(
-                            f"{file}, line {rows.line_num}: expected {len(rows.fieldnames or ())} fields, as the first "
-                            f"line names: {', '.join(rows.fieldnames or ())}"
-                        )
-                    yield rows.line_num, row
-        except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-            where = f"{file}, after line {rows.line_num}" if rows else str(file)
-            raise InputError(
-                f"{where}: cannot be read ({error}). Expected UTF-8 text with a header. {ADVICE}"
-            ) from None
+def _separated(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    dialect = find_dialect(file, ADVICE, _are_scores)
+    for row in read_rows(file, dialect, ADVICE):
+        yield row.line, record_of(row, dialect, str(file))
 
-    return lines
+
+def _are_scores(names: Collection[str]) -> bool:
+    return "score" in names and any(name in names for name in ("passage_id", "docid"))
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]] = {
     ".jsonl": _json_lines,
-    ".csv": _separated(","),
-    ".tsv": _separated("\t"),
+    ".csv": _separated,
+    ".tsv": _separated,
     ".parquet": _parquet,
 }

@@ -118,9 +118,17 @@ def load_language_model(settings: TeacherSettings, device: str) -> tuple[PreTrai
         resolve_dtype(settings.dtype, device),
         role="teacher model",
         expected="a language model: a folder with safetensors weights, or an id that the hub or its local cache has",
+        output=lambda loaded: next_logits(loaded[0]),
     )
     model.to(device)  # type: ignore[arg-type]
     return model.eval(), tokenizer
+
+
+def next_logits(model: PreTrainedModel) -> torch.Tensor:
+    """Logits after one token, with gradients; of an encoder-decoder, at the first step of its decoder."""
+    ids = torch.ones(1, 1, dtype=torch.long, device=model.device)
+    decoder = {"decoder_input_ids": ids} if getattr(model.config, "is_encoder_decoder", False) else {}
+    return model(input_ids=ids, **decoder).logits
 
 
 def longest_input(config: Any) -> int:

@@ -1,4 +1,4 @@
-"""The probes: before a query is written, every teacher with a model of its own is tried on pairs of known answer.
+"""The probes: before a query is written, every teacher that reads texts is tried on pairs of known answer.
 
 A probe loads the model where it will score later, in a worker of the teacher's pool. So a mistake in the teachers of a
 recipe is found in minutes, and not after hours of generation.
@@ -16,8 +16,9 @@ from cluster.tables.plan import Shard
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from distill.encoders.encoder import LIBRARIES
-from distill.settings.teachers import MODEL_KINDS, TeacherSettings
-from distill.teachers.load import load_scorer, takes_vllm
+from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
+from distill.teachers.http_api import identity
+from distill.teachers.load import load_scorer, place, takes_vllm
 from distill.teachers.pairs import close
 from distill.teachers.probe import refuse_a_blind
 from distill.teachers.scores import identity_of_model
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def build(run: Run, name: str, teacher: TeacherSettings) -> Table | None:
-    """Tries one teacher, into a table PROBES of one row; None for a teacher that loads no model, or is not to be tried.
+    """Tries one teacher, into a table PROBES of one row; None for a teacher that reads no text, or is not to be tried.
 
     Args:
         run: the run.
@@ -38,7 +39,7 @@ def build(run: Run, name: str, teacher: TeacherSettings) -> Table | None:
     Raises:
         InputError: the model cannot be loaded, or does not tell passages apart.
     """
-    if teacher.kind not in MODEL_KINDS or not teacher.probe:
+    if teacher.kind not in TEXT_KINDS or not teacher.probe:
         return None
     table = run.execute(
         Stage(
@@ -48,10 +49,10 @@ def build(run: Run, name: str, teacher: TeacherSettings) -> Table | None:
             worker=ProbeWorker,
             arguments={"name": name, "teacher": teacher},
             shards=[Shard("00000", 1)],
-            fingerprint=identity_of_model(teacher),
-            pool=teacher.pool.model_copy(update={"workers": 1}),
+            fingerprint=identity(teacher) if teacher.kind == "http" else identity_of_model(teacher),
+            pool=place(teacher).model_copy(update={"workers": 1}),
             many_threads=takes_vllm(teacher),
-            imports=LIBRARIES,
+            imports=LIBRARIES if teacher.kind in MODEL_KINDS else (),
         )
     )
     (row,) = table.read().to_pylist()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import InputError, RunError
-from cluster.machines import fork_server, session
+from cluster.machines import fork_server, ray_errors, session
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
@@ -54,7 +54,7 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
     Raises:
         InputError: bad lists, or no node can hold a rank.
         RunError: the ranks died more than `MAX_FAILURES` times, or the loss is no number.
-        KeyboardInterrupt: as it came, after the ranks have written a checkpoint.
+        KeyboardInterrupt: as it came, after ranks that have done a step have written a checkpoint.
     """
     run.connect()  # before Ray is imported, since connecting decides what Ray reads then
     import ray
@@ -67,18 +67,22 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
     fit = _Fit(_ray_trainer(job, pool, output, mailbox, module))
     with run.progress.task(title, 0, "queries") as bar:
         fit.start()
+        has_begun = False  # there is something to save
         try:
             while not fit.over.wait(POLL_S):
-                _show(bar, ray.get(mailbox.drain.remote()))
+                records = ray.get(mailbox.drain.remote())
+                has_begun = has_begun or any("loss" in record for record in records)
+                _show(bar, records)
         except KeyboardInterrupt:
-            bar.note("stopping: the ranks finish their step and write a checkpoint")
-            stop_file(output).touch()
-            fit.over.wait(run.settings.handover_timeout_s)
+            if has_begun:
+                bar.note("stopping: the ranks finish their step and write a checkpoint")
+                stop_file(output).touch()
+                fit.over.wait(run.settings.handover_timeout_s)
             raise
         _show(bar, ray.get(mailbox.drain.remote()))
         outcome = ray.get(mailbox.outcome.remote())
     ray.kill(mailbox)
-    return _result(outcome, fit.error)
+    return _result(outcome, fit.error, run)
 
 
 def _ranks(training: TrainingSettings, resources: dict[str, float]) -> int:
@@ -163,12 +167,14 @@ class _Fit:
             self.over.set()
 
 
-def _result(outcome: tuple[str, Any] | None, error: BaseException | None) -> dict[str, Any]:
+def _result(outcome: tuple[str, Any] | None, error: BaseException | None, run: Run) -> dict[str, Any]:
     """Record of a training that a rank reported as done; else the error that a rank or Ray Train gave."""
     if outcome is None:
-        lines = str(error).strip().splitlines() if error else ["no rank reported a result"]
-        cause = lines[-1] if lines else type(error).__name__
-        raise RunError(f"training failed: {cause}. The last checkpoint stays; the same command continues from it.")
+        cause = ray_errors.last_line(error) if error else "no rank reported a result"
+        details = f" Details: {run.log_error(error)}" if error else ""
+        raise RunError(
+            f"training failed: {cause}. The last checkpoint stays; the same command continues from it.{details}"
+        ) from error
     kind, value = outcome
     if kind == "done":
         return value
@@ -184,7 +190,7 @@ def _show(bar: Any, records: list[dict[str, Any]]) -> None:
         elif "loss" in record:
             tokens = int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
             bar.advance(record["queries"], tokens=tokens)
-            bar.note(f"loss {record['loss']:.4f}")
+            bar.note(f"loss {record['loss']:.4f}, {record['cores_used']:.1f} cores used by rank 0")
         elif "dev_ndcg@10" in record:
             bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+PORT = "29500"  # torchrun's own default
+
 
 def rank_device() -> str:
     """Device of this rank: its own GPU, such as "cuda:1"; "cpu" where it sees no GPU or its process group is gloo's.
@@ -31,6 +33,8 @@ def own_gpu(local_rank: int, visible: int) -> int:
 
 def _names_of_slurm() -> None:
     """Sets torchrun's variables from SLURM's, under `srun`."""
+    if "MASTER_ADDR" in os.environ and "SLURM_PROCID" in os.environ:
+        os.environ.setdefault("MASTER_PORT", PORT)
     for name, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_NTASKS"), ("LOCAL_RANK", "SLURM_LOCALID")):
         if name not in os.environ and "MASTER_ADDR" in os.environ and slurm in os.environ:
             os.environ[name] = os.environ[slurm]
@@ -40,12 +44,12 @@ def join_ranks(device: str, timeout_s: float = 1800.0) -> tuple[int, int]:
     """(rank, world size) of this process, after joining the process group that torchrun, srun or Ray Train describe.
 
     RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe the group; under `srun` SLURM's variables are used. Without
-    them this process is a group of its own. GPUs use NCCL, CPUs use gloo.
+    them, or alone, this process is a group of its own. GPUs use NCCL, CPUs use gloo.
     """
     _names_of_slurm()
     if not dist.is_initialized():
         backend, limit = "nccl" if device.startswith("cuda") else "gloo", timedelta(seconds=timeout_s)
-        if "RANK" in os.environ:
+        if "RANK" in os.environ and os.environ.get("WORLD_SIZE") != "1":
             dist.init_process_group(backend, timeout=limit)
         else:
             dist.init_process_group(backend, timeout=limit, store=dist.HashStore(), rank=0, world_size=1)

@@ -29,10 +29,11 @@ from distill.activations.budget import activation_bytes
 from distill.collectives import broadcast_object, ranks_on_this_machine, run_on_rank_0
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
-from distill.encoders.layout import Layout, PackedError
-from distill.encoders.loading import load_model, normalizes
+from distill.encoders.layout import Layout, PackedError, pad_token
+from distill.encoders.loading import load_model
 from distill.encoders.lora import add_adapters
 from distill.encoders.module import EncoderModule
+from distill.encoders.similarity import normalizes
 from distill.encoders.tokens import TokenFile
 from distill.losses.batch import LossSettings
 from distill.settings.training import TrainingSettings
@@ -113,11 +114,11 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
     model = load_student(job, device)
     tokens = tokenise(
         output / "tokens", {**identity, "training": {"spread": training.dev_queries}}, job.student,
-        {"train": lists, "dev": dev_lists}, passages, model.tokenizer, model.prompts,
+        {"train": lists, "dev": dev_lists}, passages, model,
     )  # fmt: skip
     module = EncoderModule(model, device, resolve_dtype(training.dtype, device))
     state, checkpoint = _continue(output / "checkpoints", identity, module)
-    layout = _choose(job, module, tokens["passages"], model.tokenizer.pad_token_id or 0)
+    layout = _choose(job, module, tokens["passages"], pad_token(model))
     engine = start_engine(module, training, world_size)
     if checkpoint:
         load_moments(checkpoint, engine)

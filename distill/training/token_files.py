@@ -7,26 +7,29 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from cluster.tables.table import Table
 from distill.collectives import run_on_rank_0
+from distill.encoders.reading import Reading
 from distill.encoders.texts import passage_text
 from distill.encoders.tokens import TokenFile, parts, write_tokens
 from distill.settings.encoders import StudentSettings
 from distill.training.list_arrays import ListArrays
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 
 @dataclass(frozen=True)
 class Source:
-    """Texts of one token file: how many, those of rows `start` to `stop`, most tokens of each, and their prompt."""
+    """Texts of one token file: how many, those of rows `start` to `stop`, and how the student reads them."""
 
     rows: int
     texts: Callable[[int, int], Iterable[str]]
-    max_tokens: int
-    prompt: str
+    reading: Reading
 
 
 def tokenise(
@@ -35,31 +38,22 @@ def tokenise(
     student: StudentSettings,
     lists: dict[str, ListArrays],
     passages: Table,
-    tokenizer: Any,
-    prompts: dict[str, str | None],
+    model: SentenceTransformer,
 ) -> dict[str, TokenFile]:
     """Token files "train", "dev" and "passages"; every rank calls it, writes its parts, and maps all of them.
 
     Args:
         folder: where all ranks read and write.
         identity: JSON; all that decides what is in the files.
-        student: most tokens of queries and of passages.
+        student: its lengths and prompts.
         lists: "train" and "dev", whose queries are tokenised.
         passages: PASSAGES.
-        tokenizer: of the student.
-        prompts: "query" and "document", put before the texts.
+        model: the student, with its prompts.
     """
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    sources = {
-        name: Source(len(part), _queries(part), student.max_query_tokens, prompts["query"] or "")
-        for name, part in lists.items()
-    }
-    sources["passages"] = Source(
-        passages.num_rows,
-        lambda start, stop: passage_texts(passages, start, stop),
-        student.max_passage_tokens,
-        prompts["document"] or "",
-    )
+    queries, documents = Reading.of(model, "query", student), Reading.of(model, "document", student)
+    sources = {name: Source(len(part), _queries(part), queries) for name, part in lists.items()}
+    sources["passages"] = Source(passages.num_rows, lambda start, stop: passage_texts(passages, start, stop), documents)
     files = {
         name: [folder / key / f"{name}-{number:02d}.arrow" for number in range(len(parts(source.rows)))]
         for name, source in sources.items()
@@ -72,9 +66,12 @@ def tokenise(
     for name, number in missing[dist.get_rank() :: dist.get_world_size()]:
         source = sources[name]
         texts = source.texts(*parts(source.rows)[number])
-        write_tokens(files[name][number], texts, tokenizer, source.max_tokens, source.prompt)
+        write_tokens(files[name][number], texts, source.reading.token_ids)
     dist.barrier()
-    return {name: TokenFile(*paths) for name, paths in files.items()}
+    return {
+        name: TokenFile(*paths, constants=sources[name].reading.constants(), is_bag=sources[name].reading.is_bag)
+        for name, paths in files.items()
+    }
 
 
 def passage_texts(passages: Table, start: int, stop: int) -> Iterable[str]:

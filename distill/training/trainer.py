@@ -87,6 +87,7 @@ class _Rank:
         self.training, self.schedule, self.state = job.training, ready.schedule, ready.state
         self.output = Path(job.output)
         self.checkpoints = self.output / "checkpoints"
+        self._computed_before = 0.0  # processor time of this process when the step began
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))  # of the epoch that is being planned
 
     def train(self) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class _Rank:
             with ThreadPoolExecutor(1, initializer=self._use_device) as planner:
                 planned = planner.submit(self._prepare, state["step"])
                 while state["step"] < self.schedule.total and state["stale"] < self.training.patience:
-                    begun = time.monotonic()
+                    begun, self._computed_before = time.monotonic(), time.process_time()
                     prepared = planned.result()
                     planned = planner.submit(self._prepare, min(state["step"] + 1, self.schedule.total - 1))
                     stop = self._step(state["step"], prepared, begun, request.asked())
@@ -165,7 +166,7 @@ class _Rank:
         listed: dict[str, float] = {} if self.training.loss == "infonce" else {str(self.training.loss): result.listed}
         # activations that are held here: the next step needs as much again, and the kernel would zero it again
         trim_freed_memory(needed=self.ready.stepper.activations.step_bytes if self.ready.module.device == "cpu" else 0)
-        seconds = time.monotonic() - begun
+        seconds, computed_s = time.monotonic() - begun, time.process_time() - self._computed_before
         self._record({
             "step": step + 1, "epoch": round((step + 1) / self.schedule.per_epoch, 4), "loss": result.loss,
             **listed, "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
@@ -176,6 +177,7 @@ class _Rank:
             "recomputed": round(result.recomputed_tokens / max(1, result.computed_tokens), 4),
             "reused": round(result.reused, 4),
             "gradient_norm": norm,
+            "cores_used": round(computed_s / seconds, 2),
         })  # fmt: skip
         return result.stop
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from generation.documents.document import UNREADABLE, Document, DocumentError, U
 from generation.documents.formats import MOST_BYTES, SUFFIXES, check_parsers, is_document, parse
 
 FILES_PER_SHARD = 128
+_SHOWN = 5  # endings of other files
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,18 @@ class DocumentReader:
             except OSError:
                 continue  # counted as unreadable when it is read
         return {"documents": count, "bytes": size, "checksum": checksum}
+
+    def notes(self) -> list[str]:
+        """A sentence on the files that are no documents, by their endings."""
+        others: Counter[str] = Counter()
+        if self.path.is_dir():
+            for _, _, files in _walk(self.path):
+                others.update(PurePosixPath(name).suffix.lower() or name for name in files if not is_document(name))
+        if not others:
+            return []
+        first = ", ".join(f"{ending} {count:,}" for ending, count in others.most_common(_SHOWN))
+        more = ", …" if len(others) > _SHOWN else ""
+        return [f"{self.path}: {others.total():,} files that are no documents are left out: {first}{more}"]
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of whole files; `max_rows` is the most documents.
@@ -96,12 +110,18 @@ def find_documents(path: Path) -> Iterator[str]:
     if path.is_file():
         yield ""
         return
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for folder, _, files in _walk(path):
         inside = Path(folder).relative_to(path)
-        for name in sorted(files):
+        for name in files:
             if is_document(name):
                 yield (inside / name).as_posix()
+
+
+def _walk(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Folders and files that are not hidden, in order."""
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield folder, folders, sorted(name for name in files if not name.startswith("."))
 
 
 def holds_documents(path: Path) -> bool:

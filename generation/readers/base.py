@@ -42,8 +42,14 @@ class Reader(Protocol):
         """Values that change with the content of the corpus: sizes and checksums of files, versions of packages."""
         ...
 
+    def notes(self) -> list[str]:
+        """Sentences for the user about what the corpus holds and is not read."""
+        ...
+
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of at most `rows_per_shard` records, `max_rows` in all; `read` needs nothing but their `params`.
+
+        A shard may have a `params["note"]`, a sentence for the user about how its file is read.
 
         Raises:
             InputError: the corpus does not exist, cannot be read, or holds no record.

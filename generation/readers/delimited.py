@@ -1,49 +1,73 @@
-"""Reader of CSV and TSV files with a header line; quoted fields may hold line breaks."""
+"""Reader of CSV and TSV files, whose quoted fields may hold line breaks (`cluster/delimited.py`)."""
 
 from __future__ import annotations
 
-import csv
 import itertools
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.delimited import Dialect, Quoting, find_dialect, read_rows, record_of
 from cluster.errors import InputError
-from cluster.jsonl import read_lines
 from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
-from generation.readers.files import SEEN_BY_ALL, ShardCutter, checksums, corpus_file, find_files, shown_name
+from generation.readers.files import (
+    OLD_PLAN,
+    SEEN_BY_ALL,
+    ShardCutter,
+    checksums,
+    corpus_file,
+    find_files,
+    left_out,
+    shown_name,
+)
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SUFFIXES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
 class DelimitedReader:
-    """CSV and TSV. A shard is the byte offset and the line number of a record; every shard reads the header again."""
+    """CSV and TSV. A shard is the byte offset and the line number of a record, and how its file is written.
+
+    Attributes:
+        path: of the file, or of the folder.
+        fields: names of the columns that are read.
+        quoting: whether quotes begin fields; "auto": each file shows it.
+        columns: names of the columns of files without a header.
+    """
 
     path: Path
     fields: Fields
+    quoting: Quoting = "auto"
+    columns: tuple[str, ...] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Sizes and checksums of the files."""
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
+    def notes(self) -> list[str]:
+        """Files of the folder that are left out."""
+        return left_out(self.path, SUFFIXES)
+
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
-        """Shards of the records. The files are parsed once, since quoted fields may hold line breaks.
+        """Shards of the records. The files are parsed, since quoted fields may hold line breaks.
 
         Raises:
-            InputError: there is no file, a header lacks a field, quotes are malformed, or no file holds a record.
+            InputError: there is no file, a header lacks a field, a record has too few or too many fields, quotes are
+                malformed, or no file holds a record.
         """
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
-            header = self._header(name)
-            self.fields.check(header, f"{shown_name(self.path, name)}, line 1")
+            dialect = self._dialect(name, cutter.remaining)
             if not cutter.full:
-                rows = itertools.islice(self._rows(name, 0, 1), 1, None)
-                cutter.cut(({"offset": offset, "line": line} for offset, line, _ in rows), file=name)
+                rows = read_rows(corpus_file(self.path, name), dialect, SEEN_BY_ALL)
+                cutter.cut(
+                    ({"offset": row.offset, "line": row.line} for row in rows),
+                    file=name, delimiter=dialect.delimiter, quoted=dialect.quoted, columns=list(dialect.columns),
+                    **({"note": dialect.note} if dialect.note else {}),
+                )  # fmt: skip
         return cutter.done(str(self.path))
 
     def read(self, shard: Shard, start: int, stop: int) -> Iterator[Record]:
@@ -53,52 +77,32 @@ class DelimitedReader:
             InputError: a line is not UTF-8, quotes are malformed, or a record has too few or too many fields.
         """
         params = shard.params
+        if "delimiter" not in params:
+            raise InputError(OLD_PLAN)
         name = shown_name(self.path, params["file"])
-        header = self._header(params["file"])
-        rows = self._rows(params["file"], params["offset"], params["line"])
-        for _, number, row in itertools.islice(rows, start + params["before"], stop + params["before"]):
-            if len(row) != len(header):
-                raise InputError(
-                    f"{name}, line {number}: {len(row)} fields where the header has {len(header)} "
-                    f"({', '.join(header)}). Correct the record; quote fields that hold delimiters or line breaks."
-                )
-            yield self.fields.record(dict(zip(header, row, strict=True)), name, f"line {number}")
+        dialect = Dialect(params["delimiter"], params["quoted"], tuple(params["columns"]), has_header=False)
+        file = corpus_file(self.path, params["file"])
+        rows = read_rows(file, dialect, SEEN_BY_ALL, params["offset"], params["line"])
+        for row in itertools.islice(rows, start + params["before"], stop + params["before"]):
+            yield self.fields.record(record_of(row, dialect, name), name, f"line {row.line}")
 
-    def _header(self, name: str) -> list[str]:
-        first = next(self._rows(name, 0, 1), None)
-        if first is None:
-            raise InputError(
-                f"{shown_name(self.path, name)}: the file is empty. Expected a header line with field names."
-            )
-        return [field.strip() for field in first[2]]
+    def _dialect(self, name: str, most: int | None) -> Dialect:
+        dialect = find_dialect(
+            corpus_file(self.path, name),
+            SEEN_BY_ALL,
+            self.fields.are_in,
+            quoting=self.quoting,
+            columns=self.columns,
+            most=most,
+        )
+        place = shown_name(self.path, name)
+        try:
+            self.fields.check(dialect.columns, f"{place}, line 1" if dialect.has_header else "corpus.columns")
+        except InputError as error:
+            raise InputError(f"{error} {_without_header(dialect.columns)}") from None
+        return dialect
 
-    def _rows(self, name: str, offset: int, number: int) -> Iterator[tuple[int, int, list[str]]]:
-        """Byte offset, line number and fields of each record; blank lines are skipped."""
-        shown = shown_name(self.path, name)
-        csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 KiB
-        end = (offset, number)
 
-        def texts() -> Iterator[str]:
-            nonlocal end
-            for line in read_lines(corpus_file(self.path, name), SEEN_BY_ALL, offset, number):
-                text = line.text()
-                end = (line.end, line.number + 1)
-                yield text
-
-        rows = csv.reader(texts(), delimiter=self._delimiter(name), strict=True)
-        while True:
-            begin = end
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                raise InputError(
-                    f"{shown}, line {begin[1]}: not CSV ({error}). Expected fields that hold quotes, delimiters or "
-                    f"line breaks to be quoted, and quotes in them doubled. Correct the record."
-                ) from None
-            if row is None:
-                return
-            if row:
-                yield *begin, row
-
-    def _delimiter(self, name: str) -> str:
-        return "\t" if (name or self.path.name).removesuffix(".gz").endswith(".tsv") else ","
+def _without_header(columns: Sequence[str]) -> str:
+    names = ", ".join(["id", "text", *(f"column{number}" for number in range(3, len(columns) + 1))])
+    return f"If the file has no header line, name its {len(columns)} columns, for instance corpus.columns=[{names}]."

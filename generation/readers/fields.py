@@ -53,6 +53,11 @@ class Fields:
         if self.title != DEFAULT_TITLE:
             self._find((self.title,), names, place, "title")
 
+    def are_in(self, names: Collection[str]) -> bool:
+        """Whether a table with these columns has all fields that `check` asks for."""
+        titled = self.title == DEFAULT_TITLE or self.title in names
+        return titled and all(any(name in names for name in candidates) for candidates in (self.id, self.text))
+
     def record(self, raw: Mapping[str, Any], file: str, position: str) -> Record:
         """Reads the fields of a raw record. The text may be empty or null: a later stage drops such passages.
 

@@ -1,4 +1,7 @@
-"""Corpora that are files: their names, paths and checksums, and shards of their records."""
+"""Corpora that are files: their names, paths and checksums, and shards of their records.
+
+A folder's files are those of one kind, in it and in all folders below it; the others are told to the user.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import InputError
+from cluster.files.folder import list_files, planned_file
 from cluster.tables.plan import Shard
 
 SEEN_BY_ALL = "Every machine of the cluster must see the corpus under this path."
+OLD_PLAN = "the corpus was planned by an earlier version of listwise. Run with --overwrite corpus."
 
 
 def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
@@ -26,13 +31,19 @@ def find_files(path: Path, suffixes: tuple[str, ...]) -> list[str]:
             f"corpus.path: there is no file or folder {path}. Expected a corpus to read. "
             f"Check the spelling. Relative paths begin at the directory in which listwise is called."
         )
-    names = [file.name for file in sorted(path.iterdir()) if file.name.endswith(suffixes) and file.is_file()]
+    names = list_files(path, suffixes).names
     if not names:
         raise InputError(
-            f"corpus.path: the folder {path} has no file that ends in {' or '.join(suffixes)}. "
+            f"corpus.path: the folder {path} has no file that ends in {' or '.join(suffixes)}, and no folder with one. "
             f"Name another folder, or say with corpus.format what its files are."
         )
     return names
+
+
+def left_out(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """A sentence about the files of a folder that are not read; none if there are none."""
+    note = list_files(path, suffixes).note(path) if path.is_dir() else None
+    return [note] if note else []
 
 
 def shown_name(path: Path, name: str) -> str:
@@ -46,12 +57,7 @@ def corpus_file(path: Path, name: str) -> Path:
     Raises:
         InputError: the plan names a file outside of the corpus.
     """
-    if Path(name).name != name:
-        raise InputError(
-            f"the plan of the corpus names the file '{name}', which is not in {path}, so it was not written by "
-            "listwise. Find out who else writes to this workdir; then run with --overwrite corpus."
-        )
-    return path / name if name else path
+    return planned_file(path, name, "corpus", "corpus")
 
 
 def open_file(path: Path, name: str) -> BinaryIO:

@@ -43,6 +43,10 @@ class HfReader:
             sums[column] = checksum
         return sums
 
+    def notes(self) -> list[str]:
+        """None: all of it is read."""
+        return []
+
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of the rows; downloads the data set if this machine does not have it.
 

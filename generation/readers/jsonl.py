@@ -12,25 +12,31 @@ from cluster.jsonl import Line, read_lines
 from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
-from generation.readers.files import SEEN_BY_ALL, ShardCutter, checksums, corpus_file, find_files
+from generation.readers.files import SEEN_BY_ALL, ShardCutter, checksums, corpus_file, find_files, left_out
 
-SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+SUFFIXES = (".jsonl", ".ndjson")
 EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 
 
 @dataclass(frozen=True)
 class JsonlReader:
-    """JSON lines. A shard is a byte offset and a line number: those of the record before it, or of its first record.
-
-    For a `.gz` file, every shard decompresses the file from its beginning.
-    """
+    """JSON lines. A shard is a byte offset and a line number: those of the record before it, or of its first record."""
 
     path: Path
     fields: Fields
+    beside: tuple[
+        str, ...
+    ] = ()  # files of JSON lines in the folder of a BEIR corpus that are neither corpus nor queries
 
     def fingerprint(self) -> dict[str, Any]:
         """Sizes and checksums of the files."""
         return checksums(self.path, find_files(self.path, SUFFIXES))
+
+    def notes(self) -> list[str]:
+        """Files of the folder that are left out."""
+        if self.beside:
+            return [f"{self.path} is read, as of a BEIR folder; left out: {', '.join(self.beside)}"]
+        return left_out(self.path, SUFFIXES)
 
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of the lines that are not blank; nothing is parsed.

@@ -1,4 +1,7 @@
-"""Reader of Parquet files. It reads the columns of the fields and the row groups of the shard, and no others."""
+"""Reader of Parquet files. It reads the columns of the fields and the row groups of the shard, and no others.
+
+In a partitioned folder the names of folders hold columns: every row of `lang=de/part-0.parquet` has `lang` "de".
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.errors import InputError
+from cluster.files.columns import refuse_repeated
+from cluster.files.content import GIT_LFS, refuse_pointer
+from cluster.files.names import codec_of
 from cluster.tables.plan import Shard
 from generation.readers.base import Record
 from generation.readers.fields import Fields
-from generation.readers.files import ShardCutter, checksums, find_files, open_file, shown_name
+from generation.readers.files import ShardCutter, checksums, find_files, left_out, open_file, shown_name
 
 SUFFIXES = (".parquet",)
 BATCH_ROWS = 2_000
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,10 @@ class ParquetReader:
         """Sizes and checksums of the files."""
         return checksums(self.path, find_files(self.path, SUFFIXES))
 
+    def notes(self) -> list[str]:
+        """Files of the folder that are left out."""
+        return left_out(self.path, SUFFIXES)
+
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of the rows; reads only the footers of the files.
 
@@ -40,7 +52,10 @@ class ParquetReader:
         cutter = ShardCutter(rows_per_shard, max_rows)
         for name in find_files(self.path, SUFFIXES):
             with self._open(name) as file:
-                self.fields.check(file.schema_arrow.names, shown_name(self.path, name))
+                place = shown_name(self.path, name)
+                names = [*_partition(name), *file.schema_arrow.names]
+                refuse_repeated(names, place)
+                self.fields.check(names, place)
                 rows = file.metadata.num_rows
             if not cutter.full:
                 cutter.cut(({"row": row} for row in range(rows)), file=name)
@@ -55,6 +70,7 @@ class ParquetReader:
         first = shard.params["row"] + shard.params["before"] + start
         last = first + stop - start
         name = shown_name(self.path, shard.params["file"])
+        partition = _partition(shard.params["file"])
         with self._open(shard.params["file"]) as file:
             columns = [column for column in file.schema_arrow.names if column in self.fields.all]
             groups, row = _groups(file, first, last)
@@ -62,7 +78,7 @@ class ParquetReader:
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns):
                     skip = max(0, first - row)
                     for number, raw in enumerate(batch.slice(skip, last - row - skip).to_pylist(), row + skip + 1):
-                        yield self.fields.record(raw, name, f"row {number}")
+                        yield self.fields.record({**partition, **raw}, name, f"row {number}")
                     row += len(batch)
                     if row >= last:
                         return
@@ -70,12 +86,19 @@ class ParquetReader:
                 raise _damaged(name, error) from None
 
     def _open(self, name: str) -> pq.ParquetFile:
-        open_file(self.path, name).close()
         shown = shown_name(self.path, name)
+        with open_file(self.path, name) as stream:
+            refuse_pointer(Path(shown), stream.read(len(GIT_LFS)))
         try:
             return pq.ParquetFile(shown)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(shown, error) from None
+
+
+def _partition(name: str) -> dict[str, str | None]:
+    """The columns in the names of a file's folders, with their values."""
+    pairs = [part.split("=", 1) for part in Path(name).parts[:-1] if "=" in part]
+    return {unquote(key): None if value == _NO_VALUE else unquote(value) for key, value in pairs}
 
 
 def _groups(file: pq.ParquetFile, first: int, last: int) -> tuple[list[int], int]:
@@ -92,6 +115,8 @@ def _groups(file: pq.ParquetFile, first: int, last: int) -> tuple[list[int], int
 
 
 def _damaged(name: str, error: Exception) -> InputError:
+    if codec_of(name):
+        return InputError(f"{name}: Parquet files are compressed inside. Decompress this one, or write it again.")
     reason = " ".join(str(error).split())[:200]
     return InputError(
         f"{name}: cannot be read as Parquet ({reason}). Write the file again, or name its format with corpus.format."

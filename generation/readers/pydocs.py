@@ -32,6 +32,10 @@ class PydocsReader:
             packages[package] = [package_version(package), len(files), sum(file.size for file in files)]
         return packages
 
+    def notes(self) -> list[str]:
+        """None: all of it is read."""
+        return []
+
     def plan(self, rows_per_shard: int, max_rows: int | None) -> list[Shard]:
         """Shards of whole files with at least `rows_per_shard` docstrings each; the last shard may have fewer.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.delimited import find_dialect, read_rows, record_of
 from cluster.errors import InputError
+from cluster.files.names import has_ending
 from cluster.jsonl import Line, read_id, read_lines
 
 ID_FIELDS = ("_id", "id", "docid", "passage_id")
@@ -27,22 +28,20 @@ def read_ids(path: str, id_field: str | None) -> list[Listed]:
     """The ids of a file in its order; an id that comes again is left out.
 
     Args:
-        path: a name that ends in .jsonl, .ndjson, .json, .csv or .tsv, each also with .gz; any other is text.
+        path: a name that ends in .jsonl, .ndjson, .json, .csv or .tsv, each also compressed; any other is text.
         id_field: of JSONL, CSV and TSV; None: the first of `ID_FIELDS` that the first record has.
 
     Raises:
         InputError: the file cannot be read, has no id, or a line has none; names file, line and what was expected.
     """
     file = Path(path).expanduser()
-    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
-    ending = suffixes[-1] if suffixes else ""
-    lines = read_lines(file, _ADVICE)
-    if ending in (".jsonl", ".ndjson", ".json"):
+    lines = (line for line in read_lines(file, _ADVICE) if not line.is_blank)
+    if has_ending(file.name, (".jsonl", ".ndjson", ".json")):
         found = _of_json(lines, id_field)
-    elif ending in (".csv", ".tsv"):
-        found = _of_table(lines, id_field, "\t" if ending == ".tsv" else ",")
+    elif has_ending(file.name, (".csv", ".tsv")):
+        found = _of_table(file, id_field) if next(lines, None) else iter(())
     else:
-        found = (Listed(line.text().strip(), line.number) for line in lines if not line.is_blank)
+        found = (Listed(line.text().strip(), line.number) for line in lines)
     listed: dict[str, Listed] = {}
     for one in found:
         listed.setdefault(one.passage_id, one)
@@ -53,28 +52,19 @@ def read_ids(path: str, id_field: str | None) -> list[Listed]:
 
 def _of_json(lines: Iterator[Line], id_field: str | None) -> Iterator[Listed]:
     for line in lines:
-        if not line.is_blank:
-            record = line.json_object(EXAMPLE)
-            id_field = id_field or next((name for name in ID_FIELDS if name in record), ID_FIELDS[0])
-            yield Listed(read_id(record, id_field, line.place, _ADVICE), line.number)
+        record = line.json_object(EXAMPLE)
+        id_field = id_field or next((name for name in ID_FIELDS if name in record), ID_FIELDS[0])
+        yield Listed(read_id(record, id_field, line.place, _ADVICE), line.number)
 
 
-def _of_table(lines: Iterator[Line], id_field: str | None, delimiter: str) -> Iterator[Listed]:
-    first = next(lines, None)
-    if first is None:
-        return
-    header = next(csv.reader([first.text()], delimiter=delimiter), [])
+def _of_table(file: Path, id_field: str | None) -> Iterator[Listed]:
     names = (id_field,) if id_field else ID_FIELDS
-    if not (name := next((name for name in names if name in header), None)):
+    dialect = find_dialect(file, _ADVICE, lambda columns: any(name in columns for name in names))
+    if not (name := next((name for name in names if name in dialect.columns), None)):
         raise InputError(
-            f"{first.place}: there is no column {' or '.join(map(repr, names))}; there are {', '.join(header)}. "
-            "Set corpus.sources.id_field to the column that holds the ids."
+            f"{file}, line 1: there is no column {' or '.join(map(repr, names))}; there are "
+            f"{', '.join(dialect.columns)}. Set corpus.sources.id_field to the column that holds the ids."
         )
-    place = header.index(name)
-    number = first.number
-    reader = csv.reader((line.text() for line in lines), delimiter=delimiter)
-    for row in reader:
-        number, begun = first.number + reader.line_num, number + 1
-        if row:
-            where = f"{first.file}, line {begun}"
-            yield Listed(read_id({name: row[place] if place < len(row) else None}, name, where, _ADVICE), begun)
+    for row in read_rows(file, dialect, _ADVICE):
+        record = record_of(row, dialect, str(file))
+        yield Listed(read_id(record, name, f"{file}, line {row.line}", _ADVICE), row.line)

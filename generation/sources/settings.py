@@ -25,7 +25,7 @@ class SourceSettings(Settings):
     floor: float = Field(
         FLOOR, ge=0, le=1, description="query_log: share that all clusters get evenly, whatever users ask"
     )
-    file: str | None = Field(None, description="ids: text with one id a line, or JSONL, CSV or TSV; .gz too")
+    file: str | None = Field(None, description="ids: text with one id a line, or JSONL, CSV or TSV, also compressed")
     id_field: str | None = Field(
         None, description="ids: field of JSONL, CSV and TSV; empty: _id, id, docid or passage_id"
     )

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cluster.errors import InputError
+from distill.settings.encoders import EncoderSettings
 from launcher.doctor.finding import Finding
 
 LIMIT_S = 2.0
@@ -90,3 +91,15 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub {problem}", remedy)
         else:
             yield Finding("ok", "model", f"{field}: {source}, from the hub")
+
+
+def try_encoders(encoders: Mapping[str, EncoderSettings]) -> Iterator[Finding]:
+    """Loads every encoder of a recipe that is on this machine, and compares it with its library."""
+    from launcher.encoder_checks import check_here
+
+    for field, encoder in encoders.items():
+        try:
+            for _, found in check_here({field: encoder}):
+                yield Finding("ok", "encoder", f"{field}: {found}")
+        except InputError as error:
+            yield Finding("failure", "encoder", str(error), "name another model, or correct its files")

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distill.settings.encoders import EncoderSettings
 from launcher.doctor import hub, machine, workdir
 from launcher.doctor.collectives import AllReduceTimes, Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding
@@ -31,11 +32,13 @@ class RecipeNeeds:
         models: field of the recipe → model that a stage loads.
         files: field of the recipe → file or folder that a stage reads.
         trackers: names of the trackers that training writes to.
+        encoders: section of the recipe → encoder, which is loaded and tried.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     trackers: tuple[str, ...] = ()
+    encoders: Mapping[str, EncoderSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,10 @@ class Node:
 
 
 def check_needs(needs: RecipeNeeds) -> list[Finding]:
-    """Checks whether this machine has the models, files and trackers of a recipe."""
+    """Checks whether this machine has the models, files and trackers of a recipe, and tries its encoders."""
     findings = list(hub.check_models(needs.models))
+    if all(finding.level != "failure" for finding in findings):
+        findings += hub.try_encoders(needs.encoders)
     for field_name, path in needs.files.items():
         if Path(path).expanduser().exists():
             findings.append(Finding("ok", "file", f"{field_name}: {path}"))

@@ -19,6 +19,7 @@ from launcher.doctor import workdir
 from launcher.doctor.collectives import AllReduceTimes, Rendezvous
 from launcher.doctor.finding import HERE, Finding, Level
 from launcher.doctor.node import Node, NodeReport, RecipeNeeds, versions
+from launcher.encoder_checks import checked_encoders
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
@@ -62,7 +63,7 @@ def needs_of(recipe: Recipe) -> RecipeNeeds:
     """The models, files and trackers that a recipe needs on every node, since any node may run a part of it."""
     files = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
     local_files = {field: path for field, path in files.items() if path and "://" not in path}
-    return RecipeNeeds(recipe.models(), local_files, tuple(recipe.training.trackers))
+    return RecipeNeeds(recipe.models(), local_files, tuple(recipe.training.trackers), checked_encoders(recipe))
 
 
 def _check_judged_queries(recipe: Recipe) -> Iterator[Finding]:

@@ -7,9 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.files.names import find_named
 from cluster.jsonl import read_lines
 from distill.encoders.texts import passage_text
-from distill.evaluation.judged import passages_of, read_qrels
+from distill.evaluation.judged import CORPUS, passages_of
+from distill.evaluation.qrels import read_qrels
 from generation.documents.reader import DocumentReader
 from launcher.chunking import chunking_of
 from launcher.plan.tokenizers import token_counter
@@ -71,6 +73,7 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
         InputError: the corpus or the judged collection does not exist, cannot be read, or is empty.
     """
     from generation.documents.sample import sample_documents
+    from generation.query_log import files_of
     from generation.records import open_corpus
 
     reader = open_corpus(recipe.corpus)
@@ -93,7 +96,9 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     tokens, with_tokenizer = _mean_tokens(recipe, passages)
     unread = _unread(recipe, passages)
     characters = sum(map(len, passages)) / len(passages)
-    logged = _count_lines(Path(recipe.corpus.query_log)) if recipe.corpus.query_log else 0
+    logged = 0
+    if log := recipe.corpus.query_log:
+        logged = sum(_count_lines(Path(log, name)) for name in files_of(log))
     return CorpusSample(
         records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe),
         documents=documents, unread=unread,
@@ -114,7 +119,7 @@ def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
         folder = Path(settings.dataset).expanduser()
         queries = len(read_qrels(folder, settings.split))
         texts = [passage_text(title, text) for _, _, title, text in islice(passages_of(folder), SAMPLE_RECORDS)]
-        passages = _count_lines(folder / "corpus.jsonl")
+        passages = _count_lines(find_named(folder, CORPUS) or folder / CORPUS)
     return JudgedCollection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
 

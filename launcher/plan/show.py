@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,21 @@ def make_plan(recipe: Recipe, gpu: str | None = None) -> Plan:
 
 
 def print_plan(
-    recipe: Recipe, plan: Plan, gpus: int = 1, price: float | None = None, console: Console | None = None
+    recipe: Recipe,
+    plan: Plan,
+    gpus: int = 1,
+    price: float | None = None,
+    encoders: Sequence[str] = (),
+    console: Console | None = None,
 ) -> None:
     """Prints a plan.
+
+    Args:
+        recipe, plan: the recipe and its plan.
+        gpus: that work at once.
+        price: of one for an hour.
+        encoders: what a check of the recipe's encoders found, a line for each.
+        console: the terminal.
 
     Raises:
         InputError: a worker does not fit its device; the message names the smallest change that makes it fit.
@@ -102,6 +114,8 @@ def print_plan(
     _print_work(plan, console)
     _print_memory(plan, console)
     _print_cost(plan, gpus, price, console)
+    for line in encoders:
+        console.print(_plain(line))
     if tables := finished_tables(recipe):
         console.print(_plain(f"Already done in {recipe.workdir}: {', '.join(tables)}"))
     refuse_what_does_not_fit(plan)

@@ -11,7 +11,7 @@ from cluster.settings import PoolSettings
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings.adapting import AdaptingSettings
 from distill.settings.encoders import EncoderSettings
-from distill.settings.teachers import MODEL_KINDS, TeacherSettings
+from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
 from distill.teachers.adapting.job import FOLDER as ADAPTED
 from distill.teachers.load import place as place_teacher
 from distill.teachers.load import takes_vllm
@@ -125,14 +125,14 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
     records, queries = sample.records, query_count(recipe, sample)
     per_query = min(records, retrieval.depth)
     text_mb = records * sample.characters / 1e6
+    for name, teacher in recipe.teachers.items():
+        if teacher.kind in TEXT_KINDS and teacher.probe:
+            yield PlanStep("corpus", PROBES.path.format(name=name), f"probe of {teacher.model or name}", 1, 1, 0.0)
     yield PlanStep("corpus", "passages", corpus.path, records, math.ceil(records / corpus.rows_per_shard), 2 * text_mb)
     if sample.logged_queries:
         shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
         megabytes = sample.logged_queries * QUERY_MB
         yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
-    for name, teacher in recipe.teachers.items():
-        if teacher.kind in MODEL_KINDS and teacher.probe:
-            yield PlanStep("queries", PROBES.path.format(name=name), f"probe of {teacher.model}", 1, 1, 0.0)
     yield from _sources(recipe, sample)
     for section, generation in recipe.sections.items():
         yield _queries(section, generation, recipe, sample)

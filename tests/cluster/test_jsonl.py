@@ -68,15 +68,14 @@ def test_a_byte_order_mark_is_skipped_at_the_start_of_a_file_and_refused_anywher
         (b'{"_id": "b", "text": \n', ["column 21: not JSON (Expecting value)"]),
         (b'{"_id": "b"} {}\n', ["column 14: not JSON (Extra data)"]),
         (b'{"text": "caf\xe9"}\n', ["byte 14 of the line: 0xe9 is not UTF-8", "iconv"]),
-        (b"[1]\n", ["found a list"]),
         (b'"a"\n', ["found a string"]),
         (b"true\n", ["found a boolean"]),
         (b"1.5\n", ["found a number"]),
         (b"null\n", ["found null"]),
-        (b"[" * 100_000 + b"\n", ["nested too deeply"]),
+        (b'{"a":' * 100_000 + b"\n", ["nested too deeply"]),
         (b'{"_id": ' + b"1" * 5_000 + b"}\n", ["a number in the JSON has too many digits"]),
     ],
-    ids=["cut", "more", "latin-1", "list", "string", "boolean", "number", "null", "deep", "long"],
+    ids=["cut", "more", "latin-1", "string", "boolean", "number", "null", "deep", "long"],
 )
 def test_an_error_names_file_line_and_cause_and_shows_an_example(line: bytes, words: list[str], tmp_path: Path) -> None:
     lines = lines_of(write(tmp_path / "a.jsonl", b"{}\n\n" + line + b"{}\n"))
@@ -85,6 +84,16 @@ def test_an_error_names_file_line_and_cause_and_shows_an_example(line: bytes, wo
     for word in words if "UTF-8" in words[0] else [*words, f"such as {EXAMPLE}"]:
         assert word in text
     assert lines[3].json_object(EXAMPLE) == {}
+
+
+@pytest.mark.parametrize("content", [b'[{"_id": "7"}]\n', b'[\n  {"_id": "7"}\n]\n'])
+def test_a_file_that_is_one_list_is_refused_with_the_command_that_makes_lines_of_it(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.jsonl", content)
+    text = message(lambda: lines_of(path)[0].json_object(EXAMPLE))
+    assert text.startswith(f"{path}, line 1")
+    assert f"jq -c '.[]' {path} > {path}.jsonl" in text
 
 
 def test_a_byte_that_is_not_utf8_is_counted_from_the_start_of_its_line_in_the_file(tmp_path: Path) -> None:

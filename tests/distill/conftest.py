@@ -112,10 +112,11 @@ def student(request, tiny_encoder, tmp_path):
 
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
+    from distill.encoders.reading import Reading
     from distill.encoders.tokens import TokenFile, write_tokens
     from tests.distill.training.test_step import problem
 
     path = tiny_encoder if request.param == "bert" else SAVED[request.param](tmp_path)
     model = load_model(StudentSettings(model=path, max_passage_tokens=48, dtype="float32"), "cpu")
-    write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
+    write_tokens(tmp_path / "passages", problem()[1], Reading(model, "document", 48).token_ids)
     return EncoderModule(model, "cpu", torch.float32), TokenFile(tmp_path / "passages"), model.tokenizer.pad_token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def message(path: object, **settings) -> str:
         (b'{"_id": "b", "body": "x"}\n', ["line 3", "no text field", "body", "corpus.text_field"]),
         (b'{"_id": "", "text": "x"}\n', ["line 3", "'_id'", "non-empty", "corpus.id_field"]),
         (b'{"_id": "b", "text": ["x"]}\n', ["line 3", "'text'", "list", "Expected a string"]),
+        (b'{"_id": "b", "text": "x", "text": "y"}\n', ["line 3", "field 'text' occurs twice"]),
         (b'{"_id": "b", "text": "x", "title": 3}\n', ["line 3", "'title'", "3 (int)"]),
     ],
 )
@@ -51,6 +53,8 @@ def test_a_bad_jsonl_line_is_named(line: bytes, expected: list[str], tmp_path: P
         (b"_id,text\na,x\nb,caf\xe9\n", ["line 3", "byte 6", "0xe9"]),
         (b"_id,text\n", ["empty"]),
         (b'_id,text\n"",x\n', ["line 2", "non-empty"]),
+        (b"0,a passage\n1,another\n", ["line 1", "no id field", "no header line", "corpus.columns=[id, text]"]),
+        (b"_id,text,text\na,x,y\n", ["line 1", "columns 2 and 3 are both called 'text'"]),
     ],
 )
 def test_a_bad_csv_record_is_named(content: bytes, expected: list[str], tmp_path: Path) -> None:
@@ -71,6 +75,22 @@ def test_a_parquet_file_without_the_fields_or_of_another_format_is_named(tmp_pat
     assert "broken.parquet: cannot be read as Parquet" in message(tmp_path / "broken.parquet")
     pq.write_table(pa.table({"_id": ["a", None], "text": ["x", "y"]}), tmp_path / "ids.parquet")
     assert "ids.parquet, row 2: field '_id'" in message(tmp_path / "ids.parquet")
+
+
+def test_a_parquet_file_of_two_columns_of_one_name_or_in_another_compression_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table([["a"], ["x"], ["y"]], names=["_id", "text", "text"])
+    pq.write_table(table, tmp_path / "docs.parquet")
+    assert "columns 2 and 3 are both called 'text'" in message(tmp_path / "docs.parquet")
+    (tmp_path / "docs.parquet.gz").write_bytes(gzip.compress((tmp_path / "docs.parquet").read_bytes()))
+    assert "compressed inside" in message(tmp_path / "docs.parquet.gz")
+
+
+def test_a_list_of_objects_in_json_is_refused_with_the_command_that_makes_lines_of_it(tmp_path: Path) -> None:
+    (tmp_path / "docs.json").write_bytes(b"[]")
+    assert f"jq -c '.[]' {tmp_path}/docs.json > {tmp_path}/docs.jsonl" in message(tmp_path / "docs.json")
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from cluster.errors import InputError
+from cluster.tables.dropped import read_dropped
 from generation import query_log
 from generation.settings import CorpusSettings
 
@@ -68,6 +69,50 @@ def test_a_malformed_line_is_named_with_file_and_line(tmp_path, line, problem):
     with pytest.raises(InputError) as error:
         query_log.scan(path, 10)
     assert f"log.jsonl, line 3: {problem}" in str(error.value)
+
+
+def test_queries_that_the_evaluation_judges_are_left_out_by_text_and_by_id_and_counted(run, tmp_path):
+    lines = [
+        {"_id": "log-1", "text": "How to store  PEARS?"},
+        {"_id": "q2", "text": "where is pier 4, call bob@example.org"},
+        {"_id": "log-3", "text": "how to store apples"},
+        {"_id": "q4", "text": " "},
+    ]
+    path = write(tmp_path / "log.jsonl", map(json.dumps, lines))
+    corpus = CorpusSettings(path="unused", query_log=path)
+    judged = {"q1": "how to store pears", "q2": "where is the pier", "q4": "unrelated"}
+    opened = run()
+    said: list[str] = []
+    opened.progress.say = said.append
+
+    table = query_log.build(opened, corpus, judged)
+
+    assert table.read()["query_id"].to_pylist() == ["log:log-3"]
+    (commit,) = table.commits()
+    assert commit.drops == {"judged": 1, "judged_id": 1, "empty": 1}
+    shown = {one.unit: (one.reason, one.text) for one in read_dropped(opened.storage, commit)}
+    assert shown == {
+        "log:log-1": ("judged", "How to store PEARS?"),
+        "log:q2": ("judged_id", "where is pier 4, call <email>"),
+    }
+    (sentence,) = said[1:]
+    assert sentence.startswith("query log: 2 queries are left out of training, since the evaluation judges them")
+    assert sentence.endswith("1 by text, 1 by id alone. 1 are left")
+    assert query_log.build(run(), corpus, judged).fingerprint == table.fingerprint
+    with pytest.raises(InputError, match="--overwrite queries"):
+        query_log.build(run(), corpus)
+
+
+def test_a_log_may_be_a_folder_whose_files_are_compressed(run, tmp_path):
+    folder = tmp_path / "logs"
+    (folder / "2026").mkdir(parents=True)
+    write(folder / "A.JSONL", ['{"_id": "a", "text": "pier"}', '{"_id": "b", "text": "quay"}'])
+    (folder / "2026" / "b.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "c", "text": "wall"}\n'))
+    corpus = CorpusSettings(path="unused", query_log=str(folder), rows_per_shard=1)
+    assert sorted(query_log.build(run(), corpus).read()["text"].to_pylist()) == ["pier", "quay", "wall"]
+    write(folder / "c.jsonl", ['{"_id": "a", "text": "again"}'])
+    with pytest.raises(InputError, match=r"c\.jsonl, line 1: the _id 'a' is in line 1 of A\.JSONL already"):
+        query_log.scan(str(folder), 10)
 
 
 @pytest.mark.parametrize("content", [None, "", "\n\n"])

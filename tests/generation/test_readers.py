@@ -78,6 +78,29 @@ def write_tsv_gz(folder: Path, rows: list[dict]) -> Path:
     return write_gzipped(folder, rows, write_tsv)
 
 
+def write_nested(folder: Path, rows: list[dict]) -> Path:
+    write_jsonl_gz(folder, rows[:2]).rename(folder / "A.JSONL.GZ")
+    for number, part in enumerate((rows[2:7], rows[7:])):
+        (folder / f"more{number}").mkdir()
+        write_jsonl(folder / f"more{number}", part)
+    (folder / "._A.jsonl").write_bytes(b"\x00\x05\x16\x07")
+    return folder
+
+
+def write_partitioned(folder: Path, rows: list[dict]) -> Path:
+    for number, part in enumerate((rows[:5], rows[5:])):
+        (folder / f"part={number}").mkdir()
+        write_parquet(folder / f"part={number}", part)
+    (folder / "_SUCCESS").write_bytes(b"")
+    return folder
+
+
+def write_utf16(folder: Path, rows: list[dict]) -> Path:
+    path = write_csv(folder, rows, ";")
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-16", newline="")
+    return path
+
+
 WRITERS = [
     write_jsonl_gz,
     write_tsv_gz,
@@ -88,6 +111,9 @@ WRITERS = [
     write_tsv,
     write_parquet,
     write_saved,
+    write_nested,
+    write_partitioned,
+    write_utf16,
 ]
 
 
@@ -178,3 +204,49 @@ def test_empty_and_null_texts_are_read(tmp_path: Path) -> None:
 def test_csv_fields_may_be_a_million_characters_long(tmp_path: Path) -> None:
     path = write_csv(tmp_path, [{"_id": "a", "title": "", "text": "x" * 1_000_000}])
     assert len(read_all(path)[0].text) == 1_000_000
+
+
+@pytest.mark.parametrize("name", ["passages.tsv", "passages.jsonl.gz", "passages.csv"])
+def test_a_link_is_read_by_its_own_name_and_not_by_that_of_its_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    writer = {"tsv": write_tsv, "gz": write_jsonl_gz, "csv": write_csv}[name.rpartition(".")[2]]
+    writer(tmp_path / "blobs", ROWS).rename(tmp_path / "blobs" / "3f2a91")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / name).symlink_to("../blobs/3f2a91")
+    for path in (tmp_path / "cache" / name, tmp_path / "cache"):
+        assert [(r.passage_id, r.text) for r in read_all(path, 3)] == [(row["_id"], row["text"]) for row in ROWS]
+
+
+def test_a_column_may_be_in_the_names_of_folders(tmp_path: Path) -> None:
+    for value in ("trees%20and%20more", "__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / f"section={value}").mkdir()
+        table = pa.table({"id": [value], "text": ["x"]})
+        pq.write_table(table, tmp_path / f"section={value}" / "0.parquet")
+    assert [record.title for record in read_all(tmp_path, title_field="section")] == ["", "trees and more"]
+
+
+def test_a_tsv_without_a_header_is_read_with_the_names_that_the_recipe_gives(tmp_path: Path) -> None:
+    path = tmp_path / "collection.tsv"
+    path.write_text('0\tone\n1\t"two" of\n2\tthree\n')
+    records = read_all(path, 2, columns=["id", "text"])
+    assert [(r.passage_id, r.text, r.position) for r in records] == [
+        ("0", "one", "line 1"), ("1", '"two" of', "line 2"), ("2", "three", "line 3"),
+    ]  # fmt: skip
+
+
+def test_a_beir_corpus_may_be_compressed_and_other_passages_beside_it_are_told(tmp_path: Path) -> None:
+    path = write_beir(tmp_path, ROWS) / "corpus.jsonl"
+    (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert len(read_all(tmp_path, 4)) == len(ROWS)
+    assert open_reader(CorpusSettings(path=str(tmp_path))).notes() == []
+    write_jsonl(tmp_path, ROWS)
+    (note,) = open_reader(CorpusSettings(path=str(tmp_path))).notes()
+    assert note == f"{tmp_path}/corpus.jsonl.gz is read, as of a BEIR folder; left out: docs.jsonl"
+
+
+def test_what_a_folder_holds_besides_the_corpus_is_told(tmp_path: Path) -> None:
+    write_jsonl(tmp_path, ROWS)
+    (tmp_path / "README.md").write_text("passages")
+    (note,) = open_reader(CorpusSettings(path=str(tmp_path))).notes()
+    assert "left out: 1 of another kind (README.md)" in note

@@ -87,7 +87,7 @@ def test_a_storage_that_fails_exits_1_with_one_message(tmp_path: Path, hundred: 
                "evaluation.dataset=null", "retrieval.depth=50"]  # fmt: skip
     done = listwise("run", "laptop", *(word for change in changes for word in ("--set", change)))
     assert done.returncode == 1, done.stderr
-    assert done.stderr.startswith(f"error: the storage {tmp_path}/run has failed for 0 s")
+    assert f"\nerror: the storage {tmp_path}/run has failed for 0 s" in done.stderr
     assert "records" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -160,7 +160,7 @@ def test_hours_on_gpus_are_not_added_to_those_on_cpus_and_unknown_ones_are_named
     plan = Plan(sample_corpus(recipe), steps, [], hours, GPUS["h100"], CPU)
     assert total_hours(plan) == (HoursRange(2.0, 4.0), HoursRange(100.0, 200.0))
     console = Console(record=True, width=200, file=io.StringIO())
-    print_plan(recipe, plan, 2, 3.0, console)
+    print_plan(recipe, plan, 2, 3.0, console=console)
     output = console.export_text()
     for words in (
         "In all 2.0 h to 4.0 h of one h100", "On 2 of them: 1.0 h to 2.0 h.", "At 3 an hour: 6.00 to 12.00.",

@@ -122,7 +122,7 @@ def test_set_overrides_nested_fields_with_yaml_values(tmp_path: Path) -> None:
         ("training.epochs=none", "--set training.epochs=none: `training.epochs` is 'none'"),
         ("training.epochs", "--set training.epochs: expected section.field=value"),
         ("name.first=x", "--set name.first=x: `name` holds a value, not a section"),
-        ("lists.length=[", "not valid YAML"),
+        ("lists.length=[", "`lists.length` is '['"),
     ],
 )
 def test_a_wrong_override_is_named_as_it_was_typed(tmp_path: Path, override: str, expected: str) -> None:
@@ -318,3 +318,25 @@ def test_bm25_of_retrievers_and_teachers_reads_the_language_of_the_corpus(tmp_pa
     german = "retrieval:\n  retrievers: {words: {kind: bm25, language: german}}\n"
     named = load_recipe(write(tmp_path, GOOD + german))
     assert named.in_language("ja").retrieval == named.retrieval
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("query: ", "query: "),
+        ("passage ", "passage "),
+        ("Represent this: for search # not a comment", "Represent this: for search # not a comment"),
+        ("# heading", "# heading"),
+        ('"query: "', "query: "),
+        ("''", ""),
+        ("[INST] ", "[INST] "),
+        ("{query}: ", "{query}: "),
+        ("12", "12"),
+        ("no", "no"),
+        ("null", None),
+    ],
+)
+def test_a_prompt_on_the_command_line_is_taken_as_it_stands(written: str, meant: str | None, tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD), [f"student.query_prompt={written}", "student.max_query_tokens=48"])
+    assert recipe.student.query_prompt == meant
+    assert recipe.student.max_query_tokens == 48

@@ -79,7 +79,8 @@ def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, t
     ("lists", "options", "message"),
     [
         ("missing.jsonl", [], "--lists missing.jsonl: cannot be read"),
-        (".", [], "the table `lists` does not exist or is not finished"),
+        ("run", [], "the table `lists` does not exist or is not finished"),
+        (".", [], "lists.jsonl, line 1, column 10: not JSON"),
         ("lists.jsonl", [], "lists.jsonl, line 1, column 10: not JSON"),
         ("lists.jsonl", ["--set", "training.learning_rat=1"], "did you mean `training.learning_rate`?"),
         ("lists.jsonl", ["--set", "training.loss=mse"], "--set training.loss=mse: `training.loss` is 'mse'"),
@@ -87,6 +88,9 @@ def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, t
 )  # fmt: skip
 def test_mistakes_end_with_one_message_and_exit_code_2(lists, options, message, tiny_encoder, tmp_path):
     (tmp_path / "lists.jsonl").write_text('{"query": \n')
+    (tmp_path / "run" / "training").mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").write_text("name: begun\n")
+    (tmp_path / "run" / "training" / "metrics.jsonl").write_text("{}\n")
     call = [
         sys.executable,
         "-m",

@@ -11,6 +11,8 @@ from torch import nn
 
 from cluster.errors import InputError
 from distill.encoders.loading import load_safetensors
+from distill.encoders.padding import give_padding
+from distill.encoders.positions import most_tokens
 from distill.settings.teachers import TeacherSettings
 
 if TYPE_CHECKING:
@@ -86,17 +88,24 @@ def load_base(settings: TeacherSettings, seed: int) -> tuple[PreTrainedModel, Pr
         role="model of an adapted teacher",
         expected="an encoder or a reranker with safetensors weights: a folder, or an id that the hub or its local "
         "cache has",
+        output=_hidden_states,
     )
-    tokenizer.model_max_length = most_tokens(settings, model, tokenizer)
+    give_padding(tokenizer)
+    tokenizer.model_max_length = longest_pair(settings, model, tokenizer)
     return model, tokenizer, is_reranker
 
 
-def most_tokens(settings: TeacherSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def longest_pair(settings: TeacherSettings, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of a pair that the model can read, at most `max_tokens` of the recipe."""
     positions = getattr(model.config, "max_position_embeddings", None) or settings.max_tokens
-    if model.config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
-        positions -= 2  # their positions begin behind the number of the padding token
-    return min(settings.max_tokens, positions, tokenizer.model_max_length)
+    return most_tokens(model, min(settings.max_tokens, positions, tokenizer.model_max_length))
+
+
+def _hidden_states(loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]) -> torch.Tensor:
+    """Of any text: a reranker needs its head, too, and a new head may be random."""
+    model, tokenizer, is_reranker = loaded
+    features = tokenizer("a query", "a passage", return_tensors="pt")
+    return model(**features).logits if is_reranker else model.base_model(**features)[0]
 
 
 def _transformer_folder(path: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cluster.settings import PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.commit import Commit
 from cluster.tables.plan import Plan
@@ -32,7 +33,9 @@ def member(name: str, seconds: float, running_s: float) -> SimpleNamespace:
 def pool(*members: SimpleNamespace) -> Any:
     tasks = SimpleNamespace(failed=3, failing={"00005"})
     durations = [duration for member in members for duration in member.durations]
-    return SimpleNamespace(members=list(members), tasks=tasks, slots=len(members), durations=durations)
+    return SimpleNamespace(
+        members=list(members), tasks=tasks, slots=len(members), durations=durations, pool=PoolSettings()
+    )
 
 
 @pytest.fixture

@@ -55,3 +55,38 @@ def test_every_row_is_done_once_and_only_rows_that_cannot_be_done_are_rejected(
             assert all(part.stop == part.start + 1 and part.attempts == limit for part in rejects)
             rejected |= {(split.shard.name, part.start) for part in rejects}
     assert rejected == poison
+
+
+def fail_all(tasks: Tasks, error: str, until: int = 10_000) -> int:
+    """Failures until the tasks have a common error, or none is left."""
+    count = 0
+    while tasks.queue and not tasks.common_error and count < until:
+        attempt = tasks.queue.popleft()
+        attempt.tries += 1
+        count += 1
+        tasks.charge(attempt, error.format(count))
+    return count
+
+
+def test_rows_that_all_fail_alike_are_given_up_before_all_are_tried() -> None:
+    tasks = Tasks([Shard("00000", 460)], 3)
+    failures = fail_all(tasks, "ValueError: no token of padding in row {}")
+    assert tasks.common_error.startswith("ValueError")
+    assert failures < 50
+    assert tasks.queue
+
+
+def test_rows_that_fail_in_other_ways_or_beside_one_that_succeeds_are_rejected_one_by_one() -> None:
+    tasks = Tasks([Shard("00000", 40)], 1)
+    while tasks.queue:
+        attempt = tasks.queue.popleft()
+        attempt.tries += 1
+        tasks.charge(attempt, "ValueError: odd" if attempt.start % 2 else "KeyError: even")
+        assert not tasks.common_error
+
+    tasks = Tasks([Shard("00000", 1), Shard("00001", 40)], 1)
+    first = tasks.queue.popleft()
+    tasks.done(first, commit(first))
+    fail_all(tasks, "ValueError: poison")
+    assert not tasks.queue, "rows of one file may all be bad where others are not"
+    assert not tasks.common_error

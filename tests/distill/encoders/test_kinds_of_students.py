@@ -9,19 +9,21 @@ import pytest
 
 from cluster.errors import InputError
 from distill.settings.encoders import LoraSettings, StudentSettings
+from tests.distill.model_kinds import KINDS
 from tests.distill.ranks import on_ranks
 from tests.distill.students import save_modernbert, save_qwen3
 from tests.distill.training.test_step import QUERIES, problem, reference_loss
 
 LORA = LoraSettings(rank=4, alpha=8)
 MODE = {"contrastive_weight": 0.1, "contrastive_temperature": 0.05}
-NAMES = ("bert", "modernbert", "qwen3", "bert with adapters", "qwen3 with adapters")
+NAMES = ("bert", "modernbert", "qwen3", "Instructor", "Router", "Static", "bert with adapters", "qwen3 with adapters")
 
 
 @pytest.fixture(scope="module")
 def students(tiny_encoder, tmp_path_factory) -> dict[str, StudentSettings]:
     folder = tmp_path_factory.mktemp("students")
     paths = {"bert": tiny_encoder, "modernbert": save_modernbert(folder / "m"), "qwen3": save_qwen3(folder / "q")}
+    paths |= {kind: KINDS[kind](folder / kind) for kind in ("Instructor", "Router", "Static")}
     two_layers = LORA.model_copy(update={"target_modules": ["q_proj", "v_proj"]})
     adapters = {"bert with adapters": LORA, "qwen3 with adapters": two_layers}
     return {
@@ -52,22 +54,33 @@ def load(settings: StudentSettings):
 
 
 def token_files(folder: Path, settings: StudentSettings, model) -> list:
+    from distill.encoders.reading import Reading
     from distill.encoders.tokens import TokenFile, write_tokens
 
     queries, passages, _, _ = problem()
-    write_tokens(folder / "queries", queries, model.tokenizer, 48, settings.query_prompt or "")
-    write_tokens(folder / "passages", passages, model.tokenizer, 48)
-    return [TokenFile(folder / name) for name in ("queries", "passages")]
+    files = []
+    for name, texts, task in (("queries", queries, "query"), ("passages", passages, "document")):
+        reading = Reading.of(model, task, settings)
+        write_tokens(folder / name, texts, reading.token_ids)
+        files.append(TokenFile(folder / name, constants=reading.constants(), is_bag=reading.is_bag))
+    return files
 
 
 def library_embeddings(settings: StudentSettings, model) -> list:
     """Embeddings of queries and passages, with gradients, by sentence-transformers' own tokenisation and forward."""
     queries, passages, _, _ = problem()
     embeddings = []
-    for texts, limit in (([f"{settings.query_prompt}{query}" for query in queries], 48), (passages, 48)):
-        model.max_seq_length = limit
-        embeddings.append(model(model.preprocess(texts))["sentence_embedding"])
+    for texts, task in ((queries, "query"), (passages, "document")):
+        limit(model)
+        features = model.preprocess(texts, prompt=model.prompts[task], task=task)
+        embeddings.append(model(features, task=task)["sentence_embedding"])
     return embeddings
+
+
+def limit(model) -> None:
+    """Cuts texts at 48 tokens; a bag of tokens has no limit."""
+    if model.max_seq_length != float("inf"):
+        model.max_seq_length = 48
 
 
 def step(rank: int, world_size: int, students: dict[str, StudentSettings], folder: Path) -> dict:
@@ -76,7 +89,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
     import torch.distributed as dist
 
     from distill.activations.activations import Activations
-    from distill.encoders.layout import Layout
+    from distill.encoders.layout import Layout, pad_token
     from distill.encoders.module import EncoderModule
     from distill.losses.batch import LossSettings
     from distill.settings.training import TrainingSettings
@@ -94,7 +107,7 @@ def step(rank: int, world_size: int, students: dict[str, StudentSettings], folde
         tokens = token_files(folder / f"{name} {rank}", settings, model)
         module = EncoderModule(model, "cpu", torch.float32)
         engine = start_engine(module, TrainingSettings(gradient_clip=1e9), world_size)
-        activations, layout = Activations(engine, module, 120), Layout(model.tokenizer.pad_token_id)
+        activations, layout = Activations(engine, module, 120), Layout(pad_token(model))
         stepper = Stepper(engine, *tokens, LossSettings(**MODE), activations, layout)
         plan = plan_step(np.arange(QUERIES), lists, tokens[0].lengths, tokens[1].lengths, world_size, 64)
         result = stepper.run(stepper.prepare(plan, scores[plan.queries]))
@@ -115,23 +128,20 @@ def stepped(students, tmp_path_factory):
 def test_a_micro_batch_is_encoded_as_sentence_transformers_does(name, students, tmp_path):
     import torch
 
-    from distill.encoders.layout import Layout
+    from distill.encoders.layout import Layout, pad_token
     from distill.encoders.module import EncoderModule
 
     model = load(students[name])
     student = EncoderModule(model, "cpu", torch.float32)
     queries, passages, _, _ = problem()
     files = token_files(tmp_path, students[name], model)
-    inputs = ([f"find: {query}" for query in queries], passages)
-    for texts, file, limit in zip(inputs, files, (48, 48), strict=True):
+    sides = ((queries, model.encode_query), (passages, model.encode_document))
+    for (texts, encode), file in zip(sides, files, strict=True):
         order = np.argsort(-file.lengths)
         with torch.no_grad():
-            parts = [
-                student(**Layout(model.tokenizer.pad_token_id).features(file, part))
-                for part in np.array_split(order, 4)
-            ]
-        model.max_seq_length = limit
-        expected = model.encode([texts[row] for row in order], batch_size=5)
+            parts = [student(**Layout(pad_token(model)).features(file, part)) for part in np.array_split(order, 4)]
+        limit(model)
+        expected = encode([texts[row] for row in order], batch_size=5)
         np.testing.assert_allclose(torch.cat(parts).numpy(), expected, atol=2e-6)
 
 

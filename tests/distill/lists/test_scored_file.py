@@ -15,6 +15,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.lists.scored_file import read, write_tables
 from distill.training.list_arrays import read_lists
+from launcher.train import prepare_tables
 
 
 def passage(docid: object, score: object, **more: str) -> dict:
@@ -35,6 +36,16 @@ def write_lines(path: Path, *lines: object) -> Path:
     content = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path
+
+
+def test_a_folder_of_compressed_files_is_read_as_one(tmp_path):
+    (tmp_path / "in" / "more").mkdir(parents=True)
+    write_lines(tmp_path / "in" / "A.JSONL", GOOD[0])
+    write_lines(tmp_path / "in" / "more" / "b.jsonl.gz", *GOOD[1:])
+    content = read(tmp_path / "in")
+    assert [query for query, _ in content.queries] == ["A.JSONL-line-1", "second", "more/b.jsonl.gz-line-2"]
+    tables = prepare_tables(str(tmp_path / "in"), tmp_path / "out", 0.0)
+    assert Table.open(Storage(tables), "lists").num_rows == 3
 
 
 @pytest.mark.parametrize("name", ["lists.jsonl", "lists.jsonl.gz"])

@@ -80,3 +80,33 @@ def test_merge_keeps_the_best_of_both():
 def test_the_size_of_a_block_is_that_of_its_vectors():
     vectors = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
     assert Block.of(np.arange(5), vectors).bytes == vectors.nbytes
+
+
+class OnGpu:
+    """What FAISS gives for an index on a GPU, with its limit; the numbers are those of the CPU."""
+
+    def __init__(self, index) -> None:
+        self.index = index
+
+    def search(self, queries, k: int):
+        assert k <= 2048, "GPU index only supports min/max-K selection up to 2048"
+        calls.append(k)
+        return self.index.search(queries, k)
+
+
+calls: list[int] = []
+
+
+@pytest.mark.parametrize(("k", "on_gpu"), [(50, True), (2000, True), (2048, False), (5000, False)])
+def test_a_search_deeper_than_a_gpu_can_select_stays_on_the_cpu(k: int, on_gpu: bool, monkeypatch):
+    import faiss
+
+    vectors = np.random.default_rng(1).standard_normal((6000, 4)).astype(np.float32)
+    expected = search(vectors[:3], [Block.of(np.arange(6000), vectors)], k)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda _, number, index: OnGpu(index), raising=False)
+    calls.clear()
+    found = search(vectors[:3], [Block.of(np.arange(6000), vectors)], k)
+    assert bool(calls) == on_gpu
+    np.testing.assert_array_equal(found.rows, expected.rows)

@@ -188,6 +188,17 @@ def test_a_line_that_is_no_score_is_named(tmp_path, name):
     assert f"{path}, line 3" in str(error.value)
 
 
+def test_a_folder_of_files_is_read_as_one_and_places_name_the_file(tmp_path):
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "a.jsonl", flat(("q", None, "p0", 2.0), ("q", None, "p1", 1.0)))
+    write(tmp_path / "more" / "b.csv.gz", flat(("q", "", "p2", 3.0)))
+    (tmp_path / "c.TSV").write_text("query_id;docid;score\nq;p3;4\n", encoding="utf-16")
+    assert ask(str(tmp_path), query("q", "x", 0, 1, 2, 3)) == [[2.0, 1.0, 3.0, 4.0]]
+    write(tmp_path / "more" / "d.jsonl", flat(("q", None, "p0", 2.0)))
+    with pytest.raises(InputError, match=r"d\.jsonl, line 1: a score .* stands in .*a\.jsonl, line 1 already"):
+        ask(str(tmp_path))
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     made = {
         "none.jsonl": (None, "is not a file"),
@@ -196,11 +207,11 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         "s.parquet": ("no parquet", "cannot be read as Parquet"),
         "s.jsonl.gz": ("no gzip", "cannot be read"),
         "s.csv.gz": ("no gzip", "cannot be read"),
-        "short.csv": ("query_id,passage_id,score\nq,p0\n", "line 2: expected 3 fields"),
-        "long.csv": ("query_id,passage_id,score\nq,p0,1,2\n", "line 2: expected 3 fields"),
+        "short.csv": ("query_id,passage_id,score\nq,p0\n", "line 2: 2 fields where the header has 3"),
+        "long.csv": ("query_id,passage_id,score\nq,p0,1,2\n", "line 2: 4 fields where the header has 3"),
         "nan.csv": ("query_id,passage_id,score\nq,p0,1\nq,p1,nan\n", "line 3: the score of passage 'p1' is 'nan'"),
         "header.csv": ("qid,pid,score\nq,p0,1\n", "line 2: there is neither a query_id nor a query"),
-        "quote.csv": ('query_id,passage_id,score\n"q"x,p0,1\n', "cannot be read"),
+        "quote.csv": ('query_id,passage_id,score\n"q"x,p0,1,2\n', "line 2: not CSV"),
     }
     for name, (content, expected) in made.items():
         if content is not None:

@@ -15,11 +15,11 @@ from cluster.settings import PoolSettings
 from distill.retrieval import candidates
 from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
 from distill.settings.teachers import TeacherSettings
-from distill.teachers import scores
+from distill.teachers import probe_stage, scores
 from distill.teachers.http_api import identity
 from distill.teachers.http_scorer import HttpScorer
 from distill.teachers.load import load_scorer, place
-from tests.distill.conftest import POOL, Retrieved
+from tests.distill.conftest import POOL, Retrieved, open_run
 from tests.distill.teachers.score_server import (
     MOST_CHARACTERS,
     ScoreServer,
@@ -326,3 +326,14 @@ def test_a_stage_scores_all_candidates_on_a_server(serve, retrieved: Retrieved):
         texts = [f"{rows[row]['title']} {rows[row]['text']}" for row in query["passage_rows"]]
         assert scored["passage_ids"] == query["passage_ids"]
         np.testing.assert_allclose(scored["scores"], [words_shared(query["text"], text) for text in texts], atol=1e-5)
+
+
+def test_a_server_is_probed_before_anything_is_paid_for(serve, tmp_path, local_ray):
+    with open_run(tmp_path / "run") as run:
+        table = probe_stage.build(run, "served", settings(serve().url, pool=POOL))
+        (verdict,) = table.read().to_pylist()
+        assert verdict["right"] > 0.75
+        same = serve(lambda path, payload, _: (200, answer(path, payload | {"text_1": "x"})))
+        with pytest.raises(InputError, match=r"teachers\.same: the model cannot be used"):
+            probe_stage.build(run, "same", settings(same.url, pool=POOL, model="other"))
+        assert probe_stage.build(run, "trusted", settings(same.url, pool=POOL, probe=False)) is None

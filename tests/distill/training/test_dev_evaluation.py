@@ -24,6 +24,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.encoders.layout import Layout
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
+    from distill.encoders.reading import Reading
     from distill.encoders.texts import passage_text
     from distill.encoders.tokens import TokenFile, write_tokens
     from distill.losses.batch import LossSettings
@@ -43,7 +44,7 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     files = []
     for name, items in (("queries", lists.texts.to_pylist()), ("passages", texts)):
         path = Path(workdir) / f"{name}.{rank}.arrow"
-        write_tokens(path, items, model.tokenizer, 64)
+        write_tokens(path, items, Reading(model, "document", 64).token_ids)
         files.append(TokenFile(path))
     settings = LossSettings(contrastive_margin=MARGIN)
     evaluator = DevEvaluator(lists, *files, settings, 512, Layout(model.tokenizer.pad_token_id))

@@ -186,14 +186,15 @@ def _embeddings(student, tokens, plan, layout):
 @pytest.fixture(scope="module")
 def token_folder(tiny_encoder, tmp_path_factory):
     from distill.encoders.loading import load_model
+    from distill.encoders.reading import Reading
     from distill.encoders.tokens import write_tokens
     from distill.settings.encoders import StudentSettings
 
     folder = tmp_path_factory.mktemp("tokens")
-    tokenizer = load_model(StudentSettings(model=tiny_encoder), "cpu").tokenizer
+    model = load_model(StudentSettings(model=tiny_encoder), "cpu")
     queries, passages, _, _ = problem()
-    write_tokens(folder / "queries", queries, tokenizer, 32)
-    write_tokens(folder / "passages", passages, tokenizer, 48)
+    write_tokens(folder / "queries", queries, Reading(model, "query", 32).token_ids)
+    write_tokens(folder / "passages", passages, Reading(model, "document", 48).token_ids)
     return folder
 
 

@@ -119,7 +119,10 @@ def test_a_file_that_vanishes_is_a_counted_drop_and_a_name_that_leads_out_is_ref
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(f"The text of {name}.")
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "plan.PNG").write_bytes(b"x")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
     reader = DocumentReader(tmp_path)
+    assert reader.notes() == [f"{tmp_path}: 1 files that are no documents are left out: .png 1"]
     [shard] = reader.plan(100, None)
     assert shard.params == {"files": ["a.txt", "b.txt"]}
     (tmp_path / "b.txt").unlink()

@@ -135,6 +135,7 @@ def test_a_model_that_writes_into_one_of_the_joined_outputs_keeps_its_own_layers
     """Outputs of joined layers are views of one tensor, which autograd lets nobody write into."""
     from distill.encoders.loading import load_model
     from distill.encoders.module import EncoderModule
+    from distill.encoders.reading import Reading
     from distill.encoders.tokens import TokenFile, write_tokens
     from distill.settings.encoders import StudentSettings
     from tests.distill.training.test_step import problem
@@ -142,7 +143,7 @@ def test_a_model_that_writes_into_one_of_the_joined_outputs_keeps_its_own_layers
     model = load_model(StudentSettings(model=tiny_encoder), "cpu")
     attention = model.transformers_model.encoder.layer[0].attention.self
     attention.query.register_forward_hook(lambda layer, inputs, output: output.mul_(0.5))
-    write_tokens(tmp_path / "passages", problem()[1], model.tokenizer, 48)
+    write_tokens(tmp_path / "passages", problem()[1], Reading(model, "document", 48).token_ids)
     module, tokens = EncoderModule(model, "cpu", torch.bfloat16), TokenFile(tmp_path / "passages")
     features = Layout(model.tokenizer.pad_token_id).features(tokens, sampled_rows(tokens))
     expected = embed_and_push_back(module, features)

@@ -1,0 +1,5 @@
+"""`python -m listwise`: the command `listwise`."""
+
+from listwise.command import main
+
+main()
