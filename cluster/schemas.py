@@ -29,6 +29,13 @@ def _table(path: str, unit: str, writer: str, *columns: tuple[str, pa.DataType])
     return TableSchema(path, pa.schema([pa.field(name, kind) for name, kind in columns]), writer, unit)
 
 
+DOCUMENTS = _table(
+    "documents", "input document", "generation.documents.stage",
+    ("document_id", pa.string()),    # path in the folder, or id of the record
+    ("place", pa.string()),          # file, or file and line, for error messages
+    ("chunks", pa.list_(pa.struct([("title", pa.string()), ("text", pa.string())]))),
+)  # fmt: skip
+
 RECORDS = _table(
     "records", "input record", "generation.records",
     ("passage_id", pa.string()),
@@ -38,6 +45,7 @@ RECORDS = _table(
     ("place", pa.string()),          # file and line of the record, for error messages
     ("too_short", pa.bool_()),       # shorter than corpus.min_characters
     ("contained", pa.bool_()),       # its text is part of a neighbouring record's text
+    ("parent_id", pa.string()),      # the document that it is a chunk of; null of a whole record
 )  # fmt: skip
 
 PASSAGES = _table(
@@ -46,6 +54,7 @@ PASSAGES = _table(
     ("title", pa.string()),
     ("text", pa.string()),
     ("is_source", pa.bool_()),       # whether queries may be written for it; if SOURCES exists, it says which are
+    ("parent_id", pa.string()),      # the document that it is a chunk of; null of a whole record
 )  # fmt: skip
 
 CHOSEN = _table(
@@ -158,7 +167,7 @@ LISTS = _table(
 
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
-    "corpus": ("checks", "probes", "records", "passages"),
+    "corpus": ("checks", "probes", "documents", "records", "passages"),
     "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
     "grades": ("grades",),
     "approved": ("approved",),

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from generation.cleaning.clean import clean
 from generation.engines.base import Answer, Request
-from generation.languages import language_name
+from generation.language.names import language_name
 from generation.prompting import Prompt, Prompter, Style, marked, render, shown
 
 SYNTAX_TOKENS = 12  # of a key, its quotes and the comma

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,22 +17,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
+from cluster.machines.shared_folder import shared_folder
 from cluster.schemas import PASSAGES
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from generation.near_duplicates import near_duplicates
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:
     from cluster.run import Run
 
-KEPT, TOO_SHORT, CONTAINED, DUPLICATE = range(4)
-REASONS = {TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate"}
+KEPT, TOO_SHORT, CONTAINED, DUPLICATE, NEAR_DUPLICATE = range(5)
+REASONS = {
+    TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate", NEAR_DUPLICATE: "near_duplicate",
+}  # fmt: skip
+_ALIKE = "alike"  # file of a shared folder: the rows that repeat an earlier one
 
 
-def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[str], most: int | None) -> Table:
+def build(
+    run: Run,
+    corpus: CorpusSettings,
+    records: Table,
+    judged: frozenset[str],
+    most: int | None,
+    alike: float | None = None,
+) -> Table:
     """Drops records and samples sources: PASSAGES.
 
     Args:
@@ -40,6 +54,7 @@ def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[st
         judged: ids of passages that the evaluation judges; no query is written for them.
         most: size of a random sample of sources. None: every passage that may be a source is marked, and the table
             SOURCES says which of them are used (`generation/sources/`).
+        alike: Jaccard index from which two texts are the same; None compares none.
 
     Raises:
         InputError: two records have the same id, no passage is left, or no passage that is left may be a source.
@@ -49,6 +64,8 @@ def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[st
     fingerprint: dict[str, Any] = {"records": records.fingerprint, "max_sources": most, "seed": corpus.seed}
     if share is not None:
         fingerprint["share"] = share
+    if alike is not None:
+        fingerprint["near_duplicates"] = alike
     table = run.execute(
         Stage(
             title="corpus: passages",
@@ -57,7 +74,7 @@ def build(run: Run, corpus: CorpusSettings, records: Table, judged: frozenset[st
             worker=PassageWorker,
             arguments={
                 "storage": run.storage, "records_path": records.path, "judged": excluded,
-                "max_sources": most, "seed": corpus.seed, "share": share,
+                "max_sources": most, "seed": corpus.seed, "share": share, "alike": alike,
             },
             shards=plan_shards(records, corpus.rows_per_shard),
             fingerprint={**fingerprint, "judged": [len(excluded), _digest(excluded)]},
@@ -97,6 +114,7 @@ class PassageWorker:
         max_sources: most sources in the whole corpus; None: every passage that is not judged.
         seed: seed of the sample.
         share: most sources, as a share of the passages that may be sources.
+        alike: Jaccard index from which two texts are the same; None compares none.
 
     Raises:
         InputError: two records of the corpus have the same id; names the places of both.
@@ -110,6 +128,7 @@ class PassageWorker:
         max_sources: int | None,
         seed: int,
         share: float | None = None,
+        alike: float | None = None,
     ) -> None:
         records = Table.open(storage, records_path)
         start = 0
@@ -117,12 +136,15 @@ class PassageWorker:
         for file, rows in records.files():
             self._first_row[file] = start
             start += rows
-        columns = records.read(["passage_id", "digest", "too_short", "contained"])
+        parents = ["parent_id"] if "parent_id" in records.plan.schema.names else []
+        columns = records.read(["passage_id", "digest", "too_short", "contained", *parents])
         _refuse_duplicate_ids(columns["passage_id"], records)
         self._decisions = decide(*(columns[name].to_numpy() for name in ("digest", "too_short", "contained")))
+        if alike is not None:
+            _drop_near_duplicates(self._decisions, records, alike)
         eligible = self._decisions == KEPT
-        if judged:
-            eligible &= ~pc.is_in(columns["passage_id"], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
+        for name in ["passage_id", *parents] if judged else []:  # the judged may be documents, or chunks
+            eligible &= ~pc.is_in(columns[name], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
         number = int(eligible.sum())
         self._is_source = (
             eligible if max_sources is None else sample(eligible, how_many(number, max_sources, share), seed)
@@ -137,7 +159,10 @@ class PassageWorker:
         ]
         rows = np.concatenate(ranges)[task.start : task.stop]
         decisions, is_source = self._decisions[rows], self._is_source[rows]
-        passages = task.rows.select(["passage_id", "title", "text"]).append_column("is_source", pa.array(is_source))
+        names = [name for name in PASSAGES.schema.names if name in task.rows.column_names]
+        passages = task.rows.select(names).append_column("is_source", pa.array(is_source))
+        if "parent_id" not in names:  # records of a run that began before there were documents
+            passages = passages.append_column("parent_id", pa.nulls(len(passages), pa.string()))
         drops = {name: int((decisions == code).sum()) for code, name in REASONS.items() if (decisions == code).any()}
         stats = {"sources": int(is_source.sum())}
         return Output(passages.filter(pa.array(decisions == KEPT)), drops=drops, stats=stats)
@@ -163,6 +188,30 @@ def decide(digests: np.ndarray, too_short: np.ndarray, contained: np.ndarray) ->
     repeated[first] = False
     decisions[candidates[repeated]] = DUPLICATE
     return decisions
+
+
+def _drop_near_duplicates(decisions: np.ndarray, records: Table, alike: float) -> None:
+    """Marks, of the records that are kept, those whose text repeats an earlier one that stays.
+
+    The first worker of a machine compares the texts; titles are not compared, since the same text stands under many.
+    """
+    rows = np.flatnonzero(decisions == KEPT)
+
+    def texts() -> Iterator[list[str]]:
+        first = 0
+        for batch in records.batches(["text"]):
+            here = np.flatnonzero(decisions[first : first + len(batch)] == KEPT)
+            yield batch.column("text").take(pa.array(here)).to_pylist()
+            first += len(batch)
+
+    def compare(folder: Path) -> None:
+        near_duplicates(texts(), alike, folder).tofile(folder / _ALIKE)
+        for path in folder.iterdir():
+            if path.name != _ALIKE:
+                path.unlink()
+
+    folder = shared_folder(f"alike-{records.fingerprint}-{alike}", compare)
+    decisions[rows[np.fromfile(folder / _ALIKE, dtype=np.bool_)]] = NEAR_DUPLICATE
 
 
 def how_many(eligible: int, most: int, share: float | None) -> int:

@@ -21,7 +21,7 @@ import jinja2
 from generation.cleaning.asked import Asked
 from generation.engines.base import Request
 from generation.examples import Pool, chosen_examples, hashed
-from generation.languages import language_name
+from generation.language.names import language_name
 from generation.query_types import QueryType, load_types
 from generation.settings import GenerationSettings
 

@@ -27,6 +27,7 @@ from cluster.workers.worker import Output, Task
 from generation.cleaning.words import words
 from generation.engines import style
 from generation.engines.base import Answer, Engine, Request, SecondPassage
+from generation.language.names import ENGLISH
 from generation.mixture import WHOLE, Section, in_section
 from generation.prompting import template_digest
 from generation.query_plan import units_per_row
@@ -57,6 +58,7 @@ def build(
     section: Section = WHOLE,
     sources: Table | None = None,
     most: int | None = None,
+    language: str = ENGLISH,
 ) -> Table:
     """Writes the synthetic queries of a section of the recipe.
 
@@ -67,6 +69,7 @@ def build(
         section: its place in the recipe: for which sources it writes, and which table.
         sources: SOURCES; None: queries are written for the rows of PASSAGES where `is_source` is true.
         most: only so many of SOURCES are used, from the first on.
+        language: of the passages, a code, for extraction.
 
     Returns:
         QUERIES, in the order of the sources.
@@ -75,7 +78,7 @@ def build(
         InputError: the engine's model or server cannot be used as the recipe names it.
     """
     try:
-        return run.execute(stage(run.storage, generation, passages, section, sources, most))
+        return run.execute(stage(run.storage, generation, passages, section, sources, most, language))
     except (InputError, RunError) as error:
         if section.field == WHOLE.field or type(error) not in (InputError, RunError):
             raise
@@ -89,12 +92,15 @@ def stage(
     section: Section,
     sources: Table | None,
     most: int | None,
+    language: str = ENGLISH,
 ) -> Stage:
     """What `build` executes; the arguments are the same, and the storage of the run."""
     types = load_types(generation)
     fingerprint: dict[str, Any] = {
         "generation": identity(generation, types, section), "passages": passages.fingerprint,
     }  # fmt: skip
+    if generation.engine == "extractive" and language != ENGLISH:
+        fingerprint["language"] = language
     if sources:
         fingerprint |= {"sources": sources.fingerprint, "sources_used": most}
     return Stage(
@@ -108,6 +114,7 @@ def stage(
             "storage": storage,
             "passages_path": passages.path,
             "section": section,
+            "language": language,
         },
         shards=plan_shards(
             sources or passages,
@@ -153,9 +160,13 @@ def place(generation: GenerationSettings) -> PoolSettings:
 
 
 def open_engine(
-    generation: GenerationSettings, types: Mapping[str, QueryType], storage: Storage, passages_path: str
+    generation: GenerationSettings,
+    types: Mapping[str, QueryType],
+    storage: Storage,
+    passages_path: str,
+    language: str = ENGLISH,
 ) -> Engine:
-    """Makes the engine that the settings name; loads its model.
+    """Makes the engine that the settings name; loads its model. `language` is that of the passages.
 
     Raises:
         InputError: its model cannot be found, or a package it needs is not installed.
@@ -170,7 +181,7 @@ def open_engine(
         return OpenAIEngine(generation, types)
     from generation.engines.extractive import ExtractiveEngine, corpus_frequencies
 
-    return ExtractiveEngine(generation, corpus_frequencies(storage, passages_path))
+    return ExtractiveEngine(generation, corpus_frequencies(storage, passages_path), language)
 
 
 class QueryWorker:
@@ -182,6 +193,7 @@ class QueryWorker:
         storage: storage of the run.
         passages_path: path of PASSAGES.
         table: the table that is written.
+        language: of the passages, a code.
     """
 
     def __init__(
@@ -192,13 +204,14 @@ class QueryWorker:
         passages_path: str,
         section: Section = WHOLE,
         table: str | None = None,
+        language: str = ENGLISH,
     ) -> None:
         self.table = table or section.path
         self.generation = generation
         self.section = section
         self.types = types
         self.storage = storage
-        engine: Any = open_engine(generation, types, storage, passages_path)
+        engine: Any = open_engine(generation, types, storage, passages_path, language)
         self.engine = engine  # a LanguageModel, where the engine reads prompts
         self._deciding = asyncio.Lock()
         self._decision: style.Decision | None = None

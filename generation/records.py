@@ -5,18 +5,23 @@ Repeated ids and duplicates can be anywhere in the corpus. `generation/passages.
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from cluster.schemas import RECORDS
+from cluster.schemas import DOCUMENTS, RECORDS
+from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from generation.readers.base import Reader, Record
-from generation.readers.open_reader import open_reader
+from generation.documents import stage as documents
+from generation.documents.chunker import Chunking
+from generation.documents.chunks import ChunkWorker, plan_chunks
+from generation.documents.reader import DocumentReader
+from generation.readers.base import Reader
+from generation.readers.open_reader import holds_documents, open_reader
+from generation.record_rows import RowMaker
 from generation.settings import CorpusSettings
 
 if TYPE_CHECKING:
@@ -25,24 +30,24 @@ if TYPE_CHECKING:
 # These fields change no record by themselves: the fingerprint of the source covers the content of the corpus.
 _NOT_IN_FINGERPRINT = {
     "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
-    "seed", "rows_per_shard",
+    "seed", "rows_per_shard", "language", "chunk_tokens", "chunk_overlap", "near_duplicates",
 }  # fmt: skip
 
 
-def build(run: Run, corpus: CorpusSettings) -> Table:
+def build(run: Run, corpus: CorpusSettings, chunking: Chunking | None = None) -> Table:
     """Reads the corpus into RECORDS.
+
+    Args:
+        run: the run.
+        corpus: where it is, and the limits of its texts.
+        chunking: how documents and long records are cut; None: records stay whole.
 
     Raises:
         InputError: the corpus does not exist, is empty, or holds a malformed record; names file, line and field.
     """
+    if chunking:
+        return _build_chunks(run, corpus, chunking)
     reader = open_reader(corpus)
-    try:
-        shards = list(run.table(RECORDS.path).plan.shards)  # an earlier run has planned the corpus already
-    except KeyError:
-        shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
-        how = {str(shard.params["note"]): None for shard in shards if "note" in shard.params}
-        for note in (*reader.notes(), *how):
-            run.progress.say(note)
     return run.execute(
         Stage(
             title="corpus: reading",
@@ -50,7 +55,7 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
             path=RECORDS.path,
             worker=RecordWorker,
             arguments={"corpus": corpus, "reader": reader},
-            shards=shards,
+            shards=_shards(run, RECORDS.path, reader, corpus),
             fingerprint={
                 "corpus": _identity(corpus),
                 "source": reader.fingerprint(),
@@ -59,6 +64,49 @@ def build(run: Run, corpus: CorpusSettings) -> Table:
             reads_files=True,
         )
     )
+
+
+def open_corpus(corpus: CorpusSettings) -> Reader | DocumentReader:
+    """The reader of documents, or of records.
+
+    Raises:
+        InputError: the corpus does not exist, or its format is unknown.
+    """
+    if holds_documents(corpus):
+        return DocumentReader(Path(corpus.path).expanduser().resolve())
+    return open_reader(corpus)
+
+
+def _build_chunks(run: Run, corpus: CorpusSettings, chunking: Chunking) -> Table:
+    reader = open_corpus(corpus)
+    cut = documents.build(run, reader, chunking, _shards(run, DOCUMENTS.path, reader, corpus))
+    return run.execute(
+        Stage(
+            title="corpus: chunks",
+            table=RECORDS,
+            path=RECORDS.path,
+            worker=ChunkWorker,
+            arguments={"corpus": corpus, "is_file": isinstance(reader, DocumentReader)},
+            shards=plan_chunks(cut, corpus.rows_per_shard),
+            fingerprint={
+                "corpus": _identity(corpus),
+                "documents": cut.fingerprint,
+            },
+            pool=run.settings.io_pool,
+        )
+    )
+
+
+def _shards(run: Run, path: str, reader: Reader | DocumentReader, corpus: CorpusSettings) -> list[Shard]:
+    """Those of an earlier run, which has planned the corpus already, or new ones."""
+    try:
+        return list(run.table(path).plan.shards)
+    except KeyError:
+        shards = reader.plan(corpus.rows_per_shard, corpus.max_passages)
+        how = {str(shard.params["note"]): None for shard in shards if "note" in shard.params}
+        for note in (*reader.notes(), *how):
+            run.progress.say(note)
+        return shards
 
 
 def _identity(corpus: CorpusSettings) -> dict[str, Any]:
@@ -77,6 +125,7 @@ class RecordWorker:
 
     def __init__(self, corpus: CorpusSettings, reader: Reader) -> None:
         self.corpus = corpus
+        self.maker = RowMaker(corpus)
         self.reader = reader
 
     def process(self, task: Task) -> Output:
@@ -85,29 +134,9 @@ class RecordWorker:
         before = task.start > 0 or bool(shard.params.get("before"))
         after = task.stop < shard.rows or bool(shard.params.get("after"))
         records = list(self.reader.read(shard, task.start - before, task.stop + after))
-        texts = [self._normalise(record.text) for record in records]
+        texts = [self.maker.normalise(record.text) for record in records]
         inner = range(int(before), int(before) + task.stop - task.start)
-        rows = [self._row(records, texts, position) for position in inner]
+        rows = [self.maker.row(records, texts, position) for position in inner]
         empty = sum(not texts[position] for position in inner)
         cut = sum(len(records[position].text) > self.corpus.max_characters for position in inner)
         return Output(pa.Table.from_pylist(rows, schema=RECORDS.schema), stats={"empty": empty, "cut": cut})
-
-    def _normalise(self, text: str) -> str:
-        text = text[: 2 * self.corpus.max_characters]
-        return unicodedata.normalize("NFKC", text).strip()[: self.corpus.max_characters]
-
-    def _row(self, records: list[Record], texts: list[str], position: int) -> dict[str, object]:
-        record, text = records[position], texts[position]
-        title = self._normalise(record.title)
-        beside = [other for other in (position - 1, position + 1) if 0 <= other < len(texts)]
-        neighbours = [texts[other] for other in beside if records[other].file == record.file]
-        digest = hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=8).digest()
-        return {
-            "passage_id": record.passage_id,
-            "title": title,
-            "text": text,
-            "digest": int.from_bytes(digest, "big", signed=True),
-            "place": record.place,
-            "too_short": len(text) < self.corpus.min_characters,
-            "contained": bool(text) and any(text in other and text != other for other in neighbours),
-        }

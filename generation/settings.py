@@ -12,11 +12,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from cluster.delimited import Quoting
 from cluster.settings import PoolSettings, Settings
 from generation.judging.settings import JudgeSettings
-from generation.languages import language_name
+from generation.language.names import AUTO, known_codes, language_code, language_name
 from generation.masking import Personal, known_regions
 from generation.sources.settings import BudgetSettings, NeighbourSettings, SourceSettings
 
 NEAR_DUPLICATES = 0.85  # Jaccard index of character 4-grams from which two queries are the same
+CHUNKS_ALIKE = 0.9  # and two chunks: navigation, licences, copies of a page
 QUERY_TYPES = ("question", "claim", "title", "keywords", "search", "web_search")  # those of the papers
 
 Temperature = Annotated[float | None, Field(ge=0, description="0 always takes the likeliest token")]
@@ -29,6 +30,14 @@ def _known_language(language: str) -> str:
 
 
 Language = Annotated[str, AfterValidator(_known_language)]
+
+
+def _known_code(language: str) -> str:
+    if language != AUTO and (code := language_code(language)) not in known_codes():
+        raise ValueError(
+            f"'{language}' ({code}) is no language known here; expected auto or {', '.join(known_codes())}"
+        )
+    return language
 
 
 class Sampling(Settings):
@@ -48,8 +57,30 @@ class Sampling(Settings):
 class CorpusSettings(Settings):
     """Where the passages come from, and which of them queries may be written for."""
 
-    path: str = Field(description="BEIR folder, JSONL/CSV/Parquet file or folder, hf://DATASET, or pydocs://PACKAGES")
-    format: Literal["auto", "beir", "jsonl", "csv", "parquet", "hf", "pydocs"] = "auto"
+    path: str = Field(
+        description="BEIR folder, JSONL/CSV/Parquet file or folder, folder of .txt/.md/.html/.pdf/.docx documents, "
+        "hf://DATASET, or pydocs://PACKAGES"
+    )
+    format: Literal["auto", "beir", "jsonl", "csv", "parquet", "documents", "hf", "pydocs"] = "auto"
+    chunk_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="most tokens of a chunk, by the student's tokenizer, with title and prompt; empty: documents are "
+        "cut to student.max_passage_tokens, and records stay whole",
+    )
+    chunk_overlap: int | None = Field(
+        None, ge=0, description="most tokens of sentences that a chunk repeats of the one before; empty: an eighth"
+    )
+    near_duplicates: Literal["auto"] | Annotated[float, Field(ge=0.5, le=1)] | None = Field(
+        "auto",
+        description="passages whose text is so similar to an earlier one's are dropped; null keeps all; auto: 0.9 "
+        "where documents are cut, null for records",
+    )
+    language: Annotated[str, AfterValidator(_known_code)] = Field(
+        AUTO,
+        description="of the passages, a code such as ja or de; it says where sentences and words end for extraction, "
+        "and how BM25 reads; auto: the language that most of 200 passages are in",
+    )
     hf_config: str | None = Field(None, description="configuration of a Hugging Face dataset")
     hf_split: str = Field("train", description="split of a Hugging Face dataset")
     id_field: str | None = Field(None, description="field of the passage id; empty: _id, id, docid or passage_id")
@@ -79,6 +110,11 @@ class CorpusSettings(Settings):
     exclude_judged_sources: bool = Field(True, description="never write a query for a passage the evaluation judges")
     rows_per_shard: int = Field(20_000, ge=1)
     seed: int = 0
+
+    @property
+    def distinct_from(self) -> float | None:
+        """Jaccard index from which two chunks are the same; None keeps all."""
+        return CHUNKS_ALIKE if self.near_duplicates == "auto" else self.near_duplicates
 
     @field_validator("query_log_phone_regions")
     @classmethod

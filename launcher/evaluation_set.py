@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import InputError
 from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
-from distill.evaluation.qrels import read_qrels
+from distill.evaluation.qrels import Qrels, read_qrels
 from distill.settings.evaluation import EvaluationSettings
+from generation.documents.chunker import Chunk, Chunker, Chunking
+from generation.documents.document import Document, Section
 
 PYDOCS = "pydocs://"
 
@@ -39,10 +41,15 @@ class EvaluationSet:
     notes: tuple[str, ...] = ()
 
 
-def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | None:
+def prepare(storage: Storage, settings: EvaluationSettings, chunking: Chunking | None = None) -> EvaluationSet | None:
     """Prepares the folder that base and student are judged on; for Python documentation the folder is written first.
 
     A new run reads the whole folder, so that the evaluation cannot fail after hours of work.
+
+    Args:
+        storage: of the run.
+        settings: which folder, and whether its passages are cut.
+        chunking: how they are cut, if `settings.cut` says so.
 
     Raises:
         InputError: something in the folder is missing or malformed.
@@ -59,7 +66,35 @@ def prepare(storage: Storage, settings: EvaluationSettings) -> EvaluationSet | N
     qrels = read_qrels(folder, settings.split)
     passages = frozenset(passage for grades in qrels.values() for passage in grades)
     queries = judged.judged_queries(folder, settings.split, qrels)
+    if settings.cut and chunking:
+        folder = _write_cut(storage, folder, settings.split, qrels, chunking)
     return EvaluationSet(folder, passages, queries, tuple(notes))
+
+
+def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunking: Chunking) -> Path:
+    """Writes the collection with its passages cut, once: each chunk names the passage that it is a part of."""
+    chunker = Chunker(chunking)
+    cut = (storage.local_path or private_folder()) / "evaluation" / "chunks"
+    made_from = json.dumps([str(folder), split, asdict(chunking), chunker.counter.digest()])
+    note = cut / "made-from.json"
+    if note.is_file() and note.read_text(encoding="utf-8") == made_from:
+        return cut
+    shutil.rmtree(cut, ignore_errors=True)
+    (cut / "qrels").mkdir(parents=True)
+    with (cut / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for _, key, title, text in judged.passages_of(folder):
+            headings = (title,) if title.strip() else ()
+            chunks = chunker.chunks(Document(key, (Section(headings, text),), key)) or [Chunk(title, text)]
+            for number, chunk in enumerate(chunks, 1):
+                row = {"_id": f"{key}#{number}", **asdict(chunk), judged.PARENT: key}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    queries = judged.judged_queries(folder, split, qrels)
+    lines = (json.dumps({"_id": query, "text": text}, ensure_ascii=False) for query, text in queries.items())
+    (cut / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    rows = (f"{query}\t{key}\t{grade}" for query, grades in qrels.items() for key, grade in grades.items())
+    (cut / "qrels" / f"{split}.tsv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    note.write_text(made_from, encoding="utf-8")
+    return cut
 
 
 def check(settings: EvaluationSettings) -> None:

@@ -24,13 +24,15 @@ from distill.evaluation.comparison import METRIC
 from distill.evaluation.judged import JudgedCollection
 from distill.evaluation.metrics import SPARE_HITS, evaluate_hits, own_passages
 from distill.lists.ensemble import Ensemble, ranges_of
-from distill.retrieval.bm25 import ENGLISH, Bm25Index, text_settings
+from distill.retrieval.bm25 import Bm25Index, text_settings
 from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.retrieval.search import Block, Hits, search
 from distill.settings.retrieval import Bm25Settings
 from distill.settings.teachers import TeacherSettings
 from distill.statistics import Difference, paired_difference
 from distill.teachers.in_memory import Collection, score_pairs
+from generation.language.detect import SAMPLE, detect
+from generation.language.names import AUTO, language_code
 from launcher.recipe import Recipe, load_recipe
 
 PASSAGES_AT_ONCE = 512  # encoded between two updates of the progress bar
@@ -210,10 +212,13 @@ def _judged_here(recipe: Recipe) -> dict[str, TeacherSettings]:
 
 def _encode(recipe: Recipe, collection: JudgedCollection, progress: Progress) -> Collection:
     """The collection with its vectors by the base, and its BM25 index, which reads as that of the run does."""
-    base = recipe.student_encoder()
+    base, total = recipe.student_encoder(), len(collection.passage_ids)
+    named = recipe.corpus.language
+    language = detect(collection.texts[:: max(1, total // SAMPLE)]).code if named == AUTO else str(language_code(named))
+    recipe = recipe.in_language(language)
     words: list[Bm25Settings] = [one for one in recipe.retrieval.retrievers.values() if one.kind == "bm25"]
     words += [one for one in recipe.teachers.values() if one.kind == "bm25"]
-    encoder, total = Encoder(base), len(collection.passage_ids)
+    encoder = Encoder(base)
     vectors = []
     with progress.task("base", total + len(collection.queries), "texts") as handle:
         queries = encoder.encode_queries(collection.queries)
@@ -223,7 +228,7 @@ def _encode(recipe: Recipe, collection: JudgedCollection, progress: Progress) ->
             vectors.append(encoder.encode_passages(collection.titles[part], collection.texts[part]))
             handle.advance(len(vectors[-1]))
     texts = [passage_text(*one) for one in zip(collection.titles, collection.texts, strict=True)]
-    index = Bm25Index([texts], reads=text_settings(words[0]) if words else ENGLISH)
+    index = Bm25Index([texts], reads=text_settings(words[0] if words else Bm25Settings().in_language(language)))
     return Collection(collection.titles, collection.texts, index, base, queries, np.concatenate(vectors))
 
 
@@ -242,6 +247,6 @@ def _ensemble(recipe: Recipe, scores: Sequence[Sequence[np.ndarray]], notes: lis
 def _grades(collection: JudgedCollection, candidates: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The judged grades of the candidates, as scores."""
     return [
-        np.array([collection.qrels[query].get(collection.passage_ids[row], 0) for row in rows], dtype=np.float32)
+        np.array([collection.qrels[query].get(collection.judged_ids[row], 0) for row in rows], dtype=np.float32)
         for query, rows in zip(collection.query_ids, candidates, strict=True)
     ]

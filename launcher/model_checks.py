@@ -91,8 +91,8 @@ def check_here(named: Mapping[str, EncoderSettings | TeacherSettings]) -> Iterat
 
 def _not_here(settings: EncoderSettings | TeacherSettings) -> str:
     """Why a model is not tried in this process; empty if it can be."""
-    from launcher.plan.corpus import model_file
     from launcher.plan.models import model_size
+    from launcher.plan.tokenizers import model_file
 
     if isinstance(settings, TeacherSettings):
         if settings.kind == "http":

@@ -24,12 +24,15 @@ from distill.retrieval import candidates, embeddings
 from distill.teachers import agreement, probe_stage
 from distill.training import stage as training
 from generation import distinct, passages, queries, query_log, records
+from generation.documents.chunker import Chunking
 from generation.judging import stage as judging
 from generation.judging import verdict
+from generation.language.detect import corpus_language, in_words
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
 from launcher import evaluation_set, input_checks, model_checks, scoring, sources
+from launcher.chunking import chunking_of
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
 from launcher.list_checks import student_teacher, warn_of_temperature
@@ -44,26 +47,26 @@ MARKER = "versions.json"  # the first file of a run; a workdir with this file be
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Runs stage after stage and yields the name and the result of each; the caller stops iterating to stop the run."""
-    judged = evaluation_set.prepare(run.storage, recipe.evaluation)
+    chunking = chunking_of(recipe)
+    judged = evaluation_set.prepare(run.storage, recipe.evaluation, chunking)
     for note in judged.notes if judged else ():
         run.progress.say(note)
 
     model_checks.check_in_run(run, recipe)
     for name, teacher in recipe.teachers.items():
         probe_stage.build(run, name, teacher)  # a model that is no use is found before anything is paid for
-    record_table = records.build(run, recipe.corpus)
     judged_ids = judged.passage_ids if judged else frozenset[str]()
-    sampled = sample_size(recipe.corpus, recipe.asking)
-    corpus = passages.build(run, recipe.corpus, record_table, judged_ids, sampled)
+    corpus, language = _corpus(run, recipe, judged_ids, chunking)
+    recipe = recipe.in_language(language)
     yield "corpus", corpus
 
     asked = judged.queries if judged else {}
     logged = query_log.build(run, recipe.corpus, asked)  # before hours of generation, since it may hold mistakes
     chosen = sources.choose(run, recipe, corpus, logged)
-    paid = budget.decide(run, recipe.asking, corpus, chosen) if chosen else None
+    paid = budget.decide(run, recipe.asking, corpus, chosen, language) if chosen else None
     most = paid.sources if paid else None
     written = {
-        section: queries.build(run, settings, corpus, section, chosen, most)
+        section: queries.build(run, settings, corpus, section, chosen, most, language)
         for section, settings in recipe.sections.items()
     }
     refuse_none(list(written.values()), logged, recipe.sections)
@@ -109,6 +112,18 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
         model = training_record["model"]
         record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student_encoder(), model)
     yield "evaluation", record
+
+
+def _corpus(run: Run, recipe: Recipe, judged: frozenset[str], chunking: Chunking | None) -> tuple[Table, str]:
+    """PASSAGES, and the code of their language."""
+    record_table = records.build(run, recipe.corpus, chunking)
+    sampled = sample_size(recipe.corpus, recipe.asking)
+    alike = recipe.corpus.distinct_from if chunking or recipe.corpus.near_duplicates != "auto" else None
+    corpus = passages.build(run, recipe.corpus, record_table, judged, sampled, alike)
+    language = corpus_language(recipe.corpus.language, corpus)
+    if language.why:
+        run.progress.say(in_words(language))
+    return corpus, language.code
 
 
 def _distinct(run: Run, recipe: Recipe, written: Mapping[Section, Table]) -> list[Table]:

@@ -111,6 +111,17 @@ class Recipe(Settings):
                 f"training.list_length is {self.training.list_length}, but lists hold only lists.length = "
                 f"{self.lists.length} passages; lower the first or raise the second"
             )
+        chunk = self.corpus.chunk_tokens
+        if chunk is not None and chunk > self.student.max_passage_tokens:
+            problems.append(
+                f"corpus.chunk_tokens is {chunk}, but the student reads only student.max_passage_tokens = "
+                f"{self.student.max_passage_tokens} of them; lower the first or raise the second"
+            )
+        if self.evaluation.cut and chunk is None:
+            problems.append(
+                "evaluation.cut cuts judged passages to corpus.chunk_tokens, which is empty; set it, for example "
+                f"--set corpus.chunk_tokens={self.student.max_passage_tokens}"
+            )
         # A list without the source passage needs one more candidate.
         leaves_out = self.lists.leave_out_source
         needed = self.lists.length + int(bool(self.extractive) if leaves_out is None else leaves_out)
@@ -179,6 +190,20 @@ class Recipe(Settings):
         """The encoder of every dense retriever; a retriever that names none uses the student's base model."""
         retrievers = self.retrieval.retrievers.items()
         return {name: dense.encoder or self.student_encoder() for name, dense in retrievers if dense.kind == "dense"}
+
+    def in_language(self, code: str) -> Recipe:
+        """This recipe with BM25 reading the language of the corpus, where it names neither language nor tokenizer."""
+        retrievers = {
+            name: one.in_language(code) if one.kind == "bm25" else one
+            for name, one in self.retrieval.retrievers.items()
+        }
+        follows = any(one.kind == "bm25" for one in retrievers.values())  # then a teacher reads as the first of them
+        teachers = {
+            name: one.in_language(code) if one.kind == "bm25" and not follows else one
+            for name, one in self.teachers.items()
+        }
+        retrieval = self.retrieval.model_copy(update={"retrievers": retrievers})
+        return self.model_copy(update={"retrieval": retrieval, "teachers": teachers})
 
     def given_teachers(self) -> dict[str, TeacherSettings]:
         """The teachers that are there before the run; the others are fine-tuned from their scores."""

@@ -129,17 +129,20 @@ def test_files_that_a_run_would_replace_and_no_run_has_made_are_left_alone(refus
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "# my own recipe"
 
 
-def test_qrels_that_name_unknown_passages_are_refused_before_anything_runs(
-    refused: Refused, hundred: Path, tmp_path: Path
+def test_qrels_that_name_unknown_passages_count_as_not_found_and_are_told(
+    recipe: Path, hundred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "judged"
     shutil.copytree(hundred, folder)
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q00\tno-such-passage\t1\n")
-    message = refused(f"evaluation.dataset={folder}")
-    for word in (str(folder / "qrels" / "test.tsv"), "1 judged passages", "no-such-passage", "corpus.jsonl"):
-        assert word in message
-    assert not (tmp_path / "run").exists()
+    words = ["run", str(recipe), "--until", "corpus", "--set", f"evaluation.dataset={folder}"]
+    monkeypatch.setattr(sys, "argv", ["listwise", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 0, told
+    assert "judged, test: 1 of 21 judgments name passages that the corpus lacks" in told
 
 
 def test_a_mistake_in_the_query_log_is_found_before_any_query_is_written(refused: Refused, tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ def largest_changes(
     """
     before, after = base.per_query[METRIC], student.per_query[METRIC]
     gains = np.array([after[query] - before[query] for query in collection.query_ids])
-    rows = {passage: row for row, passage in enumerate(collection.passage_ids)}
+    rows: dict[str, int] = {}
+    for row, passage_id in enumerate(collection.judged_ids):
+        rows.setdefault(passage_id, row)  # a document is shown by its beginning
 
     def passage(query: str, passage_id: str, score: float) -> dict[str, Any]:
         row = rows[passage_id]

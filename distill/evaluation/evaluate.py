@@ -122,10 +122,11 @@ def evaluate_collection(
         InputError: the model cannot be read, or has fewer dimensions.
     """
     encoder = Encoder(model, dimensions=dimensions)
+    needed = collection.hits_needed(depth + SPARE_HITS)
     with progress.task(title, len(collection.passage_ids) + len(collection.queries), "texts") as handle:
         queries = encoder.encode_queries(collection.queries)
         handle.advance(len(queries))
-        hits = search(queries, _encoded_blocks(encoder, collection, handle.advance), depth + SPARE_HITS)
+        hits = search(queries, _encoded_blocks(encoder, collection, handle.advance), needed)
     return evaluate_hits(collection, hits, depth)
 
 

@@ -2,13 +2,15 @@
 
 A BEIR folder holds `corpus.jsonl` (_id, title, text), `queries.jsonl` (_id, text) and `qrels/<split>.tsv`
 (`distill/evaluation/qrels.py`), each compressed or not. Passages with empty text or title are kept, as in published
-figures. A judged passage that the corpus lacks can not be found, and counts so, as in trec_eval. Every other mistake
-ends with an error that names file and line.
+figures. A passage may name the document that it is a chunk of (`parent_id`); judgements then name chunks or
+documents. A judged passage that the corpus lacks can not be found, and counts so, as in trec_eval. Every other
+mistake ends with an error that names file and line.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from cluster.jsonl import Line, read_id, read_lines, read_text
 from distill.evaluation.qrels import EXPECTED, Qrels, qrels_file, read_qrels
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+Passage = tuple[str, str, str | None]  # title, text, and the document that it is a chunk of
+PARENT = "parent_id"  # field of a chunk in corpus.jsonl
+EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 CORRECT = "Correct or remove the line."
 
 
@@ -32,6 +37,7 @@ class JudgedCollection:
         passage_ids, titles, texts: the P passages, all of them.
         qrels: query id → passage id → grade; the grades of unknown passages too, so that they count as unfound.
         unknown: number of judgments whose passage the collection lacks.
+        units: id of what is judged, for each of the P passages: its own, or that of the document it is a chunk of.
     """
 
     name: str
@@ -42,6 +48,19 @@ class JudgedCollection:
     texts: list[str]
     qrels: Qrels
     unknown: int = 0
+    units: list[str] | None = None
+
+    @property
+    def judged_ids(self) -> list[str]:
+        """For each passage, the id that judgements name: its own, or its document's, of which the best chunk counts."""
+        return self.passage_ids if self.units is None else self.units
+
+    def hits_needed(self, most: int) -> int:
+        """How many passages a search must return to have `most` documents, however many chunks those have."""
+        if self.units is None:
+            return most
+        counts = Counter(self.units)
+        return min(len(self.units), sum(count for _, count in counts.most_common(most)) + 1)
 
     @property
     def notes(self) -> list[str]:
@@ -71,7 +90,9 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
     passages = _read_passages(folder)
     queries = judged_queries(folder, split, qrels)
     judged = {passage for grades in qrels.values() for passage in grades}
-    if not judged & passages.keys():
+    parents = {parent for _, _, parent in passages.values() if parent is not None}
+    known = passages.keys() | parents
+    if not judged & known:
         _refuse_unknown(qrels_file(folder, split), "passages", sorted(judged), CORPUS)
     ids = list(qrels)
     if max_queries is not None and max_queries < len(ids):
@@ -82,10 +103,11 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
         query_ids=ids,
         queries=[queries[query] for query in ids],
         passage_ids=list(passages),
-        titles=[title for title, _ in passages.values()],
-        texts=[text for _, text in passages.values()],
+        titles=[title for title, _, _ in passages.values()],
+        texts=[text for _, text, _ in passages.values()],
         qrels={query: qrels[query] for query in ids},
-        unknown=sum(passage not in passages for query in ids for passage in qrels[query]),
+        unknown=sum(passage not in known for query in ids for passage in qrels[query]),
+        units=_units(passages, qrels) if parents else None,
     )
 
 
@@ -112,6 +134,15 @@ def judged_queries(folder: str | Path, split: str = "test", qrels: Qrels | None 
     return {query: queries[query] for query in qrels}
 
 
+def _units(passages: dict[str, Passage], qrels: Qrels) -> list[str] | None:
+    """Ids of documents if judgements name one that is no passage; None: chunks are judged by themselves."""
+    judged = {passage for grades in qrels.values() for passage in grades}
+    parents = {parent for _, _, parent in passages.values() if parent is not None}
+    if not (judged - passages.keys()) & parents:
+        return None
+    return [key if parent is None else parent for key, (_, _, parent) in passages.items()]
+
+
 def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
     """Line, id, title and text of every passage of a BEIR folder.
 
@@ -119,17 +150,20 @@ def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
         InputError: there is no corpus.jsonl, or a line of it is malformed.
     """
     for line in _lines(_file(Path(folder), CORPUS)):
-        record = line.json_object('{"_id": "7", "title": "", "text": "…"}')
+        record = line.json_object(EXAMPLE)
         title = read_text(record, "title", line.place, CORRECT) if record.get("title") is not None else ""
         yield line, read_id(record, "_id", line.place, CORRECT), title, read_text(record, "text", line.place, CORRECT)
 
 
-def _read_passages(folder: Path) -> dict[str, tuple[str, str]]:
-    passages: dict[str, tuple[str, str]] = {}
+def _read_passages(folder: Path) -> dict[str, Passage]:
+    passages: dict[str, Passage] = {}
     for line, key, title, text in passages_of(folder):
         if key in passages:
             raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
-        passages[key] = (title, text)
+        parent = line.json_object(EXAMPLE).get(PARENT)
+        if parent is not None and not isinstance(parent, str):
+            raise InputError(f"{line.place}: `{PARENT}` is no text; expected the id of a document. {CORRECT}")
+        passages[key] = (title, text, parent)
     if not passages:
         raise InputError(f"{_file(folder, CORPUS)}: the file holds no passage.")
     return passages

@@ -41,10 +41,11 @@ def evaluate_hits(collection: JudgedCollection, hits: Hits, depth: int) -> Evalu
 
     Args:
         collection: Q queries, P passages and their judgments.
-        hits: `(Q, depth + SPARE_HITS)` hits for the queries of the collection, in their order.
-        depth: most passages per query in the run.
+        hits: `(Q, K)` hits for the queries of the collection, in their order; K is
+            `collection.hits_needed(depth + SPARE_HITS)`.
+        depth: most passages per query in the run; where documents are judged, most documents, each by its best chunk.
     """
-    own = own_passages(collection)
+    own, ids = own_passages(collection), collection.judged_ids
     run: Run = {}
     for number, query in enumerate(collection.query_ids):
         scored_rows = [
@@ -52,7 +53,12 @@ def evaluate_hits(collection: JudgedCollection, hits: Hits, depth: int) -> Evalu
             for row, score in zip(hits.rows[number], hits.scores[number], strict=True)
             if row >= 0 and row != own.get(number)
         ]
-        run[query] = {collection.passage_ids[row]: score for row, score in scored_rows[:depth]}
+        best: dict[str, float] = {}
+        for row, score in scored_rows:
+            if len(best) == depth:
+                break
+            best.setdefault(ids[row], score)  # the first hit of a document is its best chunk
+        run[query] = best
     per_query = metrics_per_query(collection.qrels, run)
     metrics = {name: float(np.mean([per_query[name][query] for query in collection.query_ids])) for name in METRICS}
     return EvaluationResult(metrics, per_query, run)

@@ -44,7 +44,7 @@ def build(
     models = {"base": base, "student": base.model_copy(update={"model": str(student_path), "pooling": "auto"})}
     collection_fingerprint = {
         "dataset": folder_digest(dataset),
-        "settings": evaluation.model_dump(mode="json", exclude={"dataset", "pool"}),
+        "settings": evaluation.model_dump(mode="json", exclude={"dataset", "pool", "cut"}),
     }
     fingerprint = {
         "base": base.model_dump(mode="json", exclude={"batch_tokens"}),
@@ -81,8 +81,9 @@ def _evaluate(
         }  # fmt: skip
     tables = write_collection(run.storage, collection, fingerprint)
     results = {}
+    needed = collection.hits_needed(depth + SPARE_HITS)
     for side, model in models.items():
-        hits = encode_and_search(run, side, model, pool, tables, depth=depth + SPARE_HITS, dimensions=dimensions)
+        hits = encode_and_search(run, side, model, pool, tables, depth=needed, dimensions=dimensions)
         results[side] = evaluate_hits(collection, hits, depth)
     return results
 

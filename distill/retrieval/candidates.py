@@ -136,6 +136,9 @@ class CandidateWorker:
         self.names = list(retrievers)
         left_out_ids = pa.array(left_out, self.passage_ids.type)
         self.is_left_out = pc.is_in(self.passage_ids, value_set=left_out_ids).to_numpy() if left_out else None
+        if self.is_left_out is not None and "parent_id" in table.plan.schema.names:  # the judged may be documents
+            parents = RowReader(table, ["parent_id"]).range(0, table.num_rows).column(0)
+            self.is_left_out |= pc.is_in(parents, value_set=left_out_ids).to_numpy()
         self.runs: list[Bm25Index | DenseRun] = []
         dense = sum(paths is not None for paths in retrievers.values())
         for name, paths in retrievers.items():

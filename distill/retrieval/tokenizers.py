@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from distill.settings.languages import NO_STEMMER
+
 if TYPE_CHECKING:
     from bm25s.tokenization import Tokenizer
 
@@ -25,7 +27,7 @@ class TextSettings:
     """How BM25 reads texts.
 
     Attributes:
-        language: of the words; an algorithm of PyStemmer.
+        language: of the words; an algorithm of PyStemmer, or `none` for words as they are.
         ngrams: whether texts are cut into character n-grams, without stemmer and stop words.
     """
 
@@ -42,6 +44,8 @@ class TextSettings:
 
         if self.ngrams:
             return Tokenizer(splitter=character_ngrams, stopwords=None)
+        if self.language == NO_STEMMER:
+            return Tokenizer(splitter=_words().findall, stopwords=None)
         import Stemmer
 
         stop = _stop_words(self.language) if stop_words else None

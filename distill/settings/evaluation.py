@@ -12,6 +12,10 @@ class EvaluationSettings(Settings):
 
     dataset: str | None = Field(None, description="BEIR folder, or pydocs://PACKAGES; empty: the student is not judged")
     split: str = "test"
+    cut: bool = Field(
+        False,
+        description="cut judged passages as documents of the corpus are cut, and score each of them by its best chunk",
+    )
     max_queries: int | None = Field(None, ge=1, description="judge on a sample of this many queries")
     depth: int = Field(100, ge=100, description="passages per query in the run; recall@100 needs a hundred")
     dimensions: int | None = Field(

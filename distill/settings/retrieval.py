@@ -8,18 +8,21 @@ from pydantic import Field, model_validator
 
 from cluster.settings import PoolSettings, Settings
 from distill.settings.encoders import EncoderSettings
+from distill.settings.languages import ENGLISH, IN_NGRAMS, NO_STEMMER, STEMMERS
 
 
 class Bm25Settings(Settings):
     """How BM25 reads texts."""
 
     language: str | None = Field(
-        None, description="of bm25: language of its stemmer and stop words; empty: english, where it reads words"
+        None,
+        description="of bm25: language of its stemmer and stop words, or none for words as they are; empty: that of "
+        "the corpus, where it reads words",
     )
     tokenizer: Literal["words", "ngrams"] | None = Field(
         None,
         description="of bm25: words, or n-grams of two and three characters, for languages without spaces such as "
-        "Chinese, Japanese and Thai; empty: words",
+        "Chinese, Japanese and Thai; empty: as the language of the corpus asks for",
     )
 
     @model_validator(mode="after")
@@ -28,7 +31,7 @@ class Bm25Settings(Settings):
             return self
         import Stemmer
 
-        if self.language not in (known := Stemmer.algorithms()):
+        if self.language not in (known := [NO_STEMMER, *Stemmer.algorithms()]):
             raise ValueError(
                 f"language '{self.language}' has no stemmer; there are {', '.join(known)}. For a language without "
                 "spaces between words, set tokenizer: ngrams and no language"
@@ -36,6 +39,14 @@ class Bm25Settings(Settings):
         if self.tokenizer == "ngrams":
             raise ValueError("tokenizer ngrams reads every language alike; leave out `language`")
         return self
+
+    def in_language(self, code: str) -> Self:
+        """These settings as they are, where they name language or tokenizer; otherwise those of a corpus's language."""
+        if self.language or self.tokenizer or code == ENGLISH:
+            return self
+        if code in IN_NGRAMS:
+            return self.model_copy(update={"tokenizer": "ngrams"})
+        return self.model_copy(update={"language": STEMMERS.get(code, NO_STEMMER)})
 
     def reads(self) -> dict[str, str]:
         """Language and tokenizer, as far as they differ from English words."""

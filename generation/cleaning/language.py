@@ -10,6 +10,7 @@ import unicodedata
 from functools import lru_cache
 
 from generation.cleaning.words import words
+from generation.language.names import language_code
 
 _LATIN = "LATIN"
 _SCRIPTS: dict[str, tuple[str, ...]] = {
@@ -79,11 +80,6 @@ def is_other_language(query: str, language: str, passage: str) -> bool:
     own = sum(word in _WRITTEN[code] for word in spoken)
     found = max(_count(spoken, other, code, names) for other in _WRITTEN if other != code)
     return found >= max(LEAST_WORDS, LEAST_SHARE * len(spoken)) and found > 2 * own
-
-
-def language_code(language: str | None) -> str | None:
-    """The language alone, of a code that may name a country too."""
-    return language.replace("_", "-").split("-")[0].casefold() if language else None
 
 
 @lru_cache(maxsize=64)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from generation.cleaning.language import language_code, likely_language
+from generation.cleaning.language import likely_language
 from generation.cleaning.words import contains, longest_run, stems, words
+from generation.language.names import language_code
 
 COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or because they are its title
 BORROWED_STEMS = 2  # that the passage does not have: of 3,095 queries that people wrote, one has so many of an example

@@ -10,128 +10,28 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import regex
 
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from generation.engines.base import Answer, Request
+from generation.language.names import ENGLISH
+from generation.language.segmentation import cut_runs, is_spaceless, pieces, term
+from generation.language.sentences import split_sentences
+from generation.language.stop_words import stop_words
 from generation.settings import GenerationSettings
 
 MIN_WORDS, MAX_WORDS = 4, 40  # a sentence outside of this is a heading, a list or a table
-_WORD = re.compile(r"[^\W\d_][\w'-]*")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^\W\d_]|[`*\"'(])|\n\s*\n")
+_WORD = regex.compile(r"[^\W\d_][\w'-]*")
 _NO_PROSE = re.compile(r">>>|\.\.\.\s|-{3,}|={3,}|\.\. |%\(|::|[{}|\\]")
-_CLAUSE_END = re.compile(r"[,;:(]|\s(?:which|that|when|if|because|where|while|so)\s")
-_STOP_WORDS = frozenset(
-    [
-        "a",
-        "about",
-        "after",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "because",
-        "been",
-        "before",
-        "being",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "each",
-        "either",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "he",
-        "her",
-        "here",
-        "his",
-        "how",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "just",
-        "may",
-        "might",
-        "more",
-        "most",
-        "must",
-        "no",
-        "nor",
-        "not",
-        "of",
-        "on",
-        "one",
-        "only",
-        "or",
-        "other",
-        "our",
-        "out",
-        "over",
-        "own",
-        "same",
-        "she",
-        "should",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "those",
-        "through",
-        "to",
-        "too",
-        "under",
-        "up",
-        "use",
-        "used",
-        "uses",
-        "using",
-        "very",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "while",
-        "who",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-    ]
-)
+_CLAUSE_END = re.compile(r"[,;:(，、；：（،؛]|\s(?:which|that|when|if|because|where|while|so)\s")
 
 
 @dataclass(frozen=True)
@@ -172,20 +72,30 @@ def corpus_frequencies(storage: Storage, passages_path: str, sample: int = 20_00
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words in order; numbers and punctuation are none."""
-    return [word.lower() for word in _WORD.findall(text)]
+    """Lower-case words in order; numbers and punctuation are none. Phrases of Japanese come without their endings."""
+    found = (term(word) for word in _spoken(text))
+    return [word.lower() for word in found if word]
 
 
-def sentences(text: str) -> list[str]:
+def sentences(text: str, language: str = ENGLISH) -> list[str]:
     """Sentences of prose in order: no code, no tables, no headings, markup taken off."""
     found = []
-    for part in _SENTENCE_END.split(text):
+    for part in split_sentences(text, language):
         sentence = re.sub(r"[`*]+", "", " ".join(part.split()))
-        if _NO_PROSE.search(part) or not MIN_WORDS <= len(words(sentence)) <= MAX_WORDS:
+        if _NO_PROSE.search(part) or not MIN_WORDS <= len(_spoken(sentence)) <= MAX_WORDS:
             continue
-        if sum(letter.isalpha() or letter == " " for letter in sentence) >= 0.8 * len(sentence):
+        if sum(map(_is_prose, sentence)) >= 0.8 * len(sentence):
             found.append(sentence)
     return found
+
+
+def _spoken(text: str) -> list[str]:
+    return cut_runs(_WORD.findall(text), text)
+
+
+def _is_prose(letter: str) -> bool:
+    """A letter, one of its marks (vowels of Hindi and Thai are such marks) or a space."""
+    return letter.isalpha() or letter == " " or unicodedata.category(letter).startswith("M")
 
 
 class ExtractiveEngine:
@@ -194,11 +104,14 @@ class ExtractiveEngine:
     Args:
         settings: lengths and seed.
         frequencies: of the corpus that the passages come from.
+        language: of the passages, a code; it says where sentences end, and which words are stop words.
     """
 
-    def __init__(self, settings: GenerationSettings, frequencies: Frequencies) -> None:
+    def __init__(self, settings: GenerationSettings, frequencies: Frequencies, language: str = ENGLISH) -> None:
         self.settings = settings
         self.frequencies = frequencies
+        self.language = language
+        self._stop_words = stop_words(language)
 
     async def answer(self, requests: list[Request]) -> list[Answer]:
         """One answer per request, in order; `reason` says why a passage yields no query of a type."""
@@ -214,7 +127,7 @@ class ExtractiveEngine:
         return Answer(request.unit, query, None, 0)
 
     def _draw(self, query_type: str, title: str, text: str, random: np.random.Generator) -> str | None:
-        prose = sentences(text)
+        prose = sentences(text, self.language)
         if query_type == "keywords":
             return self._keywords(f"{title} {text}", random)
         if query_type == "title" and title:
@@ -225,14 +138,14 @@ class ExtractiveEngine:
         weights = 1 / np.arange(1, len(prose) + 1)
         sentence = prose[random.choice(len(prose), p=weights / weights.sum())]
         if query_type == "title":
-            return " ".join(_CLAUSE_END.split(prose[0])[0].split()[:10])
+            return "".join(pieces(_CLAUSE_END.split(prose[0])[0])[:10]).strip()
+        spoken = pieces(sentence)
         if query_type == "claim":
-            return " ".join(sentence.split()[:25])
+            return "".join(spoken[:25]).strip()
         if query_type == "question":
-            spoken = sentence.split()
             start = int(random.integers(0, max(1, len(spoken) - 11)))
-            return " ".join(spoken[start : start + 12])
-        content = [word for word in dict.fromkeys(words(sentence)) if word not in _STOP_WORDS]
+            return "".join(spoken[start : start + 12]).strip()
+        content = [word for word in dict.fromkeys(words(sentence)) if word not in self._stop_words]
         if query_type == "search":
             rarest = set(sorted(content, key=lambda word: -self.frequencies.rarity(word))[:5])
             return " ".join(word for word in content if word in rarest) or None
@@ -240,9 +153,13 @@ class ExtractiveEngine:
 
     def _keywords(self, text: str, random: np.random.Generator) -> str | None:
         """Three to five of the ten terms with the highest tf-idf, (1 + ln tf) · idf, in random order."""
-        counts = Counter(word for word in words(text) if word not in _STOP_WORDS and len(word) > 2)
+        counts = Counter(word for word in words(text) if word not in self._stop_words and _is_term(word))
         if len(counts) < 4:
             return None
         weight = {word: (1 + math.log(count)) * self.frequencies.rarity(word) for word, count in counts.items()}
         best = sorted(weight, key=lambda word: (-weight[word], word))[:10]
         return " ".join(random.choice(best, size=min(len(best), int(random.integers(3, 6))), replace=False))
+
+
+def _is_term(word: str) -> bool:
+    return len(word) > (1 if is_spaceless(word) else 2)

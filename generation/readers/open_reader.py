@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.errors import InputError
 from cluster.files.folder import list_files
 from cluster.files.names import find_named, has_ending, plain_name
+from generation.documents import reader as documents
 from generation.readers import delimited, hf, jsonl, parquet
 from generation.readers.base import Reader
 from generation.readers.delimited import DelimitedReader
@@ -48,6 +49,19 @@ def _open_beir(folder: Path, fields: Fields) -> JsonlReader:
     return JsonlReader(find_named(folder, BEIR_CORPUS) or folder / BEIR_CORPUS, fields, tuple(beside))
 
 
+def holds_documents(corpus: CorpusSettings) -> bool:
+    """Whether the corpus is documents: as the recipe says, or since no file of a table stands where they are."""
+    if corpus.format != "auto":
+        return corpus.format == "documents"
+    path = Path(corpus.path).expanduser()
+    if "://" in corpus.path or not path.exists():
+        return False
+    tables = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+    if path.is_dir() and any(has_ending(file.name, tables) for file in path.iterdir()):
+        return False
+    return documents.holds_documents(path)
+
+
 def find_format(location: str) -> str:
     """Format of a corpus, by the scheme of its address, the files of its folder, or the suffix of its file.
 
@@ -60,7 +74,7 @@ def find_format(location: str) -> str:
     path = Path(location).expanduser()
     known = (
         "a BEIR folder (with corpus.jsonl), .jsonl, .csv, .tsv or .parquet files (all but the last also .gz, .bz2, "
-        ".xz or .zst), hf://DATASET, or pydocs://PACKAGES"
+        ".xz or .zst), a folder of .txt, .md, .html, .pdf or .docx documents, hf://DATASET, or pydocs://PACKAGES"
     )
     if not path.exists():
         raise InputError(

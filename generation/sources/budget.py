@@ -19,6 +19,7 @@ from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
 from generation import queries
+from generation.language.names import ENGLISH
 from generation.mixture import WHOLE
 from generation.settings import GenerationSettings
 from generation.sources.settings import BudgetSettings
@@ -53,7 +54,9 @@ class Decision:
     why: str
 
 
-def decide(run: Run, generation: GenerationSettings, passages: Table, sources: Table) -> Decision | None:
+def decide(
+    run: Run, generation: GenerationSettings, passages: Table, sources: Table, language: str = ENGLISH
+) -> Decision | None:
     """The number of sources that the budget in hours pays for; None without such a budget.
 
     Args:
@@ -61,6 +64,7 @@ def decide(run: Run, generation: GenerationSettings, passages: Table, sources: T
         generation: budget and engine.
         passages: PASSAGES.
         sources: SOURCES, as many as there may be.
+        language: of the passages, a code.
 
     Raises:
         InputError: the trial alone took more than the budget.
@@ -68,7 +72,7 @@ def decide(run: Run, generation: GenerationSettings, passages: Table, sources: T
     budget = generation.budget
     if budget is None or not budget.in_hours:
         return None
-    trial = run.execute(_trial(generation, run.storage, passages, sources))
+    trial = run.execute(_trial(generation, run.storage, passages, sources, language))
     path = f"{PILOT.path}/budget.{trial.plan.id}.json"
     recorded = _recorded(run.storage, path)
     asked = (budget.gpu_hours or budget.worker_hours, "gpu_hours" if budget.gpu_hours else "worker_hours")
@@ -132,12 +136,12 @@ def affordable(budget: BudgetSettings, trial_hours: float, tried: int, available
     return Decision(hours, unit, tried, each, min(paid, available), why)
 
 
-def _trial(generation: GenerationSettings, storage: Storage, passages: Table, sources: Table) -> Stage:
+def _trial(generation: GenerationSettings, storage: Storage, passages: Table, sources: Table, language: str) -> Stage:
     """One shard of one worker, since shards that overlap would be timed twice."""
     assert generation.budget is not None, "a trial is for a budget"
     tried = min(generation.budget.trial_sources, sources.num_rows)
     in_one = generation.model_copy(update={"rows_per_shard": tried})
-    stage = queries.stage(storage, in_one, passages, WHOLE, sources, tried)
+    stage = queries.stage(storage, in_one, passages, WHOLE, sources, tried, language)
     return replace(
         stage,
         title="sources: trial of the engine",

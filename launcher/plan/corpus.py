@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,14 +9,15 @@ from pathlib import Path
 from cluster.errors import InputError
 from cluster.files.names import find_named
 from cluster.jsonl import read_lines
-from distill.encoders.loading import resolve_model
 from distill.encoders.texts import passage_text
 from distill.evaluation.judged import CORPUS, passages_of
 from distill.evaluation.qrels import read_qrels
+from generation.documents.reader import DocumentReader
+from launcher.chunking import chunking_of
+from launcher.plan.tokenizers import token_counter
 from launcher.recipe import Recipe
 
 SAMPLE_RECORDS = 200
-CHARACTERS_PER_TOKEN = 4.0  # of English prose; used if this machine does not have the tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class CorpusSample:
         logged_queries: number of lines of the query log.
         judged: sizes of the judged collection; None if the recipe names none.
         sources: that queries are written for; None: as many as `corpus.max_sources`.
+        documents: number of documents that are cut into these records; None: records are what the corpus holds.
+        unread: share of the passages whose end lies beyond the student's limit.
     """
 
     records: int
@@ -60,6 +62,8 @@ class CorpusSample:
     logged_queries: int = 0
     judged: JudgedCollection | None = None
     sources: Sources | None = None
+    documents: int | None = None
+    unread: float = 0.0
 
 
 def sample_corpus(recipe: Recipe) -> CorpusSample:
@@ -68,26 +72,37 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     Raises:
         InputError: the corpus or the judged collection does not exist, cannot be read, or is empty.
     """
+    from generation.documents.sample import sample_documents
     from generation.query_log import files_of
-    from generation.readers.open_reader import open_reader
+    from generation.records import open_corpus
 
-    reader = open_reader(recipe.corpus)
+    reader = open_corpus(recipe.corpus)
     shards = reader.plan(recipe.corpus.rows_per_shard, recipe.corpus.max_passages)
+    records = sum(shard.rows for shard in shards)
+    documents = None
     texts: list[tuple[str, str]] = []
-    sampled_shards = shards[:: max(1, len(shards) // 4)]
-    for shard in sampled_shards:
-        rows = min(shard.rows, SAMPLE_RECORDS // len(sampled_shards) + 1)
-        texts += [(record.title, record.text) for record in reader.read(shard, 0, rows)]
+    if chunking := chunking_of(recipe):
+        chunks, read = sample_documents(reader, shards, chunking)
+        texts = [(chunk.title, chunk.text) for chunk in chunks]
+        documents, records = records, round(records * len(chunks) / max(1, read))
+    elif not isinstance(reader, DocumentReader):
+        sampled_shards = shards[:: max(1, len(shards) // 4)]
+        for shard in sampled_shards:
+            rows = min(shard.rows, SAMPLE_RECORDS // len(sampled_shards) + 1)
+            texts += [(record.title, record.text) for record in reader.read(shard, 0, rows)]
     if not texts:
         raise InputError(f"corpus.path: {recipe.corpus.path} holds no record")
     passages = [f"{title} {text}".strip() for title, text in texts]
     tokens, with_tokenizer = _mean_tokens(recipe, passages)
+    unread = _unread(recipe, passages)
     characters = sum(map(len, passages)) / len(passages)
-    records = sum(shard.rows for shard in shards)
     logged = 0
     if log := recipe.corpus.query_log:
         logged = sum(_count_lines(Path(log, name)) for name in files_of(log))
-    return CorpusSample(records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe))
+    return CorpusSample(
+        records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe),
+        documents=documents, unread=unread,
+    )  # fmt: skip
 
 
 def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
@@ -115,43 +130,12 @@ def _mean_tokens(recipe: Recipe, texts: list[str]) -> tuple[float, bool]:
     return sum(min(limit, count(text[: 16 * limit])) for text in texts) / max(1, len(texts)), with_tokenizer
 
 
+def _unread(recipe: Recipe, texts: list[str]) -> float:
+    """Share of the passages with more tokens than the student reads."""
+    count, _ = token_counter(recipe.student.model)
+    limit = recipe.student.max_passage_tokens
+    return sum(count(text[: 16 * limit]) > limit for text in texts) / max(1, len(texts))
+
+
 def _count_lines(path: Path) -> int:
     return sum(1 for _ in read_lines(path, "Correct the path in the recipe."))
-
-
-def token_counter(model: str | None) -> tuple[Callable[[str], float], bool]:
-    """A function that counts the tokens of a text, and whether it uses the model's tokenizer; if not, it estimates."""
-    file = tokenizer_file(model) if model else None
-    if file is None:
-        return lambda text: len(text) / CHARACTERS_PER_TOKEN + 2, False
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return lambda text: len(tokenizer.encode(text).ids), True
-
-
-def tokenizer_file(model: str) -> Path | None:
-    """The path of `tokenizer.json` in a local folder, a packaged model, or the hub's cache on this machine."""
-    return model_file(model, "tokenizer.json")
-
-
-def model_file(model: str, name: str) -> Path | None:
-    """The path of a model's file on this machine; None if it is not here. The network is not used."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = Path(model).expanduser()
-    if path.is_file():
-        return None  # a GGUF file, which has everything in itself
-    path = path if path.is_dir() else Path(resolve_model(model))
-    if path.is_dir():
-        for folder in (path, path / "0_Transformer"):
-            if (folder / name).is_file():
-                return folder / name
-        return None
-    try:
-        cached = try_to_load_from_cache(str(path), name)
-    except ValueError:  # the hub has no such names
-        return None
-    return Path(cached) if isinstance(cached, str) else None

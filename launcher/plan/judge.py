@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from generation.judging.prompts import Pair, judge_text
 from generation.judging.rubric import load_rubric
 from generation.judging.settings import JudgeSettings
-from launcher.plan.corpus import CorpusSample, token_counter
+from launcher.plan.corpus import CorpusSample
+from launcher.plan.tokenizers import token_counter
 
 _QUERY = "how long does it take until honey from the forest sets in a cold cellar"  # of usual length
 

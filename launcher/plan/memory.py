@@ -18,9 +18,10 @@ from generation import queries
 from generation.judging.engines import as_generation
 from generation.settings import GenerationSettings
 from launcher.environment import cores
-from launcher.plan.corpus import CHARACTERS_PER_TOKEN, CorpusSample
+from launcher.plan.corpus import CorpusSample
 from launcher.plan.devices import GIB, Device
 from launcher.plan.models import ModelSize, model_size
+from launcher.plan.tokenizers import CHARACTERS_PER_TOKEN
 from launcher.plan.work import global_batch, own_encoder
 from launcher.recipe import Recipe
 

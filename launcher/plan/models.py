@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from generation.engines.gguf import gguf_file
-from launcher.plan.corpus import model_file
+from launcher.plan.tokenizers import model_file
 
 TABLE = re.compile(r"(embeddings|embed_tokens|wte|wpe)\.weight$")  # embedding tables of tokens and positions
 BILLIONS = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])", re.IGNORECASE)  # "Llama-3.1-8B-Instruct"

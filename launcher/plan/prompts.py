@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from generation.engines.base import Request, SecondPassage
 from generation.prompting import Prompter
 from generation.settings import GenerationSettings
-from launcher.plan.corpus import CorpusSample, token_counter
+from launcher.plan.corpus import CorpusSample
+from launcher.plan.tokenizers import token_counter
 
 BLOCK = 16  # tokens of a block of vLLM's cache
 PASSAGES = 12  # passages of the sample that are measured, each with one prompt of every query type

@@ -99,10 +99,18 @@ def print_plan(
     console = console or Console(highlight=False, soft_wrap=True)
     sample = plan.sample
     how = "the student's tokenizer" if sample.with_tokenizer else "four characters a token"
+    if sample.documents is not None:
+        console.print(f"{sample.documents:,} documents, cut into about as many chunks as there are records here:")
     console.print(
         f"{sample.records:,} records, {sample.characters:,.0f} characters and {sample.tokens:,.0f} tokens each "
         f"(on a sample, by {how})\n"
     )
+    if sample.unread:
+        console.print(
+            f"{sample.unread:.0%} of them are longer than student.max_passage_tokens = "
+            f"{recipe.student.max_passage_tokens}: what lies beyond stays unread. Set corpus.chunk_tokens, and they "
+            "are cut.\n"
+        )
     _print_work(plan, console)
     _print_memory(plan, console)
     _print_cost(plan, gpus, price, console)

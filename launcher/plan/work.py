@@ -27,10 +27,11 @@ from generation.query_types import load_types, per_source
 from generation.settings import GenerationSettings
 from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
 from launcher.environment import cores
-from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources, token_counter
+from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources
 from launcher.plan.judge import judge_tokens
 from launcher.plan.models import model_size
 from launcher.plan.prompts import prompt_tokens
+from launcher.plan.tokenizers import token_counter
 from launcher.recipe import Recipe
 
 QUERY_TOKENS = 14  # of a synthetic query, with special tokens

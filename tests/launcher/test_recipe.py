@@ -309,6 +309,17 @@ def test_what_a_judge_names_is_looked_at_before_anything_starts(tmp_path: Path) 
         check(load_recipe(write(tmp_path, text)))
 
 
+def test_bm25_of_retrievers_and_teachers_reads_the_language_of_the_corpus(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, GOOD)).in_language("ja")
+    assert recipe.retrieval.retrievers["bm25"].tokenizer == "ngrams"
+    assert recipe.teachers["bm25"].tokenizer is None  # reads as the retriever does
+    dense = "retrieval:\n  retrievers: {student: {kind: dense}}\n"
+    assert load_recipe(write(tmp_path, GOOD + dense)).in_language("ja").teachers["bm25"].tokenizer == "ngrams"
+    german = "retrieval:\n  retrievers: {words: {kind: bm25, language: german}}\n"
+    named = load_recipe(write(tmp_path, GOOD + german))
+    assert named.in_language("ja").retrieval == named.retrieval
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [

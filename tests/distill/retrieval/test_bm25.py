@@ -12,7 +12,7 @@ import pytest
 import Stemmer
 from pydantic import ValidationError
 
-from distill.retrieval.bm25 import K1, B, Bm25Index
+from distill.retrieval.bm25 import K1, B, Bm25Index, text_settings
 from distill.retrieval.tokenizers import TextSettings, character_ngrams
 from distill.settings.retrieval import Bm25Settings, RetrieverSettings
 from distill.settings.teachers import TeacherSettings
@@ -208,10 +208,49 @@ def test_indexes_of_two_languages_are_not_mixed_up(tmp_path: Path, monkeypatch: 
 def test_a_language_without_stemmer_is_refused_with_those_that_exist(
     settings: type[Bm25Settings], other: str, message: str
 ):
-    with pytest.raises(ValidationError, match=r"'chinese' has no stemmer; there are arabic, .*german.*: ngrams"):
+    with pytest.raises(ValidationError, match=r"'chinese' has no stemmer; there are none, arabic, .*german.*: ngrams"):
         settings(kind="bm25", language="chinese")
     with pytest.raises(ValidationError, match="leave out `language`"):
         settings(kind="bm25", language="german", tokenizer="ngrams")
     with pytest.raises(ValidationError, match=message):
         settings(kind=other, language="german")
     assert settings(kind="bm25", language="english", tokenizer="words").reads() == {}
+
+
+INFLECTED = {
+    "de": ("Die Häuser der Gärtner stehen am Fluss.", "haus gärtnern flüssen", "Kein Wort davon."),
+    "fr": ("Les jardiniers ajoutaient des feuilles sèches.", "jardinier ajouter feuille", "Rien de tel."),
+    "ru": ("Садовники добавляли сухие листья.", "садовник добавлять листьям", "Ничего такого."),
+    "ar": ("أضاف المزارعون الأوراق إلى الحديقة", "مزارع ورق حديقة", "لا شيء من ذلك"),
+    "hi": ("माली बगीचों में पत्तियाँ डालते थे", "बगीचा पत्ती डालना", "इनमें से कुछ नहीं"),
+}
+
+
+@pytest.mark.parametrize("code", INFLECTED)
+def test_a_language_s_stemmer_finds_other_forms_of_a_word(code: str):
+    passage, query, other = INFLECTED[code]
+    own, english = (
+        Bm25Index([[other, passage]], reads=text_settings(settings))
+        for settings in (RetrieverSettings(kind="bm25").in_language(code), RetrieverSettings(kind="bm25"))
+    )
+    assert own.search([query], 1).rows[0, 0] == 1
+    assert own.search([query], 1).scores[0, 0] > english.search([query], 1).scores[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("code", "reads"),
+    [
+        ("en", {}), ("ja", {"tokenizer": "ngrams"}), ("zh", {"tokenizer": "ngrams"}), ("th", {"tokenizer": "ngrams"}),
+        ("ko", {"tokenizer": "ngrams"}), ("hi", {"language": "hindi"}), ("vi", {"language": "none"}),
+    ],
+)  # fmt: skip
+def test_what_the_recipe_leaves_open_follows_the_language_of_the_corpus(code: str, reads: dict[str, str]):
+    assert RetrieverSettings(kind="bm25").in_language(code).reads() == reads
+    for named in ({"language": "english"}, {"language": "french"}, {"tokenizer": "words"}):
+        settings = RetrieverSettings(kind="bm25", **named)
+        assert settings.in_language(code) == settings
+
+
+def test_words_without_stemmer_are_words_as_they_are():
+    index = Bm25Index([["Cây sồi già", "các con sông"]], reads=TextSettings("none"))
+    assert index.search(["cây sồi"], 2).rows.tolist() == [[0, -1]]
