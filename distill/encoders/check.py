@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 LEAST_COSINE = {"float32": 0.9999, "bfloat16": 0.99, "float16": 0.99}  # of our vector and the library's
 _SENTENCE = "The harbour of the old town has seven stone bridges, two mills and a market that opens at six. "
-QUERIES = ["bridge", _SENTENCE * 40, "When does the market of the old town open?"]
-PASSAGES = ["A mill.", _SENTENCE * 400, _SENTENCE]
+QUERIES = ["bridge", (_SENTENCE * 40).strip(), "When does the market of the old town open?"]
+PASSAGES = ["A mill.", (_SENTENCE * 400).strip(), _SENTENCE.strip()]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ def check_encoder(settings: EncoderSettings, device: str | None = None) -> Check
         queries, library_queries = encoder.encode_queries(QUERIES), encoder.model.encode_query(QUERIES)
         passages = encoder.encode_passages([""] * len(PASSAGES), PASSAGES)
         library_passages = encoder.model.encode_document(PASSAGES)
+        found = np.concatenate([queries, passages])
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"model '{settings.model}' gives vectors that are not finite in {encoder.dtype}. Set dtype: float32."
+            )
         if isinstance(settings, StudentSettings):
             _train(encoder, settings)
     except (InputError, MemoryError):
@@ -94,11 +99,6 @@ def check_encoder(settings: EncoderSettings, device: str | None = None) -> Check
             f"model '{settings.model}' was loaded, but cannot read a text: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]} Expected an encoder whose tokenizer and weights belong together."
         ) from error
-    found = np.concatenate([queries, passages])
-    if not np.isfinite(found).all():
-        raise InputError(
-            f"model '{settings.model}' gives vectors that are not finite in {encoder.dtype}. Set dtype: float32."
-        )
     cosine = min(_least_cosine(queries, library_queries), _least_cosine(passages, library_passages))
     dtype = str(encoder.dtype).removeprefix("torch.")
     if cosine < LEAST_COSINE[dtype]:
