@@ -16,6 +16,8 @@ from distill.retrieval.approximate import ApproximateIndex
 from distill.retrieval.search import Block, Hits, search
 from distill.settings.retrieval import RetrieverSettings
 
+UNIT = 1e-3  # a vector whose length differs less from 1 is one of length 1
+
 
 class DenseRun:
     """One dense retriever: blocks of passage vectors, cached in memory up to a budget, and the vectors of the queries.
@@ -25,7 +27,7 @@ class DenseRun:
         passage_ids: ids of all PASSAGES.
         index_rows: the most passages of a block, unless one file alone has more.
         budget_bytes: memory for blocks that are cached for the next search.
-        dimensions: number of dimensions at which vectors are cut and normalised again; None leaves them whole.
+        dimensions: number of dimensions at which vectors are cut (`cut`); None leaves them whole.
         retriever: settings of the retriever; those of an approximate index make one, over whole vectors. None: exact.
     """
 
@@ -122,5 +124,15 @@ class DenseRun:
             return vectors
         if self._dimensions > vectors.shape[1]:
             raise InputError(f"vectors of {vectors.shape[1]} dimensions cannot be cut at {self._dimensions}.")
-        cut = vectors[:, : self._dimensions]
-        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+        return cut(vectors, self._dimensions)
+
+
+def cut(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """(n, dimensions) first numbers of (n, d) vectors; those of vectors of length 1 get length 1 again.
+
+    So cosines stay cosines, and inner products those of the cut vectors.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = vectors[:, :dimensions]
+    again = np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
+    return first / np.where(np.abs(lengths - 1) < UNIT, again, 1.0).astype(np.float32)

@@ -387,3 +387,12 @@ def test_a_stage_in_this_process_keeps_its_record_and_refuses_another_fingerprin
     assert len(calls) == 1
     with pytest.raises(InputError, match=r"lr: was 0.1, is 0.2(.|\n)*--overwrite training"):
         engine.execute_in_process("training", {"lr": 0.2}, produce, title="training")
+
+
+def test_a_stage_whose_rows_all_fail_alike_ends_before_all_are_tried(run: MakeRun, tmp_path: Path) -> None:
+    engine, marker = run(), tmp_path / "tried"
+    always = numbers(400, 400, poison=dict.fromkeys(range(400), "raise"), marker=str(marker))
+    with pytest.raises(RunError, match=r"the first 8 rows all failed with one error, .*cannot be done"):
+        engine.execute(always)
+    assert len(marker.read_text().splitlines()) < 60, "each of 400 rows would be tried three times"
+    assert values(engine.execute(numbers(400, 400))) == list(range(400)), "the same table goes on once it is mended"

@@ -225,3 +225,20 @@ def test_evaluate_names_what_it_cannot_use_and_writes_nothing(
     done = listwise("evaluate", *(word.format(absent=absent) for key in options for word in (f"--{key}", options[key])))
     assert_refused(done, *(word.format(absent=absent) for word in words))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_takes_prompts_and_pooling(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
+    def judged(*words: str) -> str:
+        options = ("--model", tiny_encoder, "--dataset", str(hundred), "--output", str(tmp_path / "out"), *words)
+        done = listwise("evaluate", *options)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / "out" / "run.trec").read_text()
+
+    plain = judged("--query-prompt", "", "--pooling", "auto")
+    assert judged("--query-prompt", "a mill at the river: ", "--passage-prompt", "a ") != plain
+    assert judged("--pooling", "cls") != plain
+    refused = listwise(
+        "evaluate", "--model", tiny_encoder, "--dataset", str(hundred), "--output", "x", "--pooling", "no"
+    )
+    assert refused.returncode == 2
+    assert "pooling" in refused.stderr

@@ -110,3 +110,13 @@ def test_a_search_deeper_than_a_gpu_can_select_stays_on_the_cpu(k: int, on_gpu: 
     found = search(vectors[:3], [Block.of(np.arange(6000), vectors)], k)
     assert bool(calls) == on_gpu
     np.testing.assert_array_equal(found.rows, expected.rows)
+
+
+def test_cut_cosines_stay_cosines_and_cut_inner_products_keep_their_lengths():
+    from distill.retrieval.dense import cut
+
+    vectors = np.random.default_rng(3).standard_normal((5, 8)).astype(np.float32)
+    np.testing.assert_allclose(cut(vectors, 3), vectors[:, :3])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.linalg.norm(cut(unit, 3), axis=1), 1, rtol=1e-6)
+    assert cut(unit, 3).dtype == np.float32
