@@ -105,8 +105,14 @@ def _embed(
 
 
 def identity(encoder: EncoderSettings) -> dict[str, Any]:
-    """Settings of an encoder that determine its vectors. The size of a batch is not among them."""
-    return encoder.model_dump(mode="json", exclude={"batch_tokens"})
+    """Settings of an encoder that determine its vectors. The size of a batch is not among them.
+
+    The model's own pooling is left out, so that vectors from before the field stay.
+    """
+    fields = encoder.model_dump(mode="json", exclude={"batch_tokens"})
+    if encoder.pooling == "auto":
+        del fields["pooling"]
+    return fields
 
 
 class EmbeddingWorker:
