@@ -32,21 +32,21 @@ class ServerFailures:
         self.patience_s = patience_s
         self.answered_at = 0.0
 
-    def of_status(self, status: int, headers: Mapping[str, str], failures: int, first: float) -> Passing | None:
+    def of_status(self, status: int, headers: Mapping[str, str], failures: int, begun: float) -> Passing | None:
         """Whether an answer with another status than 200 may pass.
 
         Args:
             status: of HTTP.
             headers: of the answer.
             failures: of this request so far.
-            first: when the first of them was.
+            begun: when this request was first sent.
 
         Raises:
             FailsAloneError: this request fails again and again while others are answered.
         """
         if status < 500 and status not in PASSING:
             return None
-        if status == 500 and failures >= MOST_FAILURES and self.answered_at > first:
+        if status == 500 and failures >= MOST_FAILURES and self.answered_at > begun:
             raise FailsAloneError from None
         return Passing(f"{self.server} answers with status {status}", advised_wait(headers))
 

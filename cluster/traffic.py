@@ -86,19 +86,19 @@ class Traffic:
         Args:
             call: sends the request; it calls `admit`.
             failure: says of an exception whether it passes, or None. It is also told how many failures there were, and
-                when the first was, in seconds of `time.monotonic`.
+                when the request was first sent, in seconds of `time.monotonic`.
 
         Raises:
             Exception: that of the last call, or of `failure`.
         """
-        first, failures = 0.0, 0
+        begun, first, failures = time.monotonic(), 0.0, 0
         while True:
             try:
                 return await call()
             except Exception as error:
                 now = time.monotonic()
                 first, failures = first or now, failures + 1
-                if (passing := failure(error, failures, first)) is None:
+                if (passing := failure(error, failures, begun)) is None:
                     raise
                 wait = self._wait(passing, failures)
                 most = self.patience_s if passing.most_s is None else min(self.patience_s, passing.most_s)

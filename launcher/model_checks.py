@@ -16,8 +16,6 @@ from cluster.settings import PoolSettings
 from distill.encoders import check_stage
 from distill.settings.encoders import EncoderSettings
 from distill.settings.teachers import TEXT_KINDS, TeacherSettings
-from distill.teachers.load import takes_vllm
-from distill.teachers.pairs import close
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
@@ -91,6 +89,7 @@ def check_here(named: Mapping[str, EncoderSettings | TeacherSettings]) -> Iterat
 
 def _not_here(settings: EncoderSettings | TeacherSettings) -> str:
     """Why a model is not tried in this process; empty if it can be."""
+    from distill.teachers.load import takes_vllm
     from launcher.plan.models import model_size
     from launcher.plan.tokenizers import model_file
 
@@ -120,6 +119,7 @@ def _check(field: str, encoder: EncoderSettings) -> str:
 
 def _probe(field: str, teacher: TeacherSettings) -> str:
     from distill.teachers.load import load_scorer
+    from distill.teachers.pairs import close
     from distill.teachers.probe import refuse_a_blind
 
     try:

@@ -14,7 +14,6 @@ from cluster.errors import InputError
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
-from distill.encoders.lora import merge_adapters
 from distill.encoders.missing_weights import noted_missing_weights
 from distill.encoders.other_kinds import refuse_other_kinds
 from distill.encoders.padding import give_padding
@@ -63,6 +62,8 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
         InputError: the model cannot be found, is no encoder of one vector, lacks weights, stores its weights in a
             pickle, or comes with code that the recipe does not trust.
     """
+    from distill.encoders.lora import merge_adapters
+
     model = load_safetensors(
         lambda path, model_kwargs: _construct(settings, path, model_kwargs, device or default_device()),
         settings.model,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 _TABLE = re.compile(r"(^|\.)(position_embeddings?|embed_positions|wpe)$")
 
@@ -15,6 +16,8 @@ def position_limit(model: nn.Module) -> int | None:
 
     Architectures that count from the row behind the padding token's (RoBERTa, MPNet) have fewer positions than rows.
     """
+    from torch import nn
+
     limits = [
         table.num_embeddings - _first_row(table)
         for name, table in model.named_modules()

@@ -61,13 +61,13 @@ class Failures(ServerFailures):
         super().__init__(address(settings), settings.timeout_s, settings.patience_s)
         self.settings = settings
 
-    def passing(self, error: Exception, failures: int, first: float) -> Passing | None:
+    def passing(self, error: Exception, failures: int, begun: float) -> Passing | None:
         """Whether a failure may pass, and what the server says about it.
 
         Args:
             error: what the client raised.
             failures: of this request so far.
-            first: when the first of them was.
+            begun: when the request was first sent.
 
         Raises:
             FailsAloneError: this request fails again and again while others are answered.
@@ -75,7 +75,7 @@ class Failures(ServerFailures):
         if isinstance(error, StatusError):
             if error.is_too_long or error.is_too_many:
                 return None
-            return self.of_status(error.status, error.headers, failures, first)
+            return self.of_status(error.status, error.headers, failures, begun)
         if isinstance(error, TimeoutError | httpx2.ReadTimeout | httpx2.WriteTimeout):
             return self.of_silence()
         if isinstance(error, httpx2.TransportError):

@@ -190,7 +190,8 @@ def _show(bar: Any, records: list[dict[str, Any]]) -> None:
         elif "loss" in record:
             tokens = int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
             bar.advance(record["queries"], tokens=tokens)
-            bar.note(f"loss {record['loss']:.4f}, {record['cores_used']:.1f} cores used by rank 0")
+            cores = f", {record['cores_used']:.1f} cores used by rank 0" if "cores_used" in record else ""
+            bar.note(f"loss {record['loss']:.4f}{cores}")
         elif "dev_ndcg@10" in record:
             bar.note(f"dev nDCG@10 {record['dev_ndcg@10']:.4f}")
 

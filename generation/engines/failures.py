@@ -28,13 +28,13 @@ class Failures(ServerFailures):
         super().__init__(str(settings.base_url), settings.timeout_s, settings.patience_s)
         self.settings = settings
 
-    def passing(self, error: Exception, failures: int, first: float) -> Passing | None:
+    def passing(self, error: Exception, failures: int, begun: float) -> Passing | None:
         """Whether a failure may pass, and what the server says about it.
 
         Args:
             error: what the client raised.
             failures: of this request so far.
-            first: when the first of them was.
+            begun: when the request was first sent.
 
         Raises:
             FailsAloneError: this request fails again and again while others are answered.
@@ -44,7 +44,7 @@ class Failures(ServerFailures):
         if isinstance(error, openai.APIStatusError):
             if _has_no_credit(error):
                 return None
-            return self.of_status(error.status_code, error.response.headers, failures, first)
+            return self.of_status(error.status_code, error.response.headers, failures, begun)
         if isinstance(error, TimeoutError | openai.APITimeoutError):
             return self.of_silence()
         if isinstance(error, openai.APIConnectionError):

@@ -16,7 +16,7 @@ FILES = ("cluster", "distill", "generation", "launcher", "datasets", "ray", "tor
          "random", "queue", "statistics", "types")  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_in_a_folder_full_of_such_files_imports_none(hundred: Path, tiny_encoder: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
     for name in FILES:

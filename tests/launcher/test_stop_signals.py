@@ -90,7 +90,7 @@ def test_a_signal_during_the_imports(start: Callable[[], subprocess.Popen[str]],
     assert_stopped(running, number, 30)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_signal_to_the_group_while_ray_starts_and_to_all_processes_while_workers_work(
     start: Callable[[], subprocess.Popen[str]], tmp_path: Path
 ) -> None:

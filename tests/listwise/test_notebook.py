@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 CELLS = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/guides/notebook.md").read_text(), re.M | re.S)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.usefixtures("local_ray")
 def test_the_guide_runs_cell_by_cell(
     hundred: Path,

@@ -25,6 +25,7 @@ from tests.distill.teachers.score_server import (
     ScoreServer,
     answer,
     failure,
+    finely,
     sent,
     settings,
     words_shared,
@@ -330,10 +331,11 @@ def test_a_stage_scores_all_candidates_on_a_server(serve, retrieved: Retrieved):
 
 def test_a_server_is_probed_before_anything_is_paid_for(serve, tmp_path, local_ray):
     with open_run(tmp_path / "run") as run:
-        table = probe_stage.build(run, "served", settings(serve().url, pool=POOL))
+        good = serve(lambda path, payload, _: (200, answer(path, payload, scored=finely)))
+        table = probe_stage.build(run, "served", settings(good.url, pool=POOL))
         (verdict,) = table.read().to_pylist()
         assert verdict["right"] > 0.75
-        same = serve(lambda path, payload, _: (200, answer(path, payload | {"text_1": "x"})))
+        same = serve(lambda path, payload, _: (200, answer(path, payload, scored=lambda *_: 0.5)))
         with pytest.raises(InputError, match=r"teachers\.same: the model cannot be used"):
             probe_stage.build(run, "same", settings(same.url, pool=POOL, model="other"))
         assert probe_stage.build(run, "trusted", settings(same.url, pool=POOL, probe=False)) is None
