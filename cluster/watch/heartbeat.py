@@ -151,7 +151,7 @@ class Heartbeat(DriverReport):
         failures: number of failed attempts so far.
         workers: all living workers.
         left: the time left, once enough shards are done for an estimate.
-        cores: that the workers hold together; in the last report, that they held at most.
+        cores: that the workers hold together; in the last report, those of all that have done a shard.
     """
 
     plan: str
@@ -172,7 +172,7 @@ class Heartbeat(DriverReport):
     @property
     def cores_used(self) -> float | None:
         """Mean of the held cores that computed; None while nothing is measured."""
-        return None if self.totals.used is None else self.totals.used * self.cores
+        return None if self.totals.used is None or not self.cores else self.totals.used * self.cores
 
     @property
     def slow(self) -> list[WorkerState]:

@@ -50,7 +50,8 @@ class Monitor:
         self._window: deque[tuple[float, int, int]] = deque([(self._begun, self.totals.rows, self.totals.tokens)])
         self._read_at = self._reported_at = float("-inf")
         self._failures = 0
-        self._cores = 0.0
+        self._cores_of_one = 0.0
+        self._workers: set[str] = set()  # that have done a shard in this run
         self._metrics: StageMetrics | None = None
         handle.resumed(self.totals.units)
 
@@ -65,11 +66,12 @@ class Monitor:
     def done(self, commit: Commit) -> None:
         """Counts a committed shard."""
         self.totals.add(commit)
+        self._workers.add(commit.worker)
         self.handle.advance(commit.units, commit.tokens)
 
     def update(self, pool: Pool) -> None:
         """Reads the pool and shows its state, if the last reading is at least `READ_S` ago."""
-        now = time.monotonic()
+        now, self._cores_of_one = time.monotonic(), pool.pool.cores
         if now - self._read_at < READ_S:
             return
         self._read_at = now
@@ -129,10 +131,9 @@ class Monitor:
         )
 
     def _held_cores(self, pool: Pool | None) -> float:
-        """Cores that the workers hold now; without a pool, that they held at most."""
-        now = pool.pool.cores * sum(member.ready for member in pool.members) if pool else 0.0
-        self._cores = max(self._cores, now)
-        return now if pool else self._cores
+        """Cores that the workers hold now; without a pool, those of all that have done a shard."""
+        workers = sum(member.ready for member in pool.members) if pool else len(self._workers)
+        return self._cores_of_one * workers
 
     def _time_left(self, pool: Pool, workers: list[WorkerState]) -> TimeLeft | None:
         units, shards = self.table.plan.units - self.totals.units, len(self.table.plan.shards) - self.totals.shards

@@ -21,7 +21,7 @@ def describe(beat: Heartbeat) -> list[str]:
     parts.append(f"{rate(beat.rows_per_s)} rows/s")
     if beat.tokens_per_s:
         parts.append(f"{rate(beat.tokens_per_s)} tokens/s")
-    if beat.cores_used is not None and beat.cores:
+    if beat.cores_used is not None:
         parts.append(f"{beat.cores_used:.1f} of {beat.cores:g} cores used")
     if beat.totals.rejects:
         parts.append(f"{beat.totals.rejects:,} rejected")

@@ -77,8 +77,8 @@ def _table_status(storage: Storage, path: str) -> dict[str, Any] | None:
         "cores_used": None,
     }
     if beat:
-        used = totals.used
-        record |= {"cores_held": beat.cores or None, "cores_used": used and round(used * beat.cores, 2)}
+        if beat.cores and totals.used is not None:
+            record |= {"cores_held": beat.cores, "cores_used": round(totals.used * beat.cores, 2)}
         record |= {"heard_s": round(beat.heard_s(), 1), "why": "" if done else beat.why}
         record |= {"all_rows_per_s": round(beat.rows_per_s, 2), "all_tokens_per_s": round(beat.tokens_per_s, 2)}
         if not done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import deque
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cluster.settings import PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
@@ -19,6 +21,8 @@ from cluster.tables.table import Table
 from cluster.watch.heartbeat import Heartbeat, last_heartbeat
 from cluster.watch.monitor import Monitor
 from cluster.watch.progress import TaskHandle
+from cluster.watch.status import status
+from launcher.outcome import print_status
 from tests.cluster.example_workers import NUMBERS, shards
 
 
@@ -121,3 +125,21 @@ def test_a_background_write_that_fails_is_dropped_and_later_ones_are_done(tmp_pa
     writes.put("log", b"1")
     writes.close()
     assert storage.get("log") == b"1"
+
+
+@pytest.mark.parametrize(("is_read", "cores"), [(True, (2.0, 1.5)), (False, (None, None))])
+def test_status_shows_the_cores_of_the_workers_that_did_shards_and_none_where_no_pool_was_read(
+    table: Table, is_read: bool, cores: tuple[float | None, float | None]
+) -> None:
+    writes = BackgroundWrites(table.storage)
+    with Monitor(table, TaskHandle("numbers", 1000, "number"), writes) as monitor:
+        if is_read:
+            monitor.update(pool(member("a", 1.0, 0.5)))
+        for name, worker in (("00000", "a"), ("00001", "b")):
+            monitor.done(Commit(name, (), 10, 10, {}, 0, 50, 2.0, worker, "here", cpu_s=1.5, held_s=2.0))
+    writes.close()
+    console = Console(file=io.StringIO(), width=200)
+    print_status(table.storage, console)
+    (stage,) = status(table.storage)
+    assert (stage["cores_held"], stage["cores_used"]) == cores
+    assert ("1.5 of 2" in console.file.getvalue()) == is_read
