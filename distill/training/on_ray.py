@@ -67,14 +67,11 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
     fit = _Fit(_ray_trainer(job, pool, output, mailbox, module))
     with run.progress.task(title, 0, "queries") as bar:
         fit.start()
-        has_begun = False  # there is something to save
         try:
             while not fit.over.wait(POLL_S):
-                records = ray.get(mailbox.drain.remote())
-                has_begun = has_begun or any("loss" in record for record in records)
-                _show(bar, records)
+                _show(bar, ray.get(mailbox.drain.remote()))
         except KeyboardInterrupt:
-            if has_begun:
+            if _has_step(output):  # there is something to save
                 bar.note("stopping: the ranks finish their step and write a checkpoint")
                 stop_file(output).touch()
                 fit.over.wait(run.settings.handover_timeout_s)
@@ -83,6 +80,12 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
         outcome = ray.get(mailbox.outcome.remote())
     ray.kill(mailbox)
     return _result(outcome, fit.error, run)
+
+
+def _has_step(output: Path) -> bool:
+    """Whether the ranks have done a step, now or in an earlier run: rank 0 writes a line of metrics for each."""
+    metrics = output / "metrics.jsonl"
+    return metrics.is_file() and '"loss"' in metrics.read_text()
 
 
 def _ranks(training: TrainingSettings, resources: dict[str, float]) -> int:

@@ -75,7 +75,7 @@ class SubmittedJob:
         return file.read_text() if file.exists() else ""
 
     def wait_for_first_commit(self) -> None:
-        until(self.commits, "the first queries", 180)
+        until(self.commits, "the first queries", 240)
 
     def nodes_with_commits(self) -> set[str]:
         """The nodes that have made shards of the queries."""
@@ -216,7 +216,7 @@ def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Pat
     fast = "RAY_health_check_period_ms=1000,RAY_health_check_timeout_ms=3000,RAY_health_check_failure_threshold=3"
     job = SubmittedJob(slurm, tmp_path, inputs, **LONG).submit(f"--export=ALL,{fast}")
     try:
-        until(lambda: job.commits() and job.nodes_with_commits() == {"node1", "node2"}, "work on both nodes")
+        until(lambda: job.commits() and job.nodes_with_commits() == {"node1", "node2"}, "work on both nodes", 150)
         slurm.unplug("node2")
         before = len(job.commits())
         assert before < job.shards()
