@@ -152,6 +152,17 @@ class Run:
         self._check_rejects(table)
         return table
 
+    def check_again(self, stage: Stage) -> Table:
+        """Executes a stage that only checks something: a table that was made with other settings is made again.
+
+        Raises:
+            InputError, RunError: as `execute`.
+        """
+        with contextlib.suppress(KeyError):
+            if self.table(stage.path).plan.fingerprint != stage.fingerprint:
+                discard(self.storage, stage.path)
+        return self.execute(stage)
+
     def _plan(self, stage: Stage) -> tuple[Table, bool]:
         try:
             table, is_new = self.table(stage.path), False

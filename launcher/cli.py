@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import os
 import shlex
 import signal
 import sys
@@ -13,18 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from launcher import ending, look, own_packages
 from launcher import lists as list_commands
-from launcher import look, own_packages
 from launcher.jobs import commands
 from launcher.options import OverwriteOption, RecipeArgument, SetOption, UntilOption, say
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
-SHOW_CURSOR = "\x1b[?25h"  # a progress bar may have hidden it
 CTRL_C = 128 + signal.SIGINT
-
-_how_to_continue = ""
 
 app = typer.Typer(
     name="listwise",
@@ -49,18 +44,18 @@ def main() -> None:
     from launcher.streams import finish_output, show_any_text
 
     show_any_text()
-    with Interrupts(give_up=_give_up) as interrupts:
+    with Interrupts(give_up=ending.give_up) as interrupts:
         try:
             exit_code = _exit_code()
         except Exception as error:
             if interrupts.exit_code is None:
-                _show(error)
+                ending.show(error)
             exit_code = getattr(error, "exit_code", 1)
         asked = interrupts.exit_code
         if asked is not None and (exit_code or asked != CTRL_C):  # Ctrl-C is how some commands end well
             exit_code = asked
-            _say_farewell()
-        atexit.register(_end_at_once_on_signals)  # the first thing at the end, while libraries clean up
+            ending.say_farewell()
+        atexit.register(ending.end_at_once_on_signals)  # the first thing at the end, while libraries clean up
     sys.exit(finish_output(exit_code))
 
 
@@ -73,50 +68,6 @@ def _exit_code() -> int:
     except KeyboardInterrupt:
         return CTRL_C
     return 0
-
-
-def _show(error: Exception) -> None:
-    """Prints an error of the user or of Ray as one message; raises any other."""
-    from cluster.errors import ListwiseError
-    from cluster.machines.ray_errors import explain
-    from launcher.streams import drop_output, is_output_lost
-
-    if isinstance(error, OSError) and is_output_lost():
-        drop_output(error)
-        return
-    message = str(error) if isinstance(error, ListwiseError) else explain(error)
-    if message is None:
-        raise error
-    _print_error(message)
-
-
-def _print_error(message: str) -> None:
-    from rich.console import Console
-
-    text = Console(stderr=True, soft_wrap=True, highlight=False)
-    text.print("[bold red]error:[/] ", end="")
-    text.print(message, markup=False)
-
-
-def _say_farewell() -> None:
-    """Says that the command was interrupted, and how to continue, if that can be said."""
-    with contextlib.suppress(OSError, ValueError):  # the terminal may have been closed
-        sys.stderr.write(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}\nInterrupted.{_how_to_continue}\n")
-        sys.stderr.flush()
-
-
-def _give_up(exit_code: int) -> None:
-    """Ends this process, whatever its threads are waiting for."""
-    _say_farewell()
-    os._exit(exit_code)
-
-
-def _end_at_once_on_signals() -> None:
-    from launcher.interrupt import DEFAULT_HANDLERS, SIGNALS
-
-    for number in SIGNALS:
-        if signal.getsignal(number) in DEFAULT_HANDLERS:
-            signal.signal(number, lambda number, _: _give_up(128 + number))
 
 
 @app.command()
@@ -156,7 +107,7 @@ def run(
     resolved = load_recipe(recipe, changes or [])
     command = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]
     command += ["--until", until] if until != "evaluation" else []
-    _continues_with(None if recipe == RECIPE else command)
+    ending.continues_with(None if recipe == RECIPE else command)
     _run(resolved, until, frozenset(overwrite or []))
 
 
@@ -234,7 +185,7 @@ def train(
         command += ["--ranks", str(ranks)] if ranks else []
         command += ["--dev-fraction", str(dev_fraction)] if dev_fraction != training.DEV_FRACTION else []
         command += [word for change in changes or [] for word in ("--set", change)]
-        _continues_with(command)
+        ending.continues_with(command)
         record = training.train_on_ray(lists, output, options)
     say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
 
@@ -393,14 +344,6 @@ def kuberay(
         attempts=attempts,
     )  # fmt: skip
     print_manifest(load_recipe(recipe, changes or []), options)
-
-
-def _continues_with(command: list[str] | None) -> None:
-    """From now on an interrupted command has done something that is kept; None: a job, which is submitted again."""
-    global _how_to_continue  # noqa: PLW0603, one command runs in a process
-    # The folder of a job is not the folder that the user works in, so the command would not work there.
-    how = f"continue with: {shlex.join(['listwise', *command])}" if command else "submit the recipe again to continue."
-    _how_to_continue = f" What is done is kept; {how}"
 
 
 def _write_new(target: Path, text: str, other: str) -> None:

@@ -36,7 +36,7 @@ def build(run: Run, field: str, encoder: EncoderSettings, pool: PoolSettings) ->
     Raises:
         InputError: the encoder is refused, with the field.
     """
-    return run.execute(
+    return run.check_again(
         Stage(
             title=f"check: {field}",
             table=ENCODER_CHECKS,

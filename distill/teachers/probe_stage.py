@@ -41,7 +41,7 @@ def build(run: Run, name: str, teacher: TeacherSettings) -> Table | None:
     """
     if teacher.kind not in TEXT_KINDS or not teacher.probe:
         return None
-    table = run.execute(
+    table = run.check_again(
         Stage(
             title=f"probe: {name}",
             table=PROBES,

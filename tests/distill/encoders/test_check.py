@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from cluster.errors import InputError
+from distill.encoders import check_stage
 from distill.encoders.check import check_encoder
 from distill.encoders.encoder import Encoder
 from distill.settings.encoders import EncoderSettings, LoraSettings, StudentSettings
+from tests.distill.conftest import POOL, open_run
 from tests.distill.model_kinds import KINDS, PROMPTS
 
 
@@ -70,3 +72,20 @@ def test_vectors_that_are_not_finite_are_refused(tmp_path: Path):
     save_file({key: value * float("nan") for key, value in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(InputError, match="gives vectors that are not finite"):
         check_encoder(settings, "cpu")
+
+
+def test_a_changed_encoder_is_checked_again_in_a_run_and_an_unchanged_one_is_not(
+    tiny_encoder: str, local_ray, tmp_path
+):
+    """A later stage may be done again with another student; its check must not ask for the corpus to be redone."""
+    settings = EncoderSettings(model=tiny_encoder, max_passage_tokens=48, dtype="float32")
+    with open_run(tmp_path / "run") as run:
+        first = check_stage.build(run, "student", settings, POOL)
+        plan = (tmp_path / "run" / "checks" / "student" / "plan.json").read_bytes()
+        check_stage.build(run, "student", settings, POOL)
+        assert (tmp_path / "run" / "checks" / "student" / "plan.json").read_bytes() == plan
+        assert first.read().to_pylist()[0]["passage_tokens"] == 48
+        changed = check_stage.build(run, "student", settings.model_copy(update={"max_passage_tokens": 32}), POOL)
+        assert changed.read().to_pylist()[0]["passage_tokens"] == 32
+        with pytest.raises(InputError, match=r"^student: model .* no such folder"):
+            check_stage.build(run, "student", settings.model_copy(update={"model": "/no/such/model"}), POOL)
