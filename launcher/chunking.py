@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cluster.errors import InputError
 from distill.encoders.loading import resolve_model
+from distill.encoders.texts import PASSAGE_PROMPTS
 from generation.documents.chunker import Chunking
 from generation.readers.open_reader import holds_documents
 from launcher.plan.tokenizers import model_file
@@ -39,4 +40,4 @@ def _own_prompt(model: str) -> str:
     """The prompt of passages that a model brings along, as far as it is on this machine."""
     file = model_file(model, PROMPTS)
     prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") or {} if file else {}
-    return prompts.get("document") or prompts.get("passage") or ""
+    return next((found for name in PASSAGE_PROMPTS if (found := prompts.get(name))), "")

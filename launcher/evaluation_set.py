@@ -82,7 +82,7 @@ def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunkin
     shutil.rmtree(cut, ignore_errors=True)
     (cut / "qrels").mkdir(parents=True)
     with (cut / "corpus.jsonl").open("w", encoding="utf-8") as file:
-        for _, key, title, text in judged.passages_of(folder):
+        for _, key, (title, text, _) in judged.passages_of(folder):
             headings = (title,) if title.strip() else ()
             chunks = chunker.chunks(Document(key, (Section(headings, text),), key)) or [Chunk(title, text)]
             for number, chunk in enumerate(chunks, 1):

@@ -143,8 +143,8 @@ def _units(passages: dict[str, Passage], qrels: Qrels) -> list[str] | None:
     return [key if parent is None else parent for key, (_, _, parent) in passages.items()]
 
 
-def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
-    """Line, id, title and text of every passage of a BEIR folder.
+def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, Passage]]:
+    """Line, id and content of every passage of a BEIR folder.
 
     Raises:
         InputError: there is no corpus.jsonl, or a line of it is malformed.
@@ -152,18 +152,19 @@ def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, str, str]]:
     for line in _lines(_file(Path(folder), CORPUS)):
         record = line.json_object(EXAMPLE)
         title = read_text(record, "title", line.place, CORRECT) if record.get("title") is not None else ""
-        yield line, read_id(record, "_id", line.place, CORRECT), title, read_text(record, "text", line.place, CORRECT)
+        parent = record.get(PARENT)
+        if parent is not None and not isinstance(parent, str):
+            raise InputError(f"{line.place}: `{PARENT}` is no text; expected the id of a document. {CORRECT}")
+        passage = (title, read_text(record, "text", line.place, CORRECT), parent)
+        yield line, read_id(record, "_id", line.place, CORRECT), passage
 
 
 def _read_passages(folder: Path) -> dict[str, Passage]:
     passages: dict[str, Passage] = {}
-    for line, key, title, text in passages_of(folder):
+    for line, key, passage in passages_of(folder):
         if key in passages:
             raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
-        parent = line.json_object(EXAMPLE).get(PARENT)
-        if parent is not None and not isinstance(parent, str):
-            raise InputError(f"{line.place}: `{PARENT}` is no text; expected the id of a document. {CORRECT}")
-        passages[key] = (title, text, parent)
+        passages[key] = passage
     if not passages:
         raise InputError(f"{_file(folder, CORPUS)}: the file holds no passage.")
     return passages

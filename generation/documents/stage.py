@@ -20,7 +20,7 @@ from cluster.tables.plan import Shard
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from generation.documents.chunker import Chunk, Chunker, Chunking
+from generation.documents.chunker import Chunker, Chunking
 from generation.documents.document import NO_TEXT, Document, Section, Unreadable
 from generation.documents.reader import DocumentReader
 from generation.readers.base import Reader
@@ -99,7 +99,6 @@ class DocumentWorker:
         rows: list[dict[str, Any]] = []
         dropped: list[Dropped] = []
         for document in read_documents(self.reader, task.shard, task.start, task.stop):
-            chunks: list[Chunk] = []
             if isinstance(document, Unreadable):
                 dropped.append(Dropped(document.document_id, document.reason, document.detail))
                 continue

@@ -118,7 +118,7 @@ def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
     else:
         folder = Path(settings.dataset).expanduser()
         queries = len(read_qrels(folder, settings.split))
-        texts = [passage_text(title, text) for _, _, title, text in islice(passages_of(folder), SAMPLE_RECORDS)]
+        texts = [passage_text(title, text) for _, _, (title, text, _) in islice(passages_of(folder), SAMPLE_RECORDS)]
         passages = _count_lines(find_named(folder, CORPUS) or folder / CORPUS)
     return JudgedCollection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
