@@ -48,4 +48,9 @@ async def _next(pieces: AsyncIterator[str]) -> str | None:
 
 
 async def _close(pieces: Any) -> None:
+    """Ends the log's connection; a request to stop may have left a task that waits for the next piece."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
     await pieces.aclose()
