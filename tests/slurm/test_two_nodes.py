@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,11 +56,12 @@ class SubmittedJob:
         self.recipe.write_text(yaml.safe_dump(recipe))
         self.request = request
         self.number = ""
+        self.disk = Path(tempfile.mkdtemp(prefix="lw-test-", dir="/tmp"))  # short, for the sockets of Ray
 
     def submit(self, *options: str) -> SubmittedJob:
         job = whole_run(str(self.recipe), load_recipe(str(self.recipe)), [], "queries", self.request)
         script = self.folder / "my job.sbatch"
-        script.write_text(job.script)
+        script.write_text(job.script.replace("local_disk=/tmp ", f"local_disk={self.disk} "))
         self.number = self.slurm.sbatch(script, f"--chdir={self.folder}", *options)
         return self
 
@@ -97,7 +99,7 @@ class SubmittedJob:
                 f"no process on {node}; {self.slurm.processes(node)}",
                 30,
             )
-        assert list(Path("/tmp").glob(f"lw-{self.number}.*")) == []
+        assert list(self.disk.iterdir()) == []
         assert not list(self.folder.glob(".listwise-job-*/token"))
 
 
@@ -106,8 +108,17 @@ def test_a_run_uses_both_nodes_and_its_status_is_the_jobs_though_names_have_spac
 ) -> None:
     # The run is long enough for both nodes, because a worker on one may be ready seconds before that on the other.
     job = SubmittedJob(slurm, tmp_path / 'a "quoted" dir\'s', inputs, replace(BOTH, name='it\'s "a" \\ name'), **LONG)
-    job.submit()
+    job.submit("--hold")
+    prepared = job.disk / f"lw-{job.number}.0-head-0"  # as an attacker would who knows the number of the job
+    prepared.mkdir(mode=0o777)
+    (prepared / "ray_current_cluster").write_text("10.77.0.254:6379")
+    slurm.call("scontrol", "release", job.number)
+    job.wait_for_first_commit()
+    secrets = [*job.folder.glob(".listwise-job-*"), *(one for one in job.disk.iterdir() if one != prepared)]
+    assert len(secrets) == 3, "the job's folder, with token and address, and one of Ray's for each node"
+    assert {one.stat().st_mode & 0o777 for one in secrets} == {0o700}
     ended = slurm.finished(job.number)
+    shutil.rmtree(prepared)
     assert ended["ExitCode"] == "0:0", job.log()
     assert 'JobName=it\'s "a" \\ name ' in slurm.call("scontrol", "show", "job", "-o", job.number).stdout
     job.assert_complete()
@@ -153,7 +164,7 @@ def test_on_slurms_signal_the_job_is_requeued_and_no_finished_shard_is_done_agai
     until(lambda: slurm.job(job.number)["Restarts"] == "1", "the job to be requeued")
     before = job.commits()
     assert 0 < len(before) < job.shards(), "it was stopped before its end"
-    assert not list(Path("/tmp").glob(f"lw-{job.number}.*")), "Ray was stopped properly"
+    assert not list(job.disk.iterdir()), "Ray was stopped properly"
     ended = slurm.finished(job.number)
     assert ended["ExitCode"] == "0:0", job.log()
     assert "attempt 1 on" in job.log() and "attempt 2 on" in job.log(), "one log for both"
@@ -224,5 +235,4 @@ def test_a_node_that_is_cut_off_does_not_end_the_run(slurm: Slurm, tmp_path: Pat
         assert ended["ExitCode"] == "0:0", job.log()
         job.assert_complete()
     finally:
-        for folder in Path("/tmp").glob(f"lw-{job.number}.*"):  # node2 could not be told to remove its folder
-            shutil.rmtree(folder)
+        shutil.rmtree(job.disk)  # node2 could not be told to remove its folder
