@@ -175,32 +175,47 @@ def test_a_run_does_what_its_plan_said_and_the_report_sets_them_side_by_side(fin
     assert 'scope="row" title="the best 10">lists</th>' in page
 
 
-@pytest.mark.cluster
-@pytest.mark.usefixtures("local_ray")
-def test_a_run_that_is_told_to_stop_says_how_to_continue_and_leaves_a_checkpoint(
-    finished: Path, recipe: Callable[..., Path]
-) -> None:
-    """Ctrl-C in generation, then what schedulers send, SIGTERM, in training; each time the same command continues."""
-    path = recipe()
-    workdir = path.with_suffix("")
-    metrics, states = workdir / "training" / "metrics.jsonl", workdir / "training" / "checkpoints"
+def stop(path: Path, begun: Callable[[], object], number: signal.Signals) -> None:
+    """Starts the run of a recipe with a training of many steps, and signals its group once `begun` holds."""
     command = [LISTWISE, "run", str(path), "--set", "training.max_steps=4000"]
     command += ["--set", "training.epochs=1000", "--set", "training.evaluate_every=4000"]
-    for begun, number in ((lambda: list(workdir.glob("queries/commits/*")), signal.SIGINT),
-                          (lambda: metrics.is_file() and '"loss"' in metrics.read_text(), signal.SIGTERM)):  # fmt: skip
-        running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        limit = time.monotonic() + 120
-        while not begun() and time.monotonic() < limit:
-            time.sleep(0.05)
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    limit = time.monotonic() + 150
+    while not begun() and running.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    if running.poll() is None:
         os.killpg(running.pid, number)
-        _, errors = running.communicate(timeout=120)
-        assert running.returncode == 128 + number, errors
-        assert f"continue with: {' '.join(['listwise', *command[1:]])}" in errors
-        assert "Traceback" not in errors
-        if number == signal.SIGINT:
-            assert not (workdir / "lists").exists(), "it was interrupted on the way"
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 128 + number, errors
+    assert f"continue with: {' '.join(['listwise', *command[1:]])}" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("local_ray")
+def test_ctrl_c_in_generation_says_how_to_continue_and_what_is_done_is_kept(
+    finished: Path, recipe: Callable[..., Path]
+) -> None:
+    path = recipe()
+    workdir = path.with_suffix("")
+    stop(path, lambda: list(workdir.glob("queries/commits/*")), signal.SIGINT)
+    assert not (workdir / "lists").exists(), "it was interrupted on the way"
+    kept = fingerprints(workdir / "queries" / "data")
+    assert kept
+    execute(load_recipe(str(path)), "queries", progress=QUIET)
+    assert fingerprints(workdir / "queries" / "data").items() >= kept.items()
+    assert data_files(workdir / "queries") == data_files(finished / "run" / "queries")
+
+
+@pytest.mark.cluster
+def test_sigterm_in_training_says_how_to_continue_and_leaves_a_checkpoint(finished: Path, tmp_path: Path) -> None:
+    path, workdir = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text((finished / "recipe.yaml").read_text().replace(str(finished), str(tmp_path)))
+    shutil.copytree(finished / "run", workdir, ignore=shutil.ignore_patterns("training", "model", "evaluation"))
+    metrics, states = workdir / "training" / "metrics.jsonl", workdir / "training" / "checkpoints"
+    stop(path, lambda: metrics.is_file() and '"loss"' in metrics.read_text(), signal.SIGTERM)
     assert data_files(workdir) == data_files(finished / "run")
     last = max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
     assert 0 < last < 4000
