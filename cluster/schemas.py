@@ -140,6 +140,13 @@ ENCODER_CHECKS = _table(
     ("remarks", pa.list_(pa.string())),         # what a person should know, each in a sentence
 )  # fmt: skip
 
+LANGUAGE_MODEL_CHECKS = _table(
+    "checks/{name}", "language model", "generation.checks.stage",
+    ("context", pa.int64()),                    # tokens that it holds; null: its configuration does not say it
+    ("styles", pa.list_(pa.string())),          # of prompts that its tokenizer can write: "chat", "completion"
+    ("weights", pa.int64()),                    # found in its files; null: not compared with what it needs
+)  # fmt: skip
+
 PROBES = _table(
     "probes/{name}", "pair", "distill.teachers.probe_stage",
     ("right", pa.float64()),                    # share of comparisons with the matching passage first

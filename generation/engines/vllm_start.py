@@ -12,6 +12,7 @@ from generation.engines.models import model_folder
 from generation.settings import GenerationSettings
 
 if TYPE_CHECKING:
+    from vllm.config import VllmConfig
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _ADVICE_ON_CODE = (
@@ -20,12 +21,38 @@ _ADVICE_ON_CODE = (
 
 
 def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
-    """Starts the engine; returns it, and whether it runs on the CPU."""
+    """Starts the engine; returns it, and whether it runs on the CPU.
+
+    Raises:
+        InputError: as `engine_config`.
+        RunError: the engine does not start.
+    """
+    config, is_cpu = engine_config(settings, adapter)
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RunError(
+            f"the vLLM engine did not start with '{settings.model}': {first_sentence(error)} Its own messages "
+            "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
+            "or engine_args.gpu_memory_utilization."
+        ) from error
+
+
+def engine_config(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[VllmConfig, bool]:
+    """The configuration that vLLM makes of the settings and of the model's files, and whether it is for a CPU.
+
+    It reads no weights, and takes no GPU.
+
+    Raises:
+        InputError: vLLM is not installed, does not know the model, or refuses an argument; or the adapter is another
+            model's.
+    """
     quiet()
     try:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.platforms import current_platform
-        from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
         raise InputError(
             f"generation.engine: vLLM cannot be imported ({error}). Install it (GPU: pip install -e '.[gpu]', "
@@ -54,14 +81,7 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
         ) from error
     if adapter:
         adapter.refuse_other_base(str(settings.model), config.model_config.hf_config.to_dict())
-    try:
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
-    except (RuntimeError, OSError, ValueError) as error:
-        raise RunError(
-            f"the vLLM engine did not start with '{settings.model}': {first_sentence(error)} Its own messages "
-            "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
-            "or engine_args.gpu_memory_utilization."
-        ) from error
+    return config, is_cpu
 
 
 def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapter | None = None) -> dict[str, Any]:

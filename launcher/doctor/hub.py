@@ -8,11 +8,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.errors import InputError
-from distill.settings.encoders import EncoderSettings
-from distill.settings.teachers import TeacherSettings
 from launcher.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    from launcher.model_checks import Checked
 
 LIMIT_S = 2.0
 
@@ -94,8 +96,8 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding("ok", "model", f"{field}: {source}, from the hub")
 
 
-def try_models(models: Mapping[str, EncoderSettings | TeacherSettings]) -> Iterator[Finding]:
-    """Loads every encoder and teacher of a recipe that is on this machine, and tries it."""
+def try_models(models: Mapping[str, Checked]) -> Iterator[Finding]:
+    """Tries every encoder, teacher and language model of a recipe that is on this machine."""
     from launcher.model_checks import check_here
 
     for field, settings in models.items():

@@ -13,13 +13,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from distill.settings.encoders import EncoderSettings
-from distill.settings.teachers import TeacherSettings
 from launcher.doctor import hub, machine, workdir
 from launcher.doctor.collectives import AllReduceTimes, Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding
 from launcher.environment import ENGINES, installed_version
+
+if TYPE_CHECKING:
+    from launcher.model_checks import Checked
 
 COMPARED_PACKAGES = ("torch", "ray", "deepspeed", "transformers", "sentence-transformers", *ENGINES)
 PACKAGES = ("launcher", "cluster", "generation", "distill")
@@ -33,13 +35,13 @@ class RecipeNeeds:
         models: field of the recipe → model that a stage loads.
         files: field of the recipe → file or folder that a stage reads.
         trackers: names of the trackers that training writes to.
-        tried: section of the recipe → encoder or teacher, which is loaded and tried.
+        tried: section of the recipe → encoder, teacher or engine, whose model is tried.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     trackers: tuple[str, ...] = ()
-    tried: Mapping[str, EncoderSettings | TeacherSettings] = field(default_factory=dict)
+    tried: Mapping[str, Checked] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
