@@ -167,9 +167,10 @@ class Run:
         try:
             table, is_new = self.table(stage.path), False
         except KeyError:
-            if stage.shards:
+            shards = stage.shards() if callable(stage.shards) else stage.shards
+            if shards:
                 self.check({stage_of(stage.path): stage.pool})
-            plan = Plan.new(stage.table, stage.shards, stage.fingerprint)
+            plan = Plan.new(stage.table, shards, stage.fingerprint)
             is_new = self.storage.create(f"{stage.path}/plan.json", plan.to_bytes())
             table = self.table(stage.path)  # if two drivers plan at a time, the plan that was created first counts
         check_fingerprint(stage.path, stage_of(stage.path), table.plan.fingerprint, stage.fingerprint)

@@ -51,9 +51,9 @@ def build(run: Run, threshold: float, written: Sequence[Table]) -> Table:
                 "written": [table.path for table in written],
                 "threshold": threshold,
             },
-            shards=plan_over_tables(written, QUERIES_PER_SHARD)
-            if several
-            else plan_shards(written[0], QUERIES_PER_SHARD),
+            shards=lambda: (
+                plan_over_tables(written, QUERIES_PER_SHARD) if several else plan_shards(written[0], QUERIES_PER_SHARD)
+            ),
             fingerprint={
                 "near_duplicates": threshold,
                 "queries": [table.fingerprint for table in written] if several else written[0].fingerprint,

@@ -1,12 +1,13 @@
 """The passages stage: records that are kept, and the sample of sources, for which queries may be written.
 
-Duplicates and the sample depend on the whole corpus. Every worker computes them by itself from the small columns of the
-records table, so that only row ranges are sent to workers.
+Duplicates and the sample depend on the whole corpus. The first worker of each machine computes them from the small
+columns of the records table, so that only row ranges are sent to workers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ REASONS = {
     TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate", NEAR_DUPLICATE: "near_duplicate",
 }  # fmt: skip
 _ALIKE = "alike"  # file of a shared folder: the rows that repeat an earlier one
+_DECISIONS, _SOURCES = "decisions.npy", "sources.npy"  # files of a shared folder, each with a value for every record
 
 
 def build(
@@ -76,7 +78,7 @@ def build(
                 "storage": run.storage, "records_path": records.path, "judged": excluded,
                 "max_sources": most, "seed": corpus.seed, "share": share, "alike": alike,
             },
-            shards=plan_shards(records, corpus.rows_per_shard),
+            shards=lambda: plan_shards(records, corpus.rows_per_shard),
             fingerprint={**fingerprint, "judged": [len(excluded), _digest(excluded)]},
             pool=run.settings.io_pool,
         )
@@ -106,6 +108,8 @@ def _check(table: Table, corpus: CorpusSettings, judged: int) -> None:
 
 class PassageWorker:
     """Keeps or drops the records of a range, by decisions over the whole corpus.
+
+    The first worker of a machine decides, and writes a byte for each record; all workers map these files.
 
     Args:
         storage: storage of the run.
@@ -137,18 +141,24 @@ class PassageWorker:
             self._first_row[file] = start
             start += rows
         parents = ["parent_id"] if "parent_id" in records.plan.schema.names else []
-        columns = records.read(["passage_id", "digest", "too_short", "contained", *parents])
-        _refuse_duplicate_ids(columns["passage_id"], records)
-        self._decisions = decide(*(columns[name].to_numpy() for name in ("digest", "too_short", "contained")))
-        if alike is not None:
-            _drop_near_duplicates(self._decisions, records, alike)
-        eligible = self._decisions == KEPT
-        for name in ["passage_id", *parents] if judged else []:  # the judged may be documents, or chunks
-            eligible &= ~pc.is_in(columns[name], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
-        number = int(eligible.sum())
-        self._is_source = (
-            eligible if max_sources is None else sample(eligible, how_many(number, max_sources, share), seed)
-        )
+
+        def make(folder: Path) -> None:
+            columns = records.read(["passage_id", "digest", "too_short", "contained", *parents])
+            _refuse_duplicate_ids(columns["passage_id"], records)
+            decisions = decide(*(columns[name].to_numpy() for name in ("digest", "too_short", "contained")))
+            if alike is not None:
+                _drop_near_duplicates(decisions, records, alike)
+            eligible = decisions == KEPT
+            for name in ["passage_id", *parents] if judged else []:  # the judged may be documents, or chunks
+                eligible &= ~pc.is_in(columns[name], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
+            most = None if max_sources is None else how_many(int(eligible.sum()), max_sources, share)
+            np.save(folder / _DECISIONS, decisions)
+            np.save(folder / _SOURCES, eligible if most is None else sample(eligible, most, seed))
+
+        settings = json.dumps([records.fingerprint, _digest(judged), max_sources, seed, share, alike])
+        folder = shared_folder(f"passages-{hashlib.sha256(settings.encode()).hexdigest()[:16]}", make)
+        self._decisions = np.load(folder / _DECISIONS, mmap_mode="r")
+        self._is_source = np.load(folder / _SOURCES, mmap_mode="r")
 
     def process(self, task: Task) -> Output:
         """Rows of PASSAGES for rows of RECORDS, and drops by reason."""
@@ -179,9 +189,9 @@ def decide(digests: np.ndarray, too_short: np.ndarray, contained: np.ndarray) ->
         contained: `(n,) bool`, whether a neighbouring record contains the text.
 
     Returns:
-        `(n,) int64`.
+        `(n,) int8`.
     """
-    decisions = np.where(too_short, TOO_SHORT, np.where(contained, CONTAINED, KEPT))
+    decisions = np.where(too_short, TOO_SHORT, np.where(contained, CONTAINED, KEPT)).astype(np.int8)
     candidates = np.flatnonzero(decisions == KEPT)
     _, first = np.unique(digests[candidates], return_index=True)
     repeated = np.ones(len(candidates), dtype=bool)

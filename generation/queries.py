@@ -116,7 +116,7 @@ def stage(
             "section": section,
             "language": language,
         },
-        shards=plan_shards(
+        shards=lambda: plan_shards(
             sources or passages,
             generation.rows_per_shard,
             where=None if sources else "is_source",

@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.files.folder import list_files, planned_file
 from cluster.jsonl import Line, read_id, read_lines, read_text
+from cluster.repeated_ids import RepeatedIds
 from cluster.schemas import LOG_TYPE, QUERY_LOG
 from cluster.tables.dropped import Dropped
 from cluster.tables.plan import Shard
@@ -130,27 +132,31 @@ def files_of(path: str) -> list[str]:
 def scan(path: str, rows_per_shard: int) -> LogFile:
     """Checks every line of a query log and cuts it into shards of at most `rows_per_shard` lines.
 
+    A process that asks again for files that have not changed gets the same answer, and reads nothing.
+
     Raises:
         InputError: the log does not exist or holds no query, or a line is malformed; names file, line and cause.
     """
     names = files_of(path)
+    states = [Path(path, name).stat() for name in names]
+    return _scan(
+        path, rows_per_shard, tuple(zip(names, ((one.st_size, one.st_mtime_ns) for one in states), strict=True))
+    )
+
+
+@lru_cache(maxsize=1)
+def _scan(path: str, rows_per_shard: int, files: tuple[tuple[str, tuple[int, int]], ...]) -> LogFile:
+    names = [name for name, _ in files]
     digest = hashlib.sha256()
     shards: list[Shard] = []
-    place_of_id: dict[bytes, tuple[int, int]] = {}  # by short digests: the ids of a long log take too much memory
+    ids = RepeatedIds()
     for number, name in enumerate(names):
         first: Line | None = None
         rows = 0
         for line in _lines(Path(path, name)):
             digest.update(line.content)
             if (query := parse(line)) is not None:
-                key = hashlib.blake2b(query[0].encode(), digest_size=12).digest()
-                earlier = place_of_id.setdefault(key, (number, line.number))
-                if earlier != (number, line.number):
-                    where = f" of {names[earlier[0]]}" if names[earlier[0]] else ""
-                    raise InputError(
-                        f"{line.place}: the _id {query[0]!r} is in line {earlier[1]}{where} already. "
-                        "Every query needs its own _id."
-                    )
+                ids.add(query[0], line.number, number)
             first = first or line
             rows = line.number - first.number + 1
             if rows == rows_per_shard:
@@ -158,8 +164,16 @@ def scan(path: str, rows_per_shard: int) -> LogFile:
                 first = None
         if first is not None:
             shards.append(_shard(len(shards), first, rows, name))
-    if not place_of_id:
+    if not len(ids):
         raise InputError(f"corpus.query_log: {path} holds no query. Add some, or leave query_log out.")
+    if twice := ids.first():
+        (file, later), (before, earlier) = twice
+        where = f" of {names[before]}" if names[before] else ""
+        line = next(itertools.islice(_lines(Path(path, names[file])), later - 1, None))
+        raise InputError(
+            f"{line.place}: the _id {(parse(line) or ('',))[0]!r} is in line {earlier}{where} already. Every query "
+            "needs its own _id."
+        )
     return LogFile(shards, digest.hexdigest())
 
 

@@ -87,7 +87,7 @@ def _build_chunks(run: Run, corpus: CorpusSettings, chunking: Chunking) -> Table
             path=RECORDS.path,
             worker=ChunkWorker,
             arguments={"corpus": corpus, "is_file": isinstance(reader, DocumentReader)},
-            shards=plan_chunks(cut, corpus.rows_per_shard),
+            shards=lambda: plan_chunks(cut, corpus.rows_per_shard),
             fingerprint={
                 "corpus": _identity(corpus),
                 "documents": cut.fingerprint,

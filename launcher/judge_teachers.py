@@ -229,7 +229,7 @@ def _encode(recipe: Recipe, collection: JudgedCollection, progress: Progress) ->
             handle.advance(len(vectors[-1]))
     texts = [passage_text(*one) for one in zip(collection.titles, collection.texts, strict=True)]
     index = Bm25Index([texts], reads=text_settings(words[0] if words else Bm25Settings().in_language(language)))
-    return Collection(collection.titles, collection.texts, index, base, queries, np.concatenate(vectors))
+    return Collection(list(collection.titles), list(collection.texts), index, base, queries, np.concatenate(vectors))
 
 
 def _ensemble(recipe: Recipe, scores: Sequence[Sequence[np.ndarray]], notes: list[str]) -> Ensemble:

@@ -11,10 +11,13 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 
 
-def write_table(workdir: str, schema: TableSchema, path: str, rows: list[dict], **fingerprint) -> Table:
+def write_table(
+    workdir: str, schema: TableSchema, path: str, rows: list[dict], rejects: int = 0, **fingerprint
+) -> Table:
     storage = Storage(workdir)
-    plan = Plan.new(schema, [Shard("00000", len(rows), 1, (), {})], fingerprint)
+    plan = Plan.new(schema, [Shard("00000", len(rows) + rejects, 1, (), {})], fingerprint)
     storage.put(f"{path}/plan.json", plan.to_bytes())
     files = put_rows(storage, path, "00000", pa.Table.from_pylist(rows, schema=schema.schema))
-    publish(storage, path, plan.id, Commit("00000", files, len(rows), len(rows), {}, 0, 0, 0.0, "test", "test"))
+    commit = Commit("00000", files, len(rows), len(rows) + rejects, {}, rejects, 0, 0.0, "test", "test")
+    publish(storage, path, plan.id, commit)
     return Table.open(storage, path)

@@ -14,7 +14,7 @@ from cluster.tables.table import Table
 def rows_of_vectors(vectors: Table, passage_ids: pa.ChunkedArray) -> np.ndarray | None:
     """(vectors,) int64 row in PASSAGES of every vector, ascending; None if every passage has a vector.
 
-    Without rejects, a vector and its passage have the same row.
+    Without rejects, a vector and its passage have the same row. So only the files of shards with rejects are read.
 
     Args:
         vectors: PASSAGE_VECTORS; it has no row for a passage that was rejected.
@@ -22,8 +22,17 @@ def rows_of_vectors(vectors: Table, passage_ids: pa.ChunkedArray) -> np.ndarray 
     """
     if vectors.num_rows == len(passage_ids):
         return None
-    vector_ids = RowReader(vectors, ["id"]).range(0, vectors.num_rows).column(0)
-    return pc.index_in(vector_ids, value_set=passage_ids).to_numpy().astype(np.int64)
+    reader = RowReader(vectors, ["id"], budget_bytes=0)
+    parts, passages, rows = [np.empty(0, np.int64)], 0, 0
+    for commit in vectors.all_commits():
+        if commit.rows == commit.units:
+            parts.append(np.arange(passages, passages + commit.units, dtype=np.int64))
+        elif commit.rows:
+            ids = reader.range(rows, rows + commit.rows).column(0)
+            own = passage_ids.slice(passages, commit.units)
+            parts.append(pc.index_in(ids, value_set=own).to_numpy().astype(np.int64) + passages)
+        passages, rows = passages + commit.units, rows + commit.rows
+    return np.concatenate(parts)
 
 
 def vectors_of(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

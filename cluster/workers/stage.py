@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ class Stage:
         path: the table's folder in the workdir, with placeholders filled in.
         worker: a class; each actor constructs it as `worker(**arguments)`.
         arguments: must be picklable; Ray's object store passes them to the workers once.
-        shards: the planned shards.
+        shards: the planned shards, or a function that plans them. It is called if the table has no plan yet.
         fingerprint: JSON; everything that determines the output: settings, models, prompts, fingerprints of input
             tables.
         pool: the number of workers and the resources of each.
@@ -36,7 +37,7 @@ class Stage:
     path: str
     worker: type
     arguments: dict[str, Any]
-    shards: list[Shard]
+    shards: list[Shard] | Callable[[], list[Shard]]
     fingerprint: dict[str, Any]
     pool: PoolSettings
     many_threads: bool = False

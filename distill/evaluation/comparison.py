@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,10 @@ def largest_changes(
     """
     before, after = base.per_query[METRIC], student.per_query[METRIC]
     gains = np.array([after[query] - before[query] for query in collection.query_ids])
-    rows: dict[str, int] = {}
-    for row, passage_id in enumerate(collection.judged_ids):
-        rows.setdefault(passage_id, row)  # a document is shown by its beginning
+    order = np.argsort(-gains, kind="stable").tolist()  # numbers of queries, the largest gain first
+    shown = {collection.query_ids[number] for number in order[:SHOWN_QUERIES] + order[::-1][:SHOWN_QUERIES]}
+    first = [list(result.run[query])[:SHOWN_PASSAGES] for result in (base, student) for query in shown]
+    rows = collection.judged_ids.first_rows(list(chain.from_iterable(first)))  # a document is shown by its beginning
 
     def passage(query: str, passage_id: str, score: float) -> dict[str, Any]:
         row = rows[passage_id]
@@ -78,7 +80,6 @@ def largest_changes(
             "student_passages": passages(student, query),
         }
 
-    order = np.argsort(-gains, kind="stable").tolist()  # numbers of queries, the largest gain first
     return {
         "wins": [change(number) for number in order[:SHOWN_QUERIES] if gains[number] > 0],
         "losses": [change(number) for number in order[::-1][:SHOWN_QUERIES] if gains[number] < 0],

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from cluster.schemas import PASSAGES, QUERY_LOG, TableSchema
 from cluster.settings import PoolSettings
+from cluster.tables.mapped_column import mapped_column
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, discard
 from cluster.tables.write_table import write_table
@@ -88,6 +87,6 @@ def encode_and_search(
     """
     passages, queries = collection
     vectors = embed(run, f"{FOLDER}/{side}", side, model, pool, passages, [queries])
-    passage_ids: pa.ChunkedArray = passages.read(["passage_id"]).column(0)
+    passage_ids = mapped_column(passages, "passage_id")
     dense = DenseRun(vectors.passages, vectors.queries, passage_ids, PASSAGES_PER_BLOCK, 0, dimensions)
     return dense.search(queries.read(["query_id"]).column(0).to_pylist(), 0, depth)

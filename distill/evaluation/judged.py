@@ -9,27 +9,38 @@ mistake ends with an error that names file and line.
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.files.names import find_named
 from cluster.jsonl import Line, read_id, read_lines, read_text
+from cluster.machines.shared_folder import shared_folder
+from cluster.repeated_ids import RepeatedIds
 from distill.evaluation.qrels import EXPECTED, Qrels, qrels_file, read_qrels
+from distill.evaluation.strings import Strings
 
 CORPUS, QUERIES = "corpus.jsonl", "queries.jsonl"
+_MAPPED = "passages.arrow"
+_ROWS_PER_BATCH = 16_384
 Passage = tuple[str, str, str | None]  # title, text, and the document that it is a chunk of
 PARENT = "parent_id"  # field of a chunk in corpus.jsonl
+_COLUMNS = pa.schema([(name, pa.string()) for name in ("passage_id", "title", "text", PARENT)])
 EXAMPLE = '{"_id": "7", "title": "", "text": "…"}'
 CORRECT = "Correct or remove the line."
 
 
 @dataclass(frozen=True)
 class JudgedCollection:
-    """A judged collection in memory.
+    """A judged collection: queries and judgements in memory, passages in a file that this process maps.
 
     Attributes:
         name: folder and split, for messages.
@@ -43,15 +54,15 @@ class JudgedCollection:
     name: str
     query_ids: list[str]
     queries: list[str]
-    passage_ids: list[str]
-    titles: list[str]
-    texts: list[str]
+    passage_ids: Strings
+    titles: Strings
+    texts: Strings
     qrels: Qrels
     unknown: int = 0
-    units: list[str] | None = None
+    units: Strings | None = None
 
     @property
-    def judged_ids(self) -> list[str]:
+    def judged_ids(self) -> Strings:
         """For each passage, the id that judgements name: its own, or its document's, of which the best chunk counts."""
         return self.passage_ids if self.units is None else self.units
 
@@ -59,8 +70,8 @@ class JudgedCollection:
         """How many passages a search must return to have `most` documents, however many chunks those have."""
         if self.units is None:
             return most
-        counts = Counter(self.units)
-        return min(len(self.units), sum(count for _, count in counts.most_common(most)) + 1)
+        counts = np.sort(pc.value_counts(self.units.column).field("counts").to_numpy())
+        return min(len(self.units), int(counts[-most:].sum()) + 1)
 
     @property
     def notes(self) -> list[str]:
@@ -87,12 +98,12 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
     """
     folder = Path(folder)
     qrels = read_qrels(folder, split)
-    passages = _read_passages(folder)
+    passages = _passages(folder)
     queries = judged_queries(folder, split, qrels)
     judged = {passage for grades in qrels.values() for passage in grades}
-    parents = {parent for _, _, parent in passages.values() if parent is not None}
-    known = passages.keys() | parents
-    if not judged & known:
+    own, documents = (_occurring(passages[name], judged) for name in ("passage_id", PARENT))
+    known = own | documents
+    if not known:
         _refuse_unknown(qrels_file(folder, split), "passages", sorted(judged), CORPUS)
     ids = list(qrels)
     if max_queries is not None and max_queries < len(ids):
@@ -102,12 +113,12 @@ def read(folder: str | Path, split: str = "test", max_queries: int | None = None
         name=f"{folder.name}, {split}",
         query_ids=ids,
         queries=[queries[query] for query in ids],
-        passage_ids=list(passages),
-        titles=[title for title, _, _ in passages.values()],
-        texts=[text for _, text, _ in passages.values()],
+        passage_ids=Strings(passages["passage_id"]),
+        titles=Strings(passages["title"]),
+        texts=Strings(passages["text"]),
         qrels={query: qrels[query] for query in ids},
         unknown=sum(passage not in known for query in ids for passage in qrels[query]),
-        units=_units(passages, qrels) if parents else None,
+        units=Strings(pc.coalesce(passages[PARENT], passages["passage_id"])) if documents - own else None,
     )
 
 
@@ -134,15 +145,6 @@ def judged_queries(folder: str | Path, split: str = "test", qrels: Qrels | None 
     return {query: queries[query] for query in qrels}
 
 
-def _units(passages: dict[str, Passage], qrels: Qrels) -> list[str] | None:
-    """Ids of documents if judgements name one that is no passage; None: chunks are judged by themselves."""
-    judged = {passage for grades in qrels.values() for passage in grades}
-    parents = {parent for _, _, parent in passages.values() if parent is not None}
-    if not (judged - passages.keys()) & parents:
-        return None
-    return [key if parent is None else parent for key, (_, _, parent) in passages.items()]
-
-
 def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, Passage]]:
     """Line, id and content of every passage of a BEIR folder.
 
@@ -159,15 +161,46 @@ def passages_of(folder: str | Path) -> Iterator[tuple[Line, str, Passage]]:
         yield line, read_id(record, "_id", line.place, CORRECT), passage
 
 
-def _read_passages(folder: Path) -> dict[str, Passage]:
-    passages: dict[str, Passage] = {}
-    for line, key, passage in passages_of(folder):
-        if key in passages:
-            raise InputError(f"{line.place}: the id '{key}' occurs twice; passage ids must be unique.")
-        passages[key] = passage
-    if not passages:
-        raise InputError(f"{_file(folder, CORPUS)}: the file holds no passage.")
-    return passages
+def _passages(folder: Path) -> pa.Table:
+    """All passages of a folder, mapped from a file of this machine; the first process that asks writes it.
+
+    Raises:
+        InputError: as `passages_of`; an id occurs twice, or there is no passage.
+    """
+    path = _file(folder, CORPUS)
+    if not path.is_file():
+        next(passages_of(folder))  # says what is wrong with it
+    stat = path.stat()
+
+    def write(made: Path) -> None:
+        ids = RepeatedIds()
+        passages = passages_of(folder)
+        with pa.OSFile(str(made / _MAPPED), "wb") as file, pa.ipc.new_file(file, _COLUMNS) as writer:
+            while part := list(islice(passages, _ROWS_PER_BATCH)):
+                for line, key, _ in part:
+                    ids.add(key, line.number)
+                columns = zip(*((key, *passage) for _, key, passage in part), strict=True)
+                arrays = [pa.array(values, pa.string()) for values in columns]
+                writer.write_batch(pa.record_batch(arrays, schema=_COLUMNS))
+        if twice := ids.first():
+            (_, later), (_, earlier) = twice
+            name = next(key for line, key, _ in passages_of(folder) if line.number == later)
+            raise InputError(
+                f"{path}, line {later}: the id '{name}' occurs twice, the first time in line {earlier}; passage ids "
+                "must be unique."
+            )
+        if not len(ids):
+            raise InputError(f"{path}: the file holds no passage.")
+
+    identity = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+    folder_of_machine = shared_folder(f"judged-{hashlib.sha256(identity.encode()).hexdigest()[:16]}", write)
+    with pa.memory_map(str(folder_of_machine / _MAPPED)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _occurring(column: pa.ChunkedArray, names: Set[str]) -> set[str]:
+    """Those of some names that a column holds."""
+    return set(column.filter(pc.is_in(column, value_set=pa.array(sorted(names), pa.string()))).unique().to_pylist())
 
 
 def _read_queries(folder: Path) -> dict[str, str]:

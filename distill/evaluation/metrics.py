@@ -96,7 +96,7 @@ def _one_word(text: str) -> str:
 
 def own_passages(collection: JudgedCollection) -> dict[int, int]:
     """Query number → row of the passage that is the query itself, as in ArguAna: same id and same words."""
-    rows = {passage: row for row, passage in enumerate(collection.passage_ids)}
+    rows = collection.passage_ids.first_rows(collection.query_ids)
 
     def words(text: str) -> str:
         return " ".join(text.casefold().split())

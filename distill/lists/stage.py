@@ -89,7 +89,7 @@ def build(
             "leave_out_source": leave_out,
             "student": scores[student].path if student and lists.choice == "contested" else None,
         },
-        shards=plan_over_tables([candidates], lists.rows_per_shard),
+        shards=lambda: plan_over_tables([candidates], lists.rows_per_shard),
         fingerprint={
             **fingerprint,
             "leave_out_source": leave_out,

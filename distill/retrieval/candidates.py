@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
 from cluster.tables.columns import list_column, map_of_lists_column
+from cluster.tables.mapped_column import mapped_column
 from cluster.tables.plan_shards import plan_over_tables
-from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
@@ -89,7 +89,7 @@ def build(
             "settings": retrieval,
             "left_out": left_out,
         },
-        shards=plan_over_tables(query_tables, retrieval.rows_per_shard),
+        shards=lambda: plan_over_tables(query_tables, retrieval.rows_per_shard),
         fingerprint={
             **settings,
             "retriever_scores": True,  # tables from before this column are made anew
@@ -132,13 +132,12 @@ class CandidateWorker:
     ) -> None:
         self.settings = settings
         table = Table.open(storage, passages)
-        self.passage_ids: pa.ChunkedArray = RowReader(table, ["passage_id"]).range(0, table.num_rows).column(0)
+        self.passage_ids: pa.ChunkedArray = mapped_column(table, "passage_id")
         self.names = list(retrievers)
         left_out_ids = pa.array(left_out, self.passage_ids.type)
         self.is_left_out = pc.is_in(self.passage_ids, value_set=left_out_ids).to_numpy() if left_out else None
         if self.is_left_out is not None and "parent_id" in table.plan.schema.names:  # the judged may be documents
-            parents = RowReader(table, ["parent_id"]).range(0, table.num_rows).column(0)
-            self.is_left_out |= pc.is_in(parents, value_set=left_out_ids).to_numpy()
+            self.is_left_out |= pc.is_in(mapped_column(table, "parent_id"), value_set=left_out_ids).to_numpy()
         self.runs: list[Bm25Index | DenseRun] = []
         dense = sum(paths is not None for paths in retrievers.values())
         for name, paths in retrievers.items():

@@ -96,7 +96,7 @@ def _embed(
             path=path,
             worker=EmbeddingWorker,
             arguments={"encoder": encoder, "side": side},
-            shards=plan_over_tables(tables, PASSAGES_PER_SHARD if is_passages else QUERIES_PER_SHARD),
+            shards=lambda: plan_over_tables(tables, PASSAGES_PER_SHARD if is_passages else QUERIES_PER_SHARD),
             fingerprint={"encoder": identity(encoder), "side": side, "inputs": [table.fingerprint for table in tables]},
             pool=pool,
             imports=LIBRARIES,

@@ -60,8 +60,7 @@ class GivenScores:
                 chunks.append(pa.array(ids, pa.string()))
                 ids = []
         given_ids = pa.chunked_array([*chunks, pa.array(ids, pa.string())])
-        found = pc.index_in(given_ids, value_set=passage_ids)
-        rows = found.fill_null(-1).to_numpy().astype(np.int64)
+        rows = _rows_of(given_ids, passage_ids)
         self._arrange(np.array(groups), rows, np.array(scores), np.array(lines))
         self.unknown = int((rows < 0).sum())
         if self.unknown == len(rows):
@@ -184,3 +183,18 @@ class GivenTeacher:
         """Candidates since the last call that got the lowest score of their query, because the file has none."""
         filled, self._filled = self._filled, 0
         return filled
+
+
+def _rows_of(given: pa.ChunkedArray, passage_ids: pa.ChunkedArray) -> np.ndarray:
+    """(n,) int64 row in PASSAGES of n given ids, -1 for an unknown one.
+
+    The hash table is that of the given ids, since a corpus may have many more.
+    """
+    coded = given.combine_chunks().dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    number = pc.index_in(passage_ids, value_set=coded.dictionary)
+    row_of_number = np.full(len(coded.dictionary), -1, np.int64)
+    known = np.flatnonzero(number.is_valid().to_numpy())
+    row_of_number[number.drop_null().to_numpy()] = known
+    return row_of_number[coded.indices.to_numpy()]

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cluster.schemas import SCORES
 from cluster.tables.columns import list_column
+from cluster.tables.mapped_column import mapped_column
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
@@ -108,7 +109,7 @@ def build(
             "candidates": None if own else candidates.path,
             "retriever": retriever,
         },
-        shards=plan_over_tables([candidates], teacher.rows_per_shard),
+        shards=lambda: plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
         pool=pool,
         many_threads=teacher.kind in MODEL_KINDS and takes_vllm(teacher),
@@ -232,9 +233,8 @@ def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], cand
     if settings.kind in TEXT_KINDS:
         return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]))
     if settings.kind == "given":
-        passage_ids = passages.read(["passage_id"]).column(0)
-        return GivenTeacher(GivenScores(str(settings.path), passage_ids), settings.missing == "lowest")
+        ids = mapped_column(passages, "passage_id")
+        return GivenTeacher(GivenScores(str(settings.path), ids), settings.missing == "lowest")
     if settings.kind == "bm25":
         return Bm25Teacher(bm25_index(passages, settings))
-    ids = RowReader(passages, ["passage_id"]).range(0, passages.num_rows).column(0)
-    return BiEncoderTeacher(vectors[0], ids, vectors[1], candidates)
+    return BiEncoderTeacher(vectors[0], mapped_column(passages, "passage_id"), vectors[1], candidates)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cluster.schemas import GRADES, section_of
 from cluster.settings import PoolSettings
+from cluster.tables.mapped_column import mapped_column
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
@@ -74,7 +75,7 @@ def build(
                 "passages_path": passages.path,
                 "judged_sections": judged_sections,
             },
-            shards=plan_over_tables(written, judge.rows_per_shard),
+            shards=lambda: plan_over_tables(written, judge.rows_per_shard),
             fingerprint={
                 "judge": identity(judge, rubric),
                 "sections": sorted(judged_sections),
@@ -138,7 +139,7 @@ class JudgeWorker:
         self.rubric = rubric
         self.judged_sections = judged_sections
         table = Table.open(storage, passages_path)
-        self._ids: pa.ChunkedArray = RowReader(table, ["passage_id"]).range(0, table.num_rows).column(0)
+        self._ids = mapped_column(table, "passage_id")
         self._texts = RowReader(table, ["passage_id", "title", "text"])
         self.engine = open_judge(judge, rubric)
 

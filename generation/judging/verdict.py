@@ -55,7 +55,7 @@ def build(run: Run, judge: JudgeSettings, grades: Table) -> Table:
             path=APPROVED.path,
             worker=VerdictWorker,
             arguments={"weights": weights, "threshold": threshold_of(judge, weights, grades)},
-            shards=plan_shards(grades, QUERIES_PER_SHARD),
+            shards=lambda: plan_shards(grades, QUERIES_PER_SHARD),
             fingerprint={"judge": rule, "grades": grades.fingerprint},
             pool=run.settings.io_pool,
         )

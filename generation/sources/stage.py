@@ -100,7 +100,7 @@ def build(
                 "vectors": vectors.path if vectors and near else None,
                 "neighbours": near,
             },
-            shards=plan_shards(chosen, SOURCES_PER_SHARD),
+            shards=lambda: plan_shards(chosen, SOURCES_PER_SHARD),
             fingerprint=fingerprint,
             pool=run.settings.io_pool,
         )

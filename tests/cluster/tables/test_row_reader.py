@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from cluster.errors import DamagedError
 from cluster.schemas import PASSAGE_VECTORS, PASSAGES
 from cluster.tables.columns import list_column
-from cluster.tables.commit import Commit
+from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.lineage import Lineage
+from cluster.tables.plan import Plan, Shard
 from cluster.tables.plan_shards import plan_over_tables, plan_shards
 from cluster.tables.row_reader import RowReader
 from cluster.tables.vectors import rows_of_vectors, vectors_of
@@ -63,11 +64,18 @@ def test_rows_of_vectors_are_those_of_their_passages(run: Callable):
     ids = passages.read(["passage_id"]).column(0)
 
     def vectors(numbers: list[int], name: str) -> np.ndarray | None:
-        rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in numbers]
-        return rows_of_vectors(write_table(opened, PASSAGE_VECTORS, rows, path=name), ids)
+        """Of a table of four shards of 25 passages each, of which only some have a vector."""
+        plan = Plan.new(PASSAGE_VECTORS, [Shard(f"{number:05d}", 25) for number in range(4)], {})
+        opened.storage.put(f"{name}/plan.json", plan.to_bytes())
+        for number, shard in enumerate(plan.shards):
+            rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in numbers if row // 25 == number]
+            files = put_rows(opened.storage, name, shard.name, pa.Table.from_pylist(rows, PASSAGE_VECTORS.schema))
+            commit = Commit(shard.name, files if rows else [], len(rows), 25, {}, 0, 0, 0.0, "driver", "driver")
+            publish(opened.storage, name, plan.id, commit)
+        return rows_of_vectors(opened.table(name), ids)
 
     assert vectors(list(range(100)), "embeddings/all/passages") is None
-    some = [row for row in range(100) if row not in (0, 41, 99)]
+    some = [row for row in range(75) if row not in (0, 41)]
     assert vectors(some, "embeddings/some/passages").tolist() == some
 
 

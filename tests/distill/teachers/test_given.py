@@ -298,3 +298,14 @@ def test_a_hundred_thousand_scores_are_read_in_seconds(tmp_path):
     assert np.isfinite(found).sum() == 50
     assert lowest == np.nanmin(found)
     np.testing.assert_allclose(found[np.isfinite(found)], np.flatnonzero(np.isfinite(found)) / 7)
+
+
+def test_rows_of_given_ids_are_found_by_a_table_of_the_given_ones():
+    import pyarrow as pa
+
+    from distill.teachers.given import _rows_of
+
+    passages = pa.chunked_array([["a", "b"], ["c"], ["d", "e"]])
+    given = pa.chunked_array([["e", "x", "b"], ["e", "a"]])
+    assert _rows_of(given, passages).tolist() == [4, -1, 1, 4, 0]
+    assert _rows_of(pa.chunked_array([[]], pa.string()), passages).tolist() == []

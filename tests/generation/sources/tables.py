@@ -31,7 +31,7 @@ def write_passages(workdir: str, count: int, judged: tuple[int, ...] = (), texts
 def write_vectors(workdir: str, vectors: np.ndarray, side: str = "passages", missing: tuple[int, ...] = ()) -> Table:
     prefix = "p" if side == "passages" else "log:"
     rows = [{"id": f"{prefix}{n}", "vector": vector.tolist()} for n, vector in enumerate(vectors) if n not in missing]
-    return write_table(workdir, PASSAGE_VECTORS, f"embeddings/base/{side}", rows)
+    return write_table(workdir, PASSAGE_VECTORS, f"embeddings/base/{side}", rows, rejects=len(missing))
 
 
 def write_chosen(workdir: str, rows: list[int]) -> Table:

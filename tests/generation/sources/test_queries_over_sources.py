@@ -78,7 +78,7 @@ def test_every_planned_unit_is_a_row_or_a_drop_and_a_query_over_two_names_both(
     monkeypatch.setattr(queries, "open_engine", lambda *_: speaker)
     worker, reader = QueryWorker(**stage.arguments), ShardReader(sources.storage)
     rows = []
-    for shard in stage.shards:
+    for shard in stage.shards():
         output = asyncio.run(worker.process(Task(shard, 0, shard.rows, reader.rows(shard, 0, shard.rows))))
         assert output.rows.num_rows + sum(output.drops.values()) == shard.units, shard.name
         rows += output.rows.to_pylist()
