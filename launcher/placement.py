@@ -6,7 +6,7 @@ from cluster.errors import InputError
 from cluster.run import Run
 from cluster.schemas import STAGES
 from cluster.settings import PoolSettings
-from distill.teachers.load import place
+from distill.teachers.load import place, takes_vllm
 from generation import queries
 from generation.judging import stage as judging
 from launcher.recipe import Recipe
@@ -31,6 +31,13 @@ def pools(recipe: Recipe) -> dict[str, PoolSettings]:
         "training": recipe.training.pool,
         **({"evaluation": evaluation_pool} if evaluation_pool and recipe.evaluation.dataset else {}),
     }
+
+
+def threaded(recipe: Recipe) -> set[str]:
+    """The stages of `pools` whose workers compute with as many threads as they hold cores."""
+    writers = {section.stage for section, generation in recipe.sections.items() if generation.engine == "vllm"}
+    scorers = {f"scores ({name})" for name, teacher in recipe.teachers.items() if takes_vllm(teacher)}
+    return {"training", "grades", *writers, *scorers}
 
 
 def demanding_pools(recipe: Recipe) -> dict[str, PoolSettings]:

@@ -16,6 +16,7 @@ from cluster.disclosure import disclose
 Level = Literal["ok", "warning", "failure"]
 
 HERE = "this machine"
+CLUSTER = "the cluster"  # the node of a finding about all nodes
 SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failure": ("✗", "red")}
 
 

@@ -17,14 +17,14 @@ from cluster.errors import InputError, ListwiseError
 from cluster.settings import ClusterSettings
 from launcher.doctor import workdir
 from launcher.doctor.collectives import AllReduceTimes, Rendezvous
-from launcher.doctor.finding import HERE, Finding, Level
+from launcher.doctor.finding import CLUSTER, HERE, Finding, Level
 from launcher.doctor.node import Node, NodeReport, RecipeNeeds, versions
+from launcher.doctor.places import check_placement, cores_here, cores_on_cluster
 from launcher.model_checks import checked_models
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
-CLUSTER = "the cluster"  # the node of a finding about all nodes
 EXAMINE_LIMIT_S = 120.0  # a worker must start on the node and import torch
 ASK_LIMIT_S = 30.0  # for every other question
 ROUND_TRIPS = 5  # of a clock's measurement
@@ -39,6 +39,7 @@ def check_recipe_here(recipe: Recipe) -> Iterator[Finding]:
     yield from node.examine(needs_of(recipe), with_machine=False).findings
     yield from _check_judged_queries(recipe)
     yield from _check_workdir(recipe.workdir, [])
+    yield cores_here(recipe)
     yield Finding("ok", "collectives", "one node: nothing to measure between nodes")
 
 
@@ -113,6 +114,7 @@ class _Cluster:
         reports: dict[str, NodeReport] = self._ask("examine", needs, limit_s=EXAMINE_LIMIT_S)
         if self._recipe:
             yield from check_placement(self._recipe)
+            yield cores_on_cluster(self._recipe)
             yield from _check_judged_queries(self._recipe)
         yield from compare_versions({HERE: versions()} | {node: report.versions for node, report in reports.items()})
         for node, report in reports.items():
@@ -216,19 +218,6 @@ def _check_workdir(url: str, nodes: Sequence[str], ask: Callable[..., Any] | Non
                     yield Finding("ok", "workdir", "the node sees the same folder as this machine", node=node)
     except ListwiseError as error:
         yield Finding("failure", "workdir", str(error), "name a folder or bucket that you may write to")
-
-
-def check_placement(recipe: Recipe) -> Iterator[Finding]:
-    """Checks for each stage that needs GPUs or custom resources whether a node can hold one of its workers."""
-    from cluster.machines import session
-    from launcher.placement import demanding_pools
-
-    for stage, pool in demanding_pools(recipe).items():
-        need = f"{stage}: each worker wants {session.describe_request(pool)}"
-        if workers := session.places_for(pool):
-            yield Finding("ok", "places", f"{need}; there is room for {workers}", node=CLUSTER)
-        else:
-            yield Finding("failure", "places", f"{need}, and no node has that", "change the stage's pool", CLUSTER)
 
 
 def compare_versions(by_node: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:

@@ -139,10 +139,18 @@ def refuse_what_does_not_fit(plan: Plan) -> None:
 
 
 def _print_work(plan: Plan, console: Console) -> None:
-    grid = _grid("stage", "work", right=("units", "shards", "tokens", "disk"))
+    grid = _grid("stage", "work", right=("units", "shards", "workers", "tokens", "disk"))
     for step in plan.steps:
         shards = f"{step.shards:,}" if step.shards else ""
-        cells = (step.stage, step.work, f"{step.units:,}", shards, _short(step.tokens), f"{step.megabytes:,.1f} MB")
+        cells = (
+            step.stage,
+            step.work,
+            f"{step.units:,}",
+            shards,
+            _workers(step),
+            _short(step.tokens),
+            f"{step.megabytes:,.1f} MB",
+        )
         grid.add_row(*map(_plain, cells))
     console.print(grid)
     for step in plan.steps:
@@ -150,6 +158,15 @@ def _print_work(plan: Plan, console: Console) -> None:
             console.print(_plain(f"{step.table}: {note}"))
     total = sum(step.megabytes for step in plan.steps)
     console.print(f"These are upper bounds, because filters remove queries. Disk in all: {total:,.0f} MB")
+
+
+def _workers(step: PlanStep) -> str:
+    """Workers at a time, and the cores of this machine or the GPUs that each holds."""
+    if step.on_gpu:
+        held = f"{step.devices:g} GPU{'s' if step.devices > 1 else ''}"
+    else:
+        held = f"{step.held:g} core{'' if step.held == 1 else 's'}"
+    return f"{step.workers or 'each'} × {held}"
 
 
 def _print_memory(plan: Plan, console: Console) -> None:

@@ -58,6 +58,9 @@ class PlanStep:
         written: how many of `tokens` a language model generates, at most.
         on_gpu: whether the workers hold GPUs.
         devices: GPUs that one worker holds, or its share of this machine's cores. Ranks on CPUs share all of the cores.
+        workers: that work at a time on this machine, as far as its cores go and the recipe does not say; ranks in
+            training. 0: as many as there are GPUs.
+        held: cores that each of them holds.
         notes: further facts for the reader of the plan.
     """
 
@@ -73,6 +76,8 @@ class PlanStep:
     written: float = 0.0
     on_gpu: bool = False
     devices: float = 1.0
+    workers: int = 1
+    held: float = 1.0
     notes: tuple[str, ...] = ()
 
 
@@ -215,17 +220,21 @@ def generation_of(recipe: Recipe, step: PlanStep) -> GenerationSettings | None:
 
 
 def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
-    """The step with the devices that one of its workers holds."""
+    """The step with the devices that one of its workers holds, and how many of them work at a time."""
     pool = pool_of(recipe, step)
     if pool.gpus:
-        return replace(step, on_gpu=True, devices=pool.gpus)
+        return replace(step, on_gpu=True, devices=pool.gpus, workers=pool.workers or 0, held=pool.cores)
     generation = generation_of(recipe, step)
     teacher = recipe.teachers.get(step.table.partition("/")[2]) if step.stage == "scores" else None
     on_vllm = generation.engine == "vllm" if generation else teacher is not None and takes_vllm(teacher)
-    if on_vllm or step.table == GRADES.path:
+    if on_vllm or step.table == GRADES.path or step.stage == "training":
         pool = pool.sharing(cores())
     share = (pool.cores or 1) / cores()
-    return replace(step, devices=1.0 if step.stage == "training" else min(1.0, share))
+    workers = pool.workers or (max(1, int(cores() / pool.cores)) if pool.cores else cores())
+    return replace(
+        step, devices=1.0 if step.stage == "training" else min(1.0, share),
+        workers=min(workers, step.shards) if step.shards else workers, held=pool.cores,
+    )  # fmt: skip
 
 
 def _embeddings(
