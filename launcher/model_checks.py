@@ -127,7 +127,9 @@ def _not_here(settings: Checked) -> str:
     if all(model_file(str(settings.model), name) is None for name in ("modules.json", "config.json")):
         return "is not on this machine"
     if isinstance(settings, (GenerationSettings, JudgeSettings)):
-        return ""  # its weights are not loaded
+        weights = ("model.safetensors", "model.safetensors.index.json")
+        has_weights = any(model_file(str(settings.model), name) for name in weights)
+        return "" if has_weights else "has no weights on this machine"
     size = model_size(str(settings.model))
     if size and size.parameters * BYTES_PER_PARAMETER > psutil.virtual_memory().available:
         return "is too large for the memory of this machine"

@@ -23,9 +23,10 @@ from distill.retrieval.embeddings import PASSAGES_PER_SHARD
 from generation.mixture import without_budgets
 from generation.sources.settings import SourceSettings
 from launcher.plan.hours import HoursRange, estimate_hours
+from launcher.plan.plan_step import PlanStep
 from launcher.plan.show import Plan
 from launcher.plan.sources import with_measured_speed
-from launcher.plan.work import PlanStep, estimate_work, queries_per_source
+from launcher.plan.work import estimate_work, queries_per_source
 from launcher.recipe import Recipe
 
 STEPS = 3  # training steps; the first one is a warm-up

@@ -15,7 +15,9 @@ from launcher.plan.corpus import CorpusSample
 from launcher.plan.devices import GB, Device
 from launcher.plan.memory import VLLM_SHARE
 from launcher.plan.models import ModelSize, model_size
-from launcher.plan.work import QUERY_TOKENS, PlanStep, generation_of, global_batch
+from launcher.plan.placed import generation_of
+from launcher.plan.plan_step import PlanStep
+from launcher.plan.work import QUERY_TOKENS, global_batch
 from launcher.recipe import Recipe
 
 # Two shares each, at best and at worst: of the peak arithmetic, by encoders and rerankers; of the memory bandwidth, by

@@ -21,8 +21,9 @@ from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device, this_cpu, visible_gpu
 from launcher.plan.hours import HoursRange, estimate_hours
 from launcher.plan.memory import MemoryNeed, memory_needs
+from launcher.plan.plan_step import PlanStep
 from launcher.plan.sources import with_sources
-from launcher.plan.work import PlanStep, estimate_work
+from launcher.plan.work import estimate_work
 from launcher.recipe import Recipe
 
 ASSUMED_GPU = "h100"

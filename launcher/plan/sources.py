@@ -14,7 +14,8 @@ from generation.sources.stage import most_sources
 from launcher.plan.corpus import CorpusSample, Sources
 from launcher.plan.devices import Device
 from launcher.plan.hours import estimate_hours
-from launcher.plan.work import PlanStep, estimate_work
+from launcher.plan.plan_step import PlanStep
+from launcher.plan.work import estimate_work
 from launcher.recipe import Recipe
 
 

@@ -6,30 +6,26 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cluster.schemas import GRADES, PILOT, PROBES
-from cluster.settings import PoolSettings
+from cluster.schemas import PILOT, PROBES
 from distill.retrieval.embeddings import PASSAGES_PER_SHARD, QUERIES_PER_SHARD, identity
 from distill.settings.adapting import AdaptingSettings
 from distill.settings.encoders import EncoderSettings
 from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
 from distill.teachers.adapting.job import FOLDER as ADAPTED
-from distill.teachers.load import place as place_teacher
-from distill.teachers.load import takes_vllm
 from distill.teachers.template import template_of
 from distill.training.step_time import unique_passages
 from generation.distinct import QUERIES_PER_SHARD as QUERIES_PER_SHARD_OF_DISTINCT
-from generation.judging import stage as judging
 from generation.judging import verdict
 from generation.judging.settings import JudgeSettings
 from generation.mixture import WHOLE, Section
-from generation.queries import place
 from generation.query_types import load_types, per_source
 from generation.settings import GenerationSettings
 from generation.sources.stage import SOURCES_PER_SHARD, asks_for_neighbours, needs_vectors, sample_size
-from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample, JudgedCollection, Sources
 from launcher.plan.judge import judge_tokens
 from launcher.plan.models import model_size
+from launcher.plan.placed import with_devices
+from launcher.plan.plan_step import PlanStep
 from launcher.plan.prompts import prompt_tokens
 from launcher.plan.tokenizers import token_counter
 from launcher.recipe import Recipe
@@ -38,47 +34,6 @@ QUERY_TOKENS = 14  # of a synthetic query, with special tokens
 QUERY_MB = 1e-4  # megabytes of a query on the disk
 BYTES_PER_CANDIDATE = 30  # of id, row number and score, before compression
 FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class PlanStep:
-    """One step of a plan: the work for one table of a run.
-
-    Attributes:
-        stage: the stage, as the recipe and `--until` name it.
-        table: the table of the workdir that the step makes; for training, its folder.
-        work: the model or method that does the work, in a few words.
-        units: number of units that are split into shards: passages, queries, or both; for training, the queries of all
-            training steps.
-        shards: number of shards of the table; 0 for training and evaluation.
-        megabytes: size of the table on the disk.
-        model: the model that the cluster runs for this step; empty if there is none, or if a server runs it.
-        tokens: number of tokens that go through a model.
-        length: mean tokens of one text that goes through the model.
-        written: how many of `tokens` a language model generates, at most.
-        on_gpu: whether the workers hold GPUs.
-        devices: GPUs that one worker holds, or its share of this machine's cores. Ranks on CPUs share all of the cores.
-        workers: that work at a time on this machine, as far as its cores go and the recipe does not say; ranks in
-            training. 0: as many as there are GPUs.
-        held: cores that each of them holds.
-        notes: further facts for the reader of the plan.
-    """
-
-    stage: str
-    table: str
-    work: str
-    units: int
-    shards: int
-    megabytes: float
-    model: str = ""
-    tokens: float = 0.0
-    length: float = 0.0
-    written: float = 0.0
-    on_gpu: bool = False
-    devices: float = 1.0
-    workers: int = 1
-    held: float = 1.0
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +77,7 @@ def query_count(recipe: Recipe, sample: CorpusSample) -> int:
 
 def estimate_work(recipe: Recipe, sample: CorpusSample) -> list[PlanStep]:
     """Estimates upper bounds of the work, one step for each table, in the order of the stages."""
-    return [_with_devices(step, recipe) for step in _steps(recipe, sample)]
+    return [with_devices(step, recipe) for step in _steps(recipe, sample)]
 
 
 def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
@@ -187,54 +142,6 @@ def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | N
     encoders = recipe.dense_retrievers().values()
     is_shared = any(identity(retriever) == identity(encoder) for retriever in encoders)
     return None if is_shared else encoder
-
-
-def pool_of(recipe: Recipe, step: PlanStep) -> PoolSettings:
-    """The worker pool that runs a step."""
-    name = step.table.partition("/")[2]
-    if generation := generation_of(recipe, step):
-        return place(generation)
-    if recipe.judge and step.table == GRADES.path:
-        return judging.place(recipe.judge)
-    if step.stage == "embeddings":
-        return recipe.retrieval.retrievers[name].pool
-    if step.table == ADAPTED.format(name=name):
-        return recipe.teachers[name].adapting.pool
-    if step.stage == "scores" or step.table == PROBES.path.format(name=name):
-        teacher = recipe.teachers.get(name) or recipe.teachers[name.removesuffix("-vectors")]
-        # A bi-encoder without a model of its own only multiplies vectors that a retriever has made.
-        multiplies = teacher.kind == "bi_encoder" and not step.model
-        return recipe.cluster.io_pool if multiplies else place_teacher(teacher)
-    if step.stage == "training":
-        return recipe.training.pool
-    if step.stage == "evaluation":
-        return recipe.evaluation.pool or PoolSettings(workers=1, cpus=cores())  # the driver itself
-    return recipe.cluster.io_pool
-
-
-def generation_of(recipe: Recipe, step: PlanStep) -> GenerationSettings | None:
-    """The section that writes the queries of a step, or of its trial; None for other steps."""
-    if step.table == PILOT.path:
-        return recipe.asking
-    return next((own for section, own in recipe.sections.items() if section.path == step.table), None)
-
-
-def _with_devices(step: PlanStep, recipe: Recipe) -> PlanStep:
-    """The step with the devices that one of its workers holds, and how many of them work at a time."""
-    pool = pool_of(recipe, step)
-    if pool.gpus:
-        return replace(step, on_gpu=True, devices=pool.gpus, workers=pool.workers or 0, held=pool.cores)
-    generation = generation_of(recipe, step)
-    teacher = recipe.teachers.get(step.table.partition("/")[2]) if step.stage == "scores" else None
-    on_vllm = generation.engine == "vllm" if generation else teacher is not None and takes_vllm(teacher)
-    if on_vllm or step.table == GRADES.path or step.stage == "training":
-        pool = pool.sharing(cores())
-    share = (pool.cores or 1) / cores()
-    workers = pool.workers or (max(1, int(cores() / pool.cores)) if pool.cores else cores())
-    return replace(
-        step, devices=1.0 if step.stage == "training" else min(1.0, share),
-        workers=min(workers, step.shards) if step.shards else workers, held=pool.cores,
-    )  # fmt: skip
 
 
 def _embeddings(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from launcher.plan.corpus import sample_corpus
 from launcher.plan.devices import Device
+from launcher.plan.plan_step import PlanStep
 from launcher.plan.sources import with_sources
-from launcher.plan.work import PlanStep, estimate_work
+from launcher.plan.work import estimate_work
 from launcher.recipe import Recipe
 
 CPU = Device("a CPU", 1e11, 1e11, 1e10, is_gpu=False)

@@ -22,6 +22,7 @@ from launcher.doctor.collectives import Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding, merge_equal, print_table
 from launcher.doctor.node import PACKAGES, versions
 from launcher.doctor.nodes import check_recipe_here, clock_finding, collectives_findings, compare_versions
+from launcher.environment import cores
 from launcher.recipe import load_recipe
 from tests.chaos.harness import ROOT
 from tests.chaos.test_clock import set_clock
@@ -216,6 +217,15 @@ def test_a_recipe_without_a_cluster_is_checked_on_this_machine(
     good = list(check_recipe_here(load_recipe(source)))
     assert {finding.level for finding in good} == {"ok"}, good
     assert "nothing to measure" in only(good, "collectives", "ok").found
+    held = only(good, "cores held", "ok").found
+    assert f"lists: 1 × 1; queries: 1 × 1; embeddings (student): {cores()} × 1;" in held, (
+        "one a core, unless it is said"
+    )
+    assert held.endswith("training: 2 × 0.5")
+    alone = ["training.ranks=null", "training.cpus_per_rank=null"]
+    assert only(list(check_recipe_here(load_recipe(source, alone))), "cores held", "ok").found.endswith(
+        f"training: 1 × {cores()}"
+    ), "one rank with all cores"
     assert not (tmp_path / "new").exists(), "a workdir that is only checked is not created"
     changes = ["corpus.path=/no/corpus", "teachers.x={kind: cross_encoder, model: no-one/has-this}",
                f"workdir={source}/run", "training.trackers=[mlflow]", "evaluation.split=train"]  # fmt: skip

@@ -20,10 +20,11 @@ from launcher.plan.devices import GPUS
 from launcher.plan.hours import HoursRange, estimate_hours
 from launcher.plan.memory import memory_needs
 from launcher.plan.models import model_size
+from launcher.plan.plan_step import PlanStep
 from launcher.plan.prompts import prompt_tokens
 from launcher.plan.reality import compare_with_plan
 from launcher.plan.show import Plan, make_plan, print_plan, refuse_what_does_not_fit, total_hours
-from launcher.plan.work import PlanStep, estimate_work
+from launcher.plan.work import estimate_work
 from launcher.recipe import Recipe
 from tests.launcher.planned import CPU, steps_of, with_gpus
 from tests.pipeline import listwise, recipe_text
