@@ -1,6 +1,6 @@
 """What a run costs as its corpus grows: time, memory of every process, disk, and requests, stage by stage.
 
-    python -m benchmarks.scale [--sizes 10000,100000,1000000] [--queries 6] [--index ivf] [--folder FOLDER]
+    python -m benchmarks.scale [--sizes 10000,100000,1000000] [--queries 6] [--index ivf] [--until STAGE]
 
 Every size runs in its own process: corpus, query log of `--queries` queries a passage, embeddings by a small random
 encoder, candidates of BM25 and of the encoder, scores of both, lists, two training steps and the evaluation. The
@@ -76,7 +76,7 @@ class Watch(threading.Thread):
             time.sleep(EVERY_S)
 
 
-def measure(folder: str, index: str, answer: Any) -> None:
+def measure(folder: str, index: str, last: str, answer: Any) -> None:
     """Runs the inputs in a folder, and sends what each part cost."""
     from cluster.run import Run
     from cluster.tables.storage import Storage
@@ -123,12 +123,12 @@ def measure(folder: str, index: str, answer: Any) -> None:
     watch.part = "between stages"
     watch.start()
     begun = time.monotonic()
-    pipeline.execute(recipe, progress=Progress(quiet=True))
+    pipeline.execute(recipe, last, progress=Progress(quiet=True))
     total = time.monotonic() - begun
     seconds["between stages"] = total - sum(seconds.values())
     Run.execute, Run.execute_in_process = execute, in_process
     begun = time.monotonic()
-    pipeline.execute(recipe, progress=Progress(quiet=True))
+    pipeline.execute(recipe, last, progress=Progress(quiet=True))
     seconds["the same command again"] = time.monotonic() - begun
     disk = {entry.name: _bytes(entry) for entry in (path / "run").iterdir()}
     answer.send({
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000", help="passages")
     parser.add_argument("--queries", type=float, default=6.0, help="queries a passage in the log")
     parser.add_argument("--index", default="exact", choices=["exact", "ivf", "hnsw"])
+    parser.add_argument("--until", default="evaluation", help="the last stage")
     parser.add_argument("--folder", help="for corpora and runs; they stay there")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -183,7 +184,7 @@ def main() -> None:
         maker.start()
         maker.join()
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=measure, args=(folder, options.index, sender))
+        process = context.Process(target=measure, args=(folder, options.index, options.until, sender))
         process.start()
         sender.close()
         try:

@@ -36,7 +36,7 @@ REASONS = {
     TOO_SHORT: "too_short", CONTAINED: "contained", DUPLICATE: "duplicate", NEAR_DUPLICATE: "near_duplicate",
 }  # fmt: skip
 _ALIKE = "alike"  # file of a shared folder: the rows that repeat an earlier one
-_DECISIONS, _SOURCES = "decisions.npy", "sources.npy"  # files of a shared folder, each with a value for every record
+_DECISIONS, _SOURCES = "decisions", "sources"  # files of a shared folder, each with a byte for every record
 
 
 def build(
@@ -109,7 +109,7 @@ def _check(table: Table, corpus: CorpusSettings, judged: int) -> None:
 class PassageWorker:
     """Keeps or drops the records of a range, by decisions over the whole corpus.
 
-    The first worker of a machine decides, and writes a byte for each record; all workers map these files.
+    The first worker of a machine decides, and writes a byte for each record; all workers read these files.
 
     Args:
         storage: storage of the run.
@@ -152,13 +152,13 @@ class PassageWorker:
             for name in ["passage_id", *parents] if judged else []:  # the judged may be documents, or chunks
                 eligible &= ~pc.is_in(columns[name], value_set=pa.array(judged)).to_numpy(zero_copy_only=False)
             most = None if max_sources is None else how_many(int(eligible.sum()), max_sources, share)
-            np.save(folder / _DECISIONS, decisions)
-            np.save(folder / _SOURCES, eligible if most is None else sample(eligible, most, seed))
+            decisions.tofile(folder / _DECISIONS)
+            (eligible if most is None else sample(eligible, most, seed)).tofile(folder / _SOURCES)
 
         settings = json.dumps([records.fingerprint, _digest(judged), max_sources, seed, share, alike])
         folder = shared_folder(f"passages-{hashlib.sha256(settings.encode()).hexdigest()[:16]}", make)
-        self._decisions = np.load(folder / _DECISIONS, mmap_mode="r")
-        self._is_source = np.load(folder / _SOURCES, mmap_mode="r")
+        self._decisions = np.fromfile(folder / _DECISIONS, np.int8)
+        self._is_source = np.fromfile(folder / _SOURCES, np.bool_)
 
     def process(self, task: Task) -> Output:
         """Rows of PASSAGES for rows of RECORDS, and drops by reason."""

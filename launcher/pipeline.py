@@ -109,7 +109,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
     record = None
     if judged:
-        model = training_record["model"]
+        model = (run.storage.local_path or Path()) / training.MODEL
         record = evaluation.build(run, recipe.evaluation, judged.folder, recipe.student_encoder(), model)
     yield "evaluation", record
 

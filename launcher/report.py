@@ -338,7 +338,7 @@ def _facts(storage: Storage, recipe: Mapping[str, Any], training: Mapping[str, A
         ("Evaluation", recipe["evaluation"]["dataset"] or "none"),
     ]
     if training.get("model"):
-        facts.append(("Specialised model", training["model"]))
+        facts.append(("Specialised model", f"{storage.url}/model"))
     return facts
 
 

@@ -224,6 +224,21 @@ def test_sigterm_in_training_says_how_to_continue_and_leaves_a_checkpoint(finish
 
 
 @pytest.mark.usefixtures("local_ray")
+def test_a_run_that_was_moved_is_judged_where_it_is_and_a_record_names_no_other_model(
+    finished: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(finished / "run", moved, ignore=shutil.ignore_patterns("evaluation"))
+    written = json.loads((moved / "training" / "record.json").read_text())
+    assert written["model"] == "model", "relative to the workdir"
+    (moved / "training" / "record.json").write_text(json.dumps(written | {"model": "/a/model/of/somebody"}))
+    record = execute(load_recipe(str(finished / "recipe.yaml"), [f"workdir={moved}"]), progress=QUIET)
+    before = json.loads((finished / "run" / "evaluation" / "record.json").read_text())
+    assert record["student"] == before["student"]
+    assert "/a/model" not in (moved / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("local_ray")
 def test_a_changed_recipe_is_refused_until_the_stage_is_overwritten(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "run")
     changes = [f"workdir={tmp_path}/run", "lists.length=9"]

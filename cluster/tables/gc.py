@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cluster.tables.commit import commit_path
+from cluster.tables.removal import is_removable
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table, planned_tables
 
@@ -24,7 +25,7 @@ def collect(table: Table) -> int:
     removed = 0
     for folder in ("data", "rejects", "dropped", "commits", "withdrawn"):
         for path in table.storage.list(f"{table.path}/{folder}"):
-            if path not in named:
+            if path not in named and is_removable(path):
                 table.storage.remove(path)
                 removed += 1
     return removed + _unfinished_puts(table.storage, table.path)
@@ -49,7 +50,8 @@ def _unfinished_puts(storage: Storage, path: str) -> int:
     """
     if storage.local_path is None:
         return 0
-    unfinished = [file for file in Path(storage.local_path, path).rglob("*#*") if file.is_file()]
+    files = [file for file in Path(storage.local_path, path).rglob("*#*") if file.is_file()]
+    unfinished = [file for file in files if is_removable(file.relative_to(storage.local_path).as_posix())]
     for file in unfinished:
         file.unlink(missing_ok=True)
     return len(unfinished)

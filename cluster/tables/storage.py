@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from obstore.store import LocalStore, from_url
 
 from cluster.disclosure import HIDDEN, secret_in_url
 from cluster.errors import InputError, RunError
+from cluster.tables.removal import is_removable, remove_folder
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 
@@ -189,13 +189,17 @@ class Storage:
 
     @_retried
     def delete(self, path: str) -> None:
-        """Deletes the object of this name and everything in the folder of this name; either may be absent."""
+        """Deletes the object of this name, and what stages have made in the folder of this name; either may be absent.
+
+        Raises:
+            InputError: the folder, or one inside of it, is a symbolic link (`cluster/tables/removal.py`).
+        """
         if self._local is None:
-            if paths := self.list(path):
+            if paths := [one for one in self.list(path) if is_removable(one)]:
                 self._store.delete(paths)
             self.remove(path)
         elif (self._local / path).is_dir():
-            _remove_folder(self._local / path)
+            remove_folder(self._local, path)
         else:
             (self._local / path).unlink(missing_ok=True)
 
@@ -226,23 +230,6 @@ def _check_inside(url: str, path: str) -> None:
             f"{url}: '{path}' leads out of the workdir, so it was not written by listwise. Find out who else writes to "
             "this workdir; then do the stage that it belongs to again (--overwrite STAGE)."
         )
-
-
-def _remove_folder(folder: Path) -> None:
-    """Removes a folder, also while other processes remove it. A link to a folder is kept, and its target emptied."""
-
-    def ignore_absent(function: Any, path: str, error: tuple[type[BaseException], BaseException, Any]) -> None:
-        if not isinstance(error[1], FileNotFoundError):
-            raise error[1]
-
-    if not folder.is_symlink():
-        shutil.rmtree(folder, onerror=ignore_absent)
-        return
-    for inner in folder.iterdir():
-        if inner.is_dir():
-            _remove_folder(inner)
-        else:
-            inner.unlink(missing_ok=True)
 
 
 def check_writable(url: str, patience_s: float = 0.0) -> None:

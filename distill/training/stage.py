@@ -13,11 +13,15 @@ from distill.training.job import TrainingJob
 from distill.training.on_ray import run_ranks
 from distill.training.stop import stop_file
 
+MODEL = "model"  # folder of the workdir that the student is exported to
+
 
 def build(
     run: Run, training: TrainingSettings, student: StudentSettings, lists: Table, passages: Table
 ) -> dict[str, Any]:
     """Trains the student on the lists, or returns the record of the training that was done.
+
+    The model is the folder `MODEL` of the workdir, wherever that is now, and whatever a record says.
 
     Raises:
         InputError: bad lists, or no node can hold a rank.
@@ -43,8 +47,8 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
         )
     output = workdir / "training"
     patience = run.settings.storage_timeout_s
-    job = TrainingJob(training, student, tables, str(output), str(workdir / "model"), patience_s=patience)
+    job = TrainingJob(training, student, tables, str(output), str(workdir / MODEL), patience_s=patience)
     output.mkdir(parents=True, exist_ok=True)
     stop_file(output).unlink(missing_ok=True)
     (output / "job.json").write_text(job.to_json())
-    return run_ranks(run, job, output)
+    return run_ranks(run, job, output) | {"model": MODEL}

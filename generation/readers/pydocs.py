@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from cluster.errors import InputError
@@ -23,6 +24,11 @@ class PydocsReader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.packages = pydocs.parse_packages(path)
+
+    @cached_property
+    def _files(self) -> dict[tuple[str, ...], SourceFile]:
+        """The files of these packages on this machine, by module and name. A plan names no place on a disk."""
+        return {(file.module, file.shown): file for package in self.packages for file in source_files(package)}
 
     def fingerprint(self) -> dict[str, Any]:
         """Version, number of files and their total size, of each package."""
@@ -50,7 +56,7 @@ class PydocsReader:
         for number, (file, docs) in enumerate(collected):
             names += [doc.name for doc in docs[: int(min(len(docs), remaining - len(names)))]]
             if docs:
-                files.append([file.path, file.module, file.shown])
+                files.append([file.module, file.shown])
             full = len(names) >= rows_per_shard or len(names) >= remaining or number == len(collected) - 1
             if full and names:
                 shards.append(Shard(f"{len(shards):05d}", len(names), 1, (), {"files": files, "names": names}))
@@ -69,7 +75,8 @@ class PydocsReader:
         Raises:
             InputError: the packages on this machine are not those that were planned.
         """
-        docs = {doc.name: doc for parts in shard.params["files"] for doc in file_docstrings(SourceFile(*parts))}
+        planned = [self._files.get(tuple(parts[-2:])) for parts in shard.params["files"]]
+        docs = {doc.name: doc for file in planned if file for doc in file_docstrings(file)}
         for name in shard.params["names"][max(start, 0) : stop]:
             if name not in docs:
                 raise InputError(

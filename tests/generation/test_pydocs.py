@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster.errors import InputError
 from generation import pydocs
 from generation.docstrings import split_docstring
 from generation.readers.open_reader import open_reader
@@ -98,3 +100,14 @@ def test_aliases_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_a_docstring_splits_into_summary_and_body(raw: str, expected: tuple[str, str]) -> None:
     assert split_docstring(raw) == expected
+
+
+def test_a_plan_names_no_place_on_the_disk_and_reads_no_other_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.py"
+    secret.write_text('"""A module.\n\n' + "What nobody else may read. " * 20 + '"""\n')
+    reader = open_reader(CorpusSettings(path="pydocs://stdlib"))
+    shard = reader.plan(100, None)[0]
+    assert not [part for parts in shard.params["files"] for part in parts if Path(part).is_absolute()]
+    foreign = replace(shard, params={"files": [[str(secret), "secret", "secret.py"]], "names": ["secret"]})
+    with pytest.raises(InputError, match="is not on this machine now"):
+        list(reader.read(foreign, 0, 1))

@@ -50,12 +50,12 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 def test_an_object_can_be_put_read_listed_and_deleted(storage: Storage) -> None:
-    storage.put("a/b/one", b"1")
-    storage.put("a/two", b"2")
+    storage.put("a/b/plan.json", b"1")
+    storage.put("a/record.json", b"2")
     storage.put("ab/three", b"3")
-    assert storage.get("a/b/one") == b"1"
-    assert storage.buffer("a/two").to_pybytes() == b"2"
-    assert storage.list("a") == ["a/b/one", "a/two"]
+    assert storage.get("a/b/plan.json") == b"1"
+    assert storage.buffer("a/record.json").to_pybytes() == b"2"
+    assert storage.list("a") == ["a/b/plan.json", "a/record.json"]
     assert storage.folders() == ["a", "ab"]
     storage.delete("a")
     assert storage.list("") == ["ab/three"]
@@ -134,23 +134,53 @@ def test_a_storage_that_fails_for_too_long_is_an_error_of_its_own(tmp_path: Path
     assert not is_retrying()
 
 
-def test_a_link_to_a_folder_is_emptied_and_stays(tmp_path: Path) -> None:
-    """A user may link the training's folder to another disk."""
-    (tmp_path / "scratch" / "inner").mkdir(parents=True)
-    (tmp_path / "scratch" / "inner" / "file").touch()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "training").symlink_to(tmp_path / "scratch")
+@pytest.mark.parametrize("place", ["training", "training/checkpoints", "lists", "lists/data"])
+def test_nothing_behind_a_link_is_removed_and_the_command_says_so_before_it_removes_anything(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "plan.json").touch()
     storage = Storage(str(tmp_path / "run"))
-    storage.delete("training")
-    assert storage.list("training") == []
-    storage.put("training/new", b"")
-    assert (tmp_path / "scratch" / "new").exists()
+    stage = place.split("/", maxsplit=1)[0]
+    storage.put(f"{stage}/plan.json", b"{}") if place != stage else None
+    (tmp_path / "run" / place).symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match=rf"run/{place} is a symbolic link to {tmp_path}/mine. Nothing behind"):
+        storage.delete(stage)
+    assert (tmp_path / "mine" / "plan.json").exists()
+    assert (tmp_path / "run" / place).is_symlink()
+    assert place == stage or storage.exists(f"{stage}/plan.json")
+
+
+def test_a_link_to_a_file_goes_and_the_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").touch()
+    storage = Storage(str(tmp_path / "run"))
+    storage.put("lists/progress.json", b"{}")
+    (tmp_path / "run" / "lists" / "plan.json").symlink_to(tmp_path / "mine.json")
+    storage.delete("lists")
+    assert not (tmp_path / "run" / "lists").exists()
+    assert (tmp_path / "mine.json").exists()
+
+
+def test_files_that_no_table_makes_stay_and_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = Storage(str(tmp_path))
+    digest, plan = "0f" * 32, "0123456789ab"
+    made = [f"lists/{name}" for name in (
+        "plan.json", "progress.json", f"complete.{plan}.json", f"data/00000.{digest}.parquet",
+        f"commits/00000.{plan}.json", f"rejects/00000.{digest}.json", f"withdrawn/00000.{plan}.json",
+        f"data/00001.{digest}.parquet#3",
+    )]  # fmt: skip
+    mine = ["lists/notes.txt", "lists/data/table.parquet", "lists/mine/plan.txt"]
+    for path in (*made, *mine):
+        storage.put(path, b"x") if "#" not in path else (tmp_path / path).write_bytes(b"x")
+    storage.delete("lists")
+    assert storage.list("") == sorted(mine)
+    assert "no stage has made lists/data/table.parquet, lists/mine/plan.txt, lists/notes.txt" in caplog.text
 
 
 def test_a_folder_that_other_processes_empty_too_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abc":
         (tmp_path / "table" / name).mkdir(parents=True)
-        (tmp_path / "table" / name / "file").touch()
+        (tmp_path / "table" / name / "plan.json").touch()
     real = os.unlink
     monkeypatch.setattr(os, "unlink", lambda *args, **named: [real(*args, **named), real(*args, **named)])
     Storage(str(tmp_path)).delete("table")

@@ -138,13 +138,15 @@ def test_only_files_that_no_record_names_are_collected_and_only_from_complete_ta
     assert collect(table) == 1
     named = storage.list("t")
     storage.put("t/data/00000.feed.parquet", b"from a worker that died")
-    storage.put("t/commits/00000.otherplan.json", b"from a worker of an older plan")
+    storage.put("t/commits/00000.0ddba11.json", b"from a worker of an older plan")
     (tmp_path / "t/data/00001.beef.parquet#1").write_bytes(b"from an unfinished put")
     unfinished = write(storage, [3, 4], name="u")
     unfinished.withdraw(unfinished.files()[0][0])
     before = storage.list("u")
+    storage.put("t/data/mine.parquet", b"a file of a person")
+    named.append("t/data/mine.parquet")
     assert collect(table) == 3
-    assert storage.list("t") == named
+    assert storage.list("t") == sorted(named)
     assert not list((tmp_path / "t/data").glob("*#*"))
     assert collect(Table.open(storage, "u")) == 0
     assert storage.list("u") == before
