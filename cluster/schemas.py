@@ -186,6 +186,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "judged"),
 }
 
+MARKER = "versions.json"  # the first file of a run; a workdir with this file belongs to a run
 ONE_PROCESS_STAGES = ("training", "evaluation")  # they run once, in one process; the other stages run over shards
 
 

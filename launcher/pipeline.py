@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.run import Run
-from cluster.schemas import STAGES
+from cluster.schemas import MARKER, STAGES
 from cluster.tables.gc import collect_all
 from cluster.tables.table import Table
 from cluster.watch.progress import Progress
@@ -41,8 +41,6 @@ from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
 from launcher.report import build_report
-
-MARKER = "versions.json"  # the first file of a run; a workdir with this file belongs to a run
 
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:

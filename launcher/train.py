@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from cluster.errors import InputError, ListwiseError
+from cluster.schemas import MARKER
 from cluster.settings import ClusterSettings, Settings
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
@@ -22,6 +23,7 @@ from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
 from launcher.recipe import validate_options
 
 DEV_FRACTION = 0.1
+TRAINING, MODEL, TABLES = "training", "model", ("passages", "lists")  # what is written into the output
 
 
 class TrainOptions(Settings):
@@ -119,17 +121,21 @@ def train_on_ray(lists: str, output: Path, options: TrainOptions) -> dict[str, A
     tables = Storage(prepare_tables(lists, output, options.dev_fraction))
     with Run(str(output), options.cluster) as run:
         list_table, passages = Table.open(tables, "lists"), Table.open(tables, "passages")
-        return build(run, options.training, options.student, list_table, passages)
+        record = build(run, options.training, options.student, list_table, passages)
+        return record | {"model": str(output / record["model"])}
 
 
 def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
     """The url of the tables to train on: those of a run, or new ones that are written from a file of lists.
 
     Raises:
-        InputError: the file or run does not exist, or the file does not hold scored lists.
+        InputError: the file or run does not exist, or the file does not hold scored lists; or files in `output` that no
+            training has made would be replaced.
     """
     from distill.lists.scored_file import files_of, write_tables
 
+    if not _has_begun(output / TRAINING):
+        _refuse_foreign_files(output, (TRAINING, MODEL))
     folder = Path(lists).expanduser()
     is_run = any((folder / name).exists() for name in ("recipe.yaml", "passages", "lists"))
     if "://" in lists or (folder.is_dir() and (is_run or not files_of(folder))):
@@ -145,6 +151,28 @@ def prepare_tables(lists: str, output: Path, dev_fraction: float) -> str:
                     "of a run (listwise run RECIPE --until lists), or JSON lines: a file, or a folder of them."
                 )
         return storage.url
+    if (output / MARKER).exists():
+        raise InputError(
+            f"--output {output}: this is the workdir of a run, whose passages and lists would be replaced by those of "
+            f"{lists}. Name another folder."
+        )
+    _refuse_foreign_files(output, [name for name in TABLES if not (output / name / "plan.json").exists()])
     storage = Storage(str(output))
     write_tables(folder, storage, dev_fraction)
     return storage.url
+
+
+def _has_begun(training: Path) -> bool:
+    """Whether a training has written into a folder: its plan, its job, or a checkpoint."""
+    return any((training / name).exists() for name in ("plan.json", "job.json")) or any(
+        training.glob("checkpoints/step-*")
+    )
+
+
+def _refuse_foreign_files(output: Path, names: Sequence[str]) -> None:
+    """Refuses an output in which there is something under names that a training replaces."""
+    if foreign := [name for name in names if (output / name).exists() or (output / name).is_symlink()]:
+        raise InputError(
+            f"--output {output} holds {', '.join(foreign)}, which no training has made. Name a new folder, so that "
+            "none of your files is replaced."
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.errors import InputError
 from launcher import train
 from tests.corpus import ASPECTS, PLACES, QUERIES
 from tests.distill.list_tables import write_run
@@ -122,3 +123,27 @@ def test_tasks_of_srun_that_cannot_find_each_other_get_the_remedy(monkeypatch):
         train.is_rank()
     monkeypatch.setenv("MASTER_ADDR", "node1")
     assert train.is_rank()
+
+
+def test_no_file_of_a_person_and_no_table_of_a_run_is_replaced(tmp_path):
+    lists, mine = write_lists(tmp_path / "lists.jsonl"), tmp_path / "mine"
+    (mine / "model").mkdir(parents=True)
+    (mine / "model" / "weights.safetensors").write_text("mine")
+    for name in ("training", "lists"):
+        (tmp_path / name / name).mkdir(parents=True)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "model").symlink_to(mine / "model")
+    for output, held in ((mine, "model"), (tmp_path / "training", "training"), (tmp_path / "lists", "lists"),
+                         (tmp_path / "link", "model")):  # fmt: skip
+        with pytest.raises(InputError, match=f"--output {output} holds {held}, which no training has made"):
+            train.prepare_tables(str(lists), output, 0.1)
+    assert (mine / "model" / "weights.safetensors").read_text() == "mine"
+    write_run(tmp_path / "run")
+    (tmp_path / "run" / "versions.json").write_text("{}")
+    with pytest.raises(InputError, match="this is the workdir of a run, whose passages and lists would be replaced"):
+        train.prepare_tables(str(lists), tmp_path / "run", 0.1)
+    assert train.prepare_tables(str(tmp_path / "run"), tmp_path / "run", 0.1) == str(tmp_path / "run"), "its own lists"
+    assert train.prepare_tables(str(lists), tmp_path / "new", 0.1) == str(tmp_path / "new")
+    (tmp_path / "new" / "training" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "new" / "model").mkdir()
+    assert train.prepare_tables(str(lists), tmp_path / "new", 0.1) == str(tmp_path / "new"), "a training that continues"
