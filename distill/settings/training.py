@@ -20,6 +20,7 @@ _NOT_IN_IDENTITY = {
     "without",
     "keep_checkpoints",
     "checkpoint_every",
+    "checkpoint_minutes",
     "trackers",
 }
 
@@ -91,6 +92,12 @@ class TrainingSettings(Settings):
     )
     checkpoint_every: int | None = Field(
         None, ge=1, description="steps between checkpoints; empty: as many as between evaluations"
+    )
+    checkpoint_minutes: float | None = Field(
+        10.0,
+        gt=0,
+        description="most minutes of work between checkpoints, where one takes less than 2 % of that; "
+        "empty: only as checkpoint_every says",
     )
     keep_checkpoints: int = Field(2, ge=1)
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(["tensorboard"])

@@ -1,12 +1,12 @@
 """Checkpoints that any world size and any ZeRO stage can read: full float32 weights and Adam moments as safetensors.
 
-A checkpoint is a folder `step-00000012`. It is written under a temporary name and renamed when whole, so a folder with
-its final name is always complete. The training position is a step number: plans are pure functions of it.
+A checkpoint is a folder `step-00000012`. It is written under a temporary name and renamed when it is whole and on the
+disk (`checkpoint_files.py`). The training position is a step number: plans are pure functions of it.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from cluster.errors import InputError, RunError
 from cluster.machines.private_folder import share_as_folder
 from cluster.tables.fingerprint import check_fingerprint
+from distill.training.checkpoint_files import name_of, read, seal, sync
 
-WEIGHTS, MOMENTS, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+WEIGHTS, MOMENTS = "model.safetensors", "optimizer.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _ANEW = "Or start the training again: run with --overwrite training, or train into another --output."
 
@@ -64,7 +65,7 @@ class CheckpointWriter:
             )
         self.wait()
         if dist.get_rank() == 0:
-            self._pending = self._pool.submit(self._write, weights, moments, json.dumps(state, indent=1))
+            self._pending = self._pool.submit(self._write, weights, moments, copy.deepcopy(state))
 
     def wait(self) -> None:
         """Until the checkpoint in hand is whole; raises what went wrong with it."""
@@ -72,20 +73,20 @@ class CheckpointWriter:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def _write(self, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: str) -> None:
-        step, best = (json.loads(state)[key] for key in ("step", "best_step"))
-        target = self.folder / f"step-{step:08d}"
+    def _write(self, weights: dict[str, torch.Tensor], moments: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+        target, best = self.folder / name_of(state["step"]), state["best_step"]
         partial = self.folder / f".{target.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(weights, partial / WEIGHTS)
         save_file(moments, partial / MOMENTS)
-        (partial / STATE).write_text(state)
         share_as_folder(partial)
+        seal(partial, state)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
+        sync(self.folder)
         for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            if best is None or old.name != f"step-{best:08d}":
+            if best is None or old.name != name_of(best):
                 shutil.rmtree(old)
 
     def __enter__(self) -> CheckpointWriter:
@@ -96,26 +97,14 @@ class CheckpointWriter:
         self.wait()
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint with the highest step, if there is one."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
-
-
 def read_state(folder: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint that this training may continue from.
+    """The state of a whole checkpoint that this training may continue from.
 
     Raises:
-        InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named. Or the
-            best checkpoint so far, which is what the training would export, is no longer beside it.
+        InputError: the checkpoint belongs to another student, recipe or set of lists; the difference is named.
     """
-    state = json.loads((folder / STATE).read_text())
+    state = read(folder)
     check_fingerprint(f"checkpoint {folder}", "training", state["identity"], identity)
-    best = folder.with_name(f"step-{state['best_step'] or state['step']:08d}")
-    if not best.exists():
-        raise InputError(
-            f"{best} is missing: it is the best checkpoint so far, the one to export. Put it back. {_ANEW}"
-        )
     return state
 
 
@@ -159,7 +148,7 @@ def _first(names: list[str]) -> str:
 def load_moments(folder: Path, engine: Any) -> None:
     """Puts Adam's moments of a checkpoint into an engine; Adam's own step count is the number of steps taken so far."""
     stage = engine.zero_optimization_stage()
-    steps = torch.tensor(float(json.loads((folder / STATE).read_text())["step"]))
+    steps = torch.tensor(float(folder.name.removeprefix("step-")))
     if stage:
         for partition, state in _partitions(engine):
             state["step"] = steps.to(partition.device, copy=True)

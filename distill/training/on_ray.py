@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +15,7 @@ from cluster.machines import fork_server, ray_errors, session
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
+from cluster.watch.phrases import duration
 from cluster.workers.threads import use_held_cores
 from distill.encoders.encoder import LIBRARIES
 from distill.settings.training import TrainingSettings
@@ -69,14 +72,12 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
         fit.start()
         try:
             while not fit.over.wait(POLL_S):
-                _show(bar, ray.get(mailbox.drain.remote()))
+                _show(bar, ray.get(mailbox.drain.remote()), run.progress.say)
         except KeyboardInterrupt:
             if _has_step(output):  # there is something to save
-                bar.note("stopping: the ranks finish their step and write a checkpoint")
-                stop_file(output).touch()
-                fit.over.wait(run.settings.handover_timeout_s)
+                _end_after_the_step(fit, run, output)
             raise
-        _show(bar, ray.get(mailbox.drain.remote()))
+        _show(bar, ray.get(mailbox.drain.remote()), run.progress.say)
         outcome = ray.get(mailbox.outcome.remote())
     ray.kill(mailbox)
     return _result(outcome, fit.error, run)
@@ -84,8 +85,31 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
 
 def _has_step(output: Path) -> bool:
     """Whether the ranks have done a step, now or in an earlier run: rank 0 writes a line of metrics for each."""
+    return _last_step(output) is not None
+
+
+def _last_step(output: Path) -> dict[str, Any] | None:
+    """The last line of metrics of a step."""
     metrics = output / "metrics.jsonl"
-    return metrics.is_file() and '"loss"' in metrics.read_text()
+    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    return next((json.loads(line) for line in reversed(lines) if '"loss"' in line), None)
+
+
+def _end_after_the_step(fit: _Fit, run: Run, output: Path) -> None:
+    """Asks the ranks to stop, and waits as long as a step has been taking, and its checkpoint."""
+    step_s = (_last_step(output) or {}).get("seconds", 0.0)
+    limit_s = 2 * step_s + run.settings.handover_timeout_s
+    kept = max((path.name for path in output.glob("checkpoints/step-*")), default="the beginning")
+    run.progress.say(
+        f"stopping: the ranks finish their step, which took {duration(step_s)} the last time, and write a checkpoint. "
+        f"A second signal ends them at once; what they have done since {kept} is lost then."
+    )
+    stop_file(output).touch()
+    if not fit.over.wait(limit_s):
+        run.progress.say(
+            f"the ranks have not ended within {duration(limit_s)}. They are ended now, and what they have done since "
+            f"{kept} is lost."
+        )
 
 
 def _ranks(training: TrainingSettings, resources: dict[str, float]) -> int:
@@ -184,15 +208,17 @@ def _result(outcome: tuple[str, Any] | None, error: BaseException | None, run: R
     raise (InputError if kind == "InputError" else RunError)(value)
 
 
-def _show(bar: Any, records: list[dict[str, Any]]) -> None:
-    """Moves the progress bar by lines of metrics.jsonl."""
+def _show(bar: Any, records: list[dict[str, Any]], say: Callable[[str], None]) -> None:
+    """Moves the progress bar by lines of metrics.jsonl, and says what the ranks have to say."""
     for record in records:
-        if "total" in record:
+        if "note" in record:
+            say(record["note"])
+        elif "total" in record:
             bar.resize(record["total"])
             bar.resumed(record["resumed"])
         elif "loss" in record:
-            tokens = int(record["tokens_per_s"] * record["queries"] / record["queries_per_s"])
-            bar.advance(record["queries"], tokens=tokens)
+            seconds = record["queries"] / record["queries_per_s"] if record["queries_per_s"] else 0.0
+            bar.advance(record["queries"], tokens=int(record["tokens_per_s"] * seconds))
             cores = f", {record['cores_used']:.1f} cores used by rank 0" if "cores_used" in record else ""
             bar.note(f"loss {record['loss']:.4f}{cores}")
         elif "dev_ndcg@10" in record:

@@ -26,7 +26,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.activations.activations import Activations
 from distill.activations.budget import activation_bytes
-from distill.collectives import broadcast_object, ranks_on_this_machine, run_on_rank_0
+from distill.collectives import ranks_on_this_machine, run_on_rank_0
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
 from distill.encoders.layout import Layout, PackedError, pad_token
@@ -38,7 +38,8 @@ from distill.encoders.tokens import TokenFile
 from distill.losses.batch import LossSettings
 from distill.settings.training import TrainingSettings
 from distill.training.batches import lists_per_epoch, steps_per_epoch
-from distill.training.checkpoints import load_moments, load_weights, newest_checkpoint, read_state
+from distill.training.checkpoint_files import newest_whole
+from distill.training.checkpoints import load_moments, load_weights, read_state
 from distill.training.deepspeed_engine import start_engine
 from distill.training.dev_evaluation import DevEvaluator
 from distill.training.job import TrainingJob
@@ -181,14 +182,17 @@ def load_student(job: TrainingJob, device: str) -> SentenceTransformer:
 
 
 def _continue(folder: Path, identity: dict[str, Any], module: EncoderModule) -> tuple[dict[str, Any], Path | None]:
-    """State of the newest checkpoint, whose weights are loaded, and its folder; or the state of a new training."""
-    newest = broadcast_object(newest_checkpoint(folder))
+    """State of the newest whole checkpoint, whose weights are loaded, and its folder; or the state of a new training.
+
+    `notes` of the state are sentences about damaged checkpoints.
+    """
+    newest, notes = run_on_rank_0(lambda: newest_whole(folder))
     if newest:
         state = run_on_rank_0(lambda: read_state(newest, identity))
         load_weights(newest, module)
-        return state, newest
+        return state | {"notes": notes}, newest
     return {
-        "step": 0, "identity": identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
+        "notes": notes, "step": 0, "identity": identity, "best_step": None, "best_ndcg": -1.0, "best_loss": math.inf,
         "stale": 0, "base_dev": None, "dev": None,
     }, None  # fmt: skip
 

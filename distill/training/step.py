@@ -76,6 +76,7 @@ class StepResult:
         recomputed_tokens: those that were computed twice.
         reused: share of the outputs of products and of attention, by bytes, that their second run took from the first.
         stop: whether any rank is asked to stop.
+        is_due: whether any rank finds that a checkpoint is due.
     """
 
     loss: float
@@ -86,6 +87,7 @@ class StepResult:
     recomputed_tokens: int
     reused: float
     stop: bool
+    is_due: bool
 
 
 class Stepper:
@@ -126,12 +128,13 @@ class Stepper:
         """
         return Prepared(plan, np.ascontiguousarray(teacher, dtype=np.float32), self._micro_batches(plan))
 
-    def run(self, prepared: Prepared, stop: bool = False) -> StepResult:
+    def run(self, prepared: Prepared, stop: bool = False, is_due: bool = False) -> StepResult:
         """Accumulates the gradient of one global batch; the caller steps the optimizer.
 
         Args:
             prepared: this rank's part.
             stop: whether this rank is asked to stop; `StepResult.stop` says whether any is.
+            is_due: whether a checkpoint is due by this rank's clock; `StepResult.is_due` says whether by any.
         """
         plan, work = prepared.plan, prepared.work
         keep = self.activations.plan(work)
@@ -141,7 +144,7 @@ class Stepper:
         sums, query_gradient, all_gradients = self._loss(prepared, queries, all_passages)
         passage_gradient = reduce_scatter_ragged(all_gradients, sizes, self.rank)
         self._backward(work, query_gradient, passage_gradient)
-        listed, contrastive, stopping = self._over_ranks(sums, len(plan.queries), stop)
+        listed, contrastive, stopping, due = self._over_ranks(sums, len(plan.queries), stop, is_due)
         for_list, for_contrast = self.settings.weights
         return StepResult(
             loss=for_list * listed + for_contrast * contrastive,
@@ -152,6 +155,7 @@ class Stepper:
             recomputed_tokens=sum(micro.computed for micro in work[: keep.graphs_from]),
             reused=keep.reused,
             stop=stopping > 0,
+            is_due=due > 0,
         )
 
     def _loss(
@@ -171,9 +175,10 @@ class Stepper:
             self.settings,
         )
 
-    def _over_ranks(self, sums: LossSums, queries: int, stop: bool) -> list[float]:
-        """Mean list loss and mean InfoNCE over the global batch, and how many ranks are asked to stop."""
-        totals = torch.stack([sums.listed / queries, sums.contrastive / queries, sums.listed.new_tensor(float(stop))])
+    def _over_ranks(self, sums: LossSums, queries: int, stop: bool, is_due: bool) -> list[float]:
+        """Mean list loss and mean InfoNCE over the global batch; how many ranks are asked to stop, or to save."""
+        flags = [sums.listed.new_tensor(float(flag)) for flag in (stop, is_due)]
+        totals = torch.stack([sums.listed / queries, sums.contrastive / queries, *flags])
         if self.world_size > 1:
             dist.all_reduce(totals)
         return totals.tolist()

@@ -20,11 +20,14 @@ import torch.distributed as dist
 
 from cluster.errors import RunError
 from cluster.machines.malloc import trim_freed_memory
+from distill.collectives import broadcast_object
 from distill.encoders.export import save as save_model
 from distill.encoders.lora import merge_adapters
 from distill.encoders.module import EncoderModule
 from distill.settings.training import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
+from distill.training.checkpoint_clock import CheckpointClock
+from distill.training.checkpoint_files import name_of
 from distill.training.checkpoints import CheckpointWriter, load_weights
 from distill.training.deepspeed_engine import step_optimizer
 from distill.training.job import TrainingJob
@@ -103,10 +106,13 @@ class _Rank:
             if self.rank == 0:
                 size = self.schedule.queries_per_step
                 self.on_record({"total": self.schedule.total * size, "resumed": state["step"] * size})
+                for note in state.pop("notes"):
+                    self.on_record({"note": note})
             if self.ready.evaluator and state["base_dev"] is None:
                 state["base_dev"] = self._evaluate(0)
             every = self.training.evaluate_every or self.schedule.per_epoch
             keep_every = self.training.checkpoint_every or (self.schedule.total if self.ready.evaluator else every)
+            clock = CheckpointClock(self.training.checkpoint_minutes)
             # the next plan and its tensors are made while this step runs
             with ThreadPoolExecutor(1, initializer=self._use_device) as planner:
                 planned = planner.submit(self._prepare, state["step"])
@@ -114,14 +120,15 @@ class _Rank:
                     begun, self._computed_before = time.monotonic(), time.process_time()
                     prepared = planned.result()
                     planned = planner.submit(self._prepare, min(state["step"] + 1, self.schedule.total - 1))
-                    stop = self._step(state["step"], prepared, begun, request.asked())
+                    stop, is_due = self._step(state["step"], prepared, begun, request.asked(), clock.is_due())
                     state["step"] += 1
                     last = state["step"] == self.schedule.total
                     evaluate = self.ready.evaluator is not None and (state["step"] % every == 0 or last)
                     if evaluate:
                         self._judge(state)
-                    if evaluate or last or state["step"] % keep_every == 0 or stop:
-                        writer.save(self.ready.engine, state)
+                    if evaluate or last or state["step"] % keep_every == 0 or stop or is_due:
+                        with clock:
+                            writer.save(self.ready.engine, state)
                     if stop and not last:
                         raise TrainingStopped(
                             f"training was asked to stop; step {state['step']} of {self.schedule.total} is done and "
@@ -151,13 +158,13 @@ class _Rank:
         )  # fmt: skip
         return self.ready.stepper.prepare(plan, self.ready.lists.scores[plan.queries])
 
-    def _step(self, step: int, prepared: Prepared, begun: float, stop: bool) -> bool:
-        """One step and its line of metrics; whether any rank is asked to stop."""
+    def _step(self, step: int, prepared: Prepared, begun: float, stop: bool, is_due: bool) -> tuple[bool, bool]:
+        """One step and its line of metrics; whether any rank is asked to stop, and finds that a checkpoint is due."""
         plan = prepared.plan
         rate = learning_rate(step, self.schedule, self.training)
         for group in self.ready.engine.optimizer.param_groups:
             group["lr"] = rate
-        result = self.ready.stepper.run(prepared, stop)
+        result = self.ready.stepper.run(prepared, stop, is_due)
         if not math.isfinite(result.loss):
             self._refuse(plan, f"the loss of step {step + 1} is {result.loss}")
         norm = step_optimizer(self.ready.engine)
@@ -171,15 +178,16 @@ class _Rank:
             "step": step + 1, "epoch": round((step + 1) / self.schedule.per_epoch, 4), "loss": result.loss,
             **listed, "contrastive": result.contrastive, "learning_rate": rate, "queries": len(plan.queries),
             "repeats": round(plan.repeats, 3),
-            "queries_per_s": round(len(plan.queries) / seconds, 2),
-            "tokens_per_s": round(result.tokens * self.world_size / seconds, 1),
+            "seconds": round(seconds, 3),
+            "queries_per_s": _significant(len(plan.queries) / seconds),
+            "tokens_per_s": _significant(result.tokens * self.world_size / seconds),
             "padding": round(1 - result.tokens / max(1, result.computed_tokens), 4),
             "recomputed": round(result.recomputed_tokens / max(1, result.computed_tokens), 4),
             "reused": round(result.reused, 4),
             "gradient_norm": norm,
             "cores_used": round(computed_s / seconds, 2),
         })  # fmt: skip
-        return result.stop
+        return result.stop, result.is_due
 
     def _refuse(self, plan: StepPlan, what: str) -> NoReturn:
         ids = ", ".join(self.ready.lists.query_ids[int(row)].as_py() for row in plan.queries[:10])
@@ -194,7 +202,8 @@ class _Rank:
         self.ready.stepper.activations.release()
         result = self.ready.evaluator(self.ready.module, self.rank, self.world_size)
         trim_freed_memory()
-        dev = {"dev_ndcg@10": result.ndcg, "dev_loss": result.loss}
+        # on unlike machines the last bit may differ, and ranks that decide by it would wait for each other for ever
+        dev = broadcast_object({"dev_ndcg@10": result.ndcg, "dev_loss": result.loss})
         self._record({"step": step, "epoch": round(step / self.schedule.per_epoch, 4), **dev})
         return dev
 
@@ -229,9 +238,14 @@ class _Rank:
         }  # fmt: skip
         if self.rank == 0:
             model = load_student(self.job, "cpu")
-            load_weights(self.checkpoints / f"step-{best:08d}", EncoderModule(model, "cpu", torch.float32))
+            load_weights(self.checkpoints / name_of(best), EncoderModule(model, "cpu", torch.float32))
             if self.job.student.lora:
                 merge_adapters(model)
             save_model(model, self.job.model, self.job.student, record)
         dist.barrier()
         return record
+
+
+def _significant(value: float) -> float:
+    """A rate with four digits, however small it is: a step on one core may take minutes for each query."""
+    return float(f"{value:.4g}")

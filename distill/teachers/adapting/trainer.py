@@ -26,7 +26,7 @@ from cluster.errors import RunError
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
-from distill.collectives import broadcast_object, run_on_rank_0
+from distill.collectives import run_on_rank_0
 from distill.encoders.device import resolve_dtype
 from distill.losses.listwise import kl_divergence
 from distill.settings.teachers import as_cross_encoder
@@ -34,13 +34,8 @@ from distill.teachers.adapting.batches import Batches, MicroBatch
 from distill.teachers.adapting.held_out import source_ranks
 from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, AdaptingJob
 from distill.teachers.adapting.model import PairModule, load_base
-from distill.training.checkpoints import (
-    STATE,
-    CheckpointWriter,
-    load_moments,
-    load_weights,
-    newest_checkpoint,
-)
+from distill.training.checkpoint_files import newest_whole, read
+from distill.training.checkpoints import CheckpointWriter, load_moments, load_weights
 from distill.training.deepspeed_engine import start_engine, step_optimizer
 from distill.training.process_group import join_ranks, rank_device
 from distill.training.setup import Schedule
@@ -131,15 +126,17 @@ class _Rank:
     def run(self) -> int:
         """Runs all steps that are left; the module then has the weights of the last one. Returns the number of all."""
         checkpoints, size = self.output / "checkpoints", self.schedule.queries_per_step
-        newest = broadcast_object(newest_checkpoint(checkpoints))
+        newest, notes = run_on_rank_0(lambda: newest_whole(checkpoints))
         state: dict[str, Any] = {"step": 0, "best_step": None}
         if newest:
-            state = run_on_rank_0(lambda: json.loads((newest / STATE).read_text()))
+            state = run_on_rank_0(lambda: read(newest))
             load_weights(newest, self.module)
         engine = start_engine(self.module, self.training, self.world_size)
         if newest:
             load_moments(newest, engine)
         self._record({"total": self.schedule.total * size, "resumed": state["step"] * size}, log=False)
+        for note in notes:
+            self._record({"note": note}, log=False)
         with (
             CheckpointWriter(checkpoints, keep=1) as writer,
             StopRequest(self.output, self.rank) as request,

@@ -51,6 +51,21 @@ def train_rank(rank: int, world_size: int, job: str, stop_after: int | None = No
     return record
 
 
+def train_and_listen(rank: int, world_size: int, job: str) -> list[str]:
+    """Trains on one rank; what rank 0 had to say before its first step."""
+    import torch.distributed as dist
+
+    from distill.training.job import TrainingJob
+    from distill.training.trainer import train
+
+    notes: list[str] = []
+    train(
+        TrainingJob.from_json(job), on_record=lambda record: notes.append(record["note"]) if "note" in record else None
+    )
+    dist.destroy_process_group()
+    return notes
+
+
 def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Path]]) -> None:
     """Runs trainings one after the other, each from a checkpoint of the one before."""
     import torch.distributed as dist
@@ -181,6 +196,30 @@ def test_ranks_that_are_asked_to_stop_leave_a_checkpoint_and_continue_to_the_sam
     expected, found = (weights(folder / "model") for folder in (trained[0], tmp_path))
     for name, tensor in expected.items():
         assert np.array_equal(tensor, found[name]), name
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_leads_to_the_same_weights(trained, tiny_encoder, tmp_path):
+    workdir, _ = trained
+    kept = tmp_path / "run" / "training" / "checkpoints"
+    shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("model", "step-*1[12]"))
+    damaged = kept / "step-00000010" / "model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    job = make_job(tmp_path / "run", tiny_encoder, checkpoint_every=1, keep_checkpoints=20)
+    notes, _ = on_ranks(train_and_listen, 2, job.to_json())
+    assert "step-00000010 is damaged: model.safetensors" in notes[0]
+    assert notes[1] == "Training continues from step-00000009."
+    assert (kept / "damaged-00000010").is_dir()
+    again, before = weights(kept / "step-00000012"), weights(workdir / "training" / "checkpoints" / "step-00000012")
+    assert all(np.array_equal(again[name], before[name]) for name in before)
+
+
+def test_checkpoints_are_written_by_time_too_and_all_ranks_take_part(tiny_encoder, tmp_path):
+    write_run(tmp_path)
+    job = make_job(tmp_path, tiny_encoder, evaluate_every=1000, keep_checkpoints=100, checkpoint_minutes=1e-6, epochs=8)
+    (record, _) = on_ranks(train_rank, 2, job.to_json())
+    kept = {path.name for path in (tmp_path / "training" / "checkpoints").iterdir()}
+    assert f"step-{record['steps']:08d}" in kept
+    assert len(kept) > 1, "no other rule asks for one before the last step"
 
 
 def test_other_world_size_and_zero_stage_continue_the_same_curve(trained, tiny_encoder, tmp_path):
