@@ -1,4 +1,4 @@
-"""Deaths in training: a rank or a node with ranks is killed, and training continues from the newest checkpoint."""
+"""Deaths in training: a rank or a node is killed, and training continues from the newest whole checkpoint."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def continues(workdir: Path, old: list[int], reached: int) -> bool:
     return not any(alive(pid) for pid in old) and steps(workdir)[-1][0] > reached
 
 
+def damage(dice: random.Random, workdir: Path) -> str:
+    """Cuts, empties or changes a file of the newest checkpoint; returns what was done."""
+    newest = max((workdir / "training" / "checkpoints").glob("step-*"))
+    file = dice.choice(sorted(newest.iterdir()))
+    content, how = bytearray(file.read_bytes()), dice.choice(["cut", "emptied", "one bit flipped"])
+    if how == "one bit flipped":
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    file.write_bytes(content[: dice.randrange(len(content))] if how == "cut" else content if how != "emptied" else b"")
+    return f"{newest.name}/{file.name} {how}"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not FULL, reason="in `make chaos` only: it takes a minute")
 @pytest.mark.timeout(1200)
@@ -50,22 +61,25 @@ def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
 ) -> None:
     node_pids = [nodes.add(num_cpus=1) for _ in range(2)]
     workdir = tmp_path / "run"
-    times = {}
+    times, what_was_done = {}, "no damage"
     with Process("tests.chaos.training", str(workdir), nodes.address, tiny_encoder, errors=tmp_path / "err") as driver:
-        for fault in faults(["training rank killed", "training node killed"]):
+        of_a_rank = dice.choice(["training rank killed", "checkpoint damaged, rank killed"])
+        for fault in faults([of_a_rank, "training node killed"]):
             before = len(steps(workdir))
             until(lambda before=before: len(steps(workdir)) > before + 2 or not driver.is_running(), "three steps", 300)
             time.sleep(dice.uniform(0.0, 0.5))
             nodes_with_ranks = [(node, pids) for node in node_pids if (pids := ranks(node))]
             reached = max(step for step, _ in steps(workdir))
             assert nodes_with_ranks and driver.is_running(), driver.errors.read_text()[-3000:]
-            if fault == "training rank killed":
+            if fault.startswith("checkpoint damaged"):
+                what_was_done = damage(dice, workdir)
+            if fault != "training node killed":
                 kill(dice.choice([pid for _, pids in nodes_with_ranks for pid in pids]))
             else:
                 kill_node(dice.choice(nodes_with_ranks)[0], with_workers=dice.random() < 0.5)
             old = [pid for _, pids in nodes_with_ranks for pid in pids]
             assert reached < STEPS, "training ended before anything was killed"
-            what = f"other ranks, step {reached}, alive {[pid for pid in old if alive(pid)]}"
+            what = f"other ranks, {what_was_done}, step {reached}, alive {[pid for pid in old if alive(pid)]}"
             times[fault] = until(
                 lambda old=old, reached=reached: not driver.is_running() or continues(workdir, old, reached), what, 300
             )

@@ -76,7 +76,9 @@ def test_every_file_and_the_folder_are_on_the_disk_when_it_is_sealed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, real = set(), os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (synced.add(os.readlink(f"/proc/self/fd/{number}")), real(number)))
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (synced.add(str(Path(f"/proc/self/fd/{number}").readlink())), real(number))
+    )
     folder = write(tmp_path, 1)
     assert synced == {str(folder), *(str(folder / name) for name in FILES)}
 
