@@ -12,13 +12,25 @@ import re
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
-_SECRET_NAME = r"(?:key|token|secret|password|passwd|credentials?|signature|sig)"
+# a word of its own (api_key, ?sig=), or the end of a longer one whose meaning no other word has (PGPASSWORD, accessKey)
+_OWN_WORD = r"(?:key|pwd|passphrase|signature|sig|auth)"
+_ENDING = r"(?:token|secret|password|passwd|credentials?|(?:api|access|secret|private|account|auth|session|signing)key)"
+_SECRET_NAME = rf"(?:(?:[\w.-]*[_.-])?{_OWN_WORD}|[\w.-]*{_ENDING})"
 _TOKENS_OF_VOCABULARIES = ("true_token", "false_token")  # what a teacher answers
-_NAMED_SO = re.compile(rf"(?i)(?:^|[_.-])(?:api)?{_SECRET_NAME}$")
-_VARIABLE = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+_NAMED_SO = re.compile(rf"(?i)(?:^|.*[_.-]){_OWN_WORD}$|.*{_ENDING}$")
 # abfs://container@account holds no user and host:8080/@x no password; a password may hold slashes, as AWS's do
 _USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/\s'\"]+@|://[^/\s:'\"]*:(?!\d+/)[^\s'\"]+@")
-_FIELD = re.compile(rf"(?i)(?<=[?&;.\s])((?:[\w.-]*[_.-])?(?:api)?{_SECRET_NAME})=[^&\s'\"]+")
+_FIELD = re.compile(rf"(?i)(?<![\w-])({_SECRET_NAME})=[^&\s'\"#]+")
+_IN_JSON = re.compile(rf"(?i)([\"']{_SECRET_NAME}[\"']\s*:\s*)([\"'])(?:(?!\2).)+\2")
+_IN_A_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization|(?:x-)?api-key|x-[\w-]*token)(\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\",}]+"
+)
+_BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/-]{8,}=*")
+# how keys of providers begin, as they document it: OpenAI and others, Hugging Face, GitHub, GitLab, AWS, Google, Slack
+_KEYS = re.compile(
+    r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{20,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[abeprs]-[\w-]{10,})"
+)
 _MIN_SECRET_LENGTH = 8  # characters; hiding shorter values would hide common words
 # control characters except newline and tab, and those that change the direction of writing
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -27,13 +39,15 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u20
 def disclose(text: str) -> str:
     """Text for a terminal, a log or a table of errors: `printable`, with secrets replaced by `***`.
 
-    Three things count as secrets: the user part of a url, the value of a field with a secret's name (`?sig=…`), and
-    the value of an environment variable of this process with a secret's name (`OPENAI_API_KEY`).
+    These count as secrets: the user part of a url; the value of a field with a secret's name (`?sig=…`,
+    `"api_key": "…"`, `Authorization: …`); what begins as keys of known providers do; and the value of an environment
+    variable of this process with a secret's name (`OPENAI_API_KEY`).
     """
     for value in _secrets():
         text = text.replace(value, HIDDEN)
-    text = _FIELD.sub(rf"\1={HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
-    return printable(text)
+    text = _IN_A_HEADER.sub(rf"\1\2{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
+    text = _IN_JSON.sub(rf"\1\2{HIDDEN}\2", _FIELD.sub(rf"\1={HIDDEN}", text))
+    return printable(_KEYS.sub(HIDDEN, _BEARER.sub(rf"\1 {HIDDEN}", text)))
 
 
 def printable(text: str) -> str:
@@ -43,12 +57,12 @@ def printable(text: str) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Whether a field of this name holds a secret: api_key, hf-token, password; not max_tokens or true_token."""
-    return bool(_NAMED_SO.search(name)) and name not in _TOKENS_OF_VOCABULARIES
+    return bool(_NAMED_SO.match(name)) and name not in _TOKENS_OF_VOCABULARIES
 
 
 def is_secret_variable(name: str) -> bool:
     """Whether `disclose` hides the value of an environment variable of this name: RERANKER_API_KEY, HF_TOKEN."""
-    return name.isidentifier() and bool(_VARIABLE.search(name))
+    return name.isidentifier() and is_secret_name(name)
 
 
 def secret_in_url(text: str) -> str | None:
@@ -67,7 +81,5 @@ def secret_in_url(text: str) -> str | None:
 
 def _secrets() -> list[str]:
     """Secret values of the environment, longest first, because a short one may be the beginning of a longer one."""
-    values = {
-        value for name, value in os.environ.items() if len(value) >= _MIN_SECRET_LENGTH and _VARIABLE.search(name)
-    }
+    values = {value for name, value in os.environ.items() if len(value) >= _MIN_SECRET_LENGTH and is_secret_name(name)}
     return sorted(values, key=len, reverse=True)

@@ -21,6 +21,7 @@ from typing import TypeVar
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.disclosure import disclose
 from cluster.tables.commit import Commit
 from cluster.tables.plan import Shard
 from cluster.tables.storage import Storage
@@ -207,7 +208,7 @@ def end_state(kind: type[BaseException] | None, error: BaseException | None) -> 
     """The final state and the error's first line, from the arguments of a context manager's `__exit__`."""
     if kind is None:
         return "done", ""
-    return ("failed", str(error).partition("\n")[0]) if issubclass(kind, Exception) else ("interrupted", "")
+    return ("failed", disclose(str(error)).partition("\n")[0]) if issubclass(kind, Exception) else ("interrupted", "")
 
 
 def this_driver() -> tuple[str, int, float]:

@@ -40,6 +40,23 @@ def test_control_characters_are_written_out_and_other_text_stays(text: str, show
         ("abfs://container@account.dfs/run", "abfs://container@account.dfs/run"),
         ("GET https://x/y?sv=1&sig=abc%3D&se=2 failed", "GET https://x/y?sv=1&sig=***&se=2 failed"),
         ("--set generation.engine_args.hf_token=hf_abc: unknown", "--set generation.engine_args.hf_token=*** unknown"),
+        ("PGPASSWORD=abc OPENAI_APIKEY=abc MYTOKEN=abc x", "PGPASSWORD=*** OPENAI_APIKEY=*** MYTOKEN=*** x"),
+        ("accessKey=abc&authToken=abc&n=1", "accessKey=***&authToken=***&n=1"),
+        (
+            "https://x/y?auth=abc&a=1 https://x/y?pwd=abc https://x/y#token=abc",
+            "https://x/y?auth=***&a=1 https://x/y?pwd=*** https://x/y#token=***",
+        ),
+        ('{"api_key": "a b", "model": "m"}', '{"api_key": "***", "model": "m"}'),
+        ("{'authToken' : 'abc', 'n': 1}", "{'authToken' : '***', 'n': 1}"),
+        ("Authorization: Bearer abc.def-123 sent", "Authorization: *** sent"),
+        ("-H 'Authorization: Basic YWJjOmRlZg==' -H 'X-Api-Key: abc'", "-H 'Authorization: ***' -H 'X-Api-Key: ***'"),
+        ("rejected bearer abcdef.ghijkl", "rejected bearer ***"),
+        ("Incorrect API key provided: sk-proj-abcdefghij0123456789.", "Incorrect API key provided: ***."),
+        ("hf_abcdefghijklmnopqrstuvwx AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        (
+            "the bearer of news; author=Ann design=2 turkey=3 n_tokens=4",
+            "the bearer of news; author=Ann design=2 turkey=3 n_tokens=4",
+        ),
         ("max_tokens=64 top_k=5 monkey=1 key frames", "max_tokens=64 top_k=5 monkey=1 key frames"),
         ("https://host:8080/@ann/page https://host/@ann", "https://host:8080/@ann/page https://host/@ann"),
     ],
@@ -71,12 +88,33 @@ def test_errors_and_logs_are_cleaned(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert "marker" not in shown
 
 
-@pytest.mark.parametrize("name", ["api_key", "hf_token", "password", "AWS_SECRET", "x.client-secret", "sig", "apikey"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "api_key",
+        "hf_token",
+        "password",
+        "AWS_SECRET",
+        "x.client-secret",
+        "sig",
+        "apikey",
+        "PGPASSWORD",
+        "OPENAI_APIKEY",
+        "MYTOKEN",
+        "accessKey",
+        "authToken",
+        "auth",
+        "db.pwd",
+    ],
+)
 def test_a_secret_field_is_recognised_by_its_name(name: str) -> None:
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "batch_tokens", "true_token", "keyboard", "monkey", "design", "text"])
+@pytest.mark.parametrize(
+    "name",
+    ["max_tokens", "batch_tokens", "author", "monkey_business", "true_token", "keyboard", "monkey", "design", "text"],
+)
 def test_other_names_do_not_count_as_secret(name: str) -> None:
     assert not is_secret_name(name)
 
