@@ -11,6 +11,7 @@ from cluster.disclosure import disclose, is_secret_name, printable, secret_in_ur
 from cluster.errors import DamagedError, InputError
 from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.storage import Storage
+from cluster.watch.heartbeat import end_state
 from cluster.workers.failures import describe
 from cluster.workers.stage_log import StageLog
 
@@ -136,3 +137,8 @@ def test_a_storage_url_with_a_secret_is_refused_and_the_secret_is_not_shown(
 @pytest.mark.parametrize("text", ["s3://bucket/run", "abfs://container@account/run", "a: b@c?key=1", "https://h/?q=1"])
 def test_urls_without_secrets_are_left_alone(text: str) -> None:
     assert secret_in_url(text) is None
+
+
+def test_an_error_that_nobody_foresaw_reveals_nothing_in_the_state_of_a_run() -> None:
+    error = ValueError("GET https://x/y?sig=marker-0123456789 failed\nand more")
+    assert end_state(ValueError, error) == ("failed", "GET https://x/y?sig=*** failed")
