@@ -17,6 +17,7 @@ import yaml
 
 from cluster.errors import InputError
 from cluster.schemas import STAGES
+from cluster.tables.removal import is_removable
 from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
@@ -122,6 +123,13 @@ def test_what_a_run_writes_has_the_modes_that_the_umask_gives(finished: Path) ->
     for path in (finished / "run").rglob("*"):
         found.setdefault(f"{'folder' if path.is_dir() else 'file'} {path.stat().st_mode & 0o777:o}", []).append(path)
     assert found.keys() == {"folder 750", "file 640"}, {mode: paths[:5] for mode, paths in found.items()}
+
+
+def test_every_file_of_every_stage_is_one_that_overwrite_would_remove(finished: Path) -> None:
+    run = finished / "run"
+    files = [path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()]
+    left = {name for name in files if not is_removable(name)}
+    assert left == {"recipe.yaml", "versions.json", "planned.json", "report.json", "report.html"}
 
 
 def test_keys_of_the_environment_are_in_no_file_and_no_word_of_a_run(finished: Path) -> None:

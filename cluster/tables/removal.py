@@ -20,8 +20,8 @@ from cluster.errors import InputError
 WHOLE = ("training", "model", "evaluation", "teachers")
 _HEX = "[0-9a-f]+"
 _OF_A_TABLE = re.compile(
-    rf"(.*/)?(?:(plan|progress|record)\.json|(complete|prompt_style)\.{_HEX}\.json|budget\.json"
-    rf"|(data|rejects|dropped|commits|withdrawn)/[^/]+\.{_HEX}\.(parquet|json))(#\d+)?"
+    rf"(.*/)?(?:(plan|progress|record)\.json|(complete|prompt_style|budget)\.{_HEX}\.json"
+    rf"|logs/[\w-]+\.log|(data|rejects|dropped|commits|withdrawn)/[^/]+\.{_HEX}\.(parquet|json))(#\d+)?"
 )
 _log = logging.getLogger(__name__)
 

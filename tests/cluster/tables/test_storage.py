@@ -167,7 +167,7 @@ def test_files_that_no_table_makes_stay_and_are_named(tmp_path: Path, caplog: py
     made = [f"lists/{name}" for name in (
         "plan.json", "progress.json", f"complete.{plan}.json", f"data/00000.{digest}.parquet",
         f"commits/00000.{plan}.json", f"rejects/00000.{digest}.json", f"withdrawn/00000.{plan}.json",
-        f"data/00001.{digest}.parquet#3",
+        f"data/00001.{digest}.parquet#3", f"budget.{plan}.json", f"dropped/00000.{digest}.json",
     )]  # fmt: skip
     mine = ["lists/notes.txt", "lists/data/table.parquet", "lists/mine/plan.txt"]
     for path in (*made, *mine):
