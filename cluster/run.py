@@ -21,6 +21,7 @@ from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
+from cluster.tables.records import read_record
 from cluster.tables.storage import Storage, check_writable
 from cluster.tables.table import Table, discard
 from cluster.watch.heartbeat import heartbeat_path
@@ -293,10 +294,15 @@ class Run:
         content = json.dumps({"fingerprint": fingerprint}).encode()
         is_new = self.storage.create(plan_path, content)
         if not is_new:
-            planned = json.loads(self.storage.get(plan_path))["fingerprint"]
+            planned = (read_record(self.storage, plan_path) or {}).get("fingerprint")
+            if not isinstance(planned, dict):
+                raise RunError(
+                    f"{self.storage.url}/{plan_path} cannot be read. Do the stage and all after it again with "
+                    f"--overwrite {stage_of(name)}."
+                )
             check_fingerprint(name, stage_of(name), planned, fingerprint)
-            with contextlib.suppress(KeyError, ValueError):  # no record yet, or one that a power cut left half-written
-                return json.loads(self.storage.get(record_path))
+            if record := read_record(self.storage, record_path):
+                return record
         begun = time.monotonic()
         self.progress.current = None
         try:

@@ -6,15 +6,14 @@ has nothing to teach, and this tells so in minutes. It needs no run and no Ray.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from cluster.errors import InputError
+from cluster.tables.records import read_recipe, read_record
 from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from distill.encoders.encoder import Encoder
@@ -88,16 +87,15 @@ def open_recipe(source: str, changes: Sequence[str] = ()) -> tuple[Recipe, Ensem
         return load_recipe(source, changes), None
     storage = Storage(source)
     try:
-        recipe = Recipe.model_validate(yaml.safe_load(storage.get("recipe.yaml")))
+        recipe = Recipe.model_validate(read_recipe(storage))
     except KeyError:
         raise InputError(
             f"{source} holds no run (no recipe.yaml in it); expected the workdir of a run, or a recipe file"
         ) from None
     if changes:
         raise InputError("--set changes a recipe file, and this is the workdir of a run; name the recipe file instead")
-    try:
-        record = json.loads(storage.get("ensemble/record.json"))
-    except KeyError:
+    record = read_record(storage, "ensemble/record.json")
+    if record is None:
         return recipe, None
     is_of_all = record["teachers"] == list(_judged_here(recipe))
     return recipe, Ensemble.from_record(record["ensemble"]) if is_of_all else None

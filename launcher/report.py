@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.tables.records import read_recipe, read_record
 from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
 from cluster.watch.status import masked, status
@@ -45,7 +46,7 @@ def gather(storage: Storage) -> dict[str, Any]:
     """The content of `report.json`: the numbers and names of a run."""
     if not storage.exists("recipe.yaml"):
         raise InputError(f"{storage.url} holds no run (no recipe.yaml); expected the workdir of a recipe")
-    recipe, stages = _recipe(storage), status(storage)
+    recipe, stages = read_recipe(storage), status(storage)
     evaluation, training = (_json(storage, f"{name}/record.json") for name in ("evaluation", "training"))
     written = stages if has_judge(recipe) else [stage for stage in stages if stage["stage"] not in JUDGE_STAGES]
     steps = [line for line in _metrics(storage) if "loss" in line]
@@ -69,7 +70,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
     }
-    if evaluation:
+    if "queries" in evaluation:
         sizes = {"queries": evaluation["queries"], "passages": evaluation["passages"]}
         models = {"base": recipe["student"]["model"], "student": f"{storage.url}/model"}
         report |= {side: {"model": models[side], **evaluation[side], **sizes} for side in models}
@@ -88,7 +89,7 @@ def render(storage: Storage, report: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    recipe = _recipe(storage)
+    recipe = read_recipe(storage)
     training = report["training"]
     view = {
         "name": report["name"],
@@ -342,14 +343,5 @@ def _facts(storage: Storage, recipe: Mapping[str, Any], training: Mapping[str, A
     return facts
 
 
-def _recipe(storage: Storage) -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(storage.get("recipe.yaml"))
-
-
 def _json(storage: Storage, path: str) -> dict[str, Any]:
-    try:
-        return json.loads(storage.get(path))
-    except KeyError:
-        return {}
+    return read_record(storage, path) or {}

@@ -21,6 +21,7 @@ from cluster.schemas import DISTINCT, PASSAGES, QUERIES
 from cluster.tables.commit import Commit
 from cluster.tables.dropped import read_dropped
 from cluster.tables.plan import Shard
+from cluster.tables.records import read_recipe
 from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
@@ -82,7 +83,7 @@ class QuerySample:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._tables = _query_tables(storage)
-        self._later = LaterDrops(storage, has_judge(_recipe(storage)))
+        self._later = LaterDrops(storage, has_judge(read_recipe(storage)))
         self._reader = ShardReader(storage)
         commits = [commit for table in self._tables.values() for commit in table.committed().values()]
         self.drops = sum((Counter(commit.drops) for commit in commits), Counter[str]())
@@ -210,15 +211,9 @@ def _name(section: Mapping[str, Any]) -> str:
     return str(section["model"] or section["engine"]).rstrip("/").rpartition("/")[2]
 
 
-def _recipe(storage: Storage) -> dict[str, Any]:
-    import yaml
-
-    return yaml.safe_load(storage.get("recipe.yaml"))
-
-
 def _query_tables(storage: Storage) -> dict[str, Table]:
     """The tables of queries that have begun, by who writes them."""
-    named = writers(_recipe(storage))
+    named = writers(read_recipe(storage))
     tables: dict[str, Table] = {}
     for path, writer in named.items():
         with suppress(InputError):
@@ -227,7 +222,7 @@ def _query_tables(storage: Storage) -> dict[str, Table]:
 
 
 def _types(storage: Storage) -> list[str]:
-    return list(dict.fromkeys(name for one in sections(_recipe(storage)) for name in one["query_types"]))
+    return list(dict.fromkeys(name for one in sections(read_recipe(storage)) for name in one["query_types"]))
 
 
 def _passage(row: dict[str, Any], written: tuple[Written, ...] = ()) -> Sampled:

@@ -84,14 +84,25 @@ class Plan:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
-        """The plan that `to_bytes` wrote."""
+        """The plan that `to_bytes` wrote.
+
+        Raises:
+            KeyError: it has no shards, as that of a one-process stage.
+            ValueError: it is no plan.
+        """
         record = json.loads(data)
-        shards = tuple(
-            Shard(
-                name, rows, tuple(units) if isinstance(units, list) else units,
-                tuple(Slice(*piece) for piece in slices), params,
-            )
-            for name, rows, units, slices, params in record["shards"]
-        )  # fmt: skip
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["schema"])))
-        return cls(record["id"], record["fingerprint"], record["unit"], schema, shards, record["revision"])
+        if not isinstance(record, dict):
+            raise ValueError("it is no object")
+        planned = record["shards"]
+        try:
+            shards = tuple(
+                Shard(
+                    name, rows, tuple(units) if isinstance(units, list) else units,
+                    tuple(Slice(*piece) for piece in slices), params,
+                )
+                for name, rows, units, slices, params in planned
+            )  # fmt: skip
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["schema"])))
+            return cls(record["id"], record["fingerprint"], record["unit"], schema, shards, record["revision"])
+        except (KeyError, TypeError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise ValueError(f"a field of it is missing or wrong: {error}") from None

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from cluster.schemas import ONE_PROCESS_STAGES
+from cluster.tables.records import read_record
 from cluster.tables.storage import Storage, StorageError
 from cluster.watch.estimate import TimeLeft, time_left
 from cluster.watch.heartbeat import EVERY_S, DriverReport, end_state, heartbeat_path, last_report, this_driver
@@ -120,7 +121,7 @@ def one_process_stages(storage: Storage) -> list[dict[str, Any]]:
     """
     records = []
     for name in ONE_PROCESS_STAGES:
-        done = storage.exists(f"{name}/record.json")
+        done = read_record(storage, f"{name}/record.json") is not None
         if not done and not storage.exists(f"{name}/plan.json"):
             continue
         report = last_report(OneProcessReport, storage, name)
