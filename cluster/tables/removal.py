@@ -18,7 +18,7 @@ from pathlib import Path
 from cluster.errors import InputError
 
 WHOLE = ("training", "model", "evaluation", "teachers")
-_HEX = "[0-9a-f]+"
+_HEX = "[0-9a-f]{12,}"  # of a sha256 or the id of a plan
 _OF_A_TABLE = re.compile(
     rf"(.*/)?(?:(plan|progress|record)\.json|(complete|prompt_style|budget)\.{_HEX}\.json"
     rf"|logs/[\w-]+\.log|(data|rejects|dropped|commits|withdrawn)/[^/]+\.{_HEX}\.(parquet|json))(#\d+)?"

@@ -119,10 +119,10 @@ def test_a_table_that_no_run_has_sealed_is_sealed_by_the_next_one(run: MakeRun) 
     engine = run()
     table = engine.execute(numbers())
     table.storage.remove(f"numbers/complete.{table.plan.id}.json")
-    table.storage.put("numbers/data/00004.1ef7.parquet", b"")
+    table.storage.put("numbers/data/00004.0123456789ab.parquet", b"")
     redone = Run(engine.storage.url, engine.settings, progress=engine.progress).execute(numbers())
     assert redone.sealed()
-    assert not engine.storage.exists("numbers/data/00004.1ef7.parquet")
+    assert not engine.storage.exists("numbers/data/00004.0123456789ab.parquet")
 
 
 @pytest.mark.parametrize("cut", ["commits/00004", "complete"])

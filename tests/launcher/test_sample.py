@@ -153,7 +153,7 @@ def test_what_is_kept_of_dropped_answers_is_bounded() -> None:
 def test_dropped_answers_stay_as_long_as_their_commit(storage: Storage) -> None:
     table = Table.open(storage, QUERIES.path)
     table.seal()
-    storage.put("queries/dropped/00000.lost.json", b"[]")
+    storage.put("queries/dropped/00000.0123456789ab.json", b"[]")
     assert collect(Table.open(storage, QUERIES.path)) == 1
     assert all(read_dropped(storage, commit) for commit in table.commits())
     (file,) = table.commits()[0].dropped_files

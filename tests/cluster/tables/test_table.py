@@ -132,14 +132,14 @@ def test_a_damaged_file_is_found_and_its_shard_counts_as_not_done(tmp_path: Path
 def test_only_files_that_no_record_names_are_collected_and_only_from_complete_tables(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     table = write(storage, [3, 4])
-    storage.put("t/data/00002.dead.parquet", b"in a table that is not sealed: not removed yet")
+    storage.put("t/data/00002.dead0123456789ab.parquet", b"in a table that is not sealed: not removed yet")
     assert collect(table) == 0
     table.seal()
     assert collect(table) == 1
     named = storage.list("t")
-    storage.put("t/data/00000.feed.parquet", b"from a worker that died")
-    storage.put("t/commits/00000.0ddba11.json", b"from a worker of an older plan")
-    (tmp_path / "t/data/00001.beef.parquet#1").write_bytes(b"from an unfinished put")
+    storage.put("t/data/00000.feed0123456789ab.parquet", b"from a worker that died")
+    storage.put("t/commits/00000.0ddba110123456789ab.json", b"from a worker of an older plan")
+    (tmp_path / "t/data/00001.beef0123456789ab.parquet#1").write_bytes(b"from an unfinished put")
     unfinished = write(storage, [3, 4], name="u")
     unfinished.withdraw(unfinished.files()[0][0])
     before = storage.list("u")
