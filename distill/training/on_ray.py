@@ -89,9 +89,9 @@ def _has_step(output: Path) -> bool:
 
 
 def _last_step(output: Path) -> dict[str, Any] | None:
-    """The last line of metrics of a step."""
+    """The last whole line of metrics of a step; rank 0 may be writing another."""
     metrics = output / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
+    lines = metrics.read_text().split("\n")[:-1] if metrics.is_file() else []
     return next((json.loads(line) for line in reversed(lines) if '"loss"' in line), None)
 
 
