@@ -88,11 +88,9 @@ def compare_with_plan(
         units, tokens, seconds = (sum(table[key] for table in own) for key in ("units_done", "tokens", "seconds"))
         if step["stage"] == "training":
             units = sum(line["queries"] for line in training_steps)
-            seconds = sum(line["queries"] / line["queries_per_s"] for line in training_steps)
-            seconds *= ranks if step.get("on_gpu") else 1
-            tokens = round(
-                sum(line["tokens_per_s"] * line["queries"] / line["queries_per_s"] for line in training_steps)
-            )
+            lasted = [_seconds(line) for line in training_steps]
+            seconds = sum(lasted) * (ranks if step.get("on_gpu") else 1)
+            tokens = round(sum(line["tokens_per_s"] * s for line, s in zip(training_steps, lasted, strict=True)))
         if step["stage"] == "evaluation" and evaluation:
             own = [table for table in tables if table["table"].startswith("judged/")]  # written if it had a worker pool
             units, tokens = 2 * (evaluation["queries"] + evaluation["passages"]), sum(table["tokens"] for table in own)
@@ -104,3 +102,10 @@ def compare_with_plan(
                 "tokens": (round(step["tokens"]), tokens), "hours": (step["hours"], seconds / 3600),
             })  # fmt: skip
     return rows
+
+
+def _seconds(step: Mapping[str, Any]) -> float:
+    """How long a training step took; earlier versions wrote its rate alone, rounded, so that it may be 0."""
+    if "seconds" in step:
+        return float(step["seconds"])
+    return step["queries"] / step["queries_per_s"] if step["queries_per_s"] else 0.0
