@@ -210,10 +210,10 @@ def test_ctrl_c_in_generation_says_how_to_continue_and_what_is_done_is_kept(
     workdir = path.with_suffix("")
     stop(path, lambda: list(workdir.glob("queries/commits/*")), signal.SIGINT)
     assert not (workdir / "lists").exists(), "it was interrupted on the way"
-    kept = fingerprints(workdir / "queries" / "data")
+    kept = {name: one for name, one in fingerprints(workdir / "queries").items() if name.startswith("data/")}
     assert kept
     execute(load_recipe(str(path)), "queries", progress=QUIET)
-    assert fingerprints(workdir / "queries" / "data").items() >= kept.items()
+    assert fingerprints(workdir / "queries").items() >= kept.items()
     assert data_files(workdir / "queries") == data_files(finished / "run" / "queries")
 
 
@@ -300,10 +300,10 @@ def test_gc_removes_what_killed_workers_left_behind_and_nothing_else(finished: P
 def leave_behind(workdir: Path) -> None:
     """Files of workers that were killed: before the commit, inside a put, of an older plan."""
     for path in (
-        "queries/data/00000.feed.parquet",
-        "queries/data/00001.beef.parquet#1",
-        "queries/commits/00000.otherplan.json",
-        "scores/bm25/data/00000.feed.parquet",
+        "queries/data/00000.feed0123456789ab.parquet",
+        "queries/data/00001.beef0123456789ab.parquet#1",
+        "queries/commits/00000.0ddba110123456789ab.json",
+        "scores/bm25/data/00000.feed0123456789ab.parquet",
     ):
         assert (workdir / path).parent.is_dir()
         (workdir / path).write_bytes(b"left by a worker that died")
