@@ -319,7 +319,7 @@ def test_a_step_has_one_gather_one_reduce_scatter_and_one_reduction_of_parameter
             if world_size == 1:
                 assert [size for _, size in calls if size < parameters // 2] == [], "one rank has nobody to tell"
             elif case.zero_stage < 3:
-                sums = [call for call in calls if call == ("allreduce_", 3)]
+                sums = [call for call in calls if call == ("allreduce_", 4)]
                 reductions = [name for name, size in calls if size > parameters // 2]
                 embeddings = sorted(name for name, size in calls if 3 < size <= parameters // 2)
                 assert embeddings == ["_allgather_base_", "_reduce_scatter_base_"], case
