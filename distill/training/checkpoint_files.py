@@ -52,9 +52,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{STATE} cannot be read ({error})") from None
     if not isinstance(state, dict) or "step" not in state:
         raise ValueError(f"{STATE} holds no state")
-    if "sha256" not in state:
-        return state  # of a version that wrote none
-    expected = state.pop("sha256")
+    if not state.keys() & {"files", "sha256"}:
+        return state  # of a version that wrote neither; one of them alone is a damaged name
+    expected = state.pop("sha256", None)
     if _digest(state) != expected:
         raise ValueError(f"{STATE} has another sha256 than it says")
     for name, digest in state.pop("files").items():

@@ -55,6 +55,16 @@ def test_every_damage_is_noticed_and_training_falls_back(
     assert newest_whole(folder) == (before, []), "it is said once"
 
 
+@pytest.mark.parametrize("field", ["sha256", "files", "step"])
+def test_a_flipped_bit_in_the_name_of_a_field_is_noticed(tmp_path: Path, field: str) -> None:
+    file = write(tmp_path, 5) / "state.json"
+    content = file.read_bytes()
+    at = content.index(f'"{field}"'.encode()) + 1
+    file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(ValueError, match=r"state\.json"):
+        read(file.parent)
+
+
 def test_one_that_needs_a_lost_best_one_is_not_used_and_without_any_training_begins_anew(tmp_path: Path) -> None:
     first, second = write(tmp_path, 10, best=10), write(tmp_path, 20, best=10)
     assert newest_whole(tmp_path) == (second, [])
