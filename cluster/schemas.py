@@ -169,7 +169,9 @@ LISTS = _table(
     ("passage_rows", pa.list_(pa.int64())),     # by descending teacher score
     ("scores", pa.list_(pa.float32())),         # normalised to 0…1 over the whole run
     ("split", pa.string()),                     # "train" or "dev", by source
-    ("left_out_row", pa.int64()),               # the source's row if the list leaves it out, else null
+    # of the dev split: every passage that was scored and may stand in a list, by descending score; else empty
+    ("dev_rows", pa.list_(pa.int64())),
+    ("dev_scores", pa.list_(pa.float32())),     # normalised as the scores of the list are
 )  # fmt: skip
 
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.

@@ -112,6 +112,8 @@ def run(
 
 
 def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
+    from cluster.tables.records import read_record
+    from cluster.tables.storage import Storage
     from launcher import pipeline
     from launcher.outcome import print_outcome
 
@@ -119,7 +121,7 @@ def _run(recipe: Recipe, until: str, overwrite: frozenset[str]) -> None:
     if until != "evaluation":
         say(f"Done up to {until}. See its state with: listwise status {shlex.quote(recipe.workdir)}")
         return
-    print_outcome(recipe, record)
+    print_outcome(recipe, record, read_record(Storage(recipe.workdir), "training/record.json"))
 
 
 @app.command()
@@ -187,7 +189,7 @@ def train(
         command += [word for change in changes or [] for word in ("--set", change)]
         ending.continues_with(command)
         record = training.train_on_ray(lists, output, options)
-    say(f"{record['steps']} steps, best at {record['best_step']}. Model: {record['model']}")
+    say(f"{record['steps']} steps. {record['outcome']} Model: {record['model']}")
 
 
 @app.command()

@@ -20,6 +20,7 @@ from cluster.watch.one_process_stage import one_process_stages
 from cluster.watch.phrases import duration, rate
 from cluster.watch.status import masked, status
 from distill.lists.duplicates import COPIES
+from distill.training.chosen import base_stays, chosen_in_words
 from generation.judging.stage import NOT_JUDGED
 from generation.type_figures import PASSAGE_CUT
 from launcher.report import METRICS
@@ -29,17 +30,31 @@ if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
 
-def print_outcome(recipe: Recipe, record: Mapping[str, Any] | None, console: Console | None = None) -> None:
-    """Prints base and student side by side, the verdict in words, and the paths of model and report."""
+def print_outcome(
+    recipe: Recipe,
+    record: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> None:
+    """Prints base and student side by side, the verdict in words, and the paths of model and report.
+
+    Args:
+        recipe: of the run.
+        record: of the evaluation; None if there was none.
+        training: record of the training.
+        console: prints there.
+    """
     console = console or Console(highlight=False, soft_wrap=True)
     console.print()
-    if record:
+    if training and base_stays(training):
+        console.print(_plain(chosen_in_words(training), "bold"))
+    elif record:
         _print_comparison(record, console)
     else:
         console.print("The student is trained, but not judged: the recipe names no judged queries.", style="bold")
     console.print()
     workdir = recipe.workdir.rstrip("/")
-    if record and record["recommended"] == "base":
+    if (record and record["recommended"] == "base") or (training and base_stays(training)):
         console.print(_plain(f"use      {recipe.student.model}, the base"))
     console.print(_plain(f"model    {workdir}/model"))
     console.print(_plain(f"report   {workdir}/report.html"))

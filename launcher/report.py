@@ -17,6 +17,7 @@ from cluster.tables.storage import Storage
 from cluster.watch.phrases import duration
 from cluster.watch.status import masked, status
 from distill.lists.duplicates import COPIES
+from distill.training.chosen import BASE_STAYS, base_stays, chosen_in_words
 from generation.type_figures import PASSAGE_CUT
 from launcher import charts
 from launcher.environment import installed_version
@@ -124,12 +125,17 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     if "student" not in report:
         if report["training"]:
             lede = "No judged queries have compared it with its base yet; the dev lists alone do not decide that."
-            return {"headline": "The student is trained, not judged", "verdict": lede, "metrics": []}
+            headline = "The student is trained, not judged"
+            if base_stays(report["training"]):
+                headline, lede = BASE_STAYS, _base_stays(report["training"])
+            return {"headline": headline, "verdict": lede, "metrics": []}
         return {"headline": "This run is not finished", "verdict": "", "metrics": []}
     base, student, difference = report["base"], report["student"], report["difference"]
     low, high = difference["low"], difference["high"]
     tone = "better" if low > 0 else "worse" if high < 0 else "same"
     sentence, _, rest = str(report["verdict"]).partition(": ")
+    if base_stays(report["training"]):
+        sentence, rest = BASE_STAYS, _base_stays(report["training"])
     metrics = []
     for key, name in METRICS.items():
         if key in base and key in student:
@@ -156,6 +162,12 @@ def _verdict(report: Mapping[str, Any]) -> dict[str, Any]:
         "judged_on": f"Judged on {student['queries']:,} queries over {student['passages']:,} passages. "
         "The interval is a bootstrap over queries, p a paired t-test.",
     }
+
+
+def _base_stays(training: Mapping[str, Any]) -> str:
+    """What follows the headline where no step was better than the base."""
+    rest = chosen_in_words(training).partition(": ")[2]
+    return rest[:1].upper() + rest[1:]
 
 
 def _p(value: float) -> str:
@@ -290,11 +302,10 @@ def _training_summary(record: Mapping[str, Any], speed: list[charts.Point]) -> s
     sentences = []
     if "steps" in record:
         sentences.append(f"{record['steps']:,} steps in {record.get('seconds', 0):,.0f} s")
-        if record.get("best_step") is not None:
-            sentences.append(f"the model is that of step {record['best_step']:,}, the best on the dev lists")
     if speed:
         sentences.append(f"{sum(y for _, y in speed) / len(speed):,.1f} queries/s")
-    return (", ".join(sentences) + ".") if sentences else "Still running."
+    chosen = f" {chosen_in_words(record)}" if record.get("best_step") is not None else ""
+    return f"{', '.join(sentences)}.{chosen}" if sentences else "Still running."
 
 
 # --- query by query --------------------------------------------------------------------------------------------------

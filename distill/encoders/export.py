@@ -62,7 +62,7 @@ A passage is its title and its text, separated by a space.
 
 ## Training
 
-| | |
+{outcome}| | |
 |---|---|
 {facts}
 
@@ -80,6 +80,7 @@ def save(model: SentenceTransformer, path: str | Path, settings: StudentSettings
         path: folder to write.
         settings: settings of the student.
         facts: steps, losses and sizes that training reports, also as nested mappings; they become a table of the card.
+            The sentence `outcome` stands before the table.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
@@ -107,6 +108,7 @@ def card(model: SentenceTransformer, name: str, settings: StudentSettings, facts
         query_prompt=_code(model.prompts.get("query")),
         passage_prompt=_code(model.prompts.get("document")),
         settings=settings,
+        outcome=f"{facts['outcome']}\n\n" if "outcome" in facts else "",
         facts="\n".join(f"| {key.replace('_', ' ')} | {value} |" for key, value in _rows(facts)),
         libraries=", ".join(f"{library} {version(library)}" for library in LIBRARIES),
     )
@@ -114,6 +116,8 @@ def card(model: SentenceTransformer, name: str, settings: StudentSettings, facts
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in facts.items():
+        if not prefix and key == "outcome":
+            continue
         if isinstance(value, Mapping):
             yield from _rows(value, f"{prefix}{key}, ")
         elif isinstance(value, float):

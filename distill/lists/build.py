@@ -56,10 +56,14 @@ class TrainingList:
     Attributes:
         positions: `(length,) int64` positions among the query's candidates, by descending score.
         scores: `(length,) float32` scaled scores, in the same order.
+        pool: `(n,) int64` positions of all candidates that might have been chosen, by descending score.
+        pool_scores: `(n,) float32` their scaled scores.
     """
 
     positions: np.ndarray
     scores: np.ndarray
+    pool: np.ndarray
+    pool_scores: np.ndarray
 
 
 def scale_of(scores: Sequence[np.ndarray], settings: ListSettings, first: Sequence[bool] = ()) -> Scale:
@@ -184,7 +188,10 @@ def build_list(
     order = pool[choose(scores[pool], settings.length, settings.choice, ranks)]
     if settings.choice != "top":
         order = _with_best(order, [position for position in listed if scores[position] == best], listed)
-    return TrainingList(order, scale_scores(scores[order], scale))
+    ranked = pool[np.argsort(-scores[pool], kind="stable")]
+    return TrainingList(
+        order, scale_scores(scores[order], scale), pool=ranked, pool_scores=scale_scores(scores[ranked], scale)
+    )
 
 
 def _with_best(order: np.ndarray, wanted: Sequence[int], sources: Sequence[int]) -> np.ndarray:

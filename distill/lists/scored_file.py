@@ -142,7 +142,7 @@ def _list_rows(content: ScoredFile, scale: Scale, settings: ListSettings) -> Ite
         order = np.argsort(-scores, kind="stable")
         yield {
             "query_id": query, "query_type": "given", "text": text, "passage_rows": rows[order],
-            "scores": scale_scores(scores[order], scale), "left_out_row": None,
+            "scores": scale_scores(scores[order], scale), "dev_rows": [], "dev_scores": [],
             "split": split_of(f"given {text.casefold()}", settings.dev_fraction, settings.seed),
         }  # fmt: skip
 

@@ -187,19 +187,13 @@ class ListWorker:
                 drops["two_splits"] += 1  # in either split it would show a passage of the other
                 continue
             stats[split] += 1
-            rows.append(
-                {
-                    "query_id": query["query_id"],
-                    "query_type": query["query_type"],
-                    "text": query["text"],
-                    "passage_rows": np.array(query["passage_rows"], dtype=np.int64)[training_list.positions],
-                    "scores": training_list.scores,
-                    "split": split,
-                    "left_out_row": query["passage_rows"][source]
-                    if leaves_out and source is not None and source >= 0
-                    else None,
-                }
-            )
+            candidates = np.array(query["passage_rows"], dtype=np.int64)
+            judged = slice(None) if split == "dev" else slice(0)
+            rows.append({
+                "query_id": query["query_id"], "query_type": query["query_type"], "text": query["text"],
+                "passage_rows": candidates[training_list.positions], "scores": training_list.scores, "split": split,
+                "dev_rows": candidates[training_list.pool[judged]], "dev_scores": training_list.pool_scores[judged],
+            })  # fmt: skip
         return Output(_table(rows), drops=dict(drops), stats={name: count for name, count in stats.items() if count})
 
     def _find_copies(self, queries: list[dict[str, Any]]) -> Sequence[np.ndarray | None]:

@@ -86,6 +86,13 @@ class TrainingSettings(Settings):
         "auto", description="of the encoder; scores and losses are always float32. float16 would need loss scaling"
     )
     evaluate_every: int | None = Field(None, ge=1, description="steps between dev evaluations; empty: every epoch")
+    relevant_from: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="a passage counts as relevant in a dev evaluation if it scores above this × the best score of its "
+        "query; its score is its gain",
+    )
     patience: int = Field(2, ge=1, description="evaluations without improvement after which training stops")
     dev_queries: int | None = Field(
         None, ge=1, description="dev queries in an evaluation, spread over the split; empty: all"
@@ -126,4 +133,6 @@ class TrainingSettings(Settings):
             del fields["query_log_weight"]
         if self.warmup_epochs is None:
             del fields["warmup_epochs"]
+        if self.relevant_from == self.contrastive_margin:  # one field was both
+            del fields["relevant_from"]
         return fields

@@ -87,7 +87,8 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
         whole[path.name] = state
     usable = []
     for name, state in whole.items():
-        if (best := name_of(state["best_step"] or state["step"])) in whole:
+        best = name_of(state["best_step"] or state["step"])  # none yet, or 0: the base, which needs no checkpoint
+        if best in whole:
             usable.append(name)
         else:
             notes.append(f"the checkpoint {name} needs {best}, the best one so far, which is no longer there.")

@@ -1,4 +1,4 @@
-"""The training lists in memory: rows and scores as arrays, query texts as Arrow.
+"""The training lists and the dev lists in memory: rows and scores as arrays, query texts as Arrow.
 
 A million lists of twenty passages take 240 MB; passages themselves stay in their token file.
 """
@@ -27,7 +27,6 @@ class ListArrays:
         texts: N query texts.
         rows: (N, L) int64 corpus rows by descending teacher score, `MASKED` where a list is shorter.
         scores: (N, L) float32 normalised teacher scores, 0 where a list is shorter.
-        left_out: (N,) int64 corpus row that was left out of the list, `MASKED` where none was.
         logged: (N,) bool, whether the query comes from the query log.
     """
 
@@ -35,21 +34,43 @@ class ListArrays:
     texts: pa.ChunkedArray
     rows: np.ndarray
     scores: np.ndarray
-    left_out: np.ndarray
     logged: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def spread(self, count: int | None) -> ListArrays:
+    def take(self, chosen: np.ndarray) -> ListArrays:
+        """The lists of these numbers."""
+        return ListArrays(
+            self.query_ids.take(chosen), self.texts.take(chosen), self.rows[chosen], self.scores[chosen],
+            self.logged[chosen],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DevLists:
+    """Lists of the dev split, and beside each list all passages that the teachers scored for its query.
+
+    Attributes:
+        lists: N lists.
+        rows: (N, C) int64 corpus rows of the scored passages by descending score, `MASKED` where there are fewer. Where
+            a table holds only lists, as one that was made elsewhere, they are the whole list.
+        scores: (N, C) float32 normalised teacher scores, 0 where there are fewer.
+    """
+
+    lists: ListArrays
+    rows: np.ndarray
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lists)
+
+    def spread(self, count: int | None) -> DevLists:
         """`count` lists at equal distances, or all. Neighbours are of neighbouring passages, and a log's come last."""
         if count is None or count >= len(self):
             return self
         chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
-        return ListArrays(
-            self.query_ids.take(chosen), self.texts.take(chosen), self.rows[chosen], self.scores[chosen],
-            self.left_out[chosen], self.logged[chosen],
-        )  # fmt: skip
+        return DevLists(self.lists.take(chosen), self.rows[chosen], self.scores[chosen])
 
 
 def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListArrays:
@@ -65,14 +86,38 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListA
         InputError: a list is empty, names a passage that the corpus does not have, or holds a score that is no number.
     """
     chosen = table.filter(pc.equal(table["split"], split))
-    listed, scored = (pc.list_value_length(chosen[name]).to_numpy() for name in ("passage_rows", "scores"))
+    rows, scores = _checked(chosen, "passage_rows", "scores", length, passages)
+    logged = pc.fill_null(pc.equal(chosen["query_type"], LOG_TYPE), False).to_numpy()
+    return ListArrays(chosen["query_id"], chosen["text"], rows, scores, logged)
+
+
+def read_dev_lists(table: pa.Table, length: int, passages: int) -> DevLists:
+    """Lists of the dev split, and all scored passages of their queries.
+
+    Args, raises: as `read_lists`.
+    """
+    lists = read_lists(table, "dev", length, passages)
+    chosen = table.filter(pc.equal(table["split"], "dev"))
+    names = ("dev_rows", "dev_scores")
+    # tables of lists that were scored elsewhere, or by an older version, hold the lists alone
+    if not set(names) <= set(table.column_names) or not pc.sum(pc.list_value_length(chosen["dev_rows"])).as_py():
+        names = ("passage_rows", "scores")
+    most = pc.max(pc.list_value_length(chosen[names[0]])).as_py() or 1
+    return DevLists(lists, *_checked(chosen, *names, most, passages))
+
+
+def _checked(
+    chosen: pa.Table, rows_name: str, scores_name: str, length: int, passages: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, length) rows and scores of two list columns; raises as `read_lists`."""
+    listed, scored = (pc.list_value_length(chosen[name]).to_numpy() for name in (rows_name, scores_name))
     for number in np.flatnonzero(listed != scored)[:1].tolist():
         raise InputError(
             f"the list of query '{chosen['query_id'][number]}' has {listed[number]} passages and "
             f"{scored[number]} scores. {_REMEDY}"
         )
-    rows = _padded(chosen["passage_rows"], length, MASKED, np.int64)
-    scores = _padded(chosen["scores"], length, 0.0, np.float32)
+    rows = _padded(chosen[rows_name], length, MASKED, np.int64)
+    scores = _padded(chosen[scores_name], length, 0.0, np.float32)
     filled = np.arange(length) < listed[:, None]
     for wrong, what in (
         (filled & ((rows < 0) | (rows >= passages)), "a passage that the corpus does not have"),
@@ -83,9 +128,7 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListA
             query = chosen["query_id"][int(np.argwhere(wrong)[0][0])].as_py()
             more = f" ({int(wrong.any(axis=1).sum())} lists do)"
             raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
-    left_out = pc.fill_null(chosen["left_out_row"], MASKED).to_numpy()
-    logged = pc.fill_null(pc.equal(chosen["query_type"], LOG_TYPE), False).to_numpy()
-    return ListArrays(chosen["query_id"], chosen["text"], rows, scores, left_out, logged)
+    return rows, scores
 
 
 def _padded(column: pa.ChunkedArray, length: int, fill: float, dtype: type) -> np.ndarray:

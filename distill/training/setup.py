@@ -43,7 +43,7 @@ from distill.training.checkpoints import load_moments, load_weights, read_state
 from distill.training.deepspeed_engine import start_engine
 from distill.training.dev_evaluation import DevEvaluator
 from distill.training.job import TrainingJob
-from distill.training.list_arrays import ListArrays, read_lists
+from distill.training.list_arrays import DevLists, ListArrays, read_dev_lists, read_lists
 from distill.training.step import Stepper
 from distill.training.token_files import tokenise
 
@@ -66,7 +66,8 @@ class Ready:
     """What a rank has when training begins.
 
     Attributes:
-        lists, dev_lists: of the two splits.
+        lists: of the train split.
+        dev_lists: of the dev split.
         schedule: of the steps.
         tokens: token files "train", "dev" and "passages".
         layout: of the micro-batches.
@@ -78,7 +79,7 @@ class Ready:
     """
 
     lists: ListArrays
-    dev_lists: ListArrays
+    dev_lists: DevLists
     schedule: Schedule
     tokens: dict[str, TokenFile]
     layout: Layout
@@ -115,7 +116,7 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
     model = load_student(job, device)
     tokens = tokenise(
         output / "tokens", {**identity, "training": {"spread": training.dev_queries}}, job.student,
-        {"train": lists, "dev": dev_lists}, passages, model,
+        {"train": lists, "dev": dev_lists.lists}, passages, model,
     )  # fmt: skip
     module = EncoderModule(model, device, resolve_dtype(training.dtype, device))
     state, checkpoint = _continue(output / "checkpoints", identity, module)
@@ -132,15 +133,16 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
     evaluator = None
     if len(dev_lists):
         evaluator = DevEvaluator(
-            dev_lists, tokens["dev"], tokens["passages"], settings, training.micro_batch_tokens, layout
-        )
+            dev_lists, tokens["dev"], tokens["passages"], settings, training.relevant_from, training.micro_batch_tokens,
+            layout,
+        )  # fmt: skip
     return Ready(lists, dev_lists, schedule, tokens, layout, module, engine, stepper, evaluator, state)
 
 
-def _read_lists(table: Table, training: TrainingSettings, passages: int) -> tuple[ListArrays, ListArrays]:
+def _read_lists(table: Table, training: TrainingSettings, passages: int) -> tuple[ListArrays, DevLists]:
     rows = table.read()
-    lists, dev_lists = (read_lists(rows, split, training.list_length, passages) for split in ("train", "dev"))
-    return lists, dev_lists.spread(training.dev_queries)
+    lists = read_lists(rows, "train", training.list_length, passages)
+    return lists, read_dev_lists(rows, training.list_length, passages).spread(training.dev_queries)
 
 
 def plan_schedule(lists: int, training: TrainingSettings, world_size: int) -> Schedule:

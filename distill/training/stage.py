@@ -51,4 +51,6 @@ def _train(run: Run, training: TrainingSettings, student: StudentSettings, table
     output.mkdir(parents=True, exist_ok=True)
     stop_file(output).unlink(missing_ok=True)
     (output / "job.json").write_text(job.to_json())
-    return run_ranks(run, job, output) | {"model": MODEL}
+    record = run_ranks(run, job, output) | {"model": MODEL}
+    run.progress.say(record["outcome"])
+    return record

@@ -29,6 +29,7 @@ from distill.training.batches import StepPlan, epoch_order, plan_step
 from distill.training.checkpoint_clock import CheckpointClock
 from distill.training.checkpoint_files import name_of
 from distill.training.checkpoints import CheckpointWriter, load_weights
+from distill.training.chosen import BASE, chosen_in_words
 from distill.training.deepspeed_engine import step_optimizer
 from distill.training.job import TrainingJob
 from distill.training.process_group import join_ranks, rank_device
@@ -55,7 +56,9 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
             {"total", "resumed"}, queries of the whole training and those of earlier runs.
 
     Returns:
-        {"model", "steps", "total_steps", "best_step", "dev", "base_dev", "lists", "dev_lists", "world_size", …}.
+        {"model", "steps", "total_steps", "best_step", "dev", "base_dev", "best_dev", "lists", "dev_lists",
+        "world_size", "outcome", …}. With a `best_step` of 0 no step was better on the dev lists than the base, and the
+        model is the base; `outcome` says which it is in a sentence.
 
     Raises:
         InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training.
@@ -109,7 +112,9 @@ class _Rank:
                 for note in state.pop("notes"):
                     self.on_record({"note": note})
             if self.ready.evaluator and state["base_dev"] is None:
-                state["base_dev"] = self._evaluate(0)
+                state["base_dev"] = state["dev"] = base = self._evaluate(0)
+                # the base is the first candidate: what is trained has to be better
+                state |= {"best_step": BASE, "best_ndcg": base["dev_ndcg@10"], "best_loss": base["dev_loss"]}
             every = self.training.evaluate_every or self.schedule.per_epoch
             keep_every = self.training.checkpoint_every or (self.schedule.total if self.ready.evaluator else every)
             clock = CheckpointClock(self.training.checkpoint_minutes)
@@ -227,18 +232,21 @@ class _Rank:
         return {"student": self.job.student.model, "world_size": self.world_size, **self.training.model_dump()}
 
     def _finish(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Rank 0 exports the best checkpoint; all ranks return the same record."""
-        best = state["best_step"] or state["step"]
+        """Rank 0 exports the best checkpoint, or the base if no step was better; all ranks return the same record."""
+        best = state["step"] if state["best_step"] is None else state["best_step"]
         record = {
             "model": self.job.model, "steps": state["step"], "total_steps": self.schedule.total, "best_step": best,
-            "dev": state["dev"], "base_dev": state["base_dev"], "lists": len(self.ready.lists),
+            "dev": state["dev"], "base_dev": state["base_dev"],
+            "best_dev": state["best_ndcg"] if state["base_dev"] else None, "lists": len(self.ready.lists),
             "dev_lists": len(self.ready.dev_lists), "world_size": self.world_size,
             "queries_per_step": self.schedule.queries_per_step, "student": self.job.student.model,
             "loss": self.training.loss, "also_good_when_cut_at": list(self.training.matryoshka) or None,
         }  # fmt: skip
+        record["outcome"] = chosen_in_words(record)
         if self.rank == 0:
             model = load_student(self.job, "cpu")
-            load_weights(self.checkpoints / name_of(best), EncoderModule(model, "cpu", torch.float32))
+            if best != BASE:
+                load_weights(self.checkpoints / name_of(best), EncoderModule(model, "cpu", torch.float32))
             if self.job.student.lora:
                 merge_adapters(model)
             save_model(model, self.job.model, self.job.student, record)

@@ -28,7 +28,7 @@ def test_flat_and_saturated_lists_are_warned_of_until_training_begins(training: 
     scores = np.sort(np.random.default_rng(0).random((30, 8)))[:, ::-1].tolist()
     rows = [
         {"query_id": f"q{n}", "query_type": "search", "text": "x", "passage_rows": list(range(8)), "scores": one,
-         "split": "train", "left_out_row": None}
+         "split": "train", "dev_rows": [], "dev_scores": []}
         for n, one in enumerate(scores)
     ]  # fmt: skip
     lists = write_table(str(tmp_path), LISTS, "lists", rows)

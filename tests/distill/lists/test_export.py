@@ -49,7 +49,7 @@ def test_a_line_has_the_layout_of_the_papers(tmp_path):
         {"passage_id": "2", "title": "Mill", "text": "A mill.", "is_source": True},
     ]
     one = {"query_id": "q", "query_type": "search", "text": "pont", "passage_rows": [1, 0],
-           "scores": [np.float32(0.93), 0.1], "split": "dev", "left_out_row": None}  # fmt: skip
+           "scores": [np.float32(0.93), 0.1], "split": "dev", "dev_rows": [], "dev_scores": []}  # fmt: skip
     lists = write_table(str(tmp_path), LISTS, "lists", [one])
     export(lists, write_table(str(tmp_path), PASSAGES, "passages", passages), tmp_path / "out.jsonl.gz")
     assert json.loads(gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes())) == {

@@ -50,7 +50,7 @@ def test_flat_and_saturated_lists_are_warned_of_with_a_temperature_and_others_ar
 def test_the_sample_is_spread_over_the_lists_and_cut_to_the_length_of_training(count: int, tmp_path):
     rows = [
         {"query_id": f"q{n}", "query_type": "search", "text": "x", "passage_rows": [0, 1, 2],
-         "scores": [n / 8192, 0.0, 0.0], "split": "train", "left_out_row": None}
+         "scores": [n / 8192, 0.0, 0.0], "split": "train", "dev_rows": [], "dev_scores": []}
         for n in range(count)
     ]  # fmt: skip
     sample = sampled_scores(write_table(str(tmp_path), LISTS, "lists", rows), 2)

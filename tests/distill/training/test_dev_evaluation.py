@@ -1,4 +1,4 @@
-"""Dev evaluation: the ranks together find what a brute force over the whole corpus finds."""
+"""Dev evaluation: the ranks together find what a brute force finds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.distill.list_tables import write_run
 from tests.distill.ranks import on_ranks
 from tests.tables import write_table
 
-MARGIN = 0.6
+RELEVANT_FROM = 0.6
 
 
 def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[float, float]:
@@ -30,24 +30,24 @@ def evaluate(rank: int, world_size: int, workdir: str, encoder: str) -> tuple[fl
     from distill.losses.batch import LossSettings
     from distill.settings.encoders import StudentSettings
     from distill.training.dev_evaluation import DevEvaluator
-    from distill.training.list_arrays import read_lists
+    from distill.training.list_arrays import read_dev_lists
     from distill.training.process_group import join_ranks
 
     join_ranks("cpu")
     storage = Storage(workdir)
     passages = Table.open(storage, "passages").read()
-    lists = read_lists(Table.open(storage, "lists").read(), "dev", 8, passages.num_rows)
+    lists = read_dev_lists(Table.open(storage, "lists").read(), 8, passages.num_rows)
     model = load_model(StudentSettings(model=encoder), "cpu")
     texts = [
         passage_text(*pair) for pair in zip(passages["title"].to_pylist(), passages["text"].to_pylist(), strict=True)
     ]
     files = []
-    for name, items in (("queries", lists.texts.to_pylist()), ("passages", texts)):
+    for name, items in (("queries", lists.lists.texts.to_pylist()), ("passages", texts)):
         path = Path(workdir) / f"{name}.{rank}.arrow"
         write_tokens(path, items, Reading(model, "document", 64).token_ids)
         files.append(TokenFile(path))
-    settings = LossSettings(contrastive_margin=MARGIN)
-    evaluator = DevEvaluator(lists, *files, settings, 512, Layout(model.tokenizer.pad_token_id))
+    layout = Layout(model.tokenizer.pad_token_id)
+    evaluator = DevEvaluator(lists, *files, LossSettings(), RELEVANT_FROM, 512, layout)
     result = evaluator(EncoderModule(model, "cpu", torch.float32), rank, world_size)
     dist.barrier()
     dist.destroy_process_group()
@@ -62,7 +62,7 @@ def workdir(tmp_path_factory) -> Path:
 
 
 def brute_force(workdir: Path, encoder: str) -> tuple[float, float]:
-    """nDCG@10 by scikit-learn over every passage, and the mean KL by SciPy."""
+    """nDCG@10 by scikit-learn over the passages that were scored, and the mean KL over the lists by SciPy."""
     from scipy.special import softmax
     from scipy.stats import entropy
     from sklearn.metrics import ndcg_score
@@ -77,14 +77,11 @@ def brute_force(workdir: Path, encoder: str) -> tuple[float, float]:
     gains, divergences = [], []
     for each in (each for each in lists if each["split"] == "dev"):
         similarity = vectors @ model.encode_queries([each["text"]])[0]
-        scores = np.array(each["scores"])
-        relevance = np.zeros(len(passages))
-        relevance[each["passage_rows"]] = np.where(scores > MARGIN * scores.max(), scores, 0)
+        scores = np.array(each["dev_scores"])
+        relevance = np.where(scores > RELEVANT_FROM * scores.max(), scores, 0)
+        gains.append(ndcg_score([relevance], [similarity[each["dev_rows"]]], k=10))
         listed = similarity[each["passage_rows"]]
-        divergences.append(entropy(softmax(scores / 0.3), softmax(listed / 0.05)))
-        if each["left_out_row"] is not None:
-            similarity[each["left_out_row"]] = -10
-        gains.append(ndcg_score([relevance], [similarity], k=10))
+        divergences.append(entropy(softmax(np.array(each["scores"]) / 0.3), softmax(listed / 0.05)))
     return float(np.mean(gains)), float(np.mean(divergences))
 
 
@@ -96,14 +93,15 @@ def test_ranks_together_find_what_brute_force_finds(world_size, workdir, tiny_en
     assert found[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_corpus_of_fewer_passages_than_ranks_is_searched_all_the_same(tiny_encoder, tmp_path):
+def test_a_corpus_of_fewer_passages_than_ranks_is_ranked_all_the_same(tiny_encoder, tmp_path):
     passages = [
         {"passage_id": f"p{row}", "title": place, "text": f"Slate is quarried in {place}.", "is_source": True}
         for row, place in enumerate(("Ardell", "Bryndal"))
     ]
     lists = [
         {"query_id": f"q{row}", "query_type": "search", "text": f"slate of {passages[row]['title']}",
-         "passage_rows": [row, 1 - row], "scores": [1.0, 0.2], "split": "dev", "left_out_row": None}
+         "passage_rows": [row, 1 - row], "scores": [1.0, 0.2], "split": "dev",
+         "dev_rows": [row, 1 - row], "dev_scores": [1.0, 0.2]}
         for row in (0, 1)
     ]  # fmt: skip
     write_table(str(tmp_path), PASSAGES, "passages", passages)
@@ -112,19 +110,29 @@ def test_a_corpus_of_fewer_passages_than_ranks_is_searched_all_the_same(tiny_enc
     assert found == [pytest.approx(brute_force(tmp_path, tiny_encoder), abs=1e-5)] * 3
 
 
-def test_passage_that_was_left_out_of_a_list_is_passed_over(workdir):
-    lists = Table.open(Storage(str(workdir)), "lists").read().to_pylist()
-    assert any(each["left_out_row"] is not None for each in lists if each["split"] == "dev")
+def test_a_passage_that_nobody_scored_is_neither_hit_nor_miss(workdir: Path, tiny_encoder: str, tmp_path: Path):
+    """The same lists in a corpus that repeats every passage: the copies, which nobody scored, change nothing."""
+    storage = Storage(str(workdir))
+    passages, lists = (Table.open(storage, name).read().to_pylist() for name in ("passages", "lists"))
+    copies = [each | {"passage_id": f"copy of {each['passage_id']}"} for each in passages]
+    write_table(str(tmp_path), PASSAGES, "passages", passages + copies)
+    write_table(str(tmp_path), LISTS, "lists", lists)
+    found, before = (on_ranks(evaluate, 1, str(folder), tiny_encoder) for folder in (tmp_path, workdir))
+    assert found == before
 
 
-@pytest.mark.parametrize("edge", [0, 2])
-def test_what_was_left_out_at_the_edge_of_a_rank_spoils_no_similarity(edge):
-    """A listed passage of another rank, and an empty slot, look at the edge of this rank's passages meanwhile."""
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_similarities_of_pairs_are_those_of_the_whole_matrix_where_this_rank_has_the_passage(monkeypatch, at_once):
     import torch
 
-    from distill.training.dev_evaluation import DevEvaluator
+    from distill.training import dev_evaluation
 
-    queries, passages = torch.eye(3)[:1], torch.eye(3) + 0.5
-    place = torch.tensor([[1, -7, 9, -1]])  # one of this rank, two of others, one empty
-    _, _, listed = DevEvaluator._search(object.__new__(DevEvaluator), queries, passages, place, torch.tensor([edge]))
-    assert listed.tolist() == [[0.5, 0.0, 0.0, 0.0]]
+    monkeypatch.setattr(dev_evaluation, "_ELEMENTS", at_once)
+    random = torch.Generator().manual_seed(0)
+    queries, passages = torch.randn(5, 4, generator=random), torch.randn(7, 4, generator=random)
+    places = torch.randint(-1, 7, (5, 6), generator=random)
+    found = dev_evaluation.pair_similarities(queries, passages, places)
+    whole = queries @ passages.T
+    for query, row in enumerate(places.tolist()):
+        expected = [0.0 if place == -1 else float(whole[query, place]) for place in row]
+        assert found[query].tolist() == pytest.approx(expected, abs=1e-6)

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from cluster.errors import InputError, RunError
 from distill.settings.encoders import LoraSettings, StudentSettings
 from distill.settings.training import TrainingSettings
+from distill.training.checkpoint_files import name_of
 from tests.distill.list_tables import write_run
 from tests.distill.ranks import free_port, on_ranks
 
@@ -244,17 +246,35 @@ def test_other_world_size_and_zero_stage_continue_the_same_curve(trained, tiny_e
             assert loss == pytest.approx(expected[step], rel=1e-4), (zero_stage, step)
 
 
-def test_training_stops_early_and_keeps_the_best_and_the_last_checkpoint(tiny_encoder, tmp_path):
-    """A rate that moves nothing: the first evaluation is the best, and after two that are no better it is over."""
+def test_where_no_step_is_better_the_base_stays_and_training_ends_early(tiny_encoder, tmp_path):
+    """A rate that moves nothing: the base is the best, and after two evaluations that are no better it is over."""
     write_run(tmp_path)
     job = make_job(
         tmp_path, tiny_encoder, learning_rate=1e-30, evaluate_every=1, patience=2, keep_checkpoints=1, epochs=50
     )
     (record,) = on_ranks(train_rank, 1, job.to_json())
-    assert (record["steps"], record["best_step"]) == (3, 1)
+    assert (record["steps"], record["best_step"]) == (2, 0)
     assert record["steps"] < record["total_steps"]
+    assert record["best_dev"] == record["base_dev"]["dev_ndcg@10"]
+    assert record["outcome"].startswith("Training did not help, the base stays: no evaluation in 2 steps was better")
+    assert [path.name for path in (tmp_path / "training" / "checkpoints").iterdir()] == ["step-00000002"]
+    assert record["outcome"] in (tmp_path / "model" / "README.md").read_text()
+    exported, base = (SentenceTransformer(str(path), device="cpu") for path in (tmp_path / "model", tiny_encoder))
+    texts = ["slate of Ardell", "A longer text about the quarries of Bryndal and the people who work there."]
+    assert np.array_equal(exported.encode(texts), base.encode(texts))
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_encoder, tmp_path):
+    """The rate leaps when the first step has taught something: what follows is worse."""
+    write_run(tmp_path)
+    job = make_job(
+        tmp_path, tiny_encoder, learning_rate=2e-2, warmup_steps=0, evaluate_every=1, patience=2, keep_checkpoints=1,
+        epochs=50, seed=1,
+    )  # fmt: skip
+    (record,) = on_ranks(train_rank, 1, job.to_json())
     kept = sorted(path.name for path in (tmp_path / "training" / "checkpoints").iterdir())
-    assert kept == ["step-00000001", "step-00000003"]
+    assert kept == sorted({name_of(record["best_step"]), name_of(record["steps"])} - {name_of(0)})
+    assert record["best_dev"] == max(line["dev_ndcg@10"] for line in metrics(tmp_path) if "dev_ndcg@10" in line)
 
 
 def held_while_training(rank: int, world_size: int, job: str) -> tuple[list[int], list[int]]:
@@ -352,7 +372,7 @@ def test_torchrun_trains_adapters_under_zero_3_and_exports_them_merged(tiny_enco
 
     def adapted(folder):
         folder.mkdir()
-        write_run(folder)
+        write_run(folder, dev=False)
         job = make_job(folder, tiny_encoder, **training)
         return replace(job, student=job.student.model_copy(update={"lora": lora}))
 
@@ -371,9 +391,9 @@ def test_torchrun_trains_adapters_under_zero_3_and_exports_them_merged(tiny_enco
     done = subprocess.run(launch, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not compiled.exists()
-    assert done.stdout.splitlines()[-1].startswith("3 steps, best at 3.")
+    assert done.stdout.splitlines()[-1].startswith("4 steps. The model is that of step 4, the last; there were")
     assert (together / "model" / "modules.json").exists()
-    kept = weights(together / "training" / "checkpoints" / "step-00000003")
+    kept = weights(together / "training" / "checkpoints" / "step-00000004")
     assert kept and all("lora_" in key for key in kept)
     assert all(line["lambdaloss"] > 0 for line in metrics(together) if "loss" in line)
     base, exported = weights(Path(tiny_encoder)), weights(together / "model")
