@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 import uuid
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from cluster import one_process
 from cluster.errors import DamagedError, InputError, ListwiseError, RunError
 from cluster.import_path import without_working_directory
 from cluster.machines import ray_errors
@@ -21,12 +21,9 @@ from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
-from cluster.tables.records import read_record
 from cluster.tables.storage import Storage, check_writable
 from cluster.tables.table import Table, discard
-from cluster.watch.heartbeat import heartbeat_path
 from cluster.watch.monitor import Monitor
-from cluster.watch.one_process_stage import OneProcessMonitor
 from cluster.watch.progress import Progress
 from cluster.workers.commit_split import commit_split
 from cluster.workers.stage import Stage
@@ -69,10 +66,15 @@ class Run:
             raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
         order = list(STAGES)
         first = min((order.index(stage) for stage in overwrite), default=len(order))
-        # from the last stage back: if the process dies here, everything a remaining table was made from remains too
-        for stage in reversed(order[first:]):
-            for folder in reversed(STAGES[stage]):
-                discard(self.storage, folder)
+        self._remove(order[first:])
+
+    def _remove(self, stages: list[str]) -> None:
+        """Removes what these stages have made, unless another run works on one of them that has an owner."""
+        with one_process.own_all(self.storage, stages):
+            # from the last stage back: if the process dies here, everything a remaining table was made from remains too
+            for stage in reversed(stages):
+                for folder in reversed(STAGES[stage]):
+                    discard(self.storage, folder)
 
     def __enter__(self) -> Run:
         return self
@@ -284,37 +286,9 @@ class Run:
     ) -> dict[str, Any]:
         """Runs a stage in this process by calling `produce`, unless it is done already; returns its record (JSON).
 
-        An earlier run with the same fingerprint may have ended inside `produce`. Its files are then still in the
-        stage's folder, and `produce` may continue from them.
+        See `cluster/one_process.py`.
 
         Raises:
             InputError: the stage was done, or begun, with another fingerprint.
         """
-        plan_path, record_path = f"{name}/plan.json", f"{name}/record.json"
-        content = json.dumps({"fingerprint": fingerprint}).encode()
-        is_new = self.storage.create(plan_path, content)
-        if not is_new:
-            planned = (read_record(self.storage, plan_path) or {}).get("fingerprint")
-            if not isinstance(planned, dict):
-                raise RunError(
-                    f"{self.storage.url}/{plan_path} cannot be read. Do the stage and all after it again with "
-                    f"--overwrite {stage_of(name)}."
-                )
-            check_fingerprint(name, stage_of(name), planned, fingerprint)
-            if record := read_record(self.storage, record_path):
-                return record
-        begun = time.monotonic()
-        self.progress.current = None
-        try:
-            with OneProcessMonitor(Storage(self.storage.url), name, self.progress):
-                record = produce()
-        except InputError:
-            if is_new:
-                self.storage.remove(plan_path)
-                self.storage.remove(heartbeat_path(name))
-            raise
-        record.setdefault("seconds", round(time.monotonic() - begun, 3))
-        self.storage.put(record_path, json.dumps(record, indent=1).encode())
-        if not self.progress.console.is_terminal:
-            self.progress.say(f"{title}: {record['seconds']:.1f} s")
-        return record
+        return one_process.execute(self.storage, self.progress, name, fingerprint, produce, title)

@@ -41,6 +41,7 @@ FLOORS = {
         {"tables"},
         {"workers"},
         {"watch"},
+        {"one_process"},
         {"run"},
     ),
 }

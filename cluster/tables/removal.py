@@ -21,7 +21,7 @@ WHOLE = ("training", "model", "evaluation", "teachers")
 _HEX = "[0-9a-f]{12,}"  # of a sha256 or the id of a plan
 _OF_A_TABLE = re.compile(
     rf"(.*/)?(?:(plan|progress|record)\.json|(complete|prompt_style|budget)\.{_HEX}\.json"
-    rf"|logs/[\w-]+\.log|(data|rejects|dropped|commits|withdrawn)/[^/]+\.{_HEX}\.(parquet|json))(#\d+)?"
+    rf"|logs/[\w-]+\.log|logs/owners/[\w+-]+\.lock|(data|rejects|dropped|commits|withdrawn)/[^/]+\.{_HEX}\.(parquet|json))(#\d+)?"
 )
 _log = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ from distill.training.checkpoints import CheckpointWriter, load_weights
 from distill.training.chosen import BASE, chosen_in_words
 from distill.training.deepspeed_engine import step_optimizer
 from distill.training.job import TrainingJob
+from distill.training.output_owner import own
 from distill.training.process_group import join_ranks, rank_device
 from distill.training.setup import Ready, Schedule, load_student, prepare
 from distill.training.step import Prepared
@@ -61,14 +62,16 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
         model is the base; `outcome` says which it is in a sentence.
 
     Raises:
-        InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training.
+        InputError: lists that do not fit the corpus, fewer lists than ranks, a checkpoint of another training; or
+            another training writes to the same output.
         RunError: the loss is no number; the batch's query ids are named and the last checkpoint stays.
         TrainingStopped: it was asked to; a checkpoint of the last step is written.
     """
     device = rank_device()
     rank, world_size = join_ranks(device)
     Path(job.output).mkdir(parents=True, exist_ok=True)
-    return _Rank(job, prepare(job, device, world_size), rank, world_size, on_record).train()
+    with own(Path(job.output)):
+        return _Rank(job, prepare(job, device, world_size), rank, world_size, on_record).train()
 
 
 def train_from(job: str, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from distill.teachers.adapting.model import PairModule, load_base
 from distill.training.checkpoint_files import newest_whole, read
 from distill.training.checkpoints import CheckpointWriter, load_moments, load_weights
 from distill.training.deepspeed_engine import start_engine, step_optimizer
+from distill.training.output_owner import own
 from distill.training.process_group import join_ranks, rank_device
 from distill.training.setup import Schedule
 from distill.training.stop import StopRequest, TrainingStopped
@@ -79,7 +80,8 @@ def train(job: AdaptingJob, on_record: OnRecord = lambda record: None) -> dict[s
         return {"steps": 0, "lists": len(batches.lists)}
     begun = time.monotonic()
     module = PairModule(model, device, resolve_dtype(job.training.dtype, device))
-    steps = _Rank(job, module, batches, rank, world_size, on_record).run()
+    with own(output):
+        steps = _Rank(job, module, batches, rank, world_size, on_record).run()
     seconds = time.monotonic() - begun
 
     def export() -> str:
