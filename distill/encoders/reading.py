@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Task = Literal["query", "document"]
+NO_TEXT = "."  # is read instead of a text of no tokens
 # What the library's preprocessing says of a whole batch: where it goes, and how many tokens the prompt has.
 CONSTANTS = ("task", "modality", "prompt_length")
 
@@ -61,7 +62,15 @@ class Reading:
         """Inputs of the model for B texts, as tensors on the CPU; `(B, T)` where they are sequences."""
         # A tokenizer reads a whole text before it truncates, so texts are cut beforehand.
         end = None if self.is_bag else CHARACTERS_PER_TOKEN * self.max_tokens
-        return self._preprocess([text[:end] for text in texts])
+        cut = [text[:end] for text in texts]
+        features = self._preprocess(cut)
+        if self.is_bag:
+            return features
+        # a tokenizer that adds nothing makes no token of an empty text, and no model reads a sequence of none
+        empty = (features["attention_mask"].sum(dim=1) == 0).tolist()
+        if not any(empty):
+            return features
+        return self._preprocess([NO_TEXT if is_empty else text for text, is_empty in zip(cut, empty, strict=True)])
 
     def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """`(length,)` int64 ids of the tokens of each text, without padding."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from distill.encoders.compute.choose import choose_layers
+from distill.encoders.compute.choose import alone, choose_layers
 from distill.encoders.device import resolve_dtype
 from distill.encoders.tokens import PADDED_TO
 from distill.settings.teachers import TeacherSettings
@@ -91,5 +91,5 @@ class PairReader(PromptScorer):
         tried = [order[-1], order[len(order) // 2], order[0]]
         ids, mask = self.batches.filled([pair.ids for pair in tried])
         if self.module.dtype == torch.bfloat16:
-            choose_layers(self.module, self._features(ids, mask, tried))
+            choose_layers(self.module, self._features(ids, mask, tried), agree=alone)
         self._chosen = True

@@ -6,6 +6,7 @@ does not fit (soft caps, position biases, outputs that are written in place) is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from distill.encoders.layout import Layout, PackedError
 from distill.encoders.module import Computed, EncoderModule
 from distill.encoders.tokens import TokenFile
 from distill.settings.training import TrainingSettings
+
+Agree = Callable[[bool], bool]
 
 
 def choose_for_training(module: EncoderModule, tokens: TokenFile, pad_id: int, training: TrainingSettings) -> Layout:
@@ -51,15 +54,16 @@ def choose_for_training(module: EncoderModule, tokens: TokenFile, pad_id: int, t
 def choose_for_reading(module: EncoderModule, features: dict[str, Any]) -> None:
     """Chooses attention and linear layers of an encoder that has no backward pass.
 
-    In float32, torch's own attention is as fast without one.
+    In float32, torch's own attention is as fast without one. This process decides alone: one rank of a training may
+    encode while the others do not.
 
     Args:
         module: on its device, in its dtype; what is chosen is set there.
         features: of a few sequences, padded, for a trial.
     """
     if module.dtype == torch.bfloat16:
-        choose_attention(module, features)
-        choose_layers(module, features)
+        choose_attention(module, features, alone)
+        choose_layers(module, features, agree=alone)
 
 
 def choose_layout(module: EncoderModule, tokens: TokenFile, pad_id: int, wanted: bool | None) -> Layout:
@@ -94,29 +98,32 @@ def choose_layout(module: EncoderModule, tokens: TokenFile, pad_id: int, wanted:
     return padded
 
 
-def choose_attention(module: EncoderModule, features: dict[str, Any]) -> None:
-    """Sets the plain products of `cpu_attention`, if the encoder is on a CPU. All ranks choose alike.
+def choose_attention(module: EncoderModule, features: dict[str, Any], agree: Agree = all_ranks) -> None:
+    """Sets the plain products of `cpu_attention`, if the encoder is on a CPU.
 
     Embeddings are compared in float32, where nothing but another formula makes a difference.
 
     Args:
         module: on its device, in its dtype; its attention is set.
         features: of a few sequences, padded, for a trial.
+        agree: whether something holds on every process that has to choose alike.
     """
-    if not all_ranks(module.device == "cpu"):
+    if not agree(module.device == "cpu"):
         return
     own, dtype = module.attention, module.dtype
     module.dtype = torch.float32
     with torch.no_grad():
         expected = module(**features)
     module.attention = cpu_attention.NAME
-    if not all_ranks(difference(module, features, expected) == ""):
+    if not agree(difference(module, features, expected) == ""):
         module.attention = own
     module.dtype = dtype
 
 
-def choose_layers(module: Computed, features: dict[str, Any], zero_stage: int = 0) -> None:
-    """Joins linear layers that have one input, if the encoder is on a CPU in bfloat16. All ranks choose alike.
+def choose_layers(
+    module: Computed, features: dict[str, Any], zero_stage: int = 0, agree: Agree = all_ranks
+) -> None:
+    """Joins linear layers that have one input, if the encoder is on a CPU in bfloat16.
 
     Under ZeRO 3 a layer has its weights only while it is called, so that none can be joined.
 
@@ -124,16 +131,22 @@ def choose_layers(module: Computed, features: dict[str, Any], zero_stage: int = 
         module: on its device, in its dtype; its context for layers is set.
         features: of a few sequences, for a trial.
         zero_stage: of the training.
+        agree: whether something holds on every process that has to choose alike.
     """
     fits = module.device == "cpu" and module.dtype == torch.bfloat16 and has_bfloat16_linear() and zero_stage < 3
-    if not all_ranks(fits):
+    if not agree(fits):
         return
     own = module.layers
     with torch.no_grad(), SharedInputs() as inputs:
         expected = module(**features)
     module.layers = JoinedLayers(inputs.groups())
-    if not all_ranks(difference(module, features, expected) == ""):
+    if not agree(difference(module, features, expected) == ""):
         module.layers = own
+
+
+def alone(holds: bool) -> bool:
+    """The agreement of a process that decides for itself."""
+    return holds
 
 
 def _packed_difference(module: EncoderModule, features: dict[str, Any], first: int, expected: torch.Tensor) -> str:

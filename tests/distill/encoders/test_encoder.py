@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from distill.encoders.compute.cpu_linears import JoinedLayers
 from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.encoder import Encoder
 from distill.settings.encoders import EncoderSettings
+from tests.distill.ranks import on_ranks
+from tests.distill.students import save_qwen3
 from tests.distill.training.test_step import problem
 
 TEXTS = [*problem()[1], "slate", ""]
@@ -60,3 +64,41 @@ def test_no_texts_give_no_vectors(student, dtype):
     encoder = Encoder(EncoderSettings(model="m", dtype=dtype), "cpu", student[0].model)
     assert encoder.encode_queries([]).shape == (0, encoder.dimension)
     assert np.isfinite(encoder.encode_queries(["slate"])).all()
+
+
+def encode_on_rank_0(rank: int, world_size: int, path: str) -> list[float] | None:
+    import torch.distributed as dist
+
+    from distill.training.process_group import join_ranks
+
+    join_ranks("cpu")
+    vectors = None
+    if rank == 0:
+        vectors = Encoder(EncoderSettings(model=path, dtype="bfloat16"), "cpu").encode_queries(["slate", "a quarry"])
+    dist.barrier()
+    dist.destroy_process_group()
+    return vectors if vectors is None else vectors.tolist()
+
+
+def test_one_rank_of_a_process_group_encodes_while_the_others_do_not(tiny_encoder):
+    vectors, none = on_ranks(encode_on_rank_0, 2, tiny_encoder, timeout_s=60)
+    assert none is None
+    alone = Encoder(EncoderSettings(model=tiny_encoder, dtype="bfloat16"), "cpu").encode_queries(["slate", "a quarry"])
+    assert error(np.array(vectors), alone) < 1e-2
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_a_text_of_no_tokens_is_read_as_a_full_stop(tmp_path, pad):
+    """A tokenizer that adds nothing makes no token of an empty text: alone, beside others, in a file of tokens."""
+    path = Path(save_qwen3(tmp_path / "model"))
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    settings = EncoderSettings(model=str(path), pooling="last", dtype="float32")
+    encoder = Encoder(settings, "cpu")
+    assert len(encoder.model.tokenizer("", add_special_tokens=True)["input_ids"]) == 0, "what the test is about"
+    beside = ["slate of the quarries"] if pad else []
+    vectors = encoder.encode_queries([*beside, "", "."])
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(vectors[-2], vectors[-1], atol=1e-5)
+    tokens = encoder.queries.token_ids([*beside, "", "."])
+    assert tokens[-2].tolist() == tokens[-1].tolist() and len(tokens[-1]) == 1
