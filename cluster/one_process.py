@@ -1,7 +1,8 @@
 """A stage that runs once, in one process of one run: training, evaluation, and the like.
 
-It is done when its record exists. Of several runs on a workdir one owns it (`cluster/files/ownership.py`), and the others
-wait for its record. If the owner dies, the next one takes over, and `produce` may continue from the files it finds.
+It is done when its record exists. Of several runs on a workdir one owns it (`cluster/files/ownership.py`), and the
+others wait for its record. If the owner dies, the next one takes over, and `produce` may continue from the files it
+finds.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ def _start_mailbox() -> Any:
 
 def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, module: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
+
+    from distill.training.ray_group import OwnGroup
 
     training = job.training
     return _trainer_class()(
@@ -141,7 +142,7 @@ def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, modul
             use_gpu=training.gpus_per_rank > 0,
             resources_per_worker={"CPU": pool.cores, "GPU": training.gpus_per_rank},
         ),
-        torch_config=TorchConfig(backend="nccl" if training.gpus_per_rank else "gloo"),
+        torch_config=OwnGroup(),
         run_config=RunConfig(
             name="ray",
             storage_path=str(output),

@@ -120,9 +120,7 @@ def choose_attention(module: EncoderModule, features: dict[str, Any], agree: Agr
     module.dtype = dtype
 
 
-def choose_layers(
-    module: Computed, features: dict[str, Any], zero_stage: int = 0, agree: Agree = all_ranks
-) -> None:
+def choose_layers(module: Computed, features: dict[str, Any], zero_stage: int = 0, agree: Agree = all_ranks) -> None:
     """Joins linear layers that have one input, if the encoder is on a CPU in bfloat16.
 
     Under ZeRO 3 a layer has its weights only while it is called, so that none can be joined.
