@@ -14,7 +14,7 @@ from typing import Any
 from cluster import one_process
 from cluster.errors import DamagedError, InputError, ListwiseError, RunError
 from cluster.import_path import without_working_directory
-from cluster.machines import ray_errors
+from cluster.machines import ray_errors, sent_variables
 from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
@@ -212,7 +212,7 @@ class Run:
 
         job = Job(
             self.storage.url, self.storage.patience_s, stage.path, name, table.plan.id, table.plan.schema,
-            without_working_directory(sys.path), uuid.uuid4().hex,
+            without_working_directory(sys.path), uuid.uuid4().hex, sent_variables.received(),
         )  # fmt: skip
         log = StageLog(self.storage, stage.path, writes)
         limit = self.settings.max_reject_fraction * table.plan.units

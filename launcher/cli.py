@@ -99,10 +99,12 @@ def run(
 
     Stages: corpus, queries, grades, approved, embeddings, candidates, scores, lists, training, evaluation.
     """
+    from cluster.machines import sent_variables
     from launcher import rank_variables
     from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe
 
+    sent_variables.receive()  # before libraries read them
     rank_variables.forget("as for a rank of torchrun or srun, but a run starts its own ranks")
     resolved = load_recipe(recipe, changes or [])
     command = ["run", recipe, *(word for change in changes or [] for word in ("--set", change))]

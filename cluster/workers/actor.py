@@ -27,6 +27,7 @@ import ray
 
 from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
+from cluster.machines import sent_variables
 from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Shard
@@ -79,6 +80,7 @@ class Job:
     """The facts that all actors of a pool share, except the worker itself, which Ray's object store passes on.
 
     `mark` is a random text. The pool's processes have it in their environment, so it tells them from other processes.
+    `variables` are environment variables that were sent to the driver; they may be secrets.
     """
 
     storage_url: str
@@ -89,6 +91,7 @@ class Job:
     schema: pa.Schema
     sys_path: list[str]
     mark: str
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class _LogKeeper(logging.Handler):
@@ -120,6 +123,7 @@ class ShardActor:
         self._children_read_at = 0.0
         self._node_id = ray.get_runtime_context().get_node_id()
         self._node = f"{socket.gethostname()}/{self._node_id[:6]}"
+        sent_variables.take(job.variables)
         os.environ[POOL_VARIABLE] = job.mark  # child processes inherit it, so orphans can be recognised
         logging.getLogger().addHandler(self._log)
         known = set(sys.path)

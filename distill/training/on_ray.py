@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.errors import InputError, RunError
-from cluster.machines import fork_server, ray_errors, session
+from cluster.machines import fork_server, ray_errors, sent_variables, session
 from cluster.machines.garbage_collector import garbage_collection_off
 from cluster.run import Run
 from cluster.settings import PoolSettings
@@ -136,7 +136,12 @@ def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, modul
     training = job.training
     return _trainer_class()(
         _rank_loop,
-        train_loop_config={"job": job.to_json(), "mailbox": mailbox, "module": module},
+        train_loop_config={
+            "job": job.to_json(),
+            "mailbox": mailbox,
+            "module": module,
+            "variables": sent_variables.received(),
+        },
         scaling_config=ScalingConfig(
             num_workers=pool.workers or 1,
             use_gpu=training.gpus_per_rank > 0,
@@ -233,6 +238,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
 
     from cluster.errors import ListwiseError
 
+    sent_variables.take(config["variables"])
     with garbage_collection_off():
         train_from = importlib.import_module(config["module"]).train_from
 

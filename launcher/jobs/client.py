@@ -6,15 +6,19 @@ A cluster that does not answer raises `ConnectionLostError`, after which a calle
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cluster.errors import InputError, RunError
+from cluster.machines.sent_variables import NAME_VARIABLE
 
 if TYPE_CHECKING:
     from launcher.jobs.sdk import BoundedClient
@@ -90,18 +94,35 @@ class Jobs:
             return _job(self._client.get_job_info(job_id))
 
     def submit(
-        self, job_id: str, entrypoint: str, parcel: Path, env: Mapping[str, str], metadata: dict[str, str]
+        self,
+        job_id: str,
+        entrypoint: str,
+        parcel: Path,
+        env: Mapping[str, str],
+        metadata: dict[str, str],
+        secrets: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Sends a parcel and starts a job in its folder.
+
+        Args:
+            job_id, entrypoint, metadata: of the job.
+            parcel: folder.
+            env: environment variables of the job's processes. Ray writes them into its logs.
+            secrets: variables that no log may show; the job takes them with `sent_variables.receive`.
 
         Raises:
             JobExistsError: the cluster has a job with this id already.
         """
-        runtime_env = {"working_dir": str(parcel), "env_vars": dict(env)}
         with _readable_errors(self.address):
+            name = f"listwise_{uuid.uuid4().hex}.zip"  # with an ending that Ray's store of parcels takes
+            if secrets:
+                env = {**env, NAME_VARIABLE: f"gcs://{name}"}
+            runtime_env = {"working_dir": str(parcel), "env_vars": dict(env)}
             self._client.submit_job(
                 entrypoint=entrypoint, submission_id=job_id, runtime_env=runtime_env, metadata=metadata
             )
+            if secrets:  # the job waits for them; a job that another client has started gets none that stay
+                self._client.store(name, json.dumps(dict(secrets)).encode())
 
     def stop(self, job_id: str) -> None:
         """Asks a job to stop, and does not wait for its end."""

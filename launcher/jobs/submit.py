@@ -99,7 +99,7 @@ def submit(jobs: Jobs, recipe: Recipe, options: Sequence[str], env: dict[str, st
             job_id = f"{remote.label(recipe.name)}-{digest}-{max(previous, default=0) + 1}"
             try:
                 # With `exec`, the signal to stop reaches the run itself, and its exit code is the job's.
-                jobs.submit(job_id, f"exec {shlex.join(words)}", Path(folder), GENTLE_STOP | env, metadata)
+                jobs.submit(job_id, f"exec {shlex.join(words)}", Path(folder), GENTLE_STOP, metadata, env)
             except JobExistsError:  # two clients have submitted at once; the other client's job is listed now
                 continue
             return Submission(job_id, is_new=True)

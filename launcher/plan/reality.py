@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cluster.machines import sent_variables
 from cluster.run import Run
 from launcher.environment import cores
 from launcher.recipe import Recipe
@@ -30,7 +31,7 @@ class BackgroundPlan:
             import ray
 
             task: Any = ray.remote(num_cpus=0, max_retries=0)(_plan)
-            self._result = task.remote(self.recipe)
+            self._result = task.remote(self.recipe, sent_variables.received())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,7 +53,8 @@ class BackgroundPlan:
         self.run.storage.put(PLANNED, json.dumps(record, indent=1).encode())
 
 
-def _plan(recipe: Recipe) -> dict[str, Any]:
+def _plan(recipe: Recipe, variables: dict[str, str]) -> dict[str, Any]:
+    sent_variables.take(variables)
     import torch
 
     from launcher.plan.show import make_plan

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,7 +24,7 @@ from tests.launcher.jobs.ray_head import Head, Proxy, plain_environment
 from tests.pipeline import LISTWISE, recipe_text
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-KEY = "a-key-that-nobody-may-see"
+KEY = f"key-{secrets.token_hex(16)}"  # no file of the tree has it
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +203,21 @@ def test_a_lost_connection_costs_no_line_and_repeats_none(story: Story) -> None:
 def test_a_secret_variable_reaches_the_workers_and_appears_in_no_file(story: Story, head: Head) -> None:
     assert story.keys == {f"Bearer {KEY}"}
     assert KEY not in story.everything
-    written = [path for path in [*story.workdir.rglob("*"), *head.folder.rglob("job-driver-*.log")] if path.is_file()]
-    parcels = list((head.folder / "ray").glob("session_2*/runtime_resources/working_dir_files/*/.listwise/recipe.yaml"))
-    assert parcels
-    assert not [path for path in [*written, *parcels] if KEY.encode() in path.read_bytes()]
+    # the session of Ray, with its logs and what it has unpacked, and the run's own files
+    written = [path for folder in (story.workdir, head.folder) for path in folder.rglob("*") if path.is_file()]
+    assert {"recipe.yaml", "plan.json", "raylet.out"} <= {path.name for path in written}
+    contents = {path: path.read_bytes() for path in written}
+    assert not [path for path, content in contents.items() if KEY.encode() in content]
+    # Ray's logs show a name instead, which leads to nothing any more
+    names = {
+        name.decode() for content in contents.values() for name in re.findall(rb"listwise_[0-9a-f]{32}.zip", content)
+    }
+    assert len(names) >= 2, "one for each attempt"
+    for name in names:
+        url = f"{head.url}/api/packages/gcs/{name}"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {head.token}"})
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(request, timeout=10)
 
 
 def test_the_code_of_a_checkout_is_sent_and_nothing_else_of_it(story: Story, head: Head) -> None:
