@@ -17,6 +17,7 @@ _OWN_WORD = r"(?:key|pwd|passphrase|signature|sig|auth)"
 _ENDING = r"(?:token|secret|password|passwd|credentials?|(?:api|access|secret|private|account|auth|session|signing)key)"
 _SECRET_NAME = rf"(?:(?:[\w.-]*[_.-])?{_OWN_WORD}|[\w.-]*{_ENDING})"
 _TOKENS_OF_VOCABULARIES = ("true_token", "false_token")  # what a teacher answers
+_FOLDERS_OF_SHELLS = ("PWD", "OLDPWD")  # variables that hold the folder a person is in
 _NAMED_SO = re.compile(rf"(?i)(?:^|.*[_.-]){_OWN_WORD}$|.*{_ENDING}$")
 # abfs://container@account holds no user and host:8080/@x no password; a password may hold slashes, as AWS's do
 _USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/\s'\"]+@|://[^/\s:'\"]*:(?!\d+/)[^\s'\"]+@")
@@ -62,7 +63,7 @@ def is_secret_name(name: str) -> bool:
 
 def is_secret_variable(name: str) -> bool:
     """Whether `disclose` hides the value of an environment variable of this name: RERANKER_API_KEY, HF_TOKEN."""
-    return name.isidentifier() and is_secret_name(name)
+    return name.isidentifier() and is_secret_name(name) and name not in _FOLDERS_OF_SHELLS
 
 
 def secret_in_url(text: str) -> str | None:
@@ -81,5 +82,6 @@ def secret_in_url(text: str) -> str | None:
 
 def _secrets() -> list[str]:
     """Secret values of the environment, longest first, because a short one may be the beginning of a longer one."""
-    values = {value for name, value in os.environ.items() if len(value) >= _MIN_SECRET_LENGTH and is_secret_name(name)}
+    named = {name: value for name, value in os.environ.items() if name not in _FOLDERS_OF_SHELLS}
+    values = {value for name, value in named.items() if len(value) >= _MIN_SECRET_LENGTH and is_secret_name(name)}
     return sorted(values, key=len, reverse=True)

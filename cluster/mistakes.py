@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cluster.errors import InputError
+from cluster.yaml_text import UnreadableError, load
 
 Place = tuple[str, ...]  # the way to a field: ("teachers", "bm25", "weight"); items of a list by number: ("stop", "0")
 
@@ -35,8 +36,7 @@ def read_yaml(path: Path, what: str) -> tuple[Any, dict[Place, str]]:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        data, node = load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
@@ -45,6 +45,9 @@ def read_yaml(path: Path, what: str) -> tuple[Any, dict[Place, str]]:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     except RecursionError:
         raise InputError(f"{path}: nested too deeply for {what}") from None
+    except UnreadableError as error:
+        where = f"{path}, line {error.line}" if error.line else str(path)
+        raise InputError(f"{where}: this value cannot be read: {error}") from None
     places: dict[Place, str] = {}
     _note_places(node, (), str(path), places)
     return data, places

@@ -21,7 +21,7 @@ from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.gc import collect
 from cluster.tables.plan import Plan, Shard
-from cluster.tables.storage import Storage, check_writable
+from cluster.tables.storage import Storage, check_usable
 from cluster.tables.table import Table, discard
 from cluster.watch.monitor import Monitor
 from cluster.watch.progress import Progress
@@ -56,7 +56,7 @@ class Run:
         progress: Progress | None = None,
     ) -> None:
         self.storage = Storage(workdir, settings.storage_timeout_s)
-        check_writable(workdir)
+        check_usable(workdir)
         self.settings = settings
         self.progress = progress or Progress()
         self._connected = False

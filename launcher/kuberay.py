@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from cluster.disclosure import printable
 from cluster.errors import InputError
 from cluster.settings import PoolSettings
 from launcher import remote
@@ -254,7 +255,8 @@ _Dumper.add_representer(str, _text)
 
 def to_yaml(config: dict[str, Any], job: dict[str, Any], comments: list[str]) -> str:
     """The manifest as YAML: comments, then the ConfigMap and the RayJob."""
-    header = "".join(f"# {line.replace(chr(10), ' ')}\n" for line in comments)
+    # a name may hold characters that end a line of YAML, or that a terminal obeys
+    header = "".join(f"# {printable(' '.join(line.splitlines()))}\n" for line in comments)
     return header + yaml.dump_all(
         [config, job], Dumper=_Dumper, sort_keys=False, explicit_start=True, allow_unicode=True, width=120
     )

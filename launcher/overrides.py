@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.mistakes import Place
+from cluster.yaml_text import load
 
 
 def override_field(data: dict[str, Any], origins: dict[Place, str], override: str) -> str | None:
@@ -19,7 +20,7 @@ def override_field(data: dict[str, Any], origins: dict[Place, str], override: st
         return f"--set {override}: expected section.field=value, for example --set training.learning_rate=1e-4"
     try:
         value = _value(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text  # of a text field; any other field refuses it
     for depth in range(1, len(path)):
         origins.setdefault(path[:depth], f"--set {override}")
@@ -67,6 +68,6 @@ def take_as_text(data: dict[str, Any], place: Place, overrides: Sequence[str]) -
 
 def _value(text: str) -> Any:
     """The value as YAML; plain text as it stands, with the blanks and hashes that YAML would take away."""
-    value, begin = yaml.safe_load(text), text.lstrip()[:1]
+    value, begin = load(text)[0], text.lstrip()[:1]
     is_plain = (isinstance(value, str) and begin not in "\"'|>&!") or (value is None and begin == "#")
     return text if is_plain else value

@@ -32,7 +32,7 @@ FLOORS = {
         {"teachers", "evaluation"},
     ),
     "cluster": (
-        {"disclosure", "unicode", "traffic", "import_path", "repeated_ids"},
+        {"disclosure", "unicode", "traffic", "import_path", "repeated_ids", "yaml_text"},
         {"errors", "schemas", "settings", "server_failures"},
         {"files"},
         {"mistakes", "weights", "jsonl"},

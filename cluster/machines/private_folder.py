@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import InputError
@@ -20,10 +21,11 @@ def private_folder() -> Path:
     """The folder `listwise-<user id>` in the temporary folder, for this user alone; it is made if it is absent.
 
     Raises:
-        InputError: the folder belongs to another user, or other users can enter it.
+        InputError: it is no folder, belongs to another user, or other users can enter it.
     """
     folder = Path(tempfile.gettempdir()) / f"listwise-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # what is there is looked at
+        folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise InputError(
@@ -31,6 +33,19 @@ def private_folder() -> Path:
             f"{stat.S_IMODE(status.st_mode):o} of user {status.st_uid}. Remove it, or set TMPDIR to another folder."
         )
     return folder
+
+
+def keep_caches_private() -> None:
+    """Sets where vLLM and torch keep compiled code that they load again, unless the environment says it already.
+
+    Torch's own place is a folder in the temporary folder whose name anybody can predict and prepare.
+
+    Raises:
+        InputError: as `private_folder`.
+    """
+    for name, inner in (("VLLM_CACHE_ROOT", "vllm"), ("TORCHINDUCTOR_CACHE_DIR", "torchinductor")):
+        if name not in os.environ:
+            os.environ[name] = str(private_folder() / inner)
 
 
 def ray_folder() -> str | None:

@@ -13,7 +13,7 @@ def read_record(storage: Storage, path: str) -> dict[str, Any] | None:
     """The object; None if it is absent, or damaged: whoever made it makes it again."""
     try:
         record = json.loads(storage.get(path))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -27,12 +27,14 @@ def read_recipe(storage: Storage) -> dict[str, Any]:
     """
     import yaml
 
+    from cluster.yaml_text import load
+
     text = storage.get("recipe.yaml")
     try:
-        recipe = yaml.safe_load(text)
+        recipe, _ = load(text)
         if not isinstance(recipe, dict) or "generation" not in recipe or "student" not in recipe:
             raise ValueError("it is no whole recipe")
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = " ".join(str(error).split())
         raise RunError(
             f"{storage.url}/recipe.yaml cannot be read ({first}). The command that began the run writes it again: "

@@ -232,12 +232,21 @@ def _check_inside(url: str, path: str) -> None:
         )
 
 
-def check_writable(url: str, patience_s: float = 0.0) -> None:
-    """Checks that a storage accepts a file, before any work is written to it.
+def check_usable(url: str, patience_s: float = 0.0) -> None:
+    """Checks that a storage accepts a file, and that it creates one only if there is none, before it is trusted.
 
     Raises:
-        StorageError: it does not accept one.
+        StorageError: it does not accept a file.
+        InputError: it lets two creators of one file both win.
     """
     storage, name = Storage(url, patience_s), f".writable-{uuid.uuid4().hex}"
-    storage.put(name, b"")
+    storage.create(name, b"first")
+    is_replaced = storage.create(name, b"second")
     storage.remove(name)
+    if is_replaced:
+        raise InputError(
+            f"the storage {storage.url} replaces a file that it was asked to create only if there is none "
+            "(If-None-Match: *), so two workers could both commit one shard. A proxy or gateway before the store may "
+            "drop the condition, or the store is too old to know it. Use another endpoint, or a folder that all nodes "
+            "share."
+        )

@@ -206,9 +206,15 @@ class Table:
         return before.files != self.committed()[before.shard].files
 
     def withdraw(self, file: str) -> None:
-        """Withdraws the commit of the shard that wrote `file`, so that the shard is done again."""
+        """Withdraws the commit of the shard that wrote `file`, so that the shard is done again.
+
+        If the shard's record names other files, another run has done it again already, and nothing is withdrawn.
+        """
         shard = file.rsplit("/", 1)[1].split(".", maxsplit=1)[0]
+        self._commits, self._sealed = None, False  # what is known may be older than the storage
         commit = self.committed().get(shard)
+        if commit and file not in dict(commit.files):
+            return
         keep_withdrawn(self.storage, self.path, shard, self.plan.id, COMMIT.dump_json(commit) if commit else b"")
         self.storage.remove(self._complete)
         self.storage.remove(commit_path(self.path, shard, self.plan.id))

@@ -28,11 +28,12 @@ import ray
 from cluster.disclosure import disclose
 from cluster.errors import InputError, RunError
 from cluster.machines import sent_variables
+from cluster.machines.private_folder import keep_caches_private
 from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.storage import Storage, check_writable, is_retrying
+from cluster.tables.storage import Storage, check_usable, is_retrying
 from cluster.workers.core_clock import CoreClock
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
@@ -148,6 +149,7 @@ class ShardActor:
         self._reader = ShardReader(self._storage)
         check_workdir(self._storage, self.job, self._node)
         hide_other_gpus()
+        keep_caches_private()
         worker, arguments = ray.get(self._payload[0])
         use_held_cores()
         made = worker(**arguments)
@@ -253,7 +255,7 @@ def check_workdir(storage: Storage, job: Job, node: str, waits_s: Sequence[float
         RunError: another run has made a newer plan.
         StorageError: the workdir does not accept a file.
     """
-    check_writable(storage.url, storage.patience_s)
+    check_usable(storage.url, storage.patience_s)
     path = f"{job.table}/plan.json"
     for wait in (*waits_s, None):
         try:

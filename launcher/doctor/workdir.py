@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import ListwiseError
-from cluster.tables.storage import Storage
+from cluster.tables.storage import Storage, check_usable
 
 WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # between attempts: a network file system may show a new file late
 
@@ -37,11 +37,12 @@ def open_probe(url: str) -> Iterator[Probe]:
     """Writes the driver's file into a workdir; at its end the context removes all files and folders that it created.
 
     Raises:
-        ListwiseError: the workdir cannot be written to.
+        ListwiseError: the workdir cannot be written to, or lets two creators of one file both win.
     """
     new_folders = _absent_folders(url)
     probe = Probe(Storage(url), f".listwise-doctor-{uuid.uuid4().hex}")
     try:
+        check_usable(url)
         probe.storage.put(probe.name, probe.name.encode())
         yield probe
     finally:

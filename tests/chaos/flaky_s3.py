@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Mode = Literal["pass", "slow down", "lose answers", "hang up"]
+Mode = Literal["pass", "slow down", "lose answers", "hang up", "drop conditions"]
 SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
@@ -30,7 +30,7 @@ class FlakyS3:
     """A proxy to a server on loopback. Its `mode` decides what it does with a request.
 
     "pass" passes it on; "slow down" answers 503; "lose answers" passes it on and answers 503; "hang up" closes the
-    connection.
+    connection; "drop conditions" passes it on without If-None-Match, as a proxy does that does not know the header.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -67,7 +67,10 @@ class FlakyS3:
 
             def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
                 connection = http.client.HTTPConnection(host, port, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers))
+                headers = dict(self.headers)
+                if proxy.mode == "drop conditions":
+                    headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+                connection.request(self.command, self.path, body, headers)
                 response = connection.getresponse()
                 answer = response.read()
                 connection.close()

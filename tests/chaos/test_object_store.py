@@ -13,7 +13,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from cluster.errors import InputError
+from cluster.run import Run
+from cluster.settings import ClusterSettings
 from cluster.tables.storage import Storage
+from launcher.doctor.workdir import open_probe
 from tests.chaos.driver import Spec
 from tests.chaos.flaky_s3 import FlakyS3
 from tests.chaos.harness import Driver, assert_nothing_lost, until
@@ -98,3 +102,18 @@ def damage(storage: Storage, dice: random.Random) -> None:
     data = bytearray(storage.get(flipped))
     data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
     storage.put(flipped, bytes(data))
+
+
+def test_a_store_that_lets_two_creators_win_is_refused_before_anything_is_written(s3: FlakyS3) -> None:
+    s3.mode = "drop conditions"
+    storage = Storage("s3://bucket/dropped")
+    assert storage.create("x", b"1") and storage.create("x", b"2"), "what the test is about"
+    with pytest.raises(InputError, match=r"s3://bucket/dropped replaces a file .*\(If-None-Match: \*\)"):
+        Run("s3://bucket/dropped", ClusterSettings())
+    with pytest.raises(InputError, match="replaces a file"), open_probe("s3://bucket/dropped"):
+        pass
+    assert storage.list("") == ["x"]
+    s3.mode = "pass"
+    Run("s3://bucket/dropped", ClusterSettings())
+    with open_probe("s3://bucket/dropped"):
+        pass

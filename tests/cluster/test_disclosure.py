@@ -142,3 +142,11 @@ def test_urls_without_secrets_are_left_alone(text: str) -> None:
 def test_an_error_that_nobody_foresaw_reveals_nothing_in_the_state_of_a_run() -> None:
     error = ValueError("GET https://x/y?sig=marker-0123456789 failed\nand more")
     assert end_state(ValueError, error) == ("failed", "GET https://x/y?sig=*** failed")
+
+
+def test_the_folder_a_person_is_in_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/home/ada/project")
+    monkeypatch.setenv("OLDPWD", "/home/ada/before")
+    monkeypatch.setenv("DB_PWD", "/home/ada/and-a-password")
+    text = "/home/ada/project/recipe.yaml /home/ada/before /home/ada/and-a-password"
+    assert disclose(text) == "/home/ada/project/recipe.yaml /home/ada/before ***"

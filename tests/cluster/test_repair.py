@@ -68,6 +68,19 @@ def test_tables_made_from_a_withdrawn_shard_are_invalid_even_if_the_run_dies_bef
     assert other.files() == same.files()
 
 
+def test_a_shard_that_another_run_has_done_again_is_not_withdrawn_once_more(run: MakeRun) -> None:
+    engine = run()
+    stale = engine.execute(numbers(salt=True))
+    damaged = stale.files()[4][0]
+    other = Run(engine.storage.url, engine.settings, progress=engine.progress)
+    other.table("numbers").withdraw(damaged)
+    redone = other.execute(numbers(salt=True)).files()
+    assert redone[4][0] != damaged
+    stale.withdraw(damaged)  # by a run that knows the record of before
+    assert stale.files() == redone
+    assert engine.storage.list("numbers/withdrawn") == []
+
+
 @pytest.mark.parametrize("lost", ["nothing", "content", "record"])
 def test_leftovers_are_not_collected_before_withdrawn_rows_are_compared(run: MakeRun, lost: str) -> None:
     """A run died after the last record of a table, before it sealed the table. A power cut may have lost the record."""

@@ -14,7 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from cluster.errors import InputError
-from launcher.kuberay import KubernetesOptions, manifest
+from launcher.kuberay import KubernetesOptions, manifest, notes, to_yaml
 from launcher.recipe import Recipe, load_recipe
 from tests.launcher.rayjob_schema import CONFIG_MAP, RAYJOB
 from tests.pipeline import listwise
@@ -164,3 +164,13 @@ def test_a_recipe_that_could_not_run_is_refused_with_the_remedy(
     given = {"image": "i", "claim": "c", "gpu_nodes": 8} | options
     with pytest.raises(InputError, match=words):
         manifest(recipe("cadet", *changes), KubernetesOptions(**given))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x1b[2J"])
+def test_a_name_cannot_leave_its_comment(end: str) -> None:
+    named = recipe("laptop", "corpus.path=/mnt/listwise/c", "evaluation.dataset=null")
+    named = named.model_copy(update={"name": f"a{end}kind: Evil"})
+    text = to_yaml(*manifest(named, OPTIONS), notes(named, OPTIONS))
+    assert [one["kind"] for one in yaml.safe_load_all(text)] == ["ConfigMap", "RayJob"]
+    assert not [line for line in text.splitlines() if line.startswith("kind: Evil")]
+    assert "\x1b" not in text.partition("---")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from cluster.machines.private_folder import MAX_RAY_FOLDER, private_folder, ray_folder
+from cluster.machines.private_folder import MAX_RAY_FOLDER, keep_caches_private, private_folder, ray_folder
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +50,20 @@ def test_a_path_too_long_for_rays_sockets_is_refused_before_ray_is_started(
         ray_folder()
     monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
     assert ray_folder() is None
+
+
+def test_a_file_in_its_place_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / f"listwise-{os.getuid()}").write_text("")
+    with pytest.raises(InputError, match="expected a folder that belongs to you alone"):
+        private_folder()
+
+
+def test_compiled_code_lies_in_it_unless_the_environment_says_where(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("VLLM_CACHE_ROOT", "/my/own")
+    keep_caches_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(private_folder() / "torchinductor")
+    assert os.environ["VLLM_CACHE_ROOT"] == "/my/own"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import InputError
 from distill.encoders.encoder import Encoder
-from distill.encoders.loading import load_model
+from distill.encoders.loading import load_model, resolve_model
 from distill.settings.encoders import EncoderSettings, StudentSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import CrossEncoderScorer, load_cross_encoder
@@ -89,3 +89,12 @@ def test_a_tokenizer_without_a_token_of_padding_gets_one(tiny_reranker: str, tin
         for folder in (tiny_encoder, without_padding(Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))))
     ]
     np.testing.assert_allclose(*vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_the_packaged_model_has_two_names(name: str) -> None:
+    assert Path(resolve_model(name), "config.json").is_file()
+
+
+def test_a_model_of_another_owner_with_the_same_last_name_is_another_model() -> None:
+    assert resolve_model("my-org/all-MiniLM-L6-v2") == "my-org/all-MiniLM-L6-v2"
