@@ -48,8 +48,8 @@ def execute(
 
     def say_that_it_waits(owner: str) -> None:
         progress.say(
-            f"{title}: {owner} works on it already. This run waits for its result, and takes over if it ends without "
-            f"one. Its progress: listwise status {storage.url}"
+            f"{progress.titled(title)}: {owner} works on it already. This run waits for its result, and takes over if "
+            f"it ends without one. Its progress: listwise status {storage.url}"
         )
 
     if record := _record_of(storage, name, fingerprint):
@@ -130,5 +130,5 @@ def _produce(
     record.setdefault("seconds", round(time.monotonic() - begun, 3))
     storage.put(f"{name}/record.json", json.dumps(record, indent=1).encode())
     if not progress.console.is_terminal:
-        progress.say(f"{title}: {record['seconds']:.1f} s")
+        progress.say(f"{progress.titled(title)}: {record['seconds']:.1f} s")
     return record

@@ -104,6 +104,7 @@ def run(
     from launcher.jobs.parcel import RECIPE
     from launcher.recipe import load_recipe
 
+    say(f"{recipe}: reading it, and what it names", stderr=True)  # what follows is imported first, which takes seconds
     sent_variables.receive()  # before libraries read them
     rank_variables.forget("as for a rank of torchrun or srun, but a run starts its own ranks")
     resolved = load_recipe(recipe, changes or [])

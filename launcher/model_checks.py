@@ -20,11 +20,13 @@ from generation.engines.gguf import gguf_file
 from generation.judging.settings import JudgeSettings
 from generation.mixture import Section, in_section
 from generation.settings import GenerationSettings
+from launcher.hub import is_on_hub
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
 
 Checked = EncoderSettings | TeacherSettings | GenerationSettings | JudgeSettings
+NOT_HERE = "is not on this machine"
 BYTES_PER_PARAMETER = 12  # float32 weights, their gradients, and what is computed beside them
 
 
@@ -102,6 +104,11 @@ def check_here(named: Mapping[str, Checked]) -> Iterator[tuple[str, str]]:
     """
     for field, settings in named.items():
         if why := _not_here(settings):
+            if why == NOT_HERE and is_on_hub(str(settings.model)) is False:
+                raise InputError(
+                    f"{field}: there is no model '{settings.model}', neither on this machine nor on the hub. Correct "
+                    "the name. A private model needs HF_TOKEN of somebody who may read it."
+                )
             yield field, f"{settings.model or 'the server'} {why} and was not tried"
         elif isinstance(settings, TeacherSettings):
             yield field, _probe(field, settings)
@@ -125,7 +132,7 @@ def _not_here(settings: Checked) -> str:
     if isinstance(settings, (GenerationSettings, JudgeSettings)) and gguf_file(Path(str(settings.model))):
         return "is a GGUF file, which the run converts,"
     if all(model_file(str(settings.model), name) is None for name in ("modules.json", "config.json")):
-        return "is not on this machine"
+        return NOT_HERE
     if isinstance(settings, (GenerationSettings, JudgeSettings)):
         weights = ("model.safetensors", "model.safetensors.index.json")
         has_weights = any(model_file(str(settings.model), name) for name in weights)

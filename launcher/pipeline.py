@@ -160,11 +160,15 @@ def execute(
         if not is_new:
             collect_all(run.storage)  # files that killed workers or drivers have left
         results: dict[str, Any] = {}
+        order = _stages_of(recipe, last)
+        run.progress.expect(order)
+        run.progress.enter(order[0])
         try:
             refuse_what_no_node_holds(run, recipe)
             with BackgroundPlan(run, recipe) as plan:
                 for name, result in stages(run, recipe):
                     results[name] = result
+                    run.progress.enter(next((one for one in order if one not in results), ""))
                     interrupts.check()
                     if name == "training":
                         plan.save()
@@ -177,6 +181,15 @@ def execute(
         run.storage.put("recipe.yaml", recipe.to_yaml().encode())
         build_report(run.storage)
         return results.get("evaluation")
+
+
+def _stages_of(recipe: Recipe, last: str) -> list[str]:
+    """The stages that a run passes through, up to and including `last`."""
+    without = set() if recipe.judge else {"grades", "approved"}
+    if not recipe.evaluation.dataset:
+        without.add("evaluation")
+    order = list(STAGES)
+    return [name for name in order[: order.index(last) + 1] if name not in without]
 
 
 def _refuse_foreign_files(workdir: str) -> None:

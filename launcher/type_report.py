@@ -17,8 +17,10 @@ from generation.type_figures import figures
 from launcher.sample import QuerySample, Sampled, near_duplicates_by_table, writers
 
 KEPT_PASSAGES = 6  # shown with their queries
+FIRST_QUERIES = 20  # shown near the top, of all types in turn; of each passage at most one, if there are enough
 DROPPED_PASSAGES = 3  # shown of each reason
 TEXT_CHARACTERS = 300  # of a passage
+SOURCE_CHARACTERS = 80
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -125,11 +127,36 @@ def query_samples(storage: Storage) -> dict[str, list[dict[str, Any]]]:
     """Passages with what was written for them, under "kept" and under each reason; empty if they cannot be read."""
     try:
         sample = QuerySample(storage)
-        shown = {"kept": sample.passages(KEPT_PASSAGES)}
+        shown = {"kept": sample.passages(FIRST_QUERIES)}
         shown |= {reason: sample.passages(DROPPED_PASSAGES, reason=reason) for reason, _ in sample.drops.most_common()}
     except (ListwiseError, KeyError):  # not begun, or damaged: the report of a run does not depend on it
         return {}
     return {name: [_record(one) for one in passages] for name, passages in shown.items() if passages}
+
+
+def first_queries(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """Queries to look at first: of all types in turn, ordered by type.
+
+    Args:
+        samples: as `query_samples` gives them.
+
+    Returns:
+        At most `FIRST_QUERIES` rows of {type, text, source}; source is the passage's title, or how it begins.
+    """
+    of_types: dict[str, list[dict[str, str]]] = {}
+    for place, passage in enumerate(samples.get("kept", ())):
+        source = passage["title"] or passage["text"]
+        rows = [
+            {"type": one["type"], "text": one["text"], "source": shortened(source, SOURCE_CHARACTERS)}
+            for one in passage["written"]
+            if not one["reason"]
+        ]
+        for row in rows[place % len(rows) :] + rows[: place % len(rows)] if rows else ():  # of another type each time
+            of_types.setdefault(row["type"], []).append(row)
+    chosen: list[dict[str, str]] = []
+    for turn in range(FIRST_QUERIES):
+        chosen += [rows[turn] for rows in of_types.values() if turn < len(rows)]
+    return sorted(chosen[:FIRST_QUERIES], key=lambda row: row["type"])
 
 
 def types_view(
@@ -154,7 +181,10 @@ def types_view(
         for record in types
     ]
     groups = [
-        {"title": "Kept" if name == "kept" else f"Dropped: {name.replace('_', ' ')}", "passages": passages}
+        {
+            "title": "Kept" if name == "kept" else f"Dropped: {name.replace('_', ' ')}",
+            "passages": passages[:KEPT_PASSAGES],
+        }
         for name, passages in samples.items()
     ]
     read, cached = tokens["read"], tokens["cached"]
@@ -179,7 +209,7 @@ def types_view(
         for record in grades
     ]
     return {
-        "rows": rows, "samples": groups, "writers": writers, "prompts": prompts,
+        "first": first_queries(samples), "rows": rows, "samples": groups, "writers": writers, "prompts": prompts,
         "criteria": criteria, "grades": graded,
     }  # fmt: skip
 
@@ -199,6 +229,11 @@ def _bars(bins: Sequence[int]) -> str:
     return "".join(_BARS[round((len(_BARS) - 1) * count / most)] if count else "\u2007" for count in bins)
 
 
+def shortened(text: str, characters: int) -> str:
+    """A text of at most so many characters; one that is cut ends in …"""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f} %"
 
@@ -208,7 +243,7 @@ def _record(sampled: Sampled) -> dict[str, Any]:
     return {
         "passage_id": sampled.passage_id,
         "title": sampled.title,
-        "text": text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1] + "…",
+        "text": shortened(text, TEXT_CHARACTERS),
         "written": [
             {"type": one.query_type, "text": one.text, "reason": one.reason, "writer": one.writer}
             for one in sampled.written

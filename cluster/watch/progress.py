@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from cluster.watch.estimate import TimeLeft
 from cluster.watch.heartbeat import Heartbeat
 from cluster.watch.phrases import describe, duration, rate, span
 
-TITLE_WIDTH = 22
+TITLE_WIDTH = 40  # a longer title takes several lines: two that are cut may look alike
 
 
 class TaskHandle:
@@ -120,7 +120,7 @@ class TaskHandle:
             return Text(disclose(self.summary()), overflow="fold")
         count = self.before + self.done
         line = Table.grid(padding=(0, 1), expand=True)
-        line.add_column(no_wrap=True, max_width=TITLE_WIDTH)
+        line.add_column(max_width=TITLE_WIDTH, overflow="fold")
         line.add_column(ratio=1)
         line.add_column(no_wrap=True, justify="right")
         line.add_column(no_wrap=True, justify="right")
@@ -143,11 +143,27 @@ class Progress:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
         self.current: TaskHandle | None = None  # of the stage that was begun last
+        self._stages: Sequence[str] = ()
+        self._stage = ""
+
+    def expect(self, stages: Sequence[str]) -> None:
+        """Tells the stages that this run passes through, so that titles show which of them runs."""
+        self._stages = stages
+
+    def enter(self, stage: str) -> None:
+        """The titles that follow belong to this stage."""
+        self._stage = stage
+
+    def titled(self, title: str) -> str:
+        """A title with the number of its stage."""
+        if self._stage not in self._stages:
+            return title
+        return f"[{self._stages.index(self._stage) + 1}/{len(self._stages)}] {title}"
 
     @contextmanager
     def task(self, title: str, total: int, unit: str) -> Iterator[TaskHandle]:
         """A bar that is shown while the context lasts. Its summary stays on the screen, also after an error."""
-        handle = self.current = TaskHandle(title, total, unit)
+        handle = self.current = TaskHandle(self.titled(title), total, unit)
         if self.quiet or not self.console.is_terminal:
             yield handle
             self.say(handle.summary())

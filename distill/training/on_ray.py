@@ -70,6 +70,7 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
     mailbox = _start_mailbox()
     fit = _Fit(_ray_trainer(job, pool, output, mailbox, module))
     with run.progress.task(title, 0, "queries") as bar:
+        bar.note(f"starts {ranks} {'rank' if ranks == 1 else 'ranks'}")
         fit.start()
         try:
             while not fit.over.wait(POLL_S):
@@ -220,6 +221,8 @@ def _show(bar: Any, records: list[dict[str, Any]], say: Callable[[str], None]) -
     for record in records:
         if "note" in record:
             say(record["note"])
+        elif "doing" in record:
+            bar.note(record["doing"])
         elif "total" in record:
             bar.resize(record["total"])
             bar.resumed(record["resumed"])

@@ -17,6 +17,7 @@ Weights and trials come before DeepSpeed, since they need whole parameters; mome
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,14 @@ class Ready:
     state: dict[str, Any]
 
 
-def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
+def prepare(job: TrainingJob, device: str, world_size: int, say: Callable[[str], None] = lambda what: None) -> Ready:
     """Gets a rank ready; every rank calls it.
 
     Args:
         job: the same on every rank.
         device: where this rank computes.
         world_size: number of ranks.
+        say: is told what comes next, in words.
 
     Raises:
         InputError: lists that do not fit the corpus, fewer lists than ranks, a model that cannot be trained so, or a
@@ -104,6 +106,7 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
     """
     training, output = job.training, Path(job.output)
     storage = Storage(job.workdir, job.patience_s)
+    say("reads the lists")
     passages, table = Table.open(storage, job.passages), Table.open(storage, job.lists)
     lists, dev_lists = _read_lists(table, training, passages.num_rows)
     schedule = plan_schedule(lists_per_epoch(lists.logged, training.query_log_weight), training, world_size)
@@ -113,13 +116,16 @@ def prepare(job: TrainingJob, device: str, world_size: int) -> Ready:
         "passages": passages.fingerprint,
         "training": training.identity(),
     }
+    say(f"loads {job.student.model}")
     model = load_student(job, device)
+    say("tokenises what has not been tokenised")
     tokens = tokenise(
         output / "tokens", {**identity, "training": {"spread": training.dev_queries}}, job.student,
         {"train": lists, "dev": dev_lists.lists}, passages, model,
     )  # fmt: skip
     module = EncoderModule(model, device, resolve_dtype(training.dtype, device))
     state, checkpoint = _continue(output / "checkpoints", identity, module)
+    say("tries how to compute fastest, and starts DeepSpeed")
     layout = _choose(job, module, tokens["passages"], pad_token(model))
     engine = start_engine(module, training, world_size)
     if checkpoint:

@@ -53,8 +53,9 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
 
     Args:
         job: the same on every rank.
-        on_record: called on rank 0 with every line of metrics.jsonl as it is written, and first of all with
-            {"total", "resumed"}, queries of the whole training and those of earlier runs.
+        on_record: called on rank 0 with every line of metrics.jsonl as it is written, before them with
+            {"total", "resumed"}, queries of the whole training and those of earlier runs, and with {"doing"}, what is
+            done before a step, in words.
 
     Returns:
         {"model", "steps", "total_steps", "best_step", "dev", "base_dev", "best_dev", "lists", "dev_lists",
@@ -70,8 +71,13 @@ def train(job: TrainingJob, on_record: Callable[[dict[str, Any]], None] = lambda
     device = rank_device()
     rank, world_size = join_ranks(device)
     Path(job.output).mkdir(parents=True, exist_ok=True)
+
+    def say(what: str) -> None:
+        if rank == 0:
+            on_record({"doing": what})
+
     with own(Path(job.output)):
-        return _Rank(job, prepare(job, device, world_size), rank, world_size, on_record).train()
+        return _Rank(job, prepare(job, device, world_size, say), rank, world_size, on_record).train()
 
 
 def train_from(job: str, on_record: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -207,6 +213,8 @@ class _Rank:
 
     def _evaluate(self, step: int) -> dict[str, float]:
         assert self.ready.evaluator is not None
+        if self.rank == 0:
+            self.on_record({"doing": f"evaluates on {len(self.ready.dev_lists):,} dev queries"})
         self.ready.stepper.activations.release()
         result = self.ready.evaluator(self.ready.module, self.rank, self.world_size)
         trim_freed_memory()

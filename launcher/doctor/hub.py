@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import InputError
 from launcher.doctor.finding import Finding
+from launcher.hub import hub_problem, is_on_hub
 
 if TYPE_CHECKING:
     from launcher.model_checks import Checked
-
-LIMIT_S = 2.0
 
 
 def check_hub() -> Finding:
@@ -37,32 +32,6 @@ def check_hub() -> Finding:
         f"{constants.ENDPOINT} {problem}; {cached}",
         "name folders as models; or fill the cache on another machine, copy it here (HF_HOME) and set HF_HUB_OFFLINE=1",
     )
-
-
-@lru_cache(maxsize=1)
-def hub_problem() -> str:
-    """The reason why this machine cannot use the hub; empty if it can. Takes at most `LIMIT_S` seconds."""
-    from huggingface_hub import constants
-
-    outcome = [f"does not answer within {LIMIT_S:g} s"]
-
-    def send_request() -> None:
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=LIMIT_S
-            ) as answer:
-                answer.read(0)
-            outcome[0] = ""
-        except urllib.error.HTTPError as error:
-            outcome[0] = f"answers with status {error.code}" if error.code >= 500 else ""
-        except (OSError, ValueError) as error:
-            outcome[0] = f"does not answer ({getattr(error, 'reason', None) or error})"
-
-    # The request runs in a thread because the DNS look-up has no time limit of its own.
-    request = threading.Thread(target=send_request, name="hub", daemon=True)
-    request.start()
-    request.join(LIMIT_S)
-    return outcome[0]
 
 
 def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
@@ -92,6 +61,9 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
         elif problem := hub_problem():
             remedy = "name a folder of this machine, or copy a cache that holds the model (HF_HOME)"
             yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub {problem}", remedy)
+        elif is_on_hub(source) is False:
+            remedy = "correct the name; a private model needs HF_TOKEN of somebody who may read it"
+            yield Finding("failure", "model", f"{field}: the hub has no model '{source}'", remedy)
         else:
             yield Finding("ok", "model", f"{field}: {source}, from the hub")
 

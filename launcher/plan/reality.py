@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.machines import sent_variables
 from cluster.run import Run
+from cluster.tables.records import read_record
 from launcher.environment import cores
 from launcher.recipe import Recipe
 
@@ -18,15 +20,17 @@ WAIT_S = 60.0  # longest wait for the plan after training; it was started with t
 class BackgroundPlan:
     """A context around the stages of a run that makes the run's plan meanwhile, in a Ray task.
 
-    It does nothing if the workdir holds a plan already. If the task fails, the run continues without a plan.
+    It does nothing if the workdir holds a plan of the same settings already. If the task fails, the run continues
+    without a plan.
     """
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
         self.run, self.recipe = run, recipe
         self._result: Any = None
+        self._digest = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
 
     def __enter__(self) -> BackgroundPlan:
-        if not self.run.storage.exists(PLANNED):
+        if (read_record(self.run.storage, PLANNED) or {}).get("recipe") != self._digest:
             self.run.connect()
             import ray
 
@@ -50,7 +54,7 @@ class BackgroundPlan:
             record = ray.get(self._result, timeout=WAIT_S)
         except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError):
             return
-        self.run.storage.put(PLANNED, json.dumps(record, indent=1).encode())
+        self.run.storage.put(PLANNED, json.dumps(record | {"recipe": self._digest}, indent=1).encode())
 
 
 def _plan(recipe: Recipe, variables: dict[str, str]) -> dict[str, Any]:

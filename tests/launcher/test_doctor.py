@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from launcher.doctor import hub, workdir
+from launcher.doctor import workdir
 from launcher.doctor.collectives import Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding, merge_equal, print_table
 from launcher.doctor.node import PACKAGES, versions
 from launcher.doctor.nodes import check_recipe_here, clock_finding, collectives_findings, compare_versions
 from launcher.environment import cores
+from launcher.hub import hub_problem
 from launcher.recipe import load_recipe
 from tests.chaos.harness import ROOT
 from tests.chaos.test_clock import set_clock
@@ -205,7 +206,7 @@ def test_a_hub_that_does_not_answer_costs_two_seconds(monkeypatch: pytest.Monkey
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
         start = time.monotonic()
-        assert "does not answer" in hub.hub_problem.__wrapped__()
+        assert "does not answer" in hub_problem.__wrapped__()
         assert time.monotonic() - start < 4
 
 

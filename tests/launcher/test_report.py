@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from distill.evaluation import metrics
 from launcher.report import METRICS, build_report
+from launcher.type_report import first_queries
 from tests.launcher.workdir import NASTY, complete_workdir
 
 
@@ -125,3 +128,30 @@ def test_the_report_says_if_the_student_is_not_better(storage: Storage) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no run"):
         build_report(Storage(str(tmp_path)))
+
+
+def test_where_no_step_was_better_the_report_says_first_that_the_base_stays(storage: Storage) -> None:
+    record = json.loads(storage.get("training/record.json"))
+    record |= {"best_step": 0, "steps": 10, "base_dev": {"dev_ndcg@10": 0.7125, "dev_loss": 1.0}}
+    storage.put("training/record.json", json.dumps(record).encode())
+    for judged in (True, False):
+        if not judged:
+            storage.delete("evaluation")
+        text = " ".join(page(storage).text.split())
+        assert text.index("Training did not help, the base stays") < text.index("From corpus to lists")
+        assert "No evaluation in 10 steps was better than the base's nDCG@10 of 0.7125 on the dev lists" in text
+
+
+def test_twenty_queries_come_from_all_types_in_turn() -> None:
+    def passage(number: int, *types: str, dropped: str = "") -> dict[str, Any]:
+        written = [{"type": one, "text": f"{one} {number}", "reason": dropped, "writer": None} for one in types]
+        return {"passage_id": str(number), "title": "", "text": f"passage {number}", "written": written}
+
+    samples = {"kept": [passage(n, "claim", "question") for n in range(30)] + [passage(30, "title")]}
+    rows = first_queries(samples)
+    assert len(rows) == 20
+    counts = Counter(row["type"] for row in rows)
+    assert counts["title"] == 1 and {counts["claim"], counts["question"]} <= {9, 10}
+    assert [row["type"] for row in rows] == sorted(row["type"] for row in rows)
+    assert all(row["source"] == f"passage {row['text'].split()[1]}" for row in rows)
+    assert first_queries({"kept": [passage(1, "claim", dropped="refusal")]}) == first_queries({}) == []

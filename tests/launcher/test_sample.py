@@ -176,6 +176,11 @@ def test_the_report_has_figures_and_samples_of_every_type(storage: Storage) -> N
     assert claim["characters"] == round(sum(lengths) / 20, 1)
     assert list(report["query_samples"]) == ["kept", "refusal", "too_short", "near_duplicate"]
     page = storage.get("report.html").decode()
+    assert (
+        page.index("20 of the written queries")
+        < page.index("From corpus to lists")
+        < page.index("<h2>What was written")
+    )
     assert "Dropped: near duplicate" in page
     assert "holds &lt;b&gt;wax&lt;/b&gt;" in page
     assert "<b>wax" not in page

@@ -44,7 +44,8 @@ def table(tmp_path: Path) -> Table:
 
 def commit(table: Table, *numbers: int) -> None:
     for number in numbers:
-        record = Commit(f"{number:05d}", (), 9, 10, {"small": 1}, 0, 50, 2.0, "w0", "node/abc", {"seen": 10})
+        files = ((f"numbers/data/{number:05d}.x.parquet", 9),)
+        record = Commit(f"{number:05d}", files, 9, 10, {"small": 1}, 0, 50, 2.0, "w0", "node/abc", {"seen": 10})
         publish(table.storage, table.path, table.plan.id, record)
 
 
