@@ -4,10 +4,10 @@
 
 RUN is the workdir of a run with lists; a TRAINING is the output of `listwise train --lists RUN` that kept its
 checkpoints (`training.keep_checkpoints=100`, `training.patience=100`, `training.evaluate_every=2`). FOLDER holds judged
-queries in BEIR's layout over the same passages. For the base and each checkpoint the script prints nDCG@10 of the judged
-queries over the whole corpus, and two dev measures with the teachers' scores as gains: "listed" ranks the whole corpus
-and counts a passage outside of the query's list as wrong; "scored" ranks the passages that the teachers scored. The last
-line is Kendall's tau of each with the judged nDCG@10 over all models.
+queries in BEIR's layout over the same passages. For the base and each checkpoint the script prints nDCG@10 of the
+judged queries over the whole corpus, and two dev measures with the teachers' scores as gains: "listed" ranks the whole
+corpus and counts a passage outside of the query's list as wrong; "scored" ranks the passages that the teachers scored.
+The last line is Kendall's tau of each with the judged nDCG@10 over all models.
 """
 
 from __future__ import annotations
