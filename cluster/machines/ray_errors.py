@@ -41,12 +41,14 @@ def explain(error: BaseException, details: str = "") -> str | None:
     """
     if not is_ray_error(error):
         return None
+    what, cause = meaning(error) or "the connection to Ray failed", last_line(error)
+    return disclose(f"{what}{f' ({cause})' if cause else ''}. {CONTINUES}{f' Details: {details}' if details else ''}")
+
+
+def meaning(error: BaseException) -> str | None:
+    """What an error of Ray means, and what to do where something can be done; None for an error of another kind."""
     names = [base.__name__ for base in type(error).__mro__]
-    meaning = next((text for name, text in _MEANINGS.items() if name in names), "the connection to Ray failed")
-    cause = last_line(error)
-    return disclose(
-        f"{meaning}{f' ({cause})' if cause else ''}. {CONTINUES}{f' Details: {details}' if details else ''}"
-    )
+    return next((text for name, text in _MEANINGS.items() if name in names), None)
 
 
 def is_ray_error(error: BaseException) -> bool:

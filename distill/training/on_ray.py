@@ -68,7 +68,7 @@ def run_ranks(run: Run, job: Job, output: Path, title: str = "training", module:
     run.check({title: pool})
     fork_server.preload((*LIBRARIES, "deepspeed", module))
     mailbox = _start_mailbox()
-    fit = _Fit(_ray_trainer(job, pool, output, mailbox, module))
+    fit = _Fit(_ray_trainer(job, pool, output, mailbox, module, title))
     with run.progress.task(title, 0, "queries") as bar:
         bar.note(f"starts {ranks} {'rank' if ranks == 1 else 'ranks'}")
         fit.start()
@@ -130,12 +130,14 @@ def _start_mailbox() -> Any:
     return actor.options(scheduling_strategy=here).remote()
 
 
-def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, module: str) -> Any:
+def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, module: str, title: str) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+    from distill.training.failures import TellFailures
     from distill.training.ray_group import OwnGroup
 
     training = job.training
+    callbacks: list[Any] = [TellFailures(mailbox, title, MAX_FAILURES)]  # Ray's types name Ray Tune's callbacks alone
     return _trainer_class()(
         _rank_loop,
         train_loop_config={
@@ -154,6 +156,7 @@ def _ray_trainer(job: Job, pool: PoolSettings, output: Path, mailbox: Any, modul
             name="ray",
             storage_path=str(output),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=callbacks,
         ),
     )
 
@@ -205,7 +208,13 @@ class _Fit:
 def _result(outcome: tuple[str, Any] | None, error: BaseException | None, run: Run) -> dict[str, Any]:
     """Record of a training that a rank reported as done; else the error that a rank or Ray Train gave."""
     if outcome is None:
-        cause = ray_errors.last_line(error) if error else "no rank reported a result"
+        failures = getattr(error, "worker_failures", None)
+        if failures:
+            from distill.training.failures import first_cause
+
+            cause = first_cause(failures)[1]
+        else:
+            cause = ray_errors.last_line(error) if error else "no rank reported a result"
         details = f" Details: {run.log_error(error)}" if error else ""
         raise RunError(
             f"training failed: {cause}. The last checkpoint stays; the same command continues from it.{details}"

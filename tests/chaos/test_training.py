@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,10 @@ def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
                 lambda old=old, reached=reached: not driver.is_running() or continues(workdir, old, reached), what, 300
             )
             assert driver.is_running() or driver.process.wait() == 0, driver.errors.read_text()[-5000:]
+            said = " ".join(driver.errors.read_text().split())
+            assert re.search(
+                r"training: rank \d+ has failed: .*?The ranks start again from the newest checkpoint", said
+            )
         driver.wait()
     written = steps(workdir)
     assert {step for step, _ in written} == set(range(1, STEPS + 1))

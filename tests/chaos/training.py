@@ -29,7 +29,7 @@ def main(workdir: str, address: str, encoder: str) -> None:
     )  # fmt: skip
     student = StudentSettings(model=encoder, max_query_tokens=32, max_passage_tokens=64)
     settings = ClusterSettings(address=address, wait_timeout_s=120)
-    with Run(workdir, settings, progress=Progress(quiet=True)) as run:
+    with Run(workdir, settings, progress=Progress()) as run:
         print(build(run, training, student, run.table("lists"), run.table("passages")))
 
 
