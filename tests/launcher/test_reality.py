@@ -1,0 +1,31 @@
+"""The plan beside reality is that of the settings that run, not of those that the workdir was begun with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cluster.run import Run
+from launcher.plan.reality import PLANNED, BackgroundPlan
+from launcher.recipe import load_recipe
+from tests.pipeline import recipe_text
+
+
+def test_a_run_with_other_settings_makes_its_plan_anew(run, hundred: Path, tiny_encoder: str, tmp_path: Path) -> None:
+    work: Run = run()
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe_text(hundred, tiny_encoder, Path(work.storage.url)))
+
+    def planned(*changes: str) -> tuple[dict, bool]:
+        with BackgroundPlan(work, load_recipe(str(file), changes)) as plan:
+            is_made = plan.is_made
+            plan.save()
+        return json.loads(work.storage.get(PLANNED)), is_made
+
+    first, is_made = planned()
+    assert is_made
+    assert planned() == (first, False), "the plan of before is that of these settings"
+    other, is_made = planned("training.max_steps=2")
+    assert is_made
+    units = [next(step["units"] for step in plan["steps"] if step["stage"] == "training") for plan in (first, other)]
+    assert units[0] > units[1] > 0
