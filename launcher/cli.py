@@ -61,9 +61,13 @@ def main() -> None:
 
 def _exit_code() -> int:
     """Runs the command and returns its exit code."""
+    from launcher.streams import BROKEN_PIPE
+
     try:
         app()
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # whose libraries end the process with 1
+            return BROKEN_PIPE
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         return CTRL_C

@@ -40,3 +40,12 @@ def test_a_command_ends_as_a_program_of_the_shell_does(shell: str, status: int, 
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     if status:
         assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", ["status {run}", "status --json {run}", "sample --help", "--help"])
+def test_a_command_whose_reader_has_left_ends_as_other_programs_do(words: str, workdir: Path) -> None:
+    """`head` ends before a slow command has written anything, so that its first line meets a closed pipe."""
+    shell = f"{LISTWISE} {words.format(run=workdir)} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["141"], done.stderr
+    assert done.stderr == ""
