@@ -20,7 +20,7 @@ def test_the_column_is_that_of_the_table_and_takes_no_memory(run: Callable, monk
     expected = [row["passage_id"] for row in passages.read(["passage_id"]).to_pylist()]
     before = pa.total_allocated_bytes()
     column = mapped_column(passages, "passage_id")
-    assert pa.total_allocated_bytes() == before
+    assert pa.total_allocated_bytes() <= before, "it lies in a mapped file"
     assert column.to_pylist() == expected
     monkeypatch.setattr(passages, "read_file", lambda *_: pytest.fail("the files are read once a machine"))
     assert mapped_column(passages, "passage_id").equals(column)
