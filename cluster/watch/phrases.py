@@ -59,3 +59,10 @@ def span(left: TimeLeft) -> str:
         return low
     (first, _, unit), (second, _, other_unit) = low.partition(" "), high.partition(" ")
     return f"{first}–{second} {unit}" if unit == other_unit and " " not in unit else f"{low} – {high}"
+
+
+def plural(unit: str) -> str:
+    """The unit of a table or bar for any number but one: queries, input records."""
+    if "×" in unit or unit.endswith("s"):
+        return unit
+    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"

@@ -16,7 +16,7 @@ from rich.text import Text
 from cluster.disclosure import disclose
 from cluster.watch.estimate import TimeLeft
 from cluster.watch.heartbeat import Heartbeat
-from cluster.watch.phrases import describe, duration, rate, span
+from cluster.watch.phrases import describe, duration, plural, rate, span
 
 TITLE_WIDTH = 40  # a longer title takes several lines: two that are cut may look alike
 
@@ -126,8 +126,9 @@ class TaskHandle:
         line.add_column(no_wrap=True, justify="right")
         line.add_row(
             Text(disclose(self.title)),
-            ProgressBar(total=self.total or None, completed=count, pulse=not self.total),
-            f"{count:,}/{self.total:,} {self.unit}" if self.total else f"{count:,} {self.unit}",
+            # it moves until something is done: a stage of one shard has nothing to count before its end
+            ProgressBar(total=self.total or None, completed=count, pulse=not self.total or not count),
+            f"{count:,}/{self.total:,} {plural(self.unit)}" if self.total else f"{count:,} {plural(self.unit)}",
             duration(time.monotonic() - self._begun),
         )
         doing = describe(self.beat) if self.beat else [" · ".join([self.rate(), *self.time_left()])]

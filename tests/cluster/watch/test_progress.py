@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from cluster.watch.phrases import plural
 from cluster.watch.progress import Progress, TaskHandle
 
 
@@ -39,3 +40,12 @@ def test_two_long_titles_never_look_alike(width: int) -> None:
         left = "".join(line.split("  ")[0].split(" ━")[0].strip() for line in text.splitlines()[:3])
         assert end in left.replace(" ", ""), text
         assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"),
+    [("passage", "passages"), ("logged query", "logged queries"), ("queries", "queries"),
+     ("source × type × sample", "source × type × sample")],
+)  # fmt: skip
+def test_units_are_counted_in_the_plural(unit: str, shown: str) -> None:
+    assert plural(unit) == shown
