@@ -14,7 +14,7 @@ from typing import Any
 from cluster.errors import InputError
 from cluster.tables.records import read_recipe, read_record
 from cluster.tables.storage import Storage
-from cluster.watch.phrases import duration
+from cluster.watch.phrases import duration, plural
 from cluster.watch.status import masked, status
 from distill.lists.duplicates import COPIES
 from distill.training.chosen import BASE_STAYS, base_stays, chosen_in_words
@@ -187,7 +187,7 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
     parts += [("rejects", stage["rejects"], "rejected"), ("open", unfinished, "not done yet")]
     return {
         "table": stage["table"],
-        "unit": _plural(stage["unit"]),
+        "unit": plural(stage["unit"]),
         "units": f"{stage['units']:,}",
         "rows": f"{stage['rows']:,}",
         "rejects": f"{stage['rejects']:,}" if stage["rejects"] else "",
@@ -206,12 +206,6 @@ def _funnel_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 def _largest_first(drops: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(((reason, count) for reason, count in drops.items() if count), key=lambda drop: -drop[1])
-
-
-def _plural(unit: str) -> str:
-    if unit.endswith("y"):
-        return unit[:-1] + "ies"
-    return unit if "×" in unit else unit + "s"
 
 
 def _share(count: int, units: int) -> str:
