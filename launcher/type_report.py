@@ -143,20 +143,23 @@ def first_queries(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[di
     Returns:
         At most `FIRST_QUERIES` rows of {type, text, source}; source is the passage's title, or how it begins.
     """
-    of_types: dict[str, list[dict[str, str]]] = {}
-    for place, passage in enumerate(samples.get("kept", ())):
-        source = passage["title"] or passage["text"]
-        rows = [
-            {"type": one["type"], "text": one["text"], "source": shortened(source, SOURCE_CHARACTERS)}
-            for one in passage["written"]
-            if not one["reason"]
-        ]
-        for row in rows[place % len(rows) :] + rows[: place % len(rows)] if rows else ():  # of another type each time
-            of_types.setdefault(row["type"], []).append(row)
+    of_types: dict[str, list[tuple[int, dict[str, str]]]] = {}  # with the number of the passage
+    for number, passage in enumerate(samples.get("kept", ())):
+        source = shortened(passage["title"] or passage["text"], SOURCE_CHARACTERS)
+        for one in passage["written"]:
+            if not one["reason"]:
+                row = {"type": one["type"], "text": one["text"], "source": source}
+                of_types.setdefault(one["type"], []).append((number, row))
     chosen: list[dict[str, str]] = []
-    for turn in range(FIRST_QUERIES):
-        chosen += [rows[turn] for rows in of_types.values() if turn < len(rows)]
-    return sorted(chosen[:FIRST_QUERIES], key=lambda row: row["type"])
+    seen: set[int] = set()
+    while len(chosen) < FIRST_QUERIES and any(of_types.values()):
+        for rows in of_types.values():
+            if rows and len(chosen) < FIRST_QUERIES:
+                place = next((place for place, (number, _) in enumerate(rows) if number not in seen), 0)
+                number, row = rows.pop(place)
+                seen.add(number)
+                chosen.append(row)
+    return sorted(chosen, key=lambda row: row["type"])
 
 
 def types_view(

@@ -152,6 +152,7 @@ def test_twenty_queries_come_from_all_types_in_turn() -> None:
     assert len(rows) == 20
     counts = Counter(row["type"] for row in rows)
     assert counts["title"] == 1 and {counts["claim"], counts["question"]} <= {9, 10}
+    assert len({row["source"] for row in rows}) == 20, "each of another passage"
     assert [row["type"] for row in rows] == sorted(row["type"] for row in rows)
     assert all(row["source"] == f"passage {row['text'].split()[1]}" for row in rows)
     assert first_queries({"kept": [passage(1, "claim", dropped="refusal")]}) == first_queries({}) == []
