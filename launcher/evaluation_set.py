@@ -83,9 +83,7 @@ def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunkin
     (cut / "qrels").mkdir(parents=True)
     with (cut / "corpus.jsonl").open("w", encoding="utf-8") as file:
         for _, key, (title, text, _) in judged.passages_of(folder):
-            headings = (title,) if title.strip() else ()
-            chunks = chunker.chunks(Document(key, (Section(headings, text),), key)) or [Chunk(title, text)]
-            for number, chunk in enumerate(chunks, 1):
+            for number, chunk in enumerate(chunks_of(chunker, key, title, text), 1):
                 row = {"_id": f"{key}#{number}", **asdict(chunk), judged.PARENT: key}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     queries = judged.judged_queries(folder, split, qrels)
@@ -95,6 +93,12 @@ def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunkin
     (cut / "qrels" / f"{split}.tsv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     note.write_text(made_from, encoding="utf-8")
     return cut
+
+
+def chunks_of(chunker: Chunker, key: str, title: str, text: str) -> list[Chunk]:
+    """The pieces of one judged passage, at least one."""
+    headings = (title,) if title.strip() else ()
+    return chunker.chunks(Document(key, (Section(headings, text),), key)) or [Chunk(title, text)]
 
 
 def check(settings: EvaluationSettings) -> None:

@@ -12,8 +12,10 @@ from cluster.jsonl import read_lines
 from distill.encoders.texts import passage_text
 from distill.evaluation.judged import CORPUS, passages_of
 from distill.evaluation.qrels import read_qrels
+from generation.documents.chunker import Chunker
 from generation.documents.reader import DocumentReader
 from launcher.chunking import chunking_of
+from launcher.evaluation_set import chunks_of
 from launcher.plan.tokenizers import token_counter
 from launcher.recipe import Recipe
 
@@ -114,12 +116,18 @@ def _sample_judged(recipe: Recipe) -> JudgedCollection | None:
     if settings.dataset.startswith(pydocs.PREFIX):
         packages = pydocs.parse_packages(settings.dataset)
         bodies = [doc.body for _, docs in pydocs.collect(packages) for doc in docs]
-        queries, passages, texts = len(pydocs.judged(packages)), len(bodies), bodies[:: max(1, len(bodies) // 200)]
+        queries, passages = len(pydocs.judged(packages)), len(bodies)
+        sampled = [("", "", body) for body in bodies[:: max(1, len(bodies) // SAMPLE_RECORDS)]]
     else:
         folder = Path(settings.dataset).expanduser()
         queries = len(read_qrels(folder, settings.split))
-        texts = [passage_text(title, text) for _, _, (title, text, _) in islice(passages_of(folder), SAMPLE_RECORDS)]
+        sampled = [(key, title, text) for _, key, (title, text, _) in islice(passages_of(folder), SAMPLE_RECORDS)]
         passages = _count_lines(find_named(folder, CORPUS) or folder / CORPUS)
+    if settings.cut and (chunking := chunking_of(recipe)):
+        chunker, whole = Chunker(chunking), len(sampled)
+        sampled = [(key, one.title, one.text) for key, *rest in sampled for one in chunks_of(chunker, key, *rest)]
+        passages = round(passages * len(sampled) / max(1, whole))
+    texts = [passage_text(title, text) for _, title, text in sampled]
     return JudgedCollection(min(queries, settings.max_queries or queries), passages, _mean_tokens(recipe, texts)[0])
 
 

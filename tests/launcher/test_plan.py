@@ -14,7 +14,10 @@ from rich.console import Console
 from cluster.errors import InputError
 from cluster.machines.memory import machine_memory
 from cluster.settings import PoolSettings
+from cluster.tables.storage import Storage
 from distill.settings.encoders import EncoderSettings
+from launcher import evaluation_set
+from launcher.chunking import chunking_of
 from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS
 from launcher.plan.hours import HoursRange, estimate_hours
@@ -273,3 +276,23 @@ def test_without_a_number_of_ranks_one_has_the_memory_of_the_machine(recipe: Rec
     needs = memory_needs(recipe.model_copy(update={"training": training}), sample_corpus(recipe), CPU)
     [need] = [need for need in needs if need.stage == "training"]
     assert need.limit == machine_memory().total
+
+
+def test_a_judged_collection_that_is_cut_is_planned_by_its_chunks(recipe: Recipe, tmp_path: Path) -> None:
+    """As many as the run then cuts."""
+    folder = tmp_path / "judged"
+    (folder / "qrels").mkdir(parents=True)
+    sentence = "The ledger of the harbour names every ship that came in."
+    rows = [{"_id": str(row), "title": "", "text": f"{sentence} " * (1 + 3 * row)} for row in range(4)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(record) + "\n" for record in rows))
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "which?"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t0\t1\n")
+    evaluation = recipe.evaluation.model_copy(update={"dataset": str(folder), "cut": True})
+    corpus = recipe.corpus.model_copy(update={"chunk_tokens": 24})
+    changed = recipe.model_copy(update={"evaluation": evaluation, "corpus": corpus})
+    prepared = evaluation_set.prepare(Storage(str(tmp_path / "run")), evaluation, chunking_of(changed))
+    assert prepared
+    chunks = [json.loads(line) for line in (prepared.folder / "corpus.jsonl").read_text().splitlines()]
+    planned = sample_corpus(changed).judged
+    assert planned and planned.passages == len(chunks) > 2 * len(rows)
+    assert planned.tokens <= 24
