@@ -54,6 +54,7 @@ class CorpusSample:
         sources: that queries are written for; None: as many as `corpus.max_sources`.
         documents: number of documents that are cut into these records; None: records are what the corpus holds.
         unread: share of the passages whose end lies beyond the student's limit.
+        notes: sentences about what the corpus holds and is not read.
     """
 
     records: int
@@ -66,6 +67,7 @@ class CorpusSample:
     sources: Sources | None = None
     documents: int | None = None
     unread: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def sample_corpus(recipe: Recipe) -> CorpusSample:
@@ -103,7 +105,7 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
         logged = sum(_count_lines(Path(log, name)) for name in files_of(log))
     return CorpusSample(
         records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe),
-        documents=documents, unread=unread,
+        documents=documents, unread=unread, notes=tuple(reader.notes()),
     )  # fmt: skip
 
 

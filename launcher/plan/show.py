@@ -106,6 +106,8 @@ def print_plan(
         f"{sample.records:,} records, {sample.characters:,.0f} characters and {sample.tokens:,.0f} tokens each "
         f"(on a sample, by {how})\n"
     )
+    for note in sample.notes:
+        console.print(_plain(f"{note}\n"))
     if sample.unread:
         console.print(
             f"{sample.unread:.0%} of them are longer than student.max_passage_tokens = "

@@ -296,3 +296,14 @@ def test_a_judged_collection_that_is_cut_is_planned_by_its_chunks(recipe: Recipe
     planned = sample_corpus(changed).judged
     assert planned and planned.passages == len(chunks) > 2 * len(rows)
     assert planned.tokens <= 24
+
+
+def test_a_plan_names_the_files_of_a_folder_that_are_not_read(recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"_id": "1", "title": "", "text": "The ledger of the harbour."}\n')
+    (folder / "b.xml").write_text("<p/>")
+    changed = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"path": str(folder)})})
+    said = io.StringIO()
+    print_plan(changed, make_plan(changed), 1, None, console=Console(file=said, width=200))
+    assert "b.xml" in said.getvalue()
