@@ -16,6 +16,7 @@ from cluster.errors import InputError
 from cluster.machines.private_folder import private_folder
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
+from distill.evaluation.metrics import are_same_words
 from distill.evaluation.qrels import Qrels, read_qrels
 from distill.settings.evaluation import EvaluationSettings
 from generation.documents.chunker import Chunk, Chunker, Chunking
@@ -72,21 +73,28 @@ def prepare(storage: Storage, settings: EvaluationSettings, chunking: Chunking |
 
 
 def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunking: Chunking) -> Path:
-    """Writes the collection with its passages cut, once: each chunk names the passage that it is a part of."""
+    """Writes the collection with its passages cut, once: each chunk names the passage that it is a part of.
+
+    A passage that is a judged query itself, as in ArguAna, stays whole: it is left out of that query's run, and its
+    chunks would not be known as the query.
+    """
     chunker = Chunker(chunking)
     cut = (storage.local_path or private_folder()) / "evaluation" / "chunks"
-    made_from = json.dumps([str(folder), split, asdict(chunking), chunker.counter.digest()])
+    made_from = json.dumps([str(folder), split, asdict(chunking), chunker.counter.digest(), "queries whole"])
     note = cut / "made-from.json"
     if note.is_file() and note.read_text(encoding="utf-8") == made_from:
         return cut
     shutil.rmtree(cut, ignore_errors=True)
     (cut / "qrels").mkdir(parents=True)
+    queries = judged.judged_queries(folder, split, qrels)
     with (cut / "corpus.jsonl").open("w", encoding="utf-8") as file:
         for _, key, (title, text, _) in judged.passages_of(folder):
+            if key in queries and are_same_words(queries[key], text):
+                file.write(json.dumps({"_id": key, "title": title, "text": text}, ensure_ascii=False) + "\n")
+                continue
             for number, chunk in enumerate(chunks_of(chunker, key, title, text), 1):
                 row = {"_id": f"{key}#{number}", **asdict(chunk), judged.PARENT: key}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    queries = judged.judged_queries(folder, split, qrels)
     lines = (json.dumps({"_id": query, "text": text}, ensure_ascii=False) for query, text in queries.items())
     (cut / "queries.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     rows = (f"{query}\t{key}\t{grade}" for query, grades in qrels.items() for key, grade in grades.items())

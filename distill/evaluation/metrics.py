@@ -97,12 +97,13 @@ def _one_word(text: str) -> str:
 def own_passages(collection: JudgedCollection) -> dict[int, int]:
     """Query number → row of the passage that is the query itself, as in ArguAna: same id and same words."""
     rows = collection.passage_ids.first_rows(collection.query_ids)
-
-    def words(text: str) -> str:
-        return " ".join(text.casefold().split())
-
     return {
         number: rows[query]
         for number, query in enumerate(collection.query_ids)
-        if query in rows and words(collection.queries[number]) == words(collection.texts[rows[query]])
+        if query in rows and are_same_words(collection.queries[number], collection.texts[rows[query]])
     }
+
+
+def are_same_words(one: str, other: str) -> bool:
+    """Whether two texts are the same but for case and blanks."""
+    return one.casefold().split() == other.casefold().split()

@@ -10,6 +10,7 @@ import pytest
 from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from distill.evaluation import judged
+from distill.evaluation.metrics import own_passages
 from launcher import evaluation_set
 from launcher.chunking import chunking_of
 from launcher.plan.corpus import sample_corpus
@@ -88,3 +89,23 @@ def test_a_judged_collection_is_cut_and_its_passages_are_judged_by_their_chunks(
     assert len(collection.passage_ids) > 4
     assert set(collection.judged_ids) == {"long", "empty"}
     assert set(collection.titles) == {"Pumps", ""}
+
+
+def test_a_passage_that_is_the_query_itself_stays_whole_and_is_left_out_of_its_run(tmp_path):
+    """As in ArguAna: the query's own text is a passage, under the query's id, and never its answer."""
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    argument, answer = prose("pump", 12), prose("valve", 12)
+    rows = [{"_id": "one", "title": "", "text": argument}, {"_id": "two", "title": "", "text": answer}]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "one", "text": f" {argument.upper()}"}) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("one\ttwo\t1\n")
+    recipe = recipe_of(
+        tmp_path, folder, "corpus.chunk_tokens=64", "evaluation.cut=true", f"evaluation.dataset={folder}"
+    )
+    prepared = evaluation_set.prepare(Storage(str(tmp_path / "run")), recipe.evaluation, chunking_of(recipe))
+    collection = judged.read(prepared.folder)
+    (row,) = own_passages(collection).values()
+    assert collection.passage_ids[row] == collection.judged_ids[row] == "one"
+    assert collection.texts[row] == argument
+    assert len(collection.passage_ids) > 4, "the other passage is cut"
