@@ -85,9 +85,9 @@ def test_a_training_whose_rank_or_node_is_killed_continues_from_its_checkpoint(
                 lambda old=old, reached=reached: not driver.is_running() or continues(workdir, old, reached), what, 300
             )
             assert driver.is_running() or driver.process.wait() == 0, driver.errors.read_text()[-5000:]
-            said = " ".join(driver.errors.read_text().split())
-            assert re.search(
-                r"training: rank \d+ has failed: .*?The ranks start again from the newest checkpoint", said
+            told = r"training: rank \d+ has failed: .*?The ranks start again from the newest checkpoint"
+            until(
+                lambda told=told: re.search(told, " ".join(driver.errors.read_text().split())), "the failure to be told"
             )
         driver.wait()
     written = steps(workdir)
