@@ -29,7 +29,7 @@ from distill.evaluation.judged import JudgedCollection, read
 from distill.settings.encoders import EncoderSettings
 from distill.training.batches import MASKED
 from distill.training.checkpoints import load_weights
-from distill.training.dev_evaluation import DEPTH, ndcg
+from distill.training.dev_evaluation import DEPTH, ndcg, relevant_gains
 from distill.training.list_arrays import DevLists, read_dev_lists
 
 RELEVANT_FROM = 0.6
@@ -47,12 +47,6 @@ class Material:
     collection: JudgedCollection
 
 
-def gains_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The score of a relevant passage, else 0; (N, C)."""
-    best = scores.max(axis=1, keepdims=True)
-    return np.where((rows != MASKED) & ((scores > RELEVANT_FROM * best) | (scores == best)), scores, 0.0)
-
-
 def judge(encoder: Encoder, material: Material) -> dict[str, float]:
     """The three measures of one model."""
     passages = encoder.encode_passages(material.titles, material.texts)
@@ -66,11 +60,11 @@ def judge(encoder: Encoder, material: Material) -> dict[str, float]:
     dev, lists = material.dev, material.dev.lists
     similarity = encoder.encode_queries(lists.texts.to_pylist()) @ passages.T
     top = np.argsort(-similarity, axis=1)[:, :DEPTH]
-    gains = gains_of(lists.rows, lists.scores)
+    gains = relevant_gains(lists.rows, lists.scores, RELEVANT_FROM)
     listed = ((top[:, :, None] == lists.rows[:, None, :]) * gains[:, None, :]).sum(axis=2)
     own = np.take_along_axis(similarity, np.maximum(dev.rows, 0), axis=1)
     order = np.argsort(-np.where(dev.rows == MASKED, -np.inf, own), axis=1)[:, :DEPTH]
-    all_gains = gains_of(dev.rows, dev.scores)
+    all_gains = relevant_gains(dev.rows, dev.scores, RELEVANT_FROM)
     scored = np.take_along_axis(all_gains, order, axis=1)
     return {
         "judged": float(np.mean(judged)),

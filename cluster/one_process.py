@@ -55,7 +55,24 @@ def execute(
     if record := _record_of(storage, name, fingerprint):
         return record
     with _own(storage, name, on_wait=say_that_it_waits):
-        return _produce(storage, progress, name, fingerprint, produce, title)
+        is_new = storage.create(f"{name}/plan.json", json.dumps({"fingerprint": fingerprint}).encode())
+        if not is_new and (record := _record_of(storage, name, fingerprint)):
+            return record  # another run has done it meanwhile
+        begun = time.monotonic()
+        progress.current = None
+        try:
+            with OneProcessMonitor(Storage(storage.url), name, progress):
+                record = produce()
+        except InputError:
+            if is_new:
+                storage.remove(f"{name}/plan.json")
+                storage.remove(heartbeat_path(name))
+            raise
+        record.setdefault("seconds", round(time.monotonic() - begun, 3))
+        storage.put(f"{name}/record.json", json.dumps(record, indent=1).encode())
+        if not progress.console.is_terminal:
+            progress.say(f"{progress.titled(title)}: {record['seconds']:.1f} s")
+        return record
 
 
 @contextlib.contextmanager
@@ -103,32 +120,3 @@ def _record_of(storage: Storage, name: str, fingerprint: dict[str, Any]) -> dict
         )
     check_fingerprint(name, stage_of(name), planned, fingerprint)
     return read_record(storage, f"{name}/record.json")
-
-
-def _produce(
-    storage: Storage,
-    progress: Progress,
-    name: str,
-    fingerprint: dict[str, Any],
-    produce: Callable[[], dict[str, Any]],
-    title: str,
-) -> dict[str, Any]:
-    """Does the stage, which this run owns, unless another run has done it meanwhile."""
-    is_new = storage.create(f"{name}/plan.json", json.dumps({"fingerprint": fingerprint}).encode())
-    if not is_new and (record := _record_of(storage, name, fingerprint)):
-        return record
-    begun = time.monotonic()
-    progress.current = None
-    try:
-        with OneProcessMonitor(Storage(storage.url), name, progress):
-            record = produce()
-    except InputError:
-        if is_new:
-            storage.remove(f"{name}/plan.json")
-            storage.remove(heartbeat_path(name))
-        raise
-    record.setdefault("seconds", round(time.monotonic() - begun, 3))
-    storage.put(f"{name}/record.json", json.dumps(record, indent=1).encode())
-    if not progress.console.is_terminal:
-        progress.say(f"{progress.titled(title)}: {record['seconds']:.1f} s")
-    return record

@@ -49,6 +49,18 @@ def ndcg(ranked_gains: np.ndarray, all_gains: np.ndarray) -> np.ndarray:
     return np.divide((ranked_gains * discount).sum(axis=1), best, out=np.zeros(len(best)), where=best > 0)
 
 
+def relevant_gains(rows: np.ndarray, scores: np.ndarray, relevant_from: float) -> np.ndarray:
+    """(Q, C) gain of each passage: its score if it is above `relevant_from` × the best of its query, else 0.
+
+    Args:
+        rows: (Q, C) corpus rows, `MASKED` where there are fewer.
+        scores: (Q, C) normalised teacher scores; the best of a query counts whatever the share is.
+        relevant_from: from 0 to 1.
+    """
+    best = scores.max(axis=1, keepdims=True)
+    return np.where((rows != MASKED) & ((scores > relevant_from * best) | (scores == best)), scores, 0.0)
+
+
 class DevEvaluator:
     """Judges a student on the dev lists.
 
@@ -77,11 +89,7 @@ class DevEvaluator:
         self.budget = micro_batch_tokens
         self.layout = layout
         self.teacher = torch.from_numpy(lists.lists.scores)
-        best = lists.scores.max(axis=1, keepdims=True)
-        filled = lists.rows != MASKED
-        self.gains = np.where(
-            filled & ((lists.scores > relevant_from * best) | (lists.scores == best)), lists.scores, 0.0
-        )
+        self.gains = relevant_gains(lists.rows, lists.scores, relevant_from)
         # the scored passages, and after them those of the list: first as corpus rows, then as numbers of the passages
         both = np.concatenate([lists.rows, lists.lists.rows], axis=1)
         self.passages = np.unique(both[both != MASKED])

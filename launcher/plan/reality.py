@@ -38,11 +38,6 @@ class BackgroundPlan:
             self._result = task.remote(self.recipe, sent_variables.received())
         return self
 
-    @property
-    def is_made(self) -> bool:
-        """Whether this context makes a plan."""
-        return self._result is not None
-
     def __exit__(self, *_: object) -> None:
         if self._result is not None:
             import ray

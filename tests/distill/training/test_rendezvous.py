@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 
 import psutil
@@ -38,19 +39,38 @@ def test_on_one_machine_ranks_listen_on_loopback_alone():
     assert {address for of_rank in found for address in of_rank} == {"127.0.0.1"}
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, host: str, **variables: str) -> tuple[dist.Store, int]:
+def tell_rank_0(monkeypatch: pytest.MonkeyPatch, host: str, **variables: str) -> int:
+    """Sets what a launcher tells rank 0 of two; returns the port of the store."""
     port = free_port()
     for name in ("LOCAL_WORLD_SIZE", "SLURM_NNODES"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": host, "MASTER_PORT": str(port)}.items():
+    told = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": host, "MASTER_PORT": str(port), **variables}
+    for name, value in told.items():
         monkeypatch.setenv(name, value)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    real = dist.TCPStore
+    return port
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, host: str) -> tuple[dist.Store, int]:
+    port, real = tell_rank_0(monkeypatch, host), dist.TCPStore
     monkeypatch.setattr(
         rendezvous.dist, "TCPStore", lambda *given, **named: real(*given, **named | {"wait_for_workers": False})
     )
     return rendezvous.env_store(timedelta(seconds=10)), port
+
+
+@pytest.fixture
+def listens_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The address on which the socket that the store is given listens."""
+    monkeypatch.setattr(
+        rendezvous.dist, "TCPStore", lambda *_, master_listen_fd, **__: socket.socket(fileno=master_listen_fd)
+    )
+
+    def find(host: str, **variables: str) -> str:
+        tell_rank_0(monkeypatch, host, **variables)
+        with rendezvous.env_store(timedelta(seconds=5)) as listener:
+            return listener.getsockname()[0]
+
+    return find
 
 
 def answers(address: str, port: int) -> bool:
@@ -74,47 +94,18 @@ def test_the_store_answers_on_the_address_that_ranks_are_told_and_on_no_other(mo
     del store
 
 
-def test_a_name_that_this_machine_alone_takes_for_loopback_is_served_on_all_interfaces(monkeypatch, caplog):
+def test_a_name_that_this_machine_alone_takes_for_loopback_is_served_on_all_interfaces(monkeypatch, caplog, listens_on):
     real = socket.getaddrinfo
 
     def resolve(host, *rest, **more):
         return real("127.0.0.1" if host == "node1" else host, *rest, **more)
 
     monkeypatch.setattr(rendezvous.socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(
-        rendezvous.dist, "TCPStore", lambda *_, master_listen_fd, **__: socket.socket(fileno=master_listen_fd)
-    )
-    monkeypatch.setenv("RANK", "0")
-    for variables, expected in (
-        ({}, "0.0.0.0"),
-        ({"SLURM_NNODES": "1"}, "127.0.0.1"),
-        ({"LOCAL_WORLD_SIZE": "2"}, "127.0.0.1"),
-    ):
-        for name in ("LOCAL_WORLD_SIZE", "SLURM_NNODES"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in {
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "node1",
-            "MASTER_PORT": str(free_port()),
-            **variables,
-        }.items():
-            monkeypatch.setenv(name, value)
-        with rendezvous.env_store(timedelta(seconds=5)) as listener:
-            assert listener.getsockname()[0] == expected
+    assert listens_on("node1") == "0.0.0.0"
     assert "node1 is a loopback address on this machine" in caplog.text
+    assert listens_on("node1", SLURM_NNODES="1") == listens_on("node1", LOCAL_WORLD_SIZE="2") == "127.0.0.1"
 
 
-def test_an_address_of_a_gateway_falls_back_to_all_interfaces(monkeypatch, caplog):
-    monkeypatch.setattr(
-        rendezvous.dist, "TCPStore", lambda *_, master_listen_fd, **__: socket.socket(fileno=master_listen_fd)
-    )
-    for name, value in {
-        "RANK": "0",
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "203.0.113.7",
-        "MASTER_PORT": str(free_port()),
-    }.items():
-        monkeypatch.setenv(name, value)
-    with rendezvous.env_store(timedelta(seconds=5)) as listener:
-        assert listener.getsockname()[0] == "0.0.0.0"
+def test_an_address_of_a_gateway_falls_back_to_all_interfaces(caplog, listens_on):
+    assert listens_on("203.0.113.7") == "0.0.0.0"
     assert "cannot listen on 203.0.113.7" in caplog.text
