@@ -11,6 +11,8 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from cluster.provider_keys import hide_keys
+
 HIDDEN = "***"
 # a word of its own (api_key, ?sig=), or the end of a longer one whose meaning no other word has (PGPASSWORD, accessKey)
 _OWN_WORD = r"(?:key|pwd|passphrase|signature|sig|auth)"
@@ -27,11 +29,6 @@ _IN_A_HEADER = re.compile(
     r"(?i)\b((?:proxy-)?authorization|(?:x-)?api-key|x-[\w-]*token)(\s*[:=]\s*)(?:(?:bearer|basic|token)\s+)?[^\s'\",}]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/-]{8,}=*")
-# how keys of providers begin, as they document it: OpenAI and others, Hugging Face, GitHub, GitLab, AWS, Google, Slack
-_KEYS = re.compile(
-    r"\b(?:sk-[\w-]{16,}|hf_[A-Za-z0-9]{20,}|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{35}|xox[abeprs]-[\w-]{10,})"
-)
 _MIN_SECRET_LENGTH = 8  # characters; hiding shorter values would hide common words
 # control characters except newline and tab, and those that change the direction of writing
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -41,14 +38,14 @@ def disclose(text: str) -> str:
     """Text for a terminal, a log or a table of errors: `printable`, with secrets replaced by `***`.
 
     These count as secrets: the user part of a url; the value of a field with a secret's name (`?sig=…`,
-    `"api_key": "…"`, `Authorization: …`); what begins as keys of known providers do; and the value of an environment
+    `"api_key": "…"`, `Authorization: …`); what has the form of a known provider's key; and the value of an environment
     variable of this process with a secret's name (`OPENAI_API_KEY`).
     """
     for value in _secrets():
         text = text.replace(value, HIDDEN)
     text = _IN_A_HEADER.sub(rf"\1\2{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
     text = _IN_JSON.sub(rf"\1\2{HIDDEN}\2", _FIELD.sub(rf"\1={HIDDEN}", text))
-    return printable(_KEYS.sub(HIDDEN, _BEARER.sub(rf"\1 {HIDDEN}", text)))
+    return printable(hide_keys(_BEARER.sub(rf"\1 {HIDDEN}", text), HIDDEN))
 
 
 def printable(text: str) -> str:

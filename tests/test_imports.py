@@ -32,6 +32,7 @@ FLOORS = {
         {"teachers", "evaluation"},
     ),
     "cluster": (
+        {"provider_keys"},
         {"disclosure", "unicode", "traffic", "import_path", "repeated_ids", "yaml_text"},
         {"errors", "schemas", "settings", "server_failures"},
         {"files"},

@@ -54,6 +54,13 @@ def test_control_characters_are_written_out_and_other_text_stays(text: str, show
         ("rejected bearer abcdef.ghijkl", "rejected bearer ***"),
         ("Incorrect API key provided: sk-proj-abcdefghij0123456789.", "Incorrect API key provided: ***."),
         ("hf_abcdefghijklmnopqrstuvwx AKIAABCDEFGHIJKLMNOP", "*** ***"),
+        ("ghp_" + "a1" * 18 + " glpat-abcdefghij0123456789 AIza" + "b" * 35, "*** *** ***"),
+        ("xoxb-123456789012-123456789012-abcdefghijklmnopqrstuvwx", "***"),
+        ("sk_live_" + "a1" * 12 + " SG." + "a" * 22 + "." + "b" * 43, "*** ***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9 sent", "*** sent"),
+        ("a -----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY----- b", "a *** b"),
+        ("cut: -----BEGIN PRIVATE KEY-----\nMIIE", "cut: ***"),
+        ("sha 3f786850e387550fdab836ed7e6dc881de23001b of /w/0123456789abcdef01234567.parquet at 10.0.0.1:80",) * 2,
         (
             "the bearer of news; author=Ann design=2 turkey=3 n_tokens=4",
             "the bearer of news; author=Ann design=2 turkey=3 n_tokens=4",
