@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from cluster.errors import InputError
+from cluster.machines.hub import is_on_hub
 from cluster.run import Run
 from cluster.schemas import GRADES
 from cluster.settings import PoolSettings
@@ -20,7 +21,6 @@ from generation.engines.gguf import gguf_file
 from generation.judging.settings import JudgeSettings
 from generation.mixture import Section, in_section
 from generation.settings import GenerationSettings
-from launcher.hub import is_on_hub
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe

@@ -12,8 +12,10 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.machines.garbage_collector import garbage_collection_off
+from cluster.machines.hub import cache_alone_if_silent
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
+from distill.encoders.hub_failures import reason_on_hub
 from distill.encoders.missing_weights import noted_missing_weights
 from distill.encoders.other_kinds import refuse_other_kinds
 from distill.encoders.padding import give_padding
@@ -157,7 +159,7 @@ def load_safetensors(
     disable_progress_bars()
     path = resolve_model(name)
     try:
-        with noted_missing_weights(role, name) as missing:
+        with cache_alone_if_silent(path), noted_missing_weights(role, name) as missing:
             model = construct(path, {"dtype": dtype, "use_safetensors": True})
         missing.refuse_used(lambda: output(model))
         return model
@@ -166,8 +168,9 @@ def load_safetensors(
     except Exception as error:  # libraries raise all kinds for files that they do not understand
         if "out of memory" in str(error).lower():
             raise
+        reason = (reason_on_hub(name, error) if path == name else None) or _reason(error)
         raise InputError(
-            f"{role} '{name}' cannot be loaded: {_reason(error)} Expected {expected}.{_advice_on_code(error)}"
+            f"{role} '{name}' cannot be loaded: {reason} Expected {expected}.{_advice_on_code(error)}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import InputError, RunError
+from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import resolve_model
@@ -44,9 +45,10 @@ class VllmScorer:
         self.template = template
         self.is_likelihood = template.kind == "query_likelihood"
         path = resolve_model(str(settings.model))
-        tokenizer = AutoTokenizer.from_pretrained(
-            path, revision=settings.revision or "main", trust_remote_code=settings.trust_remote_code
-        )
+        with cache_alone_if_silent(path):
+            tokenizer = AutoTokenizer.from_pretrained(
+                path, revision=settings.revision or "main", trust_remote_code=settings.trust_remote_code
+            )
         self.prompt = PairPrompt(template, tokenizer, settings.max_tokens)
         self._tokens = 0
         self.engine = _start(settings, path, {} if self.is_likelihood else _classifier(template, tokenizer))
@@ -145,7 +147,8 @@ def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     try:
-        return LLM(**arguments | settings.engine_args)
+        with cache_alone_if_silent(path):
+            return LLM(**arguments | settings.engine_args)
     except (TypeError, OSError, ValueError, json.JSONDecodeError) as error:
         raise InputError(
             f"teacher model '{settings.model}': vLLM cannot load it: {first_sentence(error)} Expected a causal "

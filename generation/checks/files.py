@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import first_sentence
 from generation.engines.models import model_folder
 from generation.prompting import STYLES, Style
@@ -46,12 +47,18 @@ def read_files(name: str, max_model_len: int | None, trust_remote_code: bool) ->
     Raises:
         InputError: a file cannot be read, or the files lack weights that the architecture needs.
     """
-    from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     folder = model_folder(name)
+    with cache_alone_if_silent(folder):
+        return _read(name, folder, max_model_len, trust_remote_code)
+
+
+def _read(name: str, folder: str, max_model_len: int | None, trust_remote_code: bool) -> ModelFiles:
+    from transformers import AutoConfig, AutoTokenizer
+
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:

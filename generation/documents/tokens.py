@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.machines.hub import cache_alone_if_silent
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -47,7 +48,8 @@ def _load(model: str) -> Any:
         else:
             from transformers import AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(model).backend_tokenizer
+            with cache_alone_if_silent(model):
+                tokenizer = AutoTokenizer.from_pretrained(model).backend_tokenizer
     except Exception as error:  # hub, files and tokenizers have errors of their own
         raise InputError(
             f"student.model '{model}': its tokenizer cannot be loaded, and documents are cut to so many of its tokens "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError
+from cluster.machines.hub import cache_alone_if_silent
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -134,7 +135,8 @@ def adapter_folder(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
+        with cache_alone_if_silent(name):
+            return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"generation.lora: neither the hub nor its local cache has the adapter '{name}' "

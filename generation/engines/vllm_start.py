@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError, RunError
+from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
@@ -31,7 +32,8 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
+        with cache_alone_if_silent(config.model_config.model):
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
     except (RuntimeError, OSError, ValueError) as error:
         raise RunError(
             f"the vLLM engine did not start with '{settings.model}': {first_sentence(error)} Its own messages "
@@ -68,7 +70,8 @@ def engine_config(settings: GenerationSettings, adapter: Adapter | None = None) 
         )
     arguments = engine_arguments(settings, is_cpu, adapter)
     try:
-        config = AsyncEngineArgs(**arguments).create_engine_config()
+        with cache_alone_if_silent(arguments["model"]):
+            config = AsyncEngineArgs(**arguments).create_engine_config()
     except TypeError as error:
         raise InputError(
             f"generation.engine_args: vLLM does not take them ({error}). They have the names of vLLM's EngineArgs."

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cluster.errors import InputError, RunError
+from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import first_sentence
 from generation.engines.models import find_model, model_folder
 from generation.engines.vllm_start import start
@@ -170,10 +171,11 @@ class TransformersJudge:
         self.device = "cuda" if judge.pool.gpus and torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=trust, use_safetensors=True
-            )
+            with cache_alone_if_silent(folder):
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=dtype, trust_remote_code=trust, use_safetensors=True
+                )
         except (OSError, ValueError) as error:
             raise InputError(
                 f"generation.judge.model: transformers cannot load '{judge.model}': {first_sentence(error)} "

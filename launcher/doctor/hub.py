@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import InputError
+from cluster.machines.hub import hub_problem, is_on_hub
 from launcher.doctor.finding import Finding
-from launcher.hub import hub_problem, is_on_hub
 
 if TYPE_CHECKING:
     from launcher.model_checks import Checked

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster.machines.hub import hub_problem
 from launcher.doctor import workdir
 from launcher.doctor.collectives import Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding, merge_equal, print_table
 from launcher.doctor.node import PACKAGES, versions
 from launcher.doctor.nodes import check_recipe_here, clock_finding, collectives_findings, compare_versions
 from launcher.environment import cores
-from launcher.hub import hub_problem
 from launcher.recipe import load_recipe
 from tests.chaos.harness import ROOT
 from tests.chaos.test_clock import set_clock

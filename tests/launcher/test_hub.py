@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cluster.errors import InputError
+from cluster.machines import hub
 from distill.settings.encoders import EncoderSettings
-from launcher import hub
 from launcher.doctor.hub import check_models
 from launcher.model_checks import check_here
 

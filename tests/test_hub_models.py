@@ -1,0 +1,145 @@
+"""Models by their id on a hub: the same rules as for folders, and nothing is fetched that is not read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import traps
+from tests.hub import Hub, hub_of
+
+LOAD = """
+import json, logging, sys
+from cluster.errors import InputError
+from distill.encoders.encoder import Encoder
+from distill.settings.encoders import EncoderSettings, StudentSettings
+from distill.settings.teachers import TeacherSettings
+from distill.teachers.cross_encoder import CrossEncoderScorer
+from distill.teachers.adapting.model import load_base
+from generation.engines.lora import Adapter, adapter_folder
+
+def encode(**settings):
+    return Encoder(EncoderSettings(**settings)).encode_queries(["where is the harbour"]).tolist()
+
+def score(**settings):
+    scorer = CrossEncoderScorer(TeacherSettings(kind="cross_encoder", dtype="float32", **settings))
+    return list(scorer.score([("where is the harbour", "The harbour is in the north.")]))
+
+def adapt(**settings):
+    return load_base(TeacherSettings(kind="adapted", **settings), 0)[2]
+
+def lora(model):
+    return Adapter.read(adapter_folder(model)).rank
+
+def retries():
+    return retried
+
+def note(record):
+    retried.append(record.getMessage())
+    return True
+
+retried = []
+logging.getLogger("huggingface_hub.utils._http").addFilter(note)
+for task, settings in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps(globals()[task](**settings), default=float), flush=True)
+    except InputError as error:
+        print(json.dumps(str(error)), flush=True)
+"""
+
+
+def ask(environment: dict[str, str], *tasks: tuple[str, dict]) -> list:
+    """What a fresh process makes of each task, with the variables of a hub, or without one."""
+    command = [sys.executable, "-c", LOAD, json.dumps(tasks)]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line[:1] in '["tf0123456789']
+    assert len(lines) == len(tasks), done.stdout + done.stderr
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trace") / "trace"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: str, tiny_reranker: str, trace: Path):
+    """org/encoder and org/reranker have a pickle beside their safetensors; of org/pickled* there are pickles alone."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    root = tmp_path_factory.mktemp("hub") / "org"
+    shutil.copytree(tiny_encoder, root / "encoder")
+    shutil.copytree(tiny_reranker, root / "reranker")
+    for name in ("encoder", "reranker"):
+        torch.save({"weight": traps.Touch(trace)}, root / name / "pytorch_model.bin")
+        traps.pickled(root / name, root / f"pickled-{name}", trace)
+        traps.with_code(root / name, root / f"own-code-{name}", trace)
+    shutil.copytree(tiny_encoder, root / "pickled-layer")
+    modules = json.loads((root / "pickled-layer" / "modules.json").read_text())
+    dense = {"idx": len(modules), "name": "d", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
+    (root / "pickled-layer" / "modules.json").write_text(json.dumps([*modules, dense]))
+    (layer := root / "pickled-layer" / "3_Dense").mkdir()
+    (layer / "config.json").write_text(json.dumps({"in_features": 32, "out_features": 8, "bias": False}))
+    torch.save({"linear.weight": torch.ones(8, 32), "x": traps.Touch(trace)}, layer / "pytorch_model.bin")
+    lora = LoraConfig(r=4, target_modules=["query"])
+    get_peft_model(AutoModel.from_pretrained(tiny_encoder), lora).save_pretrained(root / "adapter")
+    torch.save({"weight": traps.Touch(trace)}, root / "adapter" / "adapter_model.bin")
+    with hub_of(root.parent) as made:
+        yield made
+
+
+def test_models_of_the_hub_are_what_their_folders_are_and_no_pickle_is_fetched(
+    hub: Hub, tiny_encoder: str, tiny_reranker: str, trace: Path
+) -> None:
+    found = ask(
+        hub.environment,
+        ("encode", {"model": "org/encoder"}), ("score", {"model": "org/reranker"}),
+        ("adapt", {"model": "org/encoder"}), ("adapt", {"model": "org/reranker"}), ("lora", {"model": "org/adapter"}),
+    )  # fmt: skip
+    folders = ask({}, ("encode", {"model": tiny_encoder}), ("score", {"model": tiny_reranker}))
+    assert found == [*folders, False, True, 4]
+    assert [name for name in hub.fetched if name.endswith((".bin", ".py"))] == []
+    assert "org/adapter/adapter_model.safetensors" in hub.fetched
+    silent = {**hub.environment, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    again = ask(
+        silent,
+        ("encode", {"model": "org/encoder"}), ("score", {"model": "org/reranker"}), ("lora", {"model": "org/adapter"}),
+        ("retries", {}),
+    )  # fmt: skip
+    assert again == [*folders, 4, []], "once fetched, no hub is needed, and it is not asked again and again"
+    assert not trace.exists()
+
+
+def test_pickles_and_code_of_models_on_the_hub_are_refused_and_not_run(hub: Hub, trace: Path) -> None:
+    names = ["pickled-encoder", "own-code-encoder", "pickled-layer", "pickled-reranker", "own-code-reranker", "absent"]
+    tasks = [("encode" if "enc" in name or "layer" in name else "score", {"model": f"org/{name}"}) for name in names]
+    found = dict(zip(names, ask(hub.environment, *tasks), strict=True))
+    for name, said in found.items():
+        assert isinstance(said, str) and f"'org/{name}' cannot be loaded" in said, (name, said)
+    for name in ("own-code-encoder", "own-code-reranker"):
+        assert "trust_remote_code: true" in found[name]
+    for name, file in (("encoder", "pytorch_model.bin"), ("reranker", "pytorch_model.bin")):
+        assert f"loaded: {file} is a pickle, which can run any program" in found[f"pickled-{name}"]
+    assert "loaded: 3_Dense/pytorch_model.bin is a pickle" in found["pickled-layer"]
+    assert "loaded: the hub has no model of this name, or it is private" in found["absent"]
+    assert not trace.exists()
+
+
+def test_a_model_that_is_nowhere_is_refused_with_the_reason(hub: Hub) -> None:
+    absent = [("encode", {"model": "org/absent"}), ("score", {"model": "org/absent"})]
+    offline = {**hub.environment, "HF_HUB_OFFLINE": "1"}
+    for said in ask(offline, *absent):
+        assert "not in the local cache, and HF_HUB_OFFLINE is set" in said
+    for said in ask({**hub.environment, "HF_ENDPOINT": "http://127.0.0.1:9"}, *absent):
+        assert "not in the local cache, and the hub does not answer" in said
+    revision = ("score", {"model": "org/reranker", "revision": "v9"})
+    (said,) = ask(hub.environment, revision)
+    assert "the hub has no such `revision`" in said
