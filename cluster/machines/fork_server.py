@@ -36,8 +36,7 @@ class ForkServer:
     """The server of this process's Ray session; a context in which Ray is to be started."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="fork-", dir=private_folder())
-        self.path = f"{self._folder}/socket"
+        self.path = tempfile.mkdtemp(prefix="fork-", dir=private_folder()) + "/socket"
         # threads: libraries read the variable once, so workers raise the number themselves (`cluster.workers.threads`)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         # -P: modules in the folder of the call must not take the place of installed ones
@@ -69,9 +68,7 @@ class ForkServer:
             _running.remove(self)
         self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            Path(self.path).unlink()
-            Path(self._folder).rmdir()
+        _remove(self.path)
 
 
 def preload(modules: Iterable[str]) -> None:
@@ -142,6 +139,14 @@ def serve(path: str, parent: int) -> None:
             for stream in streams:
                 os.close(stream)
         connection.close()
+    _remove(path)  # the parent was killed: nobody else does it
+
+
+def _remove(path: str) -> None:
+    """Removes the socket and its folder."""
+    with contextlib.suppress(OSError):
+        Path(path).unlink()
+        Path(path).parent.rmdir()
 
 
 def _become_worker(message: dict[str, Any], streams: list[int]) -> None:

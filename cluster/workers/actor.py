@@ -139,18 +139,18 @@ class ShardActor:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(initializer=use_held_cores))
         try:
             # in a thread, because a constructor may load a model for minutes, or start an event loop of its own
-            self._worker = await asyncio.to_thread(self._construct)
+            worker, arguments = await self._payload[0]
+            self._worker = await asyncio.to_thread(self._construct, worker, arguments)
         except Exception as error:
             return Failure.of(error, "start", "", self._log.take("-"))
         return inspect.iscoroutinefunction(self._worker.process), self._children(refresh=True)
 
-    def _construct(self) -> Any:
+    def _construct(self, worker: Any, arguments: dict[str, Any]) -> Any:
         self._storage = Storage(self.job.storage_url, self.job.patience_s)
         self._reader = ShardReader(self._storage)
         check_workdir(self._storage, self.job, self._node)
         hide_other_gpus()
         keep_caches_private()
-        worker, arguments = ray.get(self._payload[0])
         use_held_cores()
         made = worker(**arguments)
         self._clock = CoreClock()

@@ -68,20 +68,23 @@ def test_workers_are_forked_with_what_was_imported_and_start_without_the_server_
     assert lines[5:] == ["False 0"], "nothing is left"
 
 
-def test_a_server_ends_with_the_process_that_started_it() -> None:
+def test_a_server_ends_with_the_process_that_started_it_and_leaves_no_folder() -> None:
     code = (
         "import time; from cluster.machines.fork_server import ForkServer; s = ForkServer().__enter__(); "
-        "print(s._process.pid, flush=True); time.sleep(60)"
+        "time.sleep(2); print(s._process.pid, s.path, flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout
-    server = psutil.Process(int(owner.stdout.readline()))
+    number, path = owner.stdout.readline().split()
+    server = psutil.Process(int(number))
+    assert Path(path).is_socket()
     owner.send_signal(signal.SIGKILL)
     owner.wait()
     limit = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < limit, "the server outlives its session"
         time.sleep(0.1)
+    assert not Path(path).parent.exists()
 
 
 def test_no_server_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
