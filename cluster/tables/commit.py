@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.errors import DamagedError, RunError
 from cluster.tables.storage import Storage
@@ -23,6 +23,9 @@ ROW_GROUP_ROWS = 8192
 @dataclass(frozen=True)
 class Commit:
     """The commit record of a shard. Its rows, drops and rejects together are all planned units.
+
+    A record with a field of another name is none: a bad disk may have changed the name of a field that has a default,
+    and files that no record names are removed.
 
     Attributes:
         shard: name of the shard.
@@ -41,6 +44,8 @@ class Commit:
         cpu_s: processor time that the worker and its children used since its last commit.
         held_s: cores that the worker held, times the seconds since its last commit.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     shard: str
     files: tuple[tuple[str, int], ...]

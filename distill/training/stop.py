@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.errors import RunError
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # SIGHUP: the terminal of torchrun is closed
 
 
 class TrainingStopped(RunError):  # noqa: N818, it is no failure

@@ -205,3 +205,18 @@ def test_a_shard_that_is_damaged_again_and_again_ends_the_run(run: MakeRun, monk
     copy = Stage("copy", NUMBERS, "copy", Count, {}, plan_shards(source, 25), {"s": source.fingerprint}, PoolSettings())
     with pytest.raises(DamagedError, match="the file is missing"):
         engine.execute(copy)
+
+
+@pytest.mark.parametrize("name", ["rejects", "reject_files", "stats", "units"])
+def test_a_record_in_which_the_name_of_a_field_is_damaged_counts_as_absent(run: MakeRun, name: str) -> None:
+    """A field with a default would be taken for absent, and a file that it names be collected."""
+    engine = run()
+    table = engine.execute(numbers())
+    table.storage.remove(f"numbers/complete.{table.plan.id}.json")
+    record = Path(engine.storage.url, commit_path("numbers", table.plan.shards[4].name, table.plan.id))
+    flipped = bytes([name.encode()[0] ^ 1]) + name.encode()[1:]
+    assert f'"{name}"'.encode() in record.read_bytes()
+    record.write_bytes(record.read_bytes().replace(f'"{name}"'.encode(), b'"' + flipped + b'"'))
+    assert table.read_commits([table.plan.shards[4].name]) == []
+    again = Run(engine.storage.url, engine.settings, progress=engine.progress).execute(numbers())
+    assert values(again) == list(range(100))

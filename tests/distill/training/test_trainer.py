@@ -84,8 +84,8 @@ def continue_in_turn(rank: int, world_size: int, chain: list[tuple[str, Path, Pa
     dist.destroy_process_group()
 
 
-def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
-    """Trains until asked by a signal, again until asked by the file, then to the end; what was said on the way."""
+def stop_thrice(rank: int, world_size: int, job: str) -> list[str]:
+    """Trains until asked by two signals and by the file in turn, then to the end; what was said on the way."""
     import torch.distributed as dist
 
     from distill.training.job import TrainingJob
@@ -96,13 +96,17 @@ def stop_twice(rank: int, world_size: int, job: str) -> list[str]:
     join_ranks("cpu")
     job, said = TrainingJob.from_json(job), []
     ask_file = stop_file(Path(job.output))  # gone when it was heard
-    asks = {3: lambda: os.kill(os.getpid(), signal.SIGUSR1), 7: ask_file.touch}
+    asks = {
+        3: lambda: os.kill(os.getpid(), signal.SIGUSR1),
+        5: lambda: os.kill(os.getpid(), signal.SIGHUP),
+        7: ask_file.touch,
+    }
 
     def watch(record):
         if "loss" in record and record["step"] in asks:
             asks[record["step"]]()
 
-    for _ in range(2):
+    for _ in range(3):
         try:
             train(job, on_record=watch)
         except TrainingStopped as stopped:
@@ -188,9 +192,9 @@ def test_ranks_that_are_asked_to_stop_leave_a_checkpoint_and_continue_to_the_sam
 ):
     """Only rank 0 is asked, after steps 3 and 7; both ranks finish the step that has begun."""
     write_run(tmp_path)
-    said = on_ranks(stop_twice, 2, make_job(tmp_path, tiny_encoder, keep_checkpoints=20).to_json())
+    said = on_ranks(stop_thrice, 2, make_job(tmp_path, tiny_encoder, keep_checkpoints=20).to_json())
     assert said[0] == said[1]
-    assert ["step 4 of 12" in said[0][0], "step 8 of 12" in said[0][1], len(said[0])] == [True, True, 2]
+    assert [f"step {step} of 12" in words for step, words in zip((4, 6, 8), said[0], strict=True)] == [True] * 3
     steps = [line["step"] for line in metrics(tmp_path) if "loss" in line]
     assert steps == list(range(1, 13)), "no step was done twice"
     expected, found = (weights(folder / "model") for folder in (trained[0], tmp_path))
