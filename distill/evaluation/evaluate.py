@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import InputError
+from cluster.files.ownership import owned
 from cluster.watch.progress import Progress
 from distill.encoders.encoder import Encoder
 from distill.evaluation import judged
@@ -20,6 +21,7 @@ from distill.evaluation.metrics import SPARE_HITS, EvaluationResult, evaluate_hi
 from distill.retrieval.search import Block, search
 from distill.settings.encoders import EncoderSettings
 
+LOCK = "owner.lock"
 PASSAGES_PER_ADVANCE = 512  # encoded between two updates of the progress bar
 
 
@@ -74,15 +76,25 @@ def evaluate(
         "depth": depth,
         **({"dimensions": dimensions} if dimensions else {}),
     }
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "run.trec").write_bytes(trec_run(result.run, model.model))
     lines = [
         json.dumps({"query_id": query, **{name: values[query] for name, values in result.per_query.items()}})
         for query in collection.query_ids
     ]
-    (output / "per_query.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    _write(output, {
+        "run.trec": trec_run(result.run, model.model),
+        "per_query.jsonl": "".join(line + "\n" for line in lines).encode(),
+        "metrics.json": (json.dumps(metrics, indent=1) + "\n").encode(),
+    })  # fmt: skip
     return metrics
+
+
+def _write(output: Path, files: dict[str, bytes]) -> None:
+    """Writes the files of one evaluation; of two at a time, all files are those of the one that ends last."""
+    with owned(output / LOCK):
+        for name, data in files.items():
+            whole = output / f".{name}.part"
+            whole.write_bytes(data)
+            whole.replace(output / name)
 
 
 def _check_output(output: Path) -> None:

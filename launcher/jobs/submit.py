@@ -28,6 +28,7 @@ from launcher.recipe import Recipe
 GENTLE_STOP = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
 STOP_LIMIT_S = 60.0
 RACES = 5  # attempts to find a free id while other clients submit
+_READ_AT_START = ("RAY_", "PYTHON", "LD_")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def check(recipe: Recipe, env: Sequence[str]) -> dict[str, str]:
 
     Raises:
         InputError: the workdir is relative, an input is neither absolute nor sent with the job, or a variable is not
-            set.
+            set or would come too late.
     """
     remote.check_workdir(recipe)
     root = parcel.checkout()
@@ -63,6 +64,11 @@ def check(recipe: Recipe, env: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--env {name}: expected only the name of an environment variable, such as HF_TOKEN")
         if name not in os.environ:
             raise InputError(f"--env {name}: this variable is not set here; set it, or omit the option")
+        if name.startswith(_READ_AT_START):
+            raise InputError(
+                f"--env {name}: Ray, Python and the loader of libraries read it when a process starts, and "
+                "the values of --env come later. Set it where the nodes of the cluster are started."
+            )
     return {name: os.environ[name] for name in env}
 
 

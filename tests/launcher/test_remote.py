@@ -68,6 +68,13 @@ def test_a_variable_is_sent_by_its_name_and_must_be_set(monkeypatch: pytest.Monk
         check(recipe(), ["LISTWISE_TEST_KEY=value"])
 
 
+@pytest.mark.parametrize("name", ["RAY_worker_niceness", "PYTHONPATH", "LD_LIBRARY_PATH"])
+def test_a_variable_that_would_come_too_late_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "value")
+    with pytest.raises(InputError, match=f"--env {name}: .* when a process starts"):
+        check(recipe(), [name])
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("My Run_1", "my-run-1"), ("1984", "run-1984"), ("ünïcode", "n-code"), ("***", "run"), ("a" * 60, "a" * 40)],

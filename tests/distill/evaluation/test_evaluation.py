@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 import pytrec_eval
 
 from cluster.errors import InputError
+from cluster.files.ownership import owned
 from cluster.settings import PoolSettings
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from distill.encoders.loading import resolve_model
 from distill.evaluation.comparison import largest_changes
-from distill.evaluation.evaluate import evaluate, evaluate_collection
+from distill.evaluation.evaluate import LOCK, evaluate, evaluate_collection
 from distill.evaluation.judged import read
 from distill.evaluation.metrics import EvaluationResult, metrics_per_query, trec_run
 from distill.evaluation.stage import build
@@ -112,6 +114,25 @@ def test_a_passage_that_is_the_query_itself_is_left_out_and_a_chance_id_is_not(t
     run = read_run(tmp_path / "out" / "run.trec")
     assert set(run["same"]) == {"chance", "other"}
     assert set(run["chance"]) == {"same", "chance", "other"}
+
+
+def test_of_two_evaluations_into_one_folder_all_files_are_those_of_one(
+    tiny_encoder: str, hundred: Path, tmp_path: Path
+):
+    """The second waits for the first to write its files."""
+    output, done = tmp_path / "out", threading.Event()
+
+    def run() -> None:
+        evaluate(EncoderSettings(model=tiny_encoder), hundred, "test", output, progress=QUIET)
+        done.set()
+
+    with owned(output / LOCK):
+        second = threading.Thread(target=run)
+        second.start()
+        assert not done.wait(10)
+        assert [file.name for file in output.iterdir()] == [LOCK]
+    second.join(30)
+    assert sorted(file.name for file in output.iterdir()) == ["metrics.json", LOCK, "per_query.jsonl", "run.trec"]
 
 
 def test_nothing_is_written_for_a_bad_collection_or_a_model_that_is_not_there(
