@@ -4,6 +4,7 @@
 # make resolve   finds versions of all packages for a GPU machine, without installing them
 # make lint    formatting, lint and types
 # make bench   the benchmarks; each prints one table
+# make gpu     what has to be seen on a GPU, in minutes; DRY=1 tries it with tiny shapes on any machine
 # make chaos   ROUNDS rounds of every fault, with different seeds; prints what was lost (nothing) and the times
 # The first call installs what a target needs; later calls install nothing.
 
@@ -16,7 +17,7 @@ INSTALL := install -c requirements/constraints.txt
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-clusters resolve lint bench chaos
+.PHONY: install demo test test-clusters resolve lint bench gpu chaos
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -55,6 +56,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@for name in engine compute train_step scaling; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+gpu: $(INSTALLED)
+	@$(BIN)/python -m benchmarks.gpu --out $(or $(OUT),gpu.json) $(if $(DRY),--dry)
 
 chaos: $(INSTALLED)
 	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS)

@@ -132,7 +132,6 @@ def parts(bench: Bench, share: float) -> dict[str, Callable[[], contextlib.Abstr
         "attention (the model's own, eager)": lambda: changed(attention="eager"),
         "attention (torch's fused one)": lambda: changed(attention="sdpa"),
         ": pieces that stay in the caches": lambda: patched("IN_CACHE", 1 << 40),
-        ": oneDNN's softmax": lambda: patched("has_bfloat16_linear", lambda: False),
         "layers (autocast's)": lambda: changed(layers=contextlib.nullcontext()),
         ": layers of one input joined": lambda: changed(layers=JoinedLayers([])),
         "reuse": lambda: contextlib.nullcontext(bench.activations(share, ("reuse",))),

@@ -31,18 +31,20 @@ def some_texts(count: int, package: str, seed: int) -> list[str]:
     return texts[:count]
 
 
-def contestants(model: str, dtype: str, max_tokens: int, batch: int, texts: list[str]) -> dict[str, Contestant]:
+def contestants(
+    model: str, dtype: str, max_tokens: int, batch: int, texts: list[str], device: str = "cpu"
+) -> dict[str, Contestant]:
     """Both, each with a model of its own that has encoded a few texts."""
     from sentence_transformers import SentenceTransformer
 
     path, kind = resolve_model(model), {"dtype": getattr(torch, dtype)}
-    theirs = SentenceTransformer(path, device="cpu", model_kwargs=kind)
+    theirs = SentenceTransformer(path, device=device, model_kwargs=kind)
     theirs.max_seq_length = max_tokens
-    ours = Encoder(EncoderSettings(model=model, dtype=dtype, max_passage_tokens=max_tokens), "cpu")
+    ours = Encoder(EncoderSettings(model=model, dtype=dtype, max_passage_tokens=max_tokens), device)
 
     def encode(some: list[str] = texts) -> np.ndarray:
         vectors = theirs.encode(some, batch_size=batch, show_progress_bar=False, convert_to_tensor=True)
-        return vectors.float().numpy()
+        return vectors.float().cpu().numpy()
 
     encode(texts[:8])
     ours.encode_passages([""] * 8, texts[:8])

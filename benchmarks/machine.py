@@ -15,6 +15,13 @@ PEAK_PASSES = 50  # passes of a layer's products, of which the fastest is the pe
 EVERY = 3  # forward passes of a step between two measurements of the products' speed
 
 
+def now(device: str = "cpu") -> float:
+    """Seconds of a monotonic clock, when the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class Products:
     """The matrix products of one layer alone; their speed is the peak that a training step is compared with.
 
@@ -26,15 +33,26 @@ class Products:
         hidden, inner, heads: shape of the encoder's layer.
         length: tokens of a sequence.
         micro_batch: tokens of a micro-batch, which holds as many sequences as fit.
+        device: of the operands.
     """
 
-    def __init__(self, dtype: torch.dtype, hidden: int, inner: int, heads: int, length: int, micro_batch: int) -> None:
+    def __init__(
+        self,
+        dtype: torch.dtype,
+        hidden: int,
+        inner: int,
+        heads: int,
+        length: int,
+        micro_batch: int,
+        device: str = "cpu",
+    ) -> None:
+        self.device = device
         tokens, width = micro_batch // length * length, hidden // heads
         sequences = (tokens // length, heads, length)
         forward, backward = [], []
 
         def random(*shape: int) -> torch.Tensor:
-            return torch.randn(shape).to(dtype)
+            return torch.randn(shape).to(device, dtype)
 
         def linear(inputs: int, outputs: int) -> None:
             x, weight, gradient = random(tokens, inputs), random(outputs, inputs), random(tokens, outputs)
@@ -55,10 +73,10 @@ class Products:
 
     def seconds(self) -> float:
         """Seconds of one pass."""
-        start = time.perf_counter()
+        start = now(self.device)
         for left, right in self.products:
             left @ right
-        return time.perf_counter() - start
+        return now(self.device) - start
 
     def best(self) -> float:
         """Floating-point operations per second in the fastest of `PEAK_PASSES` passes."""
@@ -84,7 +102,7 @@ class SpeedDuringStep:
 
     def _between(self, *_: object) -> None:
         self._calls += 1
-        if self._calls % EVERY == 1:
+        if self._calls % EVERY == 1 and self.products.device == "cpu":  # a GPU's speed does not change so
             start = time.perf_counter()
             self.products.seconds()
             self.timed.append(self.products.seconds())
@@ -93,7 +111,7 @@ class SpeedDuringStep:
     @property
     def flops(self) -> float:
         """Mean speed in floating-point operations per second."""
-        return self.products.operations * len(self.timed) / sum(self.timed)
+        return self.products.operations * len(self.timed) / sum(self.timed) if self.timed else self.products.best()
 
 
 def touch(size: int) -> None:

@@ -51,13 +51,14 @@ def some_pairs(count: int, package: str, seed: int) -> list[tuple[str, str]]:
 
 
 def contestants(
-    model: str, dtype: str, max_tokens: int, batch: int, pairs: list[tuple[str, str]]
+    model: str, dtype: str, max_tokens: int, batch: int, pairs: list[tuple[str, str]], device: str = "cpu"
 ) -> dict[str, Contestant]:
     """Both, each with a model of its own that has computed a few pairs."""
     from sentence_transformers import CrossEncoder
 
-    theirs = CrossEncoder(model, device="cpu", max_length=max_tokens, model_kwargs={"dtype": getattr(torch, dtype)})
-    ours = CrossEncoderScorer(TeacherSettings(kind="cross_encoder", model=model, dtype=dtype, max_tokens=max_tokens))
+    theirs = CrossEncoder(model, device=device, max_length=max_tokens, model_kwargs={"dtype": getattr(torch, dtype)})
+    teacher = TeacherSettings(kind="cross_encoder", model=model, dtype=dtype, max_tokens=max_tokens)
+    ours = CrossEncoderScorer(teacher, device)
 
     def predict(some: list[tuple[str, str]] = pairs) -> np.ndarray:
         logits = theirs.predict(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from distill.encoders.tokens import PADDED_TO
+from distill.teachers.halving import halved_until_it_fits
 
 
 class Batches:
@@ -44,20 +45,10 @@ class Batches:
         Raises:
             RuntimeError: one sequence alone runs out of memory.
         """
-        from accelerate.utils import find_executable_batch_size
+        longest, read = max((len(one) for one in sequences), default=1), self.read
 
-        budget = self.tokens
-
-        def halve() -> int:
-            nonlocal budget
-            budget //= 2
-            return budget
-
-        longest = max((len(one) for one in sequences), default=1)
-
-        @find_executable_batch_size(starting_batch_size=budget, reduce_batch_size_fn=halve)
         def attempt(tokens: int) -> np.ndarray:
-            if budget != self.tokens and budget < longest / 2:  # a batch of one has failed already
+            if tokens != self.tokens and tokens < longest / 2:  # a batch of one has failed already
                 raise ValueError("one sequence alone runs out of memory")
             results = np.empty(len(sequences), np.float32)
             self.read = read
@@ -68,12 +59,11 @@ class Batches:
                     results[numbers] = compute(ids, mask, numbers)
             return results
 
-        read = self.read
         try:
-            results = attempt()
+            # the size is kept only after success: a pair too large for memory must not shrink later batches
+            results, self.tokens = halved_until_it_fits(attempt, self.tokens)
         except ValueError as error:
             raise RuntimeError(str(error)) from error
-        self.tokens = budget  # kept only after success: a pair too large for memory must not shrink later batches
         return results
 
     def take(self) -> int:

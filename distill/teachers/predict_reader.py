@@ -10,6 +10,7 @@ import numpy as np
 from distill.encoders.token_counter import TokenCounter
 from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings.teachers import TeacherSettings
+from distill.teachers.halving import halved_until_it_fits
 from distill.teachers.pairs import Pair
 
 if TYPE_CHECKING:
@@ -70,16 +71,7 @@ class PredictReader:
         `predict` starts with the longest pairs, so memory runs out in the first batch or never.
         """
         import torch
-        from accelerate.utils import find_executable_batch_size
 
-        size = self.batch_size
-
-        def halve() -> int:
-            nonlocal size
-            size //= 2
-            return size
-
-        @find_executable_batch_size(starting_batch_size=size, reduce_batch_size_fn=halve)
         def attempt(batch_size: int) -> np.ndarray:
             self.tokens.take()
             return self.model.predict(
@@ -90,6 +82,7 @@ class PredictReader:
                 processing_kwargs=_CUT_PASSAGES,
             )
 
-        logits = np.asarray(attempt(), dtype=np.float32)
-        self.batch_size = size  # kept only after success: a pair too large for memory must not shrink later batches
+        # the size is kept only after success: a pair too large for memory must not shrink later batches
+        found, self.batch_size = halved_until_it_fits(attempt, self.batch_size)
+        logits = np.asarray(found, dtype=np.float32)
         return logits[:, 1] - logits[:, 0] if logits.ndim == 2 else logits

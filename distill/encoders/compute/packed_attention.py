@@ -6,6 +6,9 @@ sequences, correct and slow: the tests compare with it, and `choose` takes it on
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -71,12 +74,21 @@ def _flash(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    # torch 2.11 has no such argument: there the kernel is given fewer heads of keys without a word
+    grouped: dict[str, Any] = (
+        {"enable_gqa": True} if q.shape[1] != k.shape[1] and _has_argument(varlen_attn, "enable_gqa") else {}
+    )
+    window = (reach, 0 if causal else reach)
     output = varlen_attn(
-        q, k, v, boundaries, boundaries, longest, longest, scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1], window_size=(reach, 0 if causal else reach),
-    )  # fmt: skip
+        q, k, v, boundaries, boundaries, longest, longest, scale=scaling, window_size=window, **grouped
+    )
     assert isinstance(output, torch.Tensor)
     return output[None]
+
+
+@cache
+def _has_argument(function: Callable[..., Any], name: str) -> bool:
+    return name in inspect.signature(function).parameters
 
 
 def _loop(

@@ -1,0 +1,87 @@
+"""Runs all parts in one process.
+
+    python -m benchmarks.gpu [--out gpu.json] [--minutes 8] [--dry] [--parts gradients speed …]
+
+`--dry` takes tiny shapes and the CPU where there is no GPU, so that nothing in it is new when one is at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.gradients import gradients
+from benchmarks.gpu.memory import memory
+from benchmarks.gpu.parts import Findings, Machine, Outcome, Part, Report, run_part, summary, write
+from benchmarks.gpu.reading import reading
+from benchmarks.gpu.speed import speed
+from benchmarks.gpu.training import training
+from benchmarks.machine import processor
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "triton", "deepspeed", "numpy", "pyarrow")
+
+
+def imports(_: Machine, findings: Findings) -> None:
+    """Everything that training, encoding and scoring need can be imported."""
+    import distill.encoders.encoder
+    import distill.teachers.cross_encoder
+    import distill.training.trainer  # noqa: F401
+
+    heavy = sorted({"ray", "vllm"} & set(sys.modules))
+    findings.check(f"neither Ray nor vLLM is imported for it ({', '.join(heavy) or 'none'})", not heavy)
+
+
+PARTS: dict[str, Part] = {
+    "imports": imports, "gradients": gradients, "speed": speed, "reading": reading, "memory": memory,
+    "training": training,
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the parts and prints what each found; 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    parser.add_argument("--minutes", type=float, default=8.0, help="no part begins after so long")
+    parser.add_argument("--dry", action="store_true", help="tiny shapes, on the CPU where there is no GPU")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args(arguments)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu" and not options.dry:
+        parser.error("torch sees no GPU here. Add --dry to run everything with tiny shapes on the CPU.")
+    begun = time.monotonic()
+    name = f"{torch.cuda.get_device_name()}, {processor()}" if device == "cuda" else processor()
+    print(f"{name}, Python {platform.python_version()}", flush=True)
+    versions = {package: installed for package in PACKAGES if (installed := _version(package))}
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part in options.parts:
+            machine = Machine(device, options.dry, _made(Path(folder) / part), begun + 60 * options.minutes)
+            outcomes.append(run_part(part, PARTS[part], machine))
+            seconds = round(time.monotonic() - begun, 1)
+            report = Report(device=name, dry=options.dry, versions=versions, seconds=seconds, parts=outcomes)
+            write(report, options.out)
+    print(f"\n{summary(outcomes)}\n{seconds} s; {options.out}")
+    return int(any(one.status == "failed" for one in outcomes))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""The measurements for a GPU run to their end with tiny shapes, and what they write has its schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from benchmarks.gpu.parts import Findings, LeftOutError, Machine, Report, run_part, summary
+
+ROOT = Path(__file__).parents[1]
+EXPECTED = {  # some figures of each part: all of them would be copied from the code
+    "imports": set(),
+    "gradients": {"bert-base_packed_float32_apart", "modernbert-base_padded_bfloat16_apart",
+                  "qwen3-0.6b_packed_bfloat16_apart"},
+    "speed": {"packed", "products_tflop_per_s", "8_mfu", "16_times_every_slot", "8_times_sentence_transformers",
+              "adamw_fused_s", "compile_gain"},
+    "reading": {"encoding_times_theirs", "scoring_times_theirs"},
+    "memory": {"activation_mib", "recomputed_with_little", "gradients"},
+    "training": {"first_loss", "last_loss", "resumed_weights_apart"},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_everything_that_is_to_run_on_a_gpu_runs_here_with_tiny_shapes(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        ["make", "gpu", "DRY=1", f"OUT={out}"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    report = Report.model_validate_json(out.read_text())
+    assert report.dry and {"torch", "transformers", "deepspeed"} <= set(report.versions)
+    assert {part.name: part.status for part in report.parts} == dict.fromkeys(EXPECTED, "passed")
+    for part in report.parts:
+        assert EXPECTED[part.name] <= set(part.figures), part.name
+    assert report.parts[-1].figures["resumed_weights_apart"] == 0
+    with pytest.raises(ValidationError, match="extra"):
+        Report.model_validate(json.loads(out.read_text()) | {"another": 1})
+
+
+def machine(folder: Path, left_s: float = 100.0) -> Machine:
+    import time
+
+    return Machine("cpu", True, folder, time.monotonic() + left_s)
+
+
+def test_a_part_that_fails_keeps_what_it_found_and_ends_no_other(tmp_path: Path) -> None:
+    def breaks(_: Machine, findings: Findings) -> None:
+        findings.figure("half_s", 1 / 3)
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    def disagrees(_: Machine, findings: Findings) -> None:
+        findings.check("two and two are five", False)
+
+    def lacks(_: Machine, findings: Findings) -> None:
+        raise LeftOutError("it needs the package deepspeed")
+
+    broken = run_part("breaks", breaks, machine(tmp_path))
+    assert (broken.status, broken.figures) == ("failed", {"half_s": 0.3333})
+    assert "illegal memory access" in str(broken.error)
+    wrong, absent = run_part("disagrees", disagrees, machine(tmp_path)), run_part("lacks", lacks, machine(tmp_path))
+    assert (wrong.status, wrong.failed, wrong.error) == ("failed", ["two and two are five"], None)
+    assert (absent.status, absent.notes) == ("left out", ["it needs the package deepspeed"])
+    late = run_part("disagrees", disagrees, machine(tmp_path, left_s=-1.0))
+    assert (late.status, late.notes) == ("left out", ["no time was left"])
+    lines = summary([broken, wrong, absent, late]).splitlines()
+    assert [line.split()[1] for line in lines] == ["failed", "failed", "left", "left"]
