@@ -12,20 +12,20 @@ import platform
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.gradients import gradients
-from benchmarks.gpu.memory import memory
-from benchmarks.gpu.parts import Findings, Machine, Outcome, Part, Report, run_part, summary, write
-from benchmarks.gpu.reading import reading
-from benchmarks.gpu.speed import speed
-from benchmarks.gpu.training import training
+from benchmarks.gpu.parts import Findings, Machine, Outcome, Report, run_part, summary, write
 from benchmarks.machine import processor
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "triton", "deepspeed", "numpy", "pyarrow")
+
+
+PARTS = ("imports", "gradients", "speed", "reading", "memory", "training")
 
 
 def imports(_: Machine, findings: Findings) -> None:
@@ -38,10 +38,10 @@ def imports(_: Machine, findings: Findings) -> None:
     findings.check(f"neither Ray nor vLLM is imported for it ({', '.join(heavy) or 'none'})", not heavy)
 
 
-PARTS: dict[str, Part] = {
-    "imports": imports, "gradients": gradients, "speed": speed, "reading": reading, "memory": memory,
-    "training": training,
-}  # fmt: skip
+def load_and_run(name: str, machine: Machine, findings: Findings) -> None:
+    """Imports a part and runs it, so that one that cannot be imported ends no other."""
+    part = imports if name == "imports" else getattr(import_module(f"benchmarks.gpu.{name}"), name)
+    part(machine, findings)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--minutes", type=float, default=8.0, help="no part begins after so long")
     parser.add_argument("--dry", action="store_true", help="tiny shapes, on the CPU where there is no GPU")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.dry:
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for part in options.parts:
             machine = Machine(device, options.dry, _made(Path(folder) / part), begun + 60 * options.minutes)
-            outcomes.append(run_part(part, PARTS[part], machine))
+            outcomes.append(run_part(part, partial(load_and_run, part), machine))
             seconds = round(time.monotonic() - begun, 1)
             report = Report(device=name, dry=options.dry, versions=versions, seconds=seconds, parts=outcomes)
             write(report, options.out)
