@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 LEAST_COLUMNS = 20
 BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit code of programs that a reader such as `head` has left
@@ -36,6 +37,14 @@ def finish_output(exit_code: int) -> int:
     except OSError as error:
         return exit_code or drop_output(error)
     return exit_code
+
+
+def while_it_is_read(say: Callable[[str], None], line: str) -> None:
+    """Says a line that is also in a file. Who says it goes on where nobody reads it any more: a terminal was closed."""
+    try:
+        say(line)
+    except OSError as error:
+        drop_output(error)
 
 
 def is_output_lost() -> bool:

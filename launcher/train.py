@@ -21,6 +21,7 @@ from launcher.options import say as show
 from launcher.paths import absolute_paths
 from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
 from launcher.recipe import validate_options
+from launcher.streams import while_it_is_read
 
 DEV_FRACTION = 0.1
 TRAINING, MODEL, TABLES = "training", "model", ("passages", "lists")  # what is written into the output
@@ -104,7 +105,7 @@ def train_as_rank(lists: str, output: Path, options: TrainOptions, say: Callable
             raise error_class(message)
         training, model = str(output / "training"), str(output / "model")
         job = TrainingJob(options.training, options.student, tables, training, model)
-        return train(job, on_record=lambda record: say(json.dumps(record)))
+        return train(job, on_record=lambda record: while_it_is_read(say, json.dumps(record)))
     finally:
         dist.destroy_process_group()
 

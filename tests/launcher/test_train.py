@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +66,32 @@ def test_two_tasks_of_srun_train_from_a_file_without_ray(tiny_encoder, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "out" / "training" / "metrics.jsonl").read_text().splitlines()]
     assert any("dev_ndcg@10" in line for line in lines) and any("loss" in line for line in lines)
     assert (tmp_path / "out" / "model" / "modules.json").exists()
+
+
+def test_ranks_of_torchrun_whose_terminal_is_closed_end_their_step_and_leave_a_checkpoint(tiny_encoder, tmp_path):
+    """The lines of the training can be written no more either; that ends no rank."""
+    lists, output = write_lists(tmp_path / "lists.jsonl.gz"), tmp_path / "out"
+    arguments = command(lists, tiny_encoder, output, "--set", "training.epochs=500", "--set", "training.patience=10000")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
+              f"--master-port={free_port()}", "-m", "launcher.cli", *arguments]  # fmt: skip
+    master, terminal = pty.openpty()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(Path.cwd())}
+    running = subprocess.Popen(
+        launch, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509, one call of the system
+    )  # fmt: skip
+    os.close(terminal)
+    metrics, limit = output / "training" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.is_file() and '"loss"' in metrics.read_text()):
+        assert running.poll() is None and time.monotonic() < limit
+        if select.select([master], [], [], 0.1)[0]:
+            os.read(master, 65536)
+    os.close(master)  # as when the connection of ssh is lost
+    running.wait(60)
+    while time.monotonic() < limit and not (kept := sorted((output / "training" / "checkpoints").glob("step-*"))):
+        time.sleep(0.1)
+    last = json.loads(metrics.read_text().splitlines()[-1])
+    assert [int(folder.name.removeprefix("step-")) for folder in kept] == [last["step"]]
 
 
 def test_ray_trains_from_the_tables_of_a_run_into_another_folder(tiny_encoder, tmp_path, local_ray):
