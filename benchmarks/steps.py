@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import Products, SpeedDuringStep, now, touch
+from benchmarks.plain_engine import start
 from distill.activations.activations import Activations
-from distill.activations.budget import MIB, activation_bytes
+from distill.activations.budget import MIB, activation_bytes, room_bytes
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
 from distill.encoders.layout import pad_token
@@ -28,7 +29,7 @@ from distill.losses.batch import LossSettings, loss_and_gradients
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
 from distill.training.batches import StepPlan, epoch_order, plan_step
-from distill.training.deepspeed_engine import start_engine, step_optimizer
+from distill.training.deepspeed_engine import step_optimizer
 from distill.training.process_group import join_ranks
 from distill.training.step import Prepared, Stepper
 
@@ -85,9 +86,10 @@ class Bench:
         training = TrainingSettings(learning_rate=1e-5)
         self.student = student = EncoderModule(loaded, device, self.dtype)
         layout = choose_for_training(student, self.tokens[1], self.pad_id, training)
-        self.engine = start_engine(student, training, 1)
+        self.engine = start(student, training)
         self.budget = activation_bytes(None, self.engine.module, device)
-        self.activations = Activations(self.engine, student, self.budget)
+        room = room_bytes(None, self.engine.module, device)
+        self.activations = Activations(self.engine, student, self.budget, room_bytes=room)
         self.stepper = Stepper(self.engine, *self.tokens, LossSettings(), self.activations, layout)
         self.weights = sum(p.numel() for name, p in loaded.named_parameters() if "embeddings" not in name)
         self.config = config = loaded.transformers_model.config

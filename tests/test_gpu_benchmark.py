@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ def test_everything_that_is_to_run_on_a_gpu_runs_here_with_tiny_shapes(tmp_path:
     assert report.parts[-1].figures["resumed_weights_apart"] == 0
     with pytest.raises(ValidationError, match="extra"):
         Report.model_validate(json.loads(out.read_text()) | {"another": 1})
+
+
+@pytest.mark.slow
+def test_without_deepspeed_steps_are_measured_with_an_engine_of_torch_alone(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    code = (
+        "import sys; sys.modules['deepspeed'] = None; from benchmarks.gpu.__main__ import main; "
+        f"sys.exit(main(['--dry', '--out', {str(out)!r}, '--parts', 'speed', 'memory', 'training']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    parts = {part.name: part for part in Report.model_validate_json(out.read_text()).parts}
+    assert {part.status for part in parts.values()} == {"passed"}
+    assert parts["memory"].figures["gradients"] > 30
+    assert "DeepSpeed is not installed" in parts["training"].notes[0]
 
 
 def machine(folder: Path, left_s: float = 100.0) -> Machine:

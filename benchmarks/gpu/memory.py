@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 
 import torch
 
@@ -67,6 +68,8 @@ def _gradient(measured: Bench, count: int, kept_mib: int | None) -> tuple[int, s
 
 def gradient_of(engine: object, weight: torch.nn.Parameter) -> torch.Tensor | None:
     """The reduced gradient of a weight, wherever the engine's ZeRO stage has put it."""
+    if weight.grad is not None or find_spec("deepspeed") is None:
+        return weight.grad
     from deepspeed.utils import safe_get_full_grad
 
-    return weight.grad if weight.grad is not None else safe_get_full_grad(weight)
+    return safe_get_full_grad(weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,26 @@ import pyarrow as pa
 from benchmarks.gpu.material import make_lists
 from benchmarks.gpu.parts import Findings, Machine
 from benchmarks.gpu.shapes import save_encoder, shapes
-from benchmarks.gpu.speed import need
+from benchmarks.gpu.speed import bench, need
 from cluster.schemas import LISTS, PASSAGES, TableSchema
 from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
 from distill.settings.encoders import StudentSettings
 from distill.settings.training import TrainingSettings
+from distill.training.deepspeed_engine import step_optimizer
 from distill.training.job import TrainingJob
 
 DEV_EVERY = 8  # each so many'th query is of the dev split
+PLAIN_STEPS = 6  # on the same lists, where DeepSpeed is not installed
 SAME = 1e-3  # largest difference of two weights that were trained by kernels in another order
 
 
 def training(machine: Machine, findings: Findings) -> None:
     """Trains with DeepSpeed through `distill.training.trainer`, once whole and once stopped in the middle."""
-    need("deepspeed")
+    if find_spec("deepspeed") is None:
+        _plain_steps(machine, findings)
+        return
     need("obstore")
     import torch
 
@@ -66,6 +71,20 @@ def training(machine: Machine, findings: Findings) -> None:
     findings.check("the resumed training ends with the same weights", apart < SAME)
     if machine.device == "cuda":
         findings.figure("memory_peak_mib", torch.cuda.max_memory_allocated() / 2**20)
+
+
+def _plain_steps(machine: Machine, findings: Findings) -> None:
+    """Steps on the same lists with the plain engine: whether they learn."""
+    findings.note("DeepSpeed is not installed: steps with AdamW in torch alone, without checkpoints")
+    measured = bench(machine)
+    prepared = measured.prepare(16 if machine.dry else 256, "shuffled")
+    losses = []
+    for _ in range(PLAIN_STEPS):
+        losses.append(measured.stepper.run(prepared).loss)
+        step_optimizer(measured.engine)
+    findings.figure("first_loss", losses[0])
+    findings.figure("last_loss", losses[-1])
+    findings.check("it learns", losses[-1] < losses[0])
 
 
 def _job(machine: Machine) -> TrainingJob:

@@ -17,6 +17,8 @@ from distill.activations.arena import Arena
 from distill.activations.costs import Costs, Keep, measure
 from distill.activations.reuse import FirstRun, SecondRun
 
+PUSHED_BACK = 1.3  # bytes of a pass that is pushed back, for each byte of its graph: with gradients of what it holds
+
 
 class ForwardPass(Protocol):
     """One forward pass: `features` of its sequences, tokens `computed`, and tokens of the `longest` sequence."""
@@ -52,6 +54,7 @@ class Activations:
         forward: the encoder as it is trained, such as a DeepSpeed engine; takes a pass's features, returns (B, d).
         module: the encoder itself, for measuring.
         most_bytes: memory for what is kept, beside one pass's activations; 0 keeps nothing.
+        room_bytes: memory for what is kept and one pass's activations together; None: there is room for both.
         graphs: whether graphs can be kept; under ZeRO 3 they cannot, and every rank must make the same passes.
         without: "reuse" keeps no outputs, "arena" keeps them where they were computed: for a bug hunt.
     """
@@ -62,11 +65,13 @@ class Activations:
         module: torch.nn.Module,
         most_bytes: int,
         *,
+        room_bytes: int | None = None,
         graphs: bool = True,
         without: Collection[str] = (),
     ) -> None:
         self._forward, self._module = forward, module
-        self.most_bytes, self._graphs, self._reuse = most_bytes, graphs, "reuse" not in without
+        self.most_bytes, self._room, self._graphs = most_bytes, room_bytes, graphs
+        self._reuse = "reuse" not in without
         on_cpu = next(module.parameters()).device.type == "cpu"
         self._arena = Arena() if on_cpu and "arena" not in without else None  # GPUs have an allocator of torch's
         self._costs: Costs | None = None
@@ -90,7 +95,11 @@ class Activations:
             RunError: the system has not so much memory.
         """
         self._stack.clear()
-        self._keep = self._measured(work).keep([micro.computed for micro in work], self.most_bytes)
+        costs = self._measured(work)
+        most = self.most_bytes
+        if self._room is not None and costs.graph is not None:
+            most = min(most, max(0, int(self._room - PUSHED_BACK * costs.graph)))
+        self._keep = costs.keep([micro.computed for micro in work], most)
         if self._arena:
             self._arena.start(self._keep.output_bytes)
         return self._keep

@@ -8,7 +8,8 @@ from cluster.machines.memory import machine_memory
 
 MIB = 2**20
 OF_AVAILABLE = 1 / 3  # of a machine's memory that is available, for all ranks on it; the rest is its owner's
-OF_FREE = 0.6  # of a GPU's free memory; the rest is for the loss, for one more micro-batch, and for fragments
+OF_FREE = 0.6  # of a GPU's free memory, for what is kept
+ROOM = 0.9  # of a GPU's free memory, for what is kept and one more micro-batch; the rest is for the loss and fragments
 BYTES_PER_WEIGHT = 16  # float32: gradient, two moments, and the buffer in which gradients are reduced
 
 
@@ -27,5 +28,20 @@ def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: st
     weights = BYTES_PER_WEIGHT * sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     if not device.startswith("cuda"):
         return max(0, int(OF_AVAILABLE * machine_memory().available / ranks - weights))
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(0, int(OF_FREE * (free - weights)))
+    return max(0, int(OF_FREE * (_free(device) - weights)))
+
+
+def room_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str) -> int | None:
+    """Bytes for what is kept and for one micro-batch that is pushed back meanwhile; None: nobody counts them.
+
+    On a GPU that the recipe leaves to us it is counted, since a large micro-batch beside 60 % would run out of memory.
+    """
+    if wanted_mib is not None or not device.startswith("cuda"):
+        return None
+    weights = BYTES_PER_WEIGHT * sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    return max(0, int(ROOM * (_free(device) - weights)))
+
+
+def _free(device: str) -> int:
+    """Bytes that a GPU has free; those that torch's allocator holds and has not given out are."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

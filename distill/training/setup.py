@@ -26,7 +26,7 @@ from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from distill.activations.activations import Activations
-from distill.activations.budget import activation_bytes
+from distill.activations.budget import activation_bytes, room_bytes
 from distill.collectives import ranks_on_this_machine, run_on_rank_0
 from distill.encoders.compute.choose import choose_for_training
 from distill.encoders.device import resolve_dtype
@@ -133,7 +133,8 @@ def prepare(job: TrainingJob, device: str, world_size: int, say: Callable[[str],
     settings = LossSettings(**{name: getattr(training, name) for name in LossSettings.__dataclass_fields__})
     activations = Activations(
         engine, module, activation_bytes(training.activation_mib, module, device, ranks_on_this_machine()),
-        graphs=training.zero_stage < 3, without=training.without,
+        room_bytes=room_bytes(training.activation_mib, module, device), graphs=training.zero_stage < 3,
+        without=training.without,
     )  # fmt: skip
     stepper = Stepper(engine, tokens["train"], tokens["passages"], settings, activations, layout)
     evaluator = None

@@ -25,7 +25,7 @@ from launcher.plan.tokenizers import CHARACTERS_PER_TOKEN
 from launcher.plan.work import global_batch, own_encoder
 from launcher.recipe import Recipe
 
-BACKWARD_BYTES = 34  # for each token and dimension, that each layer stores for the backward pass
+BACKWARD_BYTES = 44  # for each token and dimension, that a layer leaves for a backward pass, if no more is known of it
 FORWARD_BYTES = 24  # for each token and dimension, that one layer needs during a forward pass
 RUNTIME_BYTES = 1.0 * GIB  # of CUDA itself, and of fragmentation
 CHUNK_COPIES = 6  # tensors of the size of one chunk of the loss's similarities, gradient included
@@ -151,7 +151,7 @@ def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None
         "weights": 4 * size.parameters / (ranks if stage == 3 else 1),
         "gradients": 4 * trained / (ranks if stage >= 2 else 1) + 4 * min(trained, BUCKET_ELEMENTS),
         "moments": 8 * trained / (ranks if stage >= 1 else 1),
-        "one micro-batch": training.micro_batch_tokens * size.layers * size.hidden * BACKWARD_BYTES,
+        "one micro-batch": _saved_bytes(size, training.micro_batch_tokens),
         "embeddings and loss": 3 * 4 * batch.passages * size.hidden
         + CHUNK_COPIES * 4 * min(CHUNK_ELEMENTS, batch.queries * batch.passages),
     }
@@ -166,8 +166,13 @@ def _adapting_parts(size: ModelSize | None, tokens: int) -> dict[str, float]:
         "weights": weights,
         "gradients": weights + min(weights, 4 * BUCKET_ELEMENTS),
         "moments": 2 * weights,
-        "one micro-batch": tokens * size.layers * size.hidden * BACKWARD_BYTES,
+        "one micro-batch": _saved_bytes(size, tokens),
     }
+
+
+def _saved_bytes(size: ModelSize, tokens: int) -> float:
+    """Bytes that a micro-batch leaves for its backward pass."""
+    return tokens * (size.saved or size.layers * size.hidden * BACKWARD_BYTES)
 
 
 def _whole_machine(pool: PoolSettings) -> PoolSettings:

@@ -101,7 +101,7 @@ def test_a_worker_that_does_not_fit_gets_the_smallest_change_that_fits(recipe: R
             "a shorter context is offered only if prompts still fit into it"
         )
     large = recipe.student.model_copy(update={"model": eight_billion})
-    training = recipe.training.model_copy(update={"gpus_per_rank": 1.0, "ranks": 8, "micro_batch_tokens": 4096})
+    training = recipe.training.model_copy(update={"gpus_per_rank": 1.0, "ranks": 8, "micro_batch_tokens": 2048})
     need = memory_needs(recipe.model_copy(update={"student": large, "training": training}), sample, GPUS["h100"])[-1]
     assert need.change == "training.zero_stage=2"
     changed = recipe.model_copy(update={"student": large, "training": training.model_copy(update={"zero_stage": 2})})

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cluster.machines.memory import Memory
+from distill.activations.activations import Activations
 from distill.activations.budget import MIB, activation_bytes
 from distill.activations.costs import Costs, GraphBytes, Keep
 from distill.activations.reuse import Output
@@ -65,3 +66,21 @@ def test_memory_goes_to_the_dearest_outputs_of_all_then_to_graphs_of_the_last_an
 
     divided = Costs(10, None, outputs)  # as under ZeRO 3
     assert divided.keep(computed, 1 << 40) == Keep(4, frozenset({0, 1, 2}), 0, 3000, 300 / 350)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(None, 1000), (10_000, 1000), (1600, 560), (1000, 0)])
+def test_what_is_kept_leaves_room_for_a_pass_that_is_pushed_back(room: int | None, expected: int) -> None:
+    """A pass of 800 bytes takes 1.3 times as much while its gradients are computed."""
+
+    class Noting:
+        graph = 800
+
+        def keep(self, computed: list[int], most: int) -> Keep:
+            asked.append(most)
+            return Keep(0)
+
+    asked: list[int] = []
+    activations = Activations(lambda **_: torch.ones(1), torch.nn.Linear(2, 2), 1000, room_bytes=room)
+    activations._measured = lambda work: Noting()
+    activations.plan([])
+    assert asked == [expected]

@@ -142,3 +142,5 @@ def test_activations_may_take_a_part_of_what_is_free_on_the_gpu(monkeypatch: pyt
     free = 70 * 2**30 - 16 * 2**28
     assert budget.activation_bytes(None, module, "cuda:0") == pytest.approx(0.6 * free, rel=1e-9)
     assert budget.activation_bytes(100, module, "cuda:0") == 100 * 2**20
+    assert budget.room_bytes(None, module, "cuda:0") == pytest.approx(0.9 * free, rel=1e-9)
+    assert budget.room_bytes(100, module, "cuda:0") is None and budget.room_bytes(None, module, "cpu") is None
