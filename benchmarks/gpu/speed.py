@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.material import make_lists
-from benchmarks.gpu.parts import Findings, LeftOutError, Machine
+from benchmarks.gpu.parts import Findings, Machine
 from benchmarks.gpu.shapes import save_encoder, shapes
 from benchmarks.machine import now
 from benchmarks.steps import Bench
@@ -123,11 +123,3 @@ def _compiled(machine: Machine, measured: Bench, count: int, rate: float, findin
         findings.note(f"torch.compile fails: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
         return
     findings.figure("compile_gain", count / seconds / rate)
-
-
-def need(module: str) -> None:
-    """Raises `LeftOutError` if a module is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise LeftOutError(f"it needs the package {module}")

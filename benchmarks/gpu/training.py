@@ -14,7 +14,7 @@ import pyarrow as pa
 from benchmarks.gpu.material import make_lists
 from benchmarks.gpu.parts import Findings, Machine
 from benchmarks.gpu.shapes import save_encoder, shapes
-from benchmarks.gpu.speed import bench, need
+from benchmarks.gpu.speed import bench
 from cluster.schemas import LISTS, PASSAGES, TableSchema
 from cluster.tables.commit import Commit, publish, put_rows
 from cluster.tables.plan import Plan, Shard
@@ -34,7 +34,6 @@ def training(machine: Machine, findings: Findings) -> None:
     if find_spec("deepspeed") is None:
         _plain_steps(machine, findings)
         return
-    need("obstore")
     import torch
 
     from distill.training.stop import TrainingStopped, stop_file

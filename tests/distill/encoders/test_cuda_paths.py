@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from distill.activations import budget
+from distill.activations.activations import Activations
 from distill.encoders.compute import packed_attention
+from distill.encoders.loading import load_model
+from distill.encoders.module import EncoderModule
+from distill.settings.encoders import EncoderSettings
 from distill.training.process_group import rank_device
 from distill.training.step import Stepper
 from launcher.doctor.collectives import Rendezvous, open_store, time_all_reduce
@@ -97,6 +101,30 @@ def test_the_kernel_is_asked_for_the_same_window_in_every_version_of_torch(
 def test_sequences_are_packed_where_there_is_a_kernel(device, dtype, capability, packs, monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert packed_attention.has_kernel(SimpleNamespace(device=device, dtype=dtype)) is packs
+
+
+def test_padded_float32_with_torchs_attention_is_encoded_twice_and_gives_the_same_gradient(tiny_encoder: str) -> None:
+    """As on a T4 or a V100. A first run is without a graph, and nothing of torch's own attention may be kept of it."""
+    module = EncoderModule(load_model(EncoderSettings(model=tiny_encoder), "cpu"), "cpu", torch.float32)
+    module.attention = "sdpa"
+    ids = torch.randint(5, 90, (6, 24), generator=torch.Generator().manual_seed(0))
+    features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    micro = SimpleNamespace(features=features, computed=ids.numel(), longest=24)
+    found = []
+    for most in (0, 1 << 40):
+        activations = Activations(module, module, most)
+        keep = activations.plan([micro, micro])
+        assert (keep.graphs_from, keep.output_bytes) == ((2, 0) if most == 0 else (0, 0))
+        for _ in range(2):
+            activations.first(micro)
+        module.zero_grad()
+        for _ in range(2):
+            activations.second(micro).square().sum().backward()
+        found.append(
+            {name: weight.grad.clone() for name, weight in module.named_parameters() if weight.grad is not None}
+        )
+    assert len(found[0]) > 10 and found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_tensors_of_a_step_are_pinned_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
