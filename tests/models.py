@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from tests.corpus import ASPECTS, PLACES, QUERIES
+
+VOCABULARY = 600  # entries at most
 
 
 def _texts() -> list[str]:
@@ -12,14 +15,24 @@ def _texts() -> list[str]:
 
 
 def wordpiece_tokenizer():
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A tokenizer of letters and of the most frequent words.
+
+    The library's trainer makes another vocabulary in every process, so that random models would rank by the luck of a
+    run.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    normal = (normalizer.normalize_str(text) for text in _texts())
+    counts = Counter(word for text in normal for word, _ in pre_tokenizer.pre_tokenize_str(text))
+    letters = sorted({letter for word in counts for letter in word})
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(_texts(), trainers.WordPieceTrainer(vocab_size=600, special_tokens=special))
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    entries = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *words])
+    vocabulary = {entry: number for number, entry in enumerate(list(entries)[:VOCABULARY])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     return PreTrainedTokenizerFast(
@@ -55,12 +68,12 @@ def save_encoder(folder: Path) -> Path:
     return folder / "encoder"
 
 
-def save_reranker(folder: Path) -> Path:
-    """A cross-encoder folder: BERT sequence classification with one label."""
+def save_reranker(folder: Path, seed: int = 1) -> Path:
+    """A cross-encoder folder: BERT sequence classification with one label, random weights."""
     import torch
     from transformers import BertForSequenceClassification
 
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     tokenizer = wordpiece_tokenizer()
     BertForSequenceClassification(_bert_config(len(tokenizer), num_labels=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -70,7 +70,7 @@ def test_rows_of_vectors_are_those_of_their_passages(run: Callable):
         for number, shard in enumerate(plan.shards):
             rows = [{"id": ids[row].as_py(), "vector": [1.0]} for row in numbers if row // 25 == number]
             files = put_rows(opened.storage, name, shard.name, pa.Table.from_pylist(rows, PASSAGE_VECTORS.schema))
-            commit = Commit(shard.name, files if rows else [], len(rows), 25, {}, 0, 0, 0.0, "driver", "driver")
+            commit = Commit(shard.name, files if rows else (), len(rows), 25, {}, 0, 0, 0.0, "driver", "driver")
             publish(opened.storage, name, plan.id, commit)
         return rows_of_vectors(opened.table(name), ids)
 
