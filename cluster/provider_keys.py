@@ -37,7 +37,11 @@ _DETECTORS = {
 _MORE = (
     r"\bsk-[\w-]{16,}",  # OpenAI and those that follow it (Anthropic, DeepSeek, OpenRouter)
     r"\bhf_[A-Za-z0-9]{20,}",  # Hugging Face
+    # of these services the whole form is known, but servers also repeat keys that are cut
+    r"\bgh[opsur]_[A-Za-z0-9]{20,}",
     r"\bgithub_pat_\w{20,}",
+    r"\bglpat-[\w-]{16,}",
+    r"\bxox[abeprs]-[\w-]{10,}",
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}",
     r"\bAIza[\w-]{35}",  # Google
     r"\bnpm_[A-Za-z0-9]{36}",

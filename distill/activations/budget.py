@@ -25,10 +25,9 @@ def activation_bytes(wanted_mib: int | None, module: torch.nn.Module, device: st
     """
     if wanted_mib is not None:
         return wanted_mib * MIB
-    weights = BYTES_PER_WEIGHT * sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-    if not device.startswith("cuda"):
-        return max(0, int(OF_AVAILABLE * machine_memory().available / ranks - weights))
-    return max(0, int(OF_FREE * (_free(device) - weights)))
+    if device.startswith("cuda"):
+        return max(0, int(OF_FREE * _left_on_gpu(module, device)))
+    return max(0, int(OF_AVAILABLE * machine_memory().available / ranks - _weight_bytes(module)))
 
 
 def room_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str) -> int | None:
@@ -38,10 +37,15 @@ def room_bytes(wanted_mib: int | None, module: torch.nn.Module, device: str) -> 
     """
     if wanted_mib is not None or not device.startswith("cuda"):
         return None
-    weights = BYTES_PER_WEIGHT * sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
-    return max(0, int(ROOM * (_free(device) - weights)))
+    return max(0, int(ROOM * _left_on_gpu(module, device)))
 
 
-def _free(device: str) -> int:
-    """Bytes that a GPU has free; those that torch's allocator holds and has not given out are."""
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+def _left_on_gpu(module: torch.nn.Module, device: str) -> int:
+    """Bytes that a GPU has free beside gradients and moments; what torch's allocator holds unused is free, too."""
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free - _weight_bytes(module)
+
+
+def _weight_bytes(module: torch.nn.Module) -> int:
+    """Bytes that training takes for gradients and moments of the weights."""
+    return BYTES_PER_WEIGHT * sum(weight.numel() for weight in module.parameters() if weight.requires_grad)

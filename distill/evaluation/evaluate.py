@@ -39,6 +39,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates an encoder on a BEIR folder; writes `metrics.json`, `run.trec` and `per_query.jsonl` to `output`.
 
+    An `owner.lock` stays beside them: of two evaluations into one folder the second waits to write its files.
+
     Args:
         model: the encoder.
         dataset: BEIR folder.

@@ -151,7 +151,7 @@ def _training_parts(recipe: Recipe, sample: CorpusSample, size: ModelSize | None
         "weights": 4 * size.parameters / (ranks if stage == 3 else 1),
         "gradients": 4 * trained / (ranks if stage >= 2 else 1) + 4 * min(trained, BUCKET_ELEMENTS),
         "moments": 8 * trained / (ranks if stage >= 1 else 1),
-        "one micro-batch": _saved_bytes(size, training.micro_batch_tokens),
+        "one micro-batch": _micro_batch_bytes(size, training.micro_batch_tokens),
         "embeddings and loss": 3 * 4 * batch.passages * size.hidden
         + CHUNK_COPIES * 4 * min(CHUNK_ELEMENTS, batch.queries * batch.passages),
     }
@@ -166,11 +166,11 @@ def _adapting_parts(size: ModelSize | None, tokens: int) -> dict[str, float]:
         "weights": weights,
         "gradients": weights + min(weights, 4 * BUCKET_ELEMENTS),
         "moments": 2 * weights,
-        "one micro-batch": _saved_bytes(size, tokens),
+        "one micro-batch": _micro_batch_bytes(size, tokens),
     }
 
 
-def _saved_bytes(size: ModelSize, tokens: int) -> float:
+def _micro_batch_bytes(size: ModelSize, tokens: int) -> float:
     """Bytes that a micro-batch leaves for its backward pass."""
     return tokens * (size.saved or size.layers * size.hidden * BACKWARD_BYTES)
 

@@ -103,7 +103,7 @@ def _saved_bytes(config: dict[str, Any], shapes: dict[str, list[int]], hidden: i
     decoder with rotary positions and norms of its own holds queries and keys several times.
     """
     inner = int(config.get("intermediate_size") or 4 * hidden)
-    gated = any(re.search(r"(gate_proj|gate_up_proj|mlp\.Wi)\.weight$", key) for key in shapes)
+    gated = any(re.search(r"(gate_proj|gate_up_proj|up_gate_proj|mlp\.Wi|wi_1)\.weight$", key) for key in shapes)
     separate = any(key.endswith("k_proj.weight") for key in shapes)
     of_layer = 27.0 * hidden + (8.2 if gated else 4.2) * inner + (10.3 * (queries + keys) if separate else 0.0)
     return of_layer * int(config["num_hidden_layers"])

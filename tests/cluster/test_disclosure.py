@@ -56,6 +56,10 @@ def test_control_characters_are_written_out_and_other_text_stays(text: str, show
         ("hf_abcdefghijklmnopqrstuvwx AKIAABCDEFGHIJKLMNOP", "*** ***"),
         ("ghp_" + "a1" * 18 + " glpat-abcdefghij0123456789 AIza" + "b" * 35, "*** *** ***"),
         ("xoxb-123456789012-123456789012-abcdefghijklmnopqrstuvwx", "***"),
+        (
+            "cut: ghp_" + "a1" * 10 + " gho_" + "b2" * 12 + " glpat-abcdefghij012345 xoxp-1234567890",
+            "cut: *** *** *** ***",
+        ),
         ("sk_live_" + "a1" * 12 + " SG." + "a" * 22 + "." + "b" * 43, "*** ***"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9 sent", "*** sent"),
         ("a -----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY----- b", "a *** b"),

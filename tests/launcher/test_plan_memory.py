@@ -83,6 +83,13 @@ def test_every_stage_of_a_shipped_recipe_fits_on_the_gpu_that_it_names(shipped, 
     assert [(need.stage, need.bytes, need.limit) for need in needs if not need.fits] == []
 
 
+def test_on_24_gb_the_large_writer_of_cadet_needs_a_shorter_context_and_all_else_fits(folders, tmp_path) -> None:
+    needs = needs_of("cadet", "a10", folders, tmp_path)
+    assert [(need.stage, need.change) for need in needs if not need.fits] == [
+        ("queries", "generation.max_model_len=1024")
+    ]
+
+
 @pytest.mark.parametrize("name", list(BILLIONS))
 def test_parameters_are_those_that_the_authors_publish(name: str, folders: dict[str, str]) -> None:
     size = model_size(folders[name])
