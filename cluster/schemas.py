@@ -78,7 +78,7 @@ QUERIES = _table(
     "queries", "source × type × sample", "generation.queries",
     ("query_id", pa.string()),       # source:type:sample, and @1 of a second section of the recipe (`section_of`)
     ("source_id", pa.string()),      # passage the query was written for; null for a query log
-    ("query_type", pa.string()),     # name of a type, or "log"
+    ("query_type", pa.string()),     # name of a type, "log" or "judged"
     ("text", pa.string()),
     ("sample", pa.int32()),
     ("second_source_id", pa.string()),   # the other passage, if the query needs two; else null
@@ -89,6 +89,7 @@ MORE_QUERIES = TableSchema("more_queries/{name}", QUERIES.schema, "generation.qu
 PILOT = TableSchema("pilot", QUERIES.schema, "generation.sources.budget", "source × type × sample")
 
 LOG_TYPE = "log"  # the query type of logged queries
+JUDGED_TYPE = "judged"  # and of judged ones
 
 DISTINCT = TableSchema("distinct", QUERIES.schema, "generation.distinct", "query")
 
@@ -103,6 +104,14 @@ GRADES = TableSchema(
 APPROVED = TableSchema("approved", QUERIES.schema, "generation.judging.verdict", "query")
 
 QUERY_LOG = TableSchema("query_log", QUERIES.schema, "generation.query_log", "logged query")
+
+JUDGED_QUERIES = TableSchema(
+    "judged_queries",
+    # ids in PASSAGES, the best grade first; the first is the source, until another is the first that retrieval finds
+    QUERIES.schema.append(pa.field("relevant_ids", pa.list_(pa.string()))),
+    "launcher.judged_queries",
+    "judged query",
+)
 
 PASSAGE_VECTORS = _table(
     "embeddings/{name}/passages", "passage", "distill.retrieval.embeddings",
@@ -177,7 +186,7 @@ LISTS = _table(
 # Stages in their order, with the names that `--until` and `--overwrite` take, and each stage's folders in the workdir.
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("checks", "probes", "documents", "records", "passages"),
-    "queries": ("query_log", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
+    "queries": ("query_log", "judged_queries", "chosen", "sources", "pilot", "queries", "more_queries", "distinct"),
     "grades": ("grades",),
     "approved": ("approved",),
     "embeddings": ("embeddings",),

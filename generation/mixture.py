@@ -125,18 +125,20 @@ def in_section(message: str, section: Section) -> str:
     return message if section.field == WHOLE.field else _FIELD.sub(f"{section.field}.", message)
 
 
-def refuse_none(written: Sequence[Table], logged: Table | None, sections: Mapping[Section, GenerationSettings]) -> None:
+def refuse_none(
+    written: Sequence[Table], real: Sequence[Table], sections: Mapping[Section, GenerationSettings]
+) -> None:
     """Looks that there is a query to go on with.
 
     Args:
         written: QUERIES of every section.
-        logged: the query log.
+        real: the query log and the judged queries, where there are some.
         sections: their settings.
 
     Raises:
         InputError: there is none; says what took how many.
     """
-    if any(table.num_rows for table in (*written, *([logged] if logged else []))):
+    if any(table.num_rows for table in (*written, *real)):
         return
     commits = [commit for table in written for commit in table.commits()]
     drops: Counter[str] = sum((Counter(commit.drops) for commit in commits), Counter())

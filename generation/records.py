@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 # These fields change no record by themselves: the fingerprint of the source covers the content of the corpus.
 _NOT_IN_FINGERPRINT = {
-    "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "max_sources", "exclude_judged_sources",
-    "seed", "rows_per_shard", "language", "chunk_tokens", "chunk_overlap", "near_duplicates",
+    "path", "format", "query_log", "query_log_mask", "query_log_phone_regions", "judged_queries",
+    "max_sources", "exclude_judged_sources", "seed", "rows_per_shard", "language", "chunk_tokens", "chunk_overlap",
+    "near_duplicates",
 }  # fmt: skip
 
 

@@ -54,6 +54,16 @@ class Sampling(Settings):
     )
 
 
+class JudgedQuerySettings(Settings):
+    """Judged queries that the student may learn from."""
+
+    dataset: str = Field(
+        description="BEIR folder with queries.jsonl and qrels/SPLIT.tsv, whose passages the corpus has"
+    )
+    split: str = Field("train", min_length=1, description="name of the qrels file")
+    least_grade: int = Field(1, ge=1, description="grade from which a passage is relevant")
+
+
 class CorpusSettings(Settings):
     """Where the passages come from, and which of them queries may be written for."""
 
@@ -99,6 +109,9 @@ class CorpusSettings(Settings):
     )
     query_log_phone_regions: list[str] = Field(
         ["US", "GB", "DE", "FR"], description="countries whose national phone numbers are masked; +… always are"
+    )
+    judged_queries: JudgedQuerySettings | None = Field(
+        None, description="queries with judgements to learn from; those that the evaluation judges are left out"
     )
     min_characters: int = Field(10, ge=1, description="shorter passages are dropped")
     max_characters: int = Field(100_000, ge=100, description="longer passages are cut here, and counted")

@@ -14,7 +14,7 @@ from generation.engines.style import refuse_missing_template
 from generation.judging.engines import check_judge
 from generation.mixture import in_section
 from generation.query_types import load_types
-from launcher import evaluation_set, source_checks
+from launcher import evaluation_set, judged_queries, source_checks
 
 if TYPE_CHECKING:
     from launcher.recipe import Recipe
@@ -24,8 +24,8 @@ def check(recipe: Recipe) -> None:
     """Checks that the inputs of a recipe exist and can be read.
 
     Raises:
-        InputError: the query log, the evaluation's folder or split, or a model's folder does not exist; a model's
-            folder holds no weights that are safe to read; a file of query types, examples, ids, given scores or the
+        InputError: the query log, a folder of judged queries or its split, or the folder of a model does not exist; the
+            latter holds no weights that are safe to read; a file of query types, examples, ids, given scores or the
             judge's rubric has mistakes; a teacher has no template; or the choice of sources lacks what it needs.
     """
     for field, model in recipe.models().items():
@@ -47,6 +47,7 @@ def check(recipe: Recipe) -> None:
             raise InputError(f"teachers.{name}: {error}") from None
     if recipe.corpus.query_log:
         query_log.scan(recipe.corpus.query_log, recipe.corpus.rows_per_shard)  # reads every line, before hours of work
+    judged_queries.check(recipe.corpus.judged_queries)
     for section, generation in recipe.sections.items():
         try:
             load_types(generation)

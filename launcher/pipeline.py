@@ -31,7 +31,7 @@ from generation.language.detect import corpus_language, in_words
 from generation.mixture import Section, one_threshold, refuse_none
 from generation.sources import budget
 from generation.sources.stage import sample_size
-from launcher import evaluation_set, input_checks, model_checks, scoring, sources
+from launcher import evaluation_set, input_checks, judged_queries, model_checks, scoring, sources
 from launcher.chunking import chunking_of
 from launcher.environment import versions
 from launcher.interrupt import Interrupts
@@ -60,6 +60,8 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
     asked = judged.queries if judged else {}
     logged = query_log.build(run, recipe.corpus, asked)  # before hours of generation, since it may hold mistakes
+    labelled = judged_queries.build(run, recipe.corpus, corpus, asked, judged_ids)
+    real = [table for table in (logged, labelled) if table]
     chosen = sources.choose(run, recipe, corpus, logged)
     paid = budget.decide(run, recipe.asking, corpus, chosen, language) if chosen else None
     most = paid.sources if paid else None
@@ -67,7 +69,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
         section: queries.build(run, settings, corpus, section, chosen, most, language)
         for section, settings in recipe.sections.items()
     }
-    refuse_none(list(written.values()), logged, recipe.sections)
+    refuse_none(list(written.values()), real, recipe.sections)
     synthetic = _distinct(run, recipe, written)
     yield "queries", synthetic
 
@@ -78,7 +80,7 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
 
     if judge and graded:
         synthetic = [verdict.build(run, judge, graded)]
-    all_queries = [*synthetic, *([logged] if logged else [])]
+    all_queries = [*synthetic, *real]
     yield "approved", all_queries
 
     vectors = {
@@ -90,14 +92,23 @@ def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:
     candidate_table = candidates.build(run, recipe.retrieval, vectors, corpus, all_queries, judged_ids)
     yield "candidates", candidate_table
 
-    teachers, score_tables = scoring.score(run, recipe, candidate_table, corpus, vectors)
+    teachers, score_tables = scoring.score(run, recipe, candidate_table, corpus, vectors, labelled)
     agreement.build(run, score_tables, candidate_table)
     yield "scores", score_tables
 
     combined = ensemble.build(run, recipe.ensemble, teachers, score_tables, candidate_table, corpus, recipe.lists.seed)
     student = student_teacher(teachers, recipe.student_encoder())
     list_table = lists.build(
-        run, recipe.lists, teachers, score_tables, candidate_table, corpus, recipe.extractive, student, combined
+        run,
+        recipe.lists,
+        teachers,
+        score_tables,
+        candidate_table,
+        corpus,
+        recipe.extractive,
+        student,
+        combined,
+        labelled,
     )
     warn_of_temperature(run, list_table, recipe.training)
     yield "lists", list_table

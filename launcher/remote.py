@@ -53,6 +53,8 @@ def check_workdir(recipe: Recipe) -> None:
 def local_inputs(recipe: Recipe) -> dict[str, str]:
     """Every file or folder that a recipe names, by field; without hub ids, urls and packaged models."""
     inputs = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
+    if judged := recipe.corpus.judged_queries:
+        inputs["corpus.judged_queries.dataset"] = judged.dataset
     inputs["evaluation.dataset"] = recipe.evaluation.dataset
     for section, generation in recipe.sections.items():
         inputs[f"{section.field}.types_folder"] = generation.types_folder

@@ -14,7 +14,12 @@ from launcher.recipe import Recipe
 
 
 def score(
-    run: Run, recipe: Recipe, candidates: Table, passages: Table, vectors: Mapping[str, Vectors]
+    run: Run,
+    recipe: Recipe,
+    candidates: Table,
+    passages: Table,
+    vectors: Mapping[str, Vectors],
+    judged: Table | None = None,
 ) -> tuple[dict[str, TeacherSettings], dict[str, Table]]:
     """Makes the scores of every teacher.
 
@@ -24,6 +29,7 @@ def score(
         candidates: CANDIDATES.
         passages: PASSAGES.
         vectors: vectors of the dense retrievers, by their names.
+        judged: JUDGED_QUERIES, if there are some.
 
     Returns:
         The teachers of the ensemble and their SCORES, by name in the order of the recipe. An adapted teacher is the
@@ -43,7 +49,17 @@ def score(
         if name in others:
             continue
         made = adapting.build(
-            run, name, teacher, student, others, given, candidates, passages, recipe.ensemble, recipe.lists
+            run,
+            name,
+            teacher,
+            student,
+            others,
+            given,
+            candidates,
+            passages,
+            recipe.ensemble,
+            recipe.lists,
+            judged,
         )
         if made:
             found[name] = made[0]

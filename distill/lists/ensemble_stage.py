@@ -1,5 +1,7 @@
 """Decides once, in the driver, how the teachers of a run are combined: the ranges of their scores, and their weights.
 
+Weights are learnt from judged queries if the run has enough of them, else from the written ones and their sources.
+
 All workers get the result as an argument, so all use the same statistics. It is recorded in `ensemble/record.json`.
 """
 
@@ -10,8 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.errors import InputError
+from cluster.schemas import JUDGED_TYPE
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from distill.lists.build import split_of
@@ -28,15 +33,17 @@ FOLDER = "ensemble"
 LEARNING_QUERIES = 4_000  # at most; their candidates are looked through for quotations
 LEARNING_AT_ONCE = 50  # consecutive queries that are read together
 LEAST_QUERIES = 50  # in each half of the sources; fewer decide nothing
+LEAST_JUDGED = 3 * LEAST_QUERIES  # so that each half has enough; with fewer, the written queries decide
 
 
 @dataclass(frozen=True)
 class SourceQuery:
-    """A written query to learn from.
+    """A query to learn from: written for its source, or judged.
 
     Attributes:
         text: the query.
-        source_id, source: id of its source, and position of the source among the candidates.
+        source_id, source: id of its source, and position of the source among the candidates; of a judged query, the
+            passage with the best grade that retrieval found.
         rows: `(C,) int64` rows of the candidates in PASSAGES.
         scores: `(C,)` raw scores of each teacher.
     """
@@ -91,7 +98,12 @@ def build(
         learnt: dict[str, Any] | None = None
         weights = given.weights
         if settings.weights == "learnt":
-            weights, learnt = learn(read_source_queries(reader, candidates, passages), scaled, seed)
+            queries = read_judged_queries(reader, candidates)
+            are_judged = len(queries) >= LEAST_JUDGED
+            if not are_judged:
+                queries = read_source_queries(reader, candidates, passages)
+            weights, learnt = learn(queries, scaled, seed)
+            learnt["judged"] = are_judged
         return {"teachers": names, "ensemble": replace(scaled, weights=weights).record(), "learnt": learnt}
 
     fingerprint = {
@@ -152,14 +164,15 @@ def in_words(learnt: Mapping[str, Any]) -> str:
             f"quoted by no candidate; {2 * LEAST_QUERIES} or more are needed."
         )
     before, after = learnt["given"]["held_out"], learnt["learnt"]["held_out"]
+    of, what = ("judged queries", "relevant passage") if learnt.get("judged") else ("queries", "source")
     return (
-        f"on {learnt['held_out']:,} queries of held-out sources, the mean reciprocal rank of the source is {after:.4f} "
+        f"on {learnt['held_out']:,} {of} of held-out sources, the mean reciprocal rank of the {what} is {after:.4f} "
         f"with the learnt ones and {before:.4f} with the given ones; the {learnt['kept']} ones are kept."
     )
 
 
 def read_source_queries(reader: ScoreReader, candidates: Table, passages: Table) -> list[SourceQuery]:
-    """At most `LEARNING_QUERIES` written queries with one source among their candidates, and quoted by none of these.
+    """At most `LEARNING_QUERIES` queries with one source among their candidates, and quoted by none of these.
 
     An extractive query quotes its source, which then wins by the quotation and not by what it says.
     """
@@ -175,6 +188,34 @@ def read_source_queries(reader: ScoreReader, candidates: Table, passages: Table)
         found = [found[number] for number in np.linspace(0, len(found) - 1, LEARNING_QUERIES).astype(int)]
     is_quoted = quoted([query.text for query in found], [query.rows for query in found], passages)
     return [query for query, is_out in zip(found, is_quoted, strict=True) if not is_out]
+
+
+def read_judged_queries(reader: ScoreReader, candidates: Table) -> list[SourceQuery]:
+    """At most `LEARNING_QUERIES` judged queries; none if the run has none."""
+    columns = ["query_id", "query_type", "text", "source_id", "passage_ids", "passage_rows"]
+    rows = RowReader(candidates, columns, budget_bytes=0)
+    numbers = judged_rows(candidates)
+    if len(numbers) > LEARNING_QUERIES:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, LEARNING_QUERIES).astype(int)]
+    found = []
+    for part in np.array_split(numbers, -(-len(numbers) // LEARNING_AT_ONCE)) if len(numbers) else ():
+        scores = reader.read(int(part[0]), int(part[-1]) + 1)
+        for row in rows.take(part).to_pylist():
+            if row["query_id"] in scores:
+                source, of_query = row["passage_ids"].index(row["source_id"]), scores[row["query_id"]]
+                at = np.array(row["passage_rows"], dtype=np.int64)
+                found.append(SourceQuery(row["text"], row["source_id"], source, at, of_query))
+    return found
+
+
+def judged_rows(candidates: Table) -> np.ndarray:
+    """(J,) int64 numbers of the rows of CANDIDATES that are judged queries."""
+    parts, first = [], 0
+    for batch in candidates.batches(["query_type"]):
+        is_of_people = pc.equal(batch.column("query_type"), JUDGED_TYPE).to_numpy()
+        parts.append(first + np.flatnonzero(is_of_people))
+        first += batch.num_rows
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 def quoted(queries: Sequence[str], rows: Sequence[np.ndarray], passages: Table) -> list[bool]:
@@ -210,7 +251,4 @@ def collapsed(text: str) -> str:
 
 
 def _is_in(column: Any, wanted: Mapping[str, Any]) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     return pc.is_in(column, value_set=pa.array(list(wanted), pa.string()))

@@ -27,6 +27,7 @@ from distill.lists.choose import ranks_of
 from distill.lists.duplicates import COPIES, Copies
 from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader, ScoreReader, sources_of
+from distill.lists.relevance import Relevance, is_judged
 from distill.settings.lists import ListSettings
 from distill.settings.teachers import TeacherSettings
 
@@ -46,6 +47,7 @@ def build(
     extractive: bool | frozenset[int],
     student: str | None = None,
     ensemble: Ensemble | None = None,
+    judged: Table | None = None,
 ) -> Table:
     """Makes the training lists: LISTS.
 
@@ -60,6 +62,7 @@ def build(
             the numbers of the recipe's sections of which that is true.
         student: name of the teacher that scores as the untrained student does; `lists.choice: contested` needs it.
         ensemble: how the teachers are combined, in the order of `teachers`; None: the weighted sum of raw scores.
+        judged: JUDGED_QUERIES, if the run has some; what is relevant to them has the best score of its list.
 
     Raises:
         InputError: the filters leave no query to train on; says how many each filter took.
@@ -88,6 +91,7 @@ def build(
             "settings": lists,
             "leave_out_source": leave_out,
             "student": scores[student].path if student and lists.choice == "contested" else None,
+            "judged": judged.path if judged else None,
         },
         shards=lambda: plan_over_tables([candidates], lists.rows_per_shard),
         fingerprint={
@@ -129,6 +133,7 @@ class ListWorker:
         leave_out_source: whether a source is left out of its own list; or the sections of the recipe for whose queries
             it is.
         student: path of SCORES of the student's base, where the choice needs them.
+        judged: path of JUDGED_QUERIES, if the run has some.
     """
 
     def __init__(
@@ -141,8 +146,10 @@ class ListWorker:
         settings: ListSettings,
         leave_out_source: bool | Sequence[int],
         student: str | None = None,
+        judged: str | None = None,
     ) -> None:
         self.settings = settings
+        self.relevance = Relevance(Table.open(storage, judged) if judged else None)
         self.leave_out_source = leave_out_source
         self.ensemble = EnsembleReader([Table.open(storage, path) for path in scores], ensemble)
         self.scales = self.ensemble.scale(Table.open(storage, candidates), settings)
@@ -169,9 +176,10 @@ class ListWorker:
                 continue
             sources = sources_of(query)
             source, second = [*sources, None, None][:2]
-            leaves_out = source is not None and self._leaves_out(query["query_id"])
+            leaves_out = source is not None and not is_judged(query) and self._leaves_out(query["query_id"])
+            raised = self.relevance.raised(query, scores[query["query_id"]])
             training_list = build_list(
-                scores[query["query_id"]], source, self.scales.of(query["query_type"]), self.settings,
+                raised, source, self.scales.of(query["query_type"]), self.settings,
                 leave_out_source=leaves_out, second=second, copies=copies, student_ranks=ranks.get(query["query_id"]),
             )  # fmt: skip
             stats[COPIES] += 0 if copies is None else int(copies.sum())

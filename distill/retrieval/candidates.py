@@ -29,6 +29,7 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
+from distill.lists.relevance import is_judged
 from distill.retrieval.bm25 import Bm25Index, bm25_index
 from distill.retrieval.dense import DenseRun
 from distill.retrieval.fusion import reciprocal_rank_fusion
@@ -58,7 +59,7 @@ def build(
         retrieval: retrievers, depth, filters.
         vectors: vectors of each dense retriever, by its name; their queries are those of `query_tables`.
         passages: PASSAGES.
-        query_tables: QUERIES and QUERY_LOG, or the one of them that exists.
+        query_tables: QUERIES, QUERY_LOG and JUDGED_QUERIES, those that exist.
         judged: ids of passages that the evaluation judges; left out if `retrieval.leave_out_judged` says so.
 
     Raises:
@@ -105,6 +106,8 @@ def build(
             f"no query is left after retrieval: of {sum(drops.values())} queries, "
             f"round_trip took {drops['round_trip']} (their source is not among the first "
             f"{retrieval.round_trip_rank} passages; raise retrieval.round_trip_rank) and "
+            f"judged_not_found took {drops['judged_not_found']} (no retriever finds what was judged relevant "
+            "to them; raise retrieval.depth) and "
             f"few_candidates took {drops['few_candidates']} (they have fewer than {retrieval.min_candidates} passages; "
             "lower retrieval.min_candidates and lists.length). Then run again with --overwrite candidates."
         )
@@ -152,7 +155,7 @@ class CandidateWorker:
             )
 
     def process(self, task: Task) -> Output:
-        """Turns rows of QUERIES or QUERY_LOG into rows of CANDIDATES."""
+        """Turns rows of QUERIES, QUERY_LOG or JUDGED_QUERIES into rows of CANDIDATES."""
         assert task.rows is not None, "candidates are planned over tables"
         queries = task.rows.to_pylist()
         first = task.shard.params["first"] + task.start
@@ -166,17 +169,19 @@ class CandidateWorker:
                 fused, scores = fused[stays], scores[stays]
             fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
             ids = self.passage_ids.take(pa.array(fused)).to_pylist()
-            sources = [query["source_id"], query.get("second_source_id")]
+            source = _source(query, ids)
             found = ids[: self.settings.round_trip_rank]
-            if any(source is not None and source not in found for source in sources):
-                drops["round_trip"] += 1
+            if is_judged(query):
+                found = ids  # people said what answers it, so that it need not be found near the top
+            if any(one is not None and one not in found for one in (source, query.get("second_source_id"))):
+                drops["judged_not_found" if is_judged(query) else "round_trip"] += 1
             elif len(fused) < self.settings.min_candidates:
                 drops["few_candidates"] += 1
             else:
                 rows.append(
                     {
                         "query_id": query["query_id"],
-                        "source_id": query["source_id"],
+                        "source_id": source,
                         "query_type": query["query_type"],
                         "text": query["text"],
                         "passage_ids": ids,
@@ -200,6 +205,12 @@ class CandidateWorker:
         if isinstance(run, Bm25Index):
             return run.search([query["text"] for query in queries], self.settings.depth)
         return run.search([query["query_id"] for query in queries], first, self.settings.depth)
+
+
+def _source(query: dict[str, Any], candidates: list[str]) -> str | None:
+    """Id of a query's source; of a judged query that of the best relevant passage among the candidates."""
+    relevant = query.get("relevant_ids") or []
+    return next((one for one in relevant if one in candidates), query["source_id"])
 
 
 def _table(rows: list[dict[str, Any]], retrievers: list[str]) -> pa.Table:

@@ -41,7 +41,10 @@ class TrainingSettings(Settings):
         1, ge=1, description="queries that share passages and are put into the same step; 1: batches are shuffled"
     )
     query_log_weight: float = Field(
-        1.0, gt=0, le=100, description="times that an epoch holds a logged query, where it holds a written one once"
+        1.0,
+        gt=0,
+        le=100,
+        description="times that an epoch holds a logged or judged query, where it holds a written one once",
     )
     epochs: int = Field(30, ge=1)
     max_steps: int | None = Field(None, ge=1)

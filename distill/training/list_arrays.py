@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from cluster.schemas import LOG_TYPE
+from cluster.schemas import JUDGED_TYPE, LOG_TYPE
 from distill.training.batches import MASKED
 
 _REMEDY = "Lists and passages must come from the same run: make the lists anew with --overwrite lists."
@@ -27,7 +27,7 @@ class ListArrays:
         texts: N query texts.
         rows: (N, L) int64 corpus rows by descending teacher score, `MASKED` where a list is shorter.
         scores: (N, L) float32 normalised teacher scores, 0 where a list is shorter.
-        logged: (N,) bool, whether the query comes from the query log.
+        logged: (N,) bool, whether a person asked the query: it is logged or judged.
     """
 
     query_ids: pa.ChunkedArray
@@ -87,7 +87,7 @@ def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListA
     """
     chosen = table.filter(pc.equal(table["split"], split))
     rows, scores = _checked(chosen, "passage_rows", "scores", length, passages)
-    logged = pc.fill_null(pc.equal(chosen["query_type"], LOG_TYPE), False).to_numpy()
+    logged = pc.is_in(chosen["query_type"], value_set=pa.array([LOG_TYPE, JUDGED_TYPE])).to_numpy()
     return ListArrays(chosen["query_id"], chosen["text"], rows, scores, logged)
 
 

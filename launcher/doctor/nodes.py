@@ -63,6 +63,8 @@ def check_cluster(address: str, recipe: Recipe | None) -> Iterator[Finding]:
 def needs_of(recipe: Recipe) -> RecipeNeeds:
     """The models, files and trackers that a recipe needs on every node, since any node may run a part of it."""
     files = {"corpus.path": recipe.corpus.path, "corpus.query_log": recipe.corpus.query_log}
+    if judged := recipe.corpus.judged_queries:
+        files["corpus.judged_queries.dataset"] = judged.dataset
     local_files = {field: path for field, path in files.items() if path and "://" not in path}
     return RecipeNeeds(recipe.models(), local_files, tuple(recipe.training.trackers), checked_models(recipe))
 

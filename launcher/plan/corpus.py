@@ -50,6 +50,7 @@ class CorpusSample:
         with_tokenizer: whether the student's own tokenizer counted the tokens.
         texts: (title, text) of the sampled passages.
         logged_queries: number of lines of the query log.
+        judged_queries: number of judged queries to learn from.
         judged: sizes of the judged collection; None if the recipe names none.
         sources: that queries are written for; None: as many as `corpus.max_sources`.
         documents: number of documents that are cut into these records; None: records are what the corpus holds.
@@ -63,6 +64,7 @@ class CorpusSample:
     with_tokenizer: bool
     texts: tuple[tuple[str, str], ...] = ()
     logged_queries: int = 0
+    judged_queries: int = 0
     judged: JudgedCollection | None = None
     sources: Sources | None = None
     documents: int | None = None
@@ -103,8 +105,10 @@ def sample_corpus(recipe: Recipe) -> CorpusSample:
     logged = 0
     if log := recipe.corpus.query_log:
         logged = sum(_count_lines(Path(log, name)) for name in files_of(log))
+    learnt = recipe.corpus.judged_queries
+    labelled = len(read_qrels(Path(learnt.dataset).expanduser(), learnt.split)) if learnt else 0
     return CorpusSample(
-        records, tokens, characters, with_tokenizer, tuple(texts), logged, _sample_judged(recipe),
+        records, tokens, characters, with_tokenizer, tuple(texts), logged, labelled, _sample_judged(recipe),
         documents=documents, unread=unread, notes=tuple(reader.notes()),
     )  # fmt: skip
 

@@ -71,8 +71,8 @@ def queries_per_source(generation: GenerationSettings) -> float:
 
 
 def query_count(recipe: Recipe, sample: CorpusSample) -> int:
-    """The number of synthetic queries and of queries of the log."""
-    return synthetic_query_count(recipe, sample) + sample.logged_queries
+    """The number of synthetic queries, queries of the log and judged queries to learn from."""
+    return synthetic_query_count(recipe, sample) + sample.logged_queries + sample.judged_queries
 
 
 def estimate_work(recipe: Recipe, sample: CorpusSample) -> list[PlanStep]:
@@ -89,10 +89,10 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         if teacher.kind in TEXT_KINDS and teacher.probe:
             yield PlanStep("corpus", PROBES.path.format(name=name), f"probe of {teacher.model or name}", 1, 1, 0.0)
     yield PlanStep("corpus", "passages", corpus.path, records, math.ceil(records / corpus.rows_per_shard), 2 * text_mb)
-    if sample.logged_queries:
-        shards = math.ceil(sample.logged_queries / corpus.rows_per_shard)
-        megabytes = sample.logged_queries * QUERY_MB
-        yield PlanStep("queries", "query_log", "the query log", sample.logged_queries, shards, megabytes)
+    real = ("query_log", "the query log", sample.logged_queries), ("judged_queries", "to learn", sample.judged_queries)
+    for table, what, count in real:
+        if count:
+            yield PlanStep("queries", table, what, count, math.ceil(count / corpus.rows_per_shard), count * QUERY_MB)
     yield from _sources(recipe, sample)
     for section, generation in recipe.sections.items():
         yield _queries(section, generation, recipe, sample)
@@ -109,6 +109,17 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
     megabytes = queries * per_query * BYTES_PER_CANDIDATE / 1e6
     shards = math.ceil(queries / retrieval.rows_per_shard)
     yield PlanStep("candidates", "candidates", " + ".join(retrieval.retrievers), queries, shards, megabytes)
+    yield from _scores(recipe, sample, queries, per_query, megabytes)
+    length = recipe.lists.length
+    shards = math.ceil(queries / recipe.lists.rows_per_shard)
+    yield PlanStep("lists", "lists", f"the best {length}", queries, shards, queries * length * 12 / 1e6)
+    yield _training(recipe, sample)
+    if sample.judged:
+        yield _evaluation(recipe, sample.judged)
+
+
+def _scores(recipe: Recipe, sample: CorpusSample, queries: int, per_query: int, megabytes: float) -> Iterator[PlanStep]:
+    """The steps of all teachers, each of which scores `per_query` candidates of every query."""
     for name, teacher in recipe.scoring_teachers().items():
         if recipe.teachers[name].kind == "adapted":
             yield _adapting(name, recipe.teachers[name].adapting, teacher, sample, queries, per_query)
@@ -123,12 +134,6 @@ def _steps(recipe: Recipe, sample: CorpusSample) -> Iterator[PlanStep]:
         elif own:
             yield _embeddings("scores", f"{table}-vectors", name, own, sample, queries)
         yield step
-    length = recipe.lists.length
-    shards = math.ceil(queries / recipe.lists.rows_per_shard)
-    yield PlanStep("lists", "lists", f"the best {length}", queries, shards, queries * length * 12 / 1e6)
-    yield _training(recipe, sample)
-    if sample.judged:
-        yield _evaluation(recipe, sample.judged)
 
 
 def own_encoder(recipe: Recipe, teacher: TeacherSettings) -> EncoderSettings | None:
@@ -169,7 +174,8 @@ def global_batch(recipe: Recipe, sample: CorpusSample) -> GlobalBatch:
     """The global batch of training, if no filter removes a query; a step encodes each different passage once."""
     training, queries = recipe.training, query_count(recipe, sample)
     per_step = min(training.queries_per_step, queries)
-    in_epoch = synthetic_query_count(recipe, sample) + training.query_log_weight * sample.logged_queries
+    real = sample.logged_queries + sample.judged_queries
+    in_epoch = synthetic_query_count(recipe, sample) + training.query_log_weight * real
     lists = max(1, int(in_epoch * (1 - recipe.lists.dev_fraction)))
     steps = max(1, lists // training.queries_per_step) * training.epochs
     slots = per_step * training.list_length

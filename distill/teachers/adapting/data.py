@@ -23,6 +23,7 @@ from distill.lists.duplicates import Copies
 from distill.lists.ensemble import ranks
 from distill.lists.ensemble_reader import EnsembleReader, sampled_ranges, sources_of
 from distill.lists.ensemble_stage import quoted
+from distill.lists.relevance import Relevance
 from distill.settings.adapting import AdaptingSettings
 from distill.settings.lists import ListSettings
 
@@ -68,7 +69,12 @@ class _Query:
 
 
 def collect(
-    others: EnsembleReader, candidates: Table, passages: Table, lists: ListSettings, adapt: AdaptingSettings
+    others: EnsembleReader,
+    candidates: Table,
+    passages: Table,
+    lists: ListSettings,
+    adapt: AdaptingSettings,
+    relevance: Relevance,
 ) -> Data:
     """Lists and held-out queries, from at most `adapt.queries` queries that are spread evenly over the run.
 
@@ -81,13 +87,14 @@ def collect(
         passages: PASSAGES.
         lists: scaling, seed and share of the dev split, which is held out; what counts as a copy of a source.
         adapt: length of lists, held-out share, number of queries.
+        relevance: what people judged; all that is relevant to a judged query is a source of it.
 
     Raises:
         InputError: no query has scores of all the other teachers, or all scores are equal.
     """
     scale = others.scale(candidates, lists).of_all
     drops: Counter[str] = Counter()
-    found = list(_queries(others, candidates, lists, adapt, drops))
+    found = list(_queries(others, candidates, lists, adapt, relevance, drops))
     is_quoted = quoted([query.text for query in found], [query.rows for query in found], passages)
     drops["quoted"] = sum(is_quoted)
     queries = [query for query, is_out in zip(found, is_quoted, strict=True) if not is_out]
@@ -154,16 +161,21 @@ def make_list(
 
 
 def _queries(
-    others: EnsembleReader, candidates: Table, lists: ListSettings, adapt: AdaptingSettings, drops: Counter[str]
+    others: EnsembleReader,
+    candidates: Table,
+    lists: ListSettings,
+    adapt: AdaptingSettings,
+    relevance: Relevance,
+    drops: Counter[str],
 ) -> Iterator[_Query]:
-    """Written queries with all sources among their candidates, and whether all or none of these are held out."""
+    """Queries with all sources among their candidates, and whether all or none of these are held out."""
     columns = ["query_id", "text", "source_id", "second_source_id", "passage_ids", "passage_rows"]
     reader = RowReader(candidates, columns, budget_bytes=0)
     held_out = max(adapt.held_out_fraction, lists.dev_fraction)  # sources of the smaller share are among the larger one
     for start, stop in sampled_ranges(candidates.num_rows, max(adapt.queries, AT_ONCE), AT_ONCE):
         scores = others.read(start, stop)
         for number, row in enumerate(reader.range(start, stop).to_pylist(), start=start):
-            sources = sources_of(row)
+            sources = relevance.places(row) or sources_of(row)
             ids = [one for one in (row["source_id"], row["second_source_id"]) if one is not None]
             splits = {split_of(f"passage {one}", held_out, lists.seed) for one in ids}
             if not ids:

@@ -13,6 +13,7 @@ from cluster.errors import InputError
 from cluster.tables.table import Table
 from distill.lists import ensemble_stage
 from distill.lists.ensemble_reader import EnsembleReader
+from distill.lists.relevance import Relevance
 from distill.settings.encoders import EncoderSettings
 from distill.settings.ensemble import EnsembleSettings
 from distill.settings.lists import ListSettings
@@ -40,6 +41,7 @@ def build(
     passages: Table,
     ensemble: EnsembleSettings,
     lists: ListSettings,
+    judged: Table | None = None,
 ) -> tuple[TeacherSettings, str] | None:
     """Fine-tunes a teacher, or returns what was made before.
 
@@ -54,6 +56,7 @@ def build(
         passages: PASSAGES.
         ensemble: how the others become one.
         lists: how scores are scaled, and which sources are the dev split.
+        judged: JUDGED_QUERIES, if the run has some.
 
     Returns:
         The settings of a cross-encoder in the folder of the run, and the digest of its weights. None: it does not rank
@@ -81,7 +84,12 @@ def build(
     def produce() -> dict[str, Any]:
         output = _folder(run, folder)
         data = collect(
-            EnsembleReader([scores[other] for other in others], combined), candidates, passages, lists, adapt
+            EnsembleReader([scores[other] for other in others], combined),
+            candidates,
+            passages,
+            lists,
+            adapt,
+            Relevance(judged),
         )
         pq.write_table(data.lists, output / LISTS)
         pq.write_table(data.held_out, output / HELD_OUT)
@@ -92,8 +100,8 @@ def build(
         record = run_ranks(run, job, output, title=f"teacher {name}", module=TRAINER)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
         found, untrained = record.pop("ranks", []), record.pop("untrained", None)
-        judged = judge(data.held_out["rank"].to_pylist() if found else [], found, untrained)
-        return {"begun_with": teacher.model, **record, **judged, "drops": data.drops}
+        judgement = judge(data.held_out["rank"].to_pylist() if found else [], found, untrained)
+        return {"begun_with": teacher.model, **record, **judgement, "drops": data.drops}
 
     record = run.execute_in_process(folder, fingerprint, produce, title=f"teacher {name}")
     run.progress.say(f"teacher {name}: {in_words(record)}")
