@@ -89,6 +89,54 @@ def test_weights_are_learnt_from_queries_that_no_candidate_quotes(opened: Run):
     assert record["given"]["held_out"] < 0.5, "the given weights follow the noise"
 
 
+def test_with_enough_judged_queries_weights_are_learnt_from_them_alone(opened: Run):
+    """The noise ranks the sources of judged queries first here; the written queries still say that it is noise."""
+    rows = opened.table("candidates").read().to_pylist()
+    scores = {row["query_id"]: row for row in opened.table("scores/noise").read().to_pylist()}
+    judged = [
+        {**row, "query_id": f"judged:{number}", "query_type": "judged"}
+        for number, row in enumerate(rows)
+        if number < 200
+    ]
+    noise = [
+        {**scores[f"q{number}"], "query_id": row["query_id"], "scores": [
+            9e9 if one == row["source_id"] else score
+            for one, score in zip(row["passage_ids"], scores[f"q{number}"]["scores"], strict=True)
+        ]}
+        for number, row in enumerate(judged)
+    ]  # fmt: skip
+    good = opened.table("scores/good").read().to_pylist()
+    good += [{**good[number], "query_id": row["query_id"]} for number, row in enumerate(judged)]
+    for path in ("candidates", "scores/noise", "scores/good"):
+        opened.storage.delete(path)
+    write_table(opened, CANDIDATES, [*rows, *judged], files=4)
+    write_table(opened, SCORES, [*scores.values(), *noise], path="scores/noise", files=3)
+    write_table(opened, SCORES, good, path="scores/good", files=2)
+
+    ensemble = decide(opened, EnsembleSettings(combine="rrf", weights="learnt"))
+
+    record = json.loads(opened.storage.get("ensemble/record.json"))["learnt"]
+    assert record["judged"]
+    assert record["queries"] + record["held_out"] == 200
+    assert ensemble.weights[0] > 0.5
+    assert record[record["kept"]]["held_out"] == 1.0, "the source is always first"
+    assert "judged queries of held-out sources" in ensemble_stage.in_words(record)
+
+
+def test_too_few_judged_queries_decide_nothing(opened: Run):
+    rows = opened.table("candidates").read().to_pylist()
+    opened.storage.delete("candidates")
+    write_table(
+        opened,
+        CANDIDATES,
+        [{**row, "query_type": "judged"} if number % 3 == 1 else row for number, row in enumerate(rows)],
+    )
+    decide(opened, LEARN)
+    record = json.loads(opened.storage.get("ensemble/record.json"))["learnt"]
+    assert not record["judged"]
+    assert record["queries"] + record["held_out"] == 300 - len(QUOTED)
+
+
 def test_the_second_time_the_record_is_read_and_other_settings_are_refused(opened: Run):
     ensemble = decide(opened, LEARN)
     record = opened.storage.get("ensemble/record.json")

@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.run import Run
-from cluster.schemas import CANDIDATES, SCORES
+from cluster.schemas import CANDIDATES, JUDGED_QUERIES, SCORES
+from cluster.tables.table import Table
 from distill.lists.build import Scale, split_of
 from distill.lists.ensemble import Ensemble
 from distill.lists.ensemble_reader import EnsembleReader
+from distill.lists.relevance import Relevance
 from distill.settings.adapting import AdaptingSettings
 from distill.settings.encoders import EncoderSettings
 from distill.settings.ensemble import EnsembleSettings
@@ -138,9 +140,9 @@ def test_a_teacher_that_ranks_sources_worse_than_the_others_is_left_out(
     assert "it is left out" in in_words(record)
 
 
-def collected(run: Run, adapt: AdaptingSettings):
+def collected(run: Run, adapt: AdaptingSettings, judged: Table | None = None):
     others = EnsembleReader([run.table("scores/bm25")], Ensemble((1.0,)))
-    return collect(others, run.table("candidates"), run.table("passages"), LIST, adapt)
+    return collect(others, run.table("candidates"), run.table("passages"), LIST, adapt, Relevance(judged))
 
 
 def test_no_list_holds_a_held_out_source_as_its_source(opened: Run):
@@ -156,6 +158,29 @@ def test_no_list_holds_a_held_out_source_as_its_source(opened: Run):
         assert row["text"] in TEXTS[source : source + 5]
         assert is_held_out(f"p{source // 5:02d}{source % 5}", 0.1)
     assert len(data.lists) + len(data.held_out) == 100
+
+
+def test_all_that_is_relevant_to_a_judged_query_is_a_positive_of_its_list(opened: Run):
+    candidates = {row["query_id"]: row for row in opened.table("candidates").read().to_pylist()}
+    judged = []
+    for number in range(0, 100, 5):
+        query = candidates[f"q{number}"]
+        other = next(one for one in query["passage_ids"] if one != query["source_id"])
+        relevant = ["not found", query["source_id"], other]
+        judged.append(
+            {"query_id": query["query_id"], "query_type": "judged", "text": query["text"], "relevant_ids": relevant}
+        )
+    table = write_table(opened, JUDGED_QUERIES, judged)
+    lists = {row["text"]: row for row in collected(opened, AdaptingSettings(list_length=8), table).lists.to_pylist()}
+    found = 0
+    for row in judged:
+        if one := lists.get(row["text"]):
+            ids = candidates[row["query_id"]]["passage_ids"]
+            rows = dict(zip(ids, candidates[row["query_id"]]["passage_rows"], strict=True))
+            assert one["passage_rows"][:2] == [rows[key] for key in row["relevant_ids"][1:]]
+            assert one["targets"][0] == one["targets"][1] > max(one["targets"][2:])
+            found += 1
+    assert found > 10
 
 
 def test_a_list_is_the_source_the_best_of_the_rest_and_a_draw_without_copies():
