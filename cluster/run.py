@@ -15,7 +15,7 @@ from cluster import one_process
 from cluster.errors import DamagedError, InputError, ListwiseError, RunError
 from cluster.import_path import without_working_directory
 from cluster.machines import ray_errors, sent_variables
-from cluster.schemas import STAGES, stage_of
+from cluster.schemas import KEPT, STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
@@ -66,15 +66,22 @@ class Run:
             raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
         order = list(STAGES)
         first = min((order.index(stage) for stage in overwrite), default=len(order))
-        self._remove(order[first:])
+        self._remove(order[first:], [folder for stage in overwrite for folder in KEPT.get(stage, ())])
 
-    def _remove(self, stages: list[str]) -> None:
-        """Removes what these stages have made, unless another run works on one of them that has an owner."""
+    def _remove(self, stages: list[str], kept: list[str]) -> None:
+        """Removes what these stages have made, unless another run works on one of them that has an owner.
+
+        Args:
+            stages: all from the first that is done again.
+            kept: folders that outlive the tables of their stage, of the stages that are named.
+        """
         with one_process.own_all(self.storage, stages):
             # from the last stage back: if the process dies here, everything a remaining table was made from remains too
             for stage in reversed(stages):
                 for folder in reversed(STAGES[stage]):
                     discard(self.storage, folder)
+            for folder in kept:
+                discard(self.storage, folder)
 
     def __enter__(self) -> Run:
         return self

@@ -197,6 +197,11 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation", "judged"),
 }
 
+# Scores of pairs outlive their tables (`distill/teachers/kept_scores.py`). They go when the stage itself is done again,
+# and stay when an earlier one is.
+KEPT_SCORES = "kept_scores"
+KEPT: dict[str, tuple[str, ...]] = {"scores": (KEPT_SCORES,)}
+
 MARKER = "versions.json"  # the first file of a run; a workdir with this file belongs to a run
 ONE_PROCESS_STAGES = ("training", "evaluation")  # they run once, in one process; the other stages run over shards
 

@@ -127,7 +127,7 @@ class _Pairs:
             for row in query.passage_rows.tolist()
         ]
         cuts = np.cumsum([len(query.passage_rows) for query in queries])[:-1]
-        return Scored(np.split(score_unique(self._scorer, pairs), cuts), self._scorer.take_tokens())
+        return Scored(np.split(score_unique(self._scorer.score, pairs), cuts), self._scorer.take_tokens())
 
 
 class _Vectors:

@@ -1,11 +1,12 @@
 """Teachers that read texts: a scorer of pairs, and the pairs of query and passage that it is given.
 
-A scorer knows a model; the teacher around it knows the tables. The same pair is scored once in a shard.
+A scorer knows a model; the teacher around it knows the tables. The same pair is scored once in a shard, and not at all
+if its score is known from before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from cluster.tables.row_reader import RowReader
 from distill.encoders.texts import passage_text
 from distill.teachers.base import CandidateQuery, Scored
+from distill.teachers.kept_scores import KeptScores, keys_of
 
 Pair = tuple[str, str]  # query, passage
 
@@ -39,11 +41,15 @@ class PairTeacher:
     Args:
         scorer: the model.
         texts: columns title and text of PASSAGES.
+        known: the scores of pairs that were scored before; None: there are none, and none are remembered.
     """
 
-    def __init__(self, scorer: PairScorer, texts: RowReader) -> None:
+    def __init__(self, scorer: PairScorer, texts: RowReader, known: KeptScores | None = None) -> None:
         self.scorer = scorer
         self.texts = texts
+        self.known = known
+        self.new: list[tuple[np.ndarray, np.ndarray]] = []  # keys and scores of pairs that were not known
+        self.found = 0  # pairs that were
 
     def score(self, queries: Sequence[CandidateQuery]) -> Scored:
         """Scores candidates as `Teacher.score` says."""
@@ -57,13 +63,37 @@ class PairTeacher:
         query_texts = [query.text for query in queries for _ in query.passage_rows]
         pairs = [(text, passages[position]) for text, position in zip(query_texts, positions.tolist(), strict=True)]
         cuts = np.cumsum([len(query.passage_rows) for query in queries])[:-1]
-        return Scored(np.split(score_unique(self.scorer, pairs), cuts), self.scorer.take_tokens())
+        return Scored(np.split(self._score(pairs), cuts), self.scorer.take_tokens())
+
+    def take_new(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """`(n,) uint64` keys and `(n,) float32` scores of the pairs that were scored since the last call; how many
+        others were known."""
+        new, self.new, found, self.found = self.new, [], self.found, 0
+        keys, scores = zip(*new, strict=True) if new else ([np.empty(0, np.uint64)], [np.empty(0, np.float32)])
+        return np.concatenate(keys), np.concatenate(scores), found
+
+    def _score(self, pairs: Sequence[Pair]) -> np.ndarray:
+        if self.known is None:
+            return score_unique(self.scorer.score, pairs)
+        return score_unique(self._score_unknown, pairs)
+
+    def _score_unknown(self, pairs: Sequence[Pair]) -> np.ndarray:
+        """(n,) float32 scores of n different pairs, of which the scorer gets those that are not known."""
+        assert self.known is not None
+        keys = keys_of(pairs)
+        scores = self.known.find(keys)
+        missing = np.flatnonzero(np.isnan(scores))
+        if len(missing):
+            scores[missing] = self.scorer.score([pairs[number] for number in missing.tolist()])
+            self.new.append((keys[missing], scores[missing]))
+        self.found += len(pairs) - len(missing)
+        return scores
 
 
-def score_unique(scorer: PairScorer, pairs: Sequence[Pair]) -> np.ndarray:
+def score_unique(score: Callable[[Sequence[Pair]], np.ndarray], pairs: Sequence[Pair]) -> np.ndarray:
     """(n,) float32 scores of n pairs, of which equal ones are scored once."""
     number_of = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-    scores = scorer.score(list(number_of))
+    scores = score(list(number_of))
     return scores[[number_of[pair] for pair in pairs]] if pairs else np.empty(0, np.float32)
 
 

@@ -28,7 +28,7 @@ from distill.retrieval.embeddings import Vectors, embed, identity
 from distill.settings.encoders import EncoderSettings
 from distill.settings.retrieval import RetrievalSettings
 from distill.settings.teachers import MODEL_KINDS, TEXT_KINDS, TeacherSettings
-from distill.teachers import given_file, http_api
+from distill.teachers import given_file, http_api, kept_scores
 from distill.teachers.base import CandidateQuery, Teacher
 from distill.teachers.bi_encoder import BiEncoderTeacher
 from distill.teachers.bm25 import Bm25Teacher
@@ -74,6 +74,7 @@ def build(
     paths: tuple[str, str] | None = None
     own = False
     retriever: str | None = None
+    kept: str | None = None
     pool = place(teacher)
     if teacher.kind in MODEL_KINDS:
         settings = identity_of_model(teacher) | ({"model": weights} if weights else {})
@@ -96,6 +97,10 @@ def build(
         paths = (embedded.passages.path, embedded.queries.path)
         # The workers only multiply vectors and load no model.
         pool = run.settings.io_pool
+    known: list[str] = []
+    if teacher.kind in MODEL_KINDS or (teacher.kind == "http" and teacher.model):  # a server may change its model
+        kept = kept_scores.folder_of(settings | ({} if weights else kept_scores.state_of(teacher.model)))
+        known = [] if _is_done(run, path) else kept_scores.files_of(run.storage, kept)
     stage = Stage(
         title=f"scores: {name}",
         table=SCORES,
@@ -108,6 +113,7 @@ def build(
             "vectors": paths,
             "candidates": None if own else candidates.path,
             "retriever": retriever,
+            "kept": (kept, known) if kept else None,
         },
         shards=lambda: plan_over_tables([candidates], teacher.rows_per_shard),
         fingerprint={**settings, "inputs": [table.fingerprint for table in inputs]},
@@ -115,7 +121,18 @@ def build(
         many_threads=teacher.kind in MODEL_KINDS and takes_vllm(teacher),
         imports=LIBRARIES if teacher.kind in MODEL_KINDS else (),
     )
-    return run.execute(stage)
+    table = run.execute(stage)
+    if known:
+        pairs, found = (sum(one.stats.get(key, 0) for one in table.commits()) for key in ("pairs", "known_pairs"))
+        run.progress.say(f"scores: {name}: {found:,} of {pairs:,} pairs were scored before and are not scored again")
+    return table
+
+
+def _is_done(run: Run, path: str) -> bool:
+    try:
+        return run.table(path).sealed()
+    except KeyError:
+        return False
 
 
 def identity_of_model(teacher: TeacherSettings) -> dict[str, Any]:
@@ -150,6 +167,7 @@ class ScoreWorker:
         vectors: paths of PASSAGE_VECTORS and QUERY_VECTORS, for a bi-encoder.
         candidates: path of CANDIDATES, if QUERY_VECTORS was made from the queries; None if it was made from CANDIDATES.
         retriever: a retriever that scores as this teacher does, so that its scores need not be computed again.
+        kept: where scores of pairs are kept, and the files that were there at the start; None: nowhere.
     """
 
     def __init__(
@@ -160,12 +178,15 @@ class ScoreWorker:
         vectors: tuple[str, str] | None,
         candidates: str | None,
         retriever: str | None = None,
+        kept: tuple[str, Sequence[str]] | None = None,
     ) -> None:
         self.retriever = retriever
+        self.storage, self.folder = storage, kept[0] if kept else None
+        known = kept_scores.KeptScores(storage, *kept) if kept else None
         tables = [Table.open(storage, path) for path in vectors or ()]
         candidate_table = Table.open(storage, candidates) if candidates else None
         self.kind = teacher.kind
-        self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table)
+        self.teacher = _load(teacher, Table.open(storage, passages), tables, candidate_table, known)
 
     def close(self) -> None:
         """Ends what the teacher has started."""
@@ -203,6 +224,9 @@ class ScoreWorker:
             if not good
         ]
         stats = {"pairs": int(lengths.sum())}
+        if isinstance(self.teacher, PairTeacher) and self.folder:
+            keys, new, stats["known_pairs"] = self.teacher.take_new()
+            kept_scores.keep(self.storage, self.folder, f"{task.shard.name}-{task.start}", keys, new)
         if isinstance(self.teacher, GivenTeacher) and (filled := self.teacher.take_filled()):
             stats["lowest_instead_of_missing"] = filled
         return Output(rows, rejects=rejects, tokens=tokens, stats=stats)
@@ -229,9 +253,15 @@ def _without_score(scores: np.ndarray, passage_ids: list[str], kind: str) -> str
     )
 
 
-def _load(settings: TeacherSettings, passages: Table, vectors: list[Table], candidates: Table | None) -> Teacher:
+def _load(
+    settings: TeacherSettings,
+    passages: Table,
+    vectors: list[Table],
+    candidates: Table | None,
+    known: kept_scores.KeptScores | None,
+) -> Teacher:
     if settings.kind in TEXT_KINDS:
-        return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]))
+        return PairTeacher(load_scorer(settings), RowReader(passages, ["title", "text"]), known)
     if settings.kind == "given":
         ids = mapped_column(passages, "passage_id")
         return GivenTeacher(GivenScores(str(settings.path), ids), settings.missing == "lowest")
