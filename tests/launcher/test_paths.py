@@ -20,7 +20,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
     (tmp_path / "recipe.yaml").write_text("""
 name: relative
 workdir: runs/relative
-corpus: {path: my corpus, query_log: ./log.jsonl, sources: {by: ids, file: ids.txt}}
+corpus: {path: my corpus, query_log: ./log.jsonl, judged_queries: {dataset: beir}, sources: {by: ids, file: ids.txt}}
 generation: {types_folder: types}
 student: {model: models/tiny}
 retrieval:
@@ -42,6 +42,7 @@ def test_what_exists_here_becomes_absolute_and_the_rest_stays(recipe: Recipe, tm
     assert found.student.model == f"{here}/models/tiny"
     assert found.corpus.path == f"{here}/my corpus"
     assert found.corpus.query_log == f"{here}/log.jsonl"
+    assert found.corpus.judged_queries.dataset == f"{here}/beir"
     assert found.corpus.sources.file == f"{here}/ids.txt"
     assert found.sections[next(iter(found.sections))].types_folder == f"{here}/types"
     assert found.evaluation.dataset == f"{here}/beir"

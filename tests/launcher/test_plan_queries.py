@@ -11,6 +11,7 @@ import pytest
 
 from cluster.schemas import QUERIES
 from cluster.settings import PoolSettings
+from generation.settings import JudgedQuerySettings
 from generation.sources.budget import Decision
 from launcher.plan.corpus import CorpusSample, sample_corpus
 from launcher.plan.devices import GPUS, Device
@@ -31,6 +32,18 @@ def test_queries_of_the_log_are_counted_in_every_stage_that_works_on_them(recipe
     before, after = steps_of(recipe), steps_of(recipe.model_copy(update={"corpus": corpus}))
     assert after["query_log"].units == 30
     assert after["queries"] == before["queries"]
+    for table in ("embeddings/student", "candidates", "scores/bm25", "lists"):
+        assert after[table].units == before[table].units + 30, table
+
+
+def test_judged_queries_are_counted_in_every_stage_that_works_on_them(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    lines = [f"q{number}\tp000\t1" for number in range(30)]
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
+    judged = JudgedQuerySettings(dataset=str(tmp_path))
+    corpus = recipe.corpus.model_copy(update={"judged_queries": judged})
+    before, after = steps_of(recipe), steps_of(recipe.model_copy(update={"corpus": corpus}))
+    assert after["judged_queries"].units == 30
     for table in ("embeddings/student", "candidates", "scores/bm25", "lists"):
         assert after[table].units == before[table].units + 30, table
 

@@ -34,6 +34,7 @@ def test_a_workdir_on_a_shared_folder_or_in_a_bucket_is_accepted(workdir: str) -
     [
         ("corpus.path=my-corpus", "corpus.path 'my-corpus'"),
         ("corpus.query_log=~/log.jsonl", "corpus.query_log '~/log.jsonl'"),
+        ("corpus.judged_queries.dataset=judged", "corpus.judged_queries.dataset 'judged'"),
         ("evaluation.dataset=judged", "evaluation.dataset 'judged'"),
         ("student.model=./models/mine", "student.model './models/mine'"),
     ],
