@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster.errors import InputError
 from cluster.run import Run
-from cluster.schemas import MARKER, STAGES
+from cluster.schemas import KEPT, MARKER, STAGES
 from cluster.tables.gc import collect_all
 from cluster.tables.table import Table
 from cluster.watch.progress import Progress
@@ -216,7 +216,7 @@ def _refuse_foreign_files(workdir: str) -> None:
         "report.html",
         "report.json",
         "logs",
-        *(path for paths in STAGES.values() for path in paths),
+        *(path for paths in (*STAGES.values(), *KEPT.values()) for path in paths),
     ]
     if foreign := [name for name in names if (folder / name).exists()]:
         raise InputError(
