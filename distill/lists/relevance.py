@@ -1,7 +1,8 @@
 """What people judged relevant to the judged queries of a run, and what follows for scores: it stands first.
 
 A written query has a source, which teachers may rank as they like: a filter looks at that. A judged query has what a
-person found relevant. So its relevant passages get the best score of the list, whatever the teachers say.
+person found relevant. So its relevant passages get the best score of the list, whatever the teachers say, and no filter
+for queries that nothing answers takes it.
 """
 
 from __future__ import annotations

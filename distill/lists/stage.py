@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,8 +179,11 @@ class ListWorker:
             source, second = [*sources, None, None][:2]
             leaves_out = source is not None and not is_judged(query) and self._leaves_out(query["query_id"])
             raised = self.relevance.raised(query, scores[query["query_id"]])
+            scale = self.scales.of(query["query_type"])
+            if is_judged(query):
+                scale = replace(scale, best=-np.inf)  # people said that something answers it
             training_list = build_list(
-                raised, source, self.scales.of(query["query_type"]), self.settings,
+                raised, source, scale, self.settings,
                 leave_out_source=leaves_out, second=second, copies=copies, student_ranks=ranks.get(query["query_id"]),
             )  # fmt: skip
             stats[COPIES] += 0 if copies is None else int(copies.sum())

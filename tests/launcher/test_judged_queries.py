@@ -156,7 +156,7 @@ def test_judged_queries_become_lists_with_what_is_relevant_first(
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_text(hundred, tiny_encoder, tmp_path / "run"))
     changes = [f"corpus.judged_queries.dataset={folder}", "lists.require_source_first=true", "lists.dev_fraction=0.3",
-               "lists.best_percentile=0", "lists.choice=spread", "retrieval.round_trip_rank=1"]  # fmt: skip
+               "lists.best_percentile=90", "lists.choice=spread", "retrieval.round_trip_rank=1"]  # fmt: skip
     execute(load_recipe(str(path), changes), last="lists", progress=Progress(quiet=True))
 
     storage = Storage(str(tmp_path / "run"))
