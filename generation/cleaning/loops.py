@@ -25,7 +25,7 @@ def is_loop(query: str, passage: str) -> bool:
         return True
     terms = [" ".join(words(term)) for term in re.split(r"[,;]\s|[、，]", query)]
     if len(terms) >= LEAST_TERMS and len(set(terms)) > 1:  # a list: its terms share words, and may
-        return 4 * len(set(terms)) <= 3 * len(terms) or _repeats_at_once(words(query), passage, shortest=1, times=4)
+        return 4 * len(set(terms)) < 3 * len(terms) or _repeats_at_once(words(query), passage, shortest=1, times=4)
     said = words(query)
     if len(said) >= LEAST_WORDS and 2 * len(set(said)) <= len(said):
         telling = [word for word in said if word not in FUNCTION_WORDS]  # a long sentence repeats the others

@@ -16,6 +16,7 @@ COPIED_WORDS = 8  # shorter wordings coincide with the passage's by chance, or b
 BORROWED_STEMS = 2  # that the passage does not have: of 3,095 queries that people wrote, one has so many of an example
 BORROWED_SHARE = 0.33  # of all stems of an answer, where they are fewer than those of the passage
 BORROWED_RUN = 4  # words one after the other
+TELLING_DIGITS = 5  # of a number
 
 
 def is_copied(query: str, passage: str) -> bool:
@@ -28,7 +29,10 @@ def echoes(query: str, shown: Iterable[str], passage: str) -> bool:
     said, mine = words(query), stems(query)
     foreign = mine - stems(passage)
     own = len(mine) - len(foreign)
+    numbers = {word for word in said if _is_telling_number(word)} - set(words(passage))
     for text in shown:
+        if not numbers.isdisjoint(words(text)):
+            return True
         borrowed = len(foreign & stems(text))
         if borrowed >= BORROWED_STEMS and borrowed >= own:
             return True
@@ -37,6 +41,11 @@ def echoes(query: str, shown: Iterable[str], passage: str) -> bool:
         if borrowed and longest_run(said, text) >= min(BORROWED_RUN, max(len(said), 3)):
             return True
     return False
+
+
+def _is_telling_number(word: str) -> bool:
+    """Whether a word is a number that two texts hardly have by chance, as they have years."""
+    return word.isdigit() and len(word) >= TELLING_DIGITS
 
 
 def is_unrelated(query: str, passage: str, language: str | None) -> bool:
