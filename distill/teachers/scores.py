@@ -124,7 +124,8 @@ def build(
     table = run.execute(stage)
     if known:
         pairs, found = (sum(one.stats.get(key, 0) for one in table.commits()) for key in ("pairs", "known_pairs"))
-        run.progress.say(f"scores: {name}: {found:,} of {pairs:,} pairs were scored before and are not scored again")
+        if found:
+            run.progress.say(f"scores: {name}: {found:,} of {pairs:,} pairs were scored before and are not scored again")
     return table
 
 
