@@ -125,7 +125,7 @@ def build(
     if known:
         pairs, found = (sum(one.stats.get(key, 0) for one in table.commits()) for key in ("pairs", "known_pairs"))
         if found:
-            run.progress.say(f"scores: {name}: {found:,} of {pairs:,} pairs were scored before and are not scored again")
+            run.progress.say(f"scores: {name}: {found:,} of {pairs:,} pairs are known from an earlier run")
     return table
 
 
