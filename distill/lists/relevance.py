@@ -1,8 +1,8 @@
 """What people judged relevant to the judged queries of a run, and what follows for scores: it stands first.
 
 A written query has a source, which teachers may rank as they like: a filter looks at that. A judged query has what a
-person found relevant. So its relevant passages get the best score of the list, whatever the teachers say, and no filter
-for queries that nothing answers takes it.
+person found relevant. So its relevant passages get the best score of the list, whatever the teachers say, no filter for
+queries that nothing answers takes it, and in the dev split nothing else counts as relevant.
 """
 
 from __future__ import annotations
@@ -43,6 +43,19 @@ class Relevance:
         scores = scores.copy()
         scores[places] = scores.max()
         return scores
+
+    def dev_scores(self, query: Mapping[str, Any], pool: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """`(n,) float32` scores that a dev evaluation takes for the truth: of a judged query 1 for what is relevant.
+
+        All else has 0 then, as in an evaluation on judged queries, however high the teachers' scores are.
+
+        Args:
+            query: a row of CANDIDATES.
+            pool: `(n,) int64` places of the candidates that may stand in the list.
+            scores: `(n,) float32` scaled scores of these, which other queries keep.
+        """
+        places = self.places(query)
+        return np.isin(pool, places).astype(np.float32) if places else scores
 
 
 def is_judged(query: Mapping[str, Any]) -> bool:

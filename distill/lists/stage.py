@@ -201,10 +201,11 @@ class ListWorker:
             stats[split] += 1
             candidates = np.array(query["passage_rows"], dtype=np.int64)
             judged = slice(None) if split == "dev" else slice(0)
+            truth = self.relevance.dev_scores(query, training_list.pool, training_list.pool_scores)
             rows.append({
                 "query_id": query["query_id"], "query_type": query["query_type"], "text": query["text"],
                 "passage_rows": candidates[training_list.positions], "scores": training_list.scores, "split": split,
-                "dev_rows": candidates[training_list.pool[judged]], "dev_scores": training_list.pool_scores[judged],
+                "dev_rows": candidates[training_list.pool[judged]], "dev_scores": truth[judged],
             })  # fmt: skip
         return Output(_table(rows), drops=dict(drops), stats={name: count for name, count in stats.items() if count})
 

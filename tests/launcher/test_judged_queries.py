@@ -177,4 +177,9 @@ def test_judged_queries_become_lists_with_what_is_relevant_first(
         listed = dict(zip([ids[place] for place in row["passage_rows"]], row["scores"], strict=True))
         assert listed[best[0]] == max(listed.values()), "the source is in its list, with the best score"
         assert all(listed[one] == max(listed.values()) for one in best if one in listed)
+        if row["split"] == "dev":
+            truth = dict(zip([ids[place] for place in row["dev_rows"]], row["dev_scores"], strict=True))
+            assert truth == {one: float(one in best) for one in truth}
+            assert set(best) <= set(truth)
+    assert {row["split"] for row in lists} == {"train", "dev"}
     assert deep, "some are not the first that retrieval finds"
