@@ -97,7 +97,7 @@ def test_where_nothing_is_left_every_section_is_named(tmp_path):
     tables = [write_table(str(tmp_path), QUERIES, path, []) for path in ("queries", "more_queries/1")]
     sections = sections_of([GenerationSettings(min_query_characters=99), GenerationSettings()])
     with pytest.raises(InputError, match="no query is left"):
-        refuse_none(tables, None, sections)
+        refuse_none(tables, [], sections)
 
 
 def rows_of(section: Section, texts: list[str]) -> list[dict]:
