@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from cluster.machines.processor import has_bfloat16
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,9 +19,7 @@ def resolve_dtype(name: str, device: str) -> torch.dtype:
         return getattr(torch, name)
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    capabilities = torch.cpu.get_capabilities()
-    has_bfloat16 = device == "cpu" and (capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+    return torch.bfloat16 if device == "cpu" and has_bfloat16() else torch.float32
 
 
 def default_device() -> str:

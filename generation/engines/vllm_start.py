@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError, RunError
 from cluster.machines.hub import cache_alone_if_silent
+from cluster.machines.processor import has_bfloat16
 from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
@@ -120,6 +123,16 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.reserved_rank}
+    if is_cpu and not has_bfloat16() and not _is_quantised(arguments["model"]):
+        arguments["dtype"] = "float32"  # vLLM takes the dtype of the weights, which most models have in bfloat16
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args
+
+
+def _is_quantised(model: str) -> bool:
+    """Whether the configuration in a folder speaks of quantised weights, whose kernels decide the dtype themselves."""
+    try:
+        return "quantization_config" in json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False

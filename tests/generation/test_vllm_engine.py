@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -15,6 +16,7 @@ from cluster.machines.vllm import CPU_CACHE_BYTES
 from cluster.schemas import PASSAGES
 from cluster.settings import PoolSettings
 from generation import queries
+from generation.engines import vllm_start
 from generation.engines.style import refuse_missing_template
 from generation.engines.vllm_start import engine_arguments, start
 from generation.settings import QUERY_TYPES, GenerationSettings
@@ -172,6 +174,17 @@ def test_engine_arguments_of_the_recipe_win(tmp_path, monkeypatch):
     assert arguments["kv_cache_memory_bytes"] == 5
     assert arguments["seed"] == 3
     assert arguments["distributed_executor_backend"] == "mp"
+
+
+@pytest.mark.parametrize(("config", "dtype"), [({}, "float32"), ({"quantization_config": {"bits": 4}}, None)])
+def test_a_cpu_without_bfloat16_computes_in_float32(tmp_path, monkeypatch, config, dtype):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(vllm_start, "has_bfloat16", lambda: False)
+    assert engine_arguments(settings(str(tmp_path)), is_cpu=True).get("dtype") == dtype
+    assert "dtype" not in engine_arguments(settings(str(tmp_path)), is_cpu=False)
+    assert engine_arguments(settings(str(tmp_path), engine_args={"dtype": "auto"}), is_cpu=True)["dtype"] == "auto"
+    monkeypatch.setattr(vllm_start, "has_bfloat16", lambda: True)
+    assert "dtype" not in engine_arguments(settings(str(tmp_path)), is_cpu=True)
 
 
 def test_an_engine_over_several_gpus_is_one_worker_that_holds_them():
