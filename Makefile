@@ -40,9 +40,12 @@ demo: $(INSTALLED)
 
 # The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
+test-clusters: LAST := -m alone
 test test-clusters: $(INSTALLED)
 	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \
 		$(BIN)/python -m pytest $(CHOSEN) --last-failed --last-failed-no-failures none; }
+	@test -z "$(LAST)" || $(BIN)/python -m pytest $(LAST) || \
+		$(BIN)/python -m pytest $(LAST) --last-failed --last-failed-no-failures none
 
 resolve: $(INSTALLED)
 	@for python in 3.11 3.12; do \
