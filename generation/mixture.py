@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.errors import InputError
 from cluster.schemas import MORE_QUERIES, QUERIES
+from cluster.tables.commit import drops_of
 from cluster.tables.table import Table
 from generation.settings import GenerationSettings
 
@@ -141,7 +141,7 @@ def refuse_none(
     if any(table.num_rows for table in (*written, *real)):
         return
     commits = [commit for table in written for commit in table.commits()]
-    drops: Counter[str] = sum((Counter(commit.drops) for commit in commits), Counter())
+    drops = drops_of(commits)
     least = " or ".join(
         f"{section.field}.min_query_characters={settings.min_query_characters}"
         for section, settings in sections.items()

@@ -24,6 +24,7 @@ from cluster.files.folder import list_files, planned_file
 from cluster.jsonl import Line, read_id, read_lines, read_text
 from cluster.repeated_ids import RepeatedIds
 from cluster.schemas import LOG_TYPE, QUERY_LOG
+from cluster.tables.commit import drops_of
 from cluster.tables.dropped import Dropped
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
@@ -96,7 +97,7 @@ def build(run: Run, corpus: CorpusSettings, judged: Mapping[str, str] | None = N
             pool=run.settings.io_pool,
         )
     )
-    drops: Counter[str] = sum((Counter(commit.drops) for commit in table.commits()), Counter())
+    drops = drops_of(table.commits())
     if same := drops["judged"] + drops["judged_id"]:
         run.progress.say(
             f"query log: {same} queries are left out of training, since the evaluation judges them: {drops['judged']} "

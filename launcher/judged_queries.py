@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from cluster.errors import InputError
 from cluster.schemas import JUDGED_QUERIES, JUDGED_TYPE
+from cluster.tables.commit import drops_of
 from cluster.tables.dropped import Dropped
 from cluster.tables.mapped_column import mapped_column
 from cluster.tables.plan import Shard
@@ -113,7 +114,7 @@ def build(
             pool=run.settings.io_pool,
         )
     )
-    drops: Counter[str] = sum((Counter(commit.drops) for commit in table.commits()), Counter())
+    drops = drops_of(table.commits())
     told = "; ".join(f"{count} are left out, since {_WHY[reason]}" for reason, count in drops.most_common() if count)
     if not table.num_rows:
         raise InputError(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.schemas import APPROVED, DISTINCT, GRADES
-from cluster.tables.commit import Commit, read_checked
+from cluster.tables.commit import Commit, drops_of, read_checked
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from generation.distinct import NEAR_DUPLICATE
@@ -93,7 +93,7 @@ class _Step:
 
     def drops_of(self, path: str) -> Counter[str]:
         """By reason, in the shards that read this file."""
-        return sum((Counter(commit.drops) for commit in self._commits.get(path, []) if commit), Counter[str]())
+        return drops_of(commit for commit in self._commits.get(path, []) if commit)
 
     def missing(self, path: str, ids: set[str]) -> set[str]:
         """Those ids of a file that were dropped; none before the whole file was looked at."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import DISTINCT, PASSAGES, QUERIES
-from cluster.tables.commit import Commit
+from cluster.tables.commit import Commit, drops_of
 from cluster.tables.dropped import read_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.records import read_recipe
@@ -86,7 +86,7 @@ class QuerySample:
         self._later = LaterDrops(storage, has_judge(read_recipe(storage)))
         self._reader = ShardReader(storage)
         commits = [commit for table in self._tables.values() for commit in table.committed().values()]
-        self.drops = sum((Counter(commit.drops) for commit in commits), Counter[str]())
+        self.drops = drops_of(commits)
         # by name, so that reasons with equal counts come in one order, whichever shard was done first
         self.drops = Counter(dict(sorted((self.drops + self._later.drops).items())))
         self.kept = sum(table.num_rows for table in self._tables.values()) - self._later.drops.total()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,6 +90,11 @@ class Commit:
 
 
 COMMIT = TypeAdapter(Commit)
+
+
+def drops_of(commits: Iterable[Commit]) -> Counter[str]:
+    """How many units some shards have left out on purpose, by reason."""
+    return sum((Counter(commit.drops) for commit in commits), Counter[str]())
 
 
 def commit_path(table: str, shard: str, plan: str) -> str:

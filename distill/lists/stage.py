@@ -17,6 +17,7 @@ import pyarrow as pa
 from cluster.errors import InputError
 from cluster.schemas import LISTS, section_of
 from cluster.tables.columns import list_column
+from cluster.tables.commit import drops_of
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.row_reader import RowReader
 from cluster.tables.storage import Storage
@@ -107,7 +108,7 @@ def build(
     table = run.execute(stage)
     commits = table.commits()
     if not sum(commit.stats.get("train", 0) for commit in commits):
-        drops: Counter[str] = sum((Counter(commit.drops) for commit in commits), Counter())
+        drops = drops_of(commits)
         drops["dev_split"] = table.num_rows
         raise InputError(explain_empty(candidates.num_rows, drops, lists))
     return table

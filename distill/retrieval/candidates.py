@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from cluster.errors import InputError
 from cluster.schemas import CANDIDATES
 from cluster.tables.columns import list_column, map_of_lists_column
+from cluster.tables.commit import drops_of
 from cluster.tables.mapped_column import mapped_column
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.storage import Storage
@@ -101,15 +102,18 @@ def build(
     )
     table = run.execute(stage)
     if not table.num_rows:
-        drops = sum((Counter(commit.drops) for commit in table.commits()), Counter())
+        drops = drops_of(table.commits())
+        of_judged = ""
+        if found := drops["judged_not_found"]:
+            of_judged = f"judged_not_found took {found} (nothing that people judged relevant is among the candidates; "
+            of_judged += "raise retrieval.depth) and "
         raise InputError(
             f"no query is left after retrieval: of {sum(drops.values())} queries, "
             f"round_trip took {drops['round_trip']} (their source is not among the first "
             f"{retrieval.round_trip_rank} passages; raise retrieval.round_trip_rank) and "
-            f"judged_not_found took {drops['judged_not_found']} (no retriever finds what was judged relevant "
-            "to them; raise retrieval.depth) and "
-            f"few_candidates took {drops['few_candidates']} (they have fewer than {retrieval.min_candidates} passages; "
-            "lower retrieval.min_candidates and lists.length). Then run again with --overwrite candidates."
+            f"{of_judged}few_candidates took {drops['few_candidates']} (they have fewer than "
+            f"{retrieval.min_candidates} passages; lower retrieval.min_candidates and lists.length). Then run again with "
+            "--overwrite candidates."
         )
     return table
 

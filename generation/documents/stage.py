@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from cluster.errors import InputError
 from cluster.schemas import DOCUMENTS
+from cluster.tables.commit import drops_of
 from cluster.tables.dropped import Dropped, read_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.table import Table
@@ -61,7 +62,7 @@ def build(run: Run, reader: Reader | DocumentReader, chunking: Chunking, shards:
             reads_files=True,
         )
     )
-    drops = sum((Counter(commit.drops) for commit in table.commits()), Counter[str]())
+    drops = drops_of(table.commits())
     if drops:
         run.progress.say(f"left out {drops.total()} of {table.plan.units} documents: {in_words(table, drops)}")
     if not table.num_rows:

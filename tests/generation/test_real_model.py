@@ -109,6 +109,7 @@ def save_adapters(folder: Path, model: str) -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it takes minutes where the processor has AVX2 alone
 def test_a_real_model_writes_queries_about_its_passages_in_both_styles(own_environment, tmp_path, smollm2):
     save_adapters(tmp_path, smollm2)
     rows = [
