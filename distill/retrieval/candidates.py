@@ -112,8 +112,8 @@ def build(
             f"round_trip took {drops['round_trip']} (their source is not among the first "
             f"{retrieval.round_trip_rank} passages; raise retrieval.round_trip_rank) and "
             f"{of_judged}few_candidates took {drops['few_candidates']} (they have fewer than "
-            f"{retrieval.min_candidates} passages; lower retrieval.min_candidates and lists.length). Then run again with "
-            "--overwrite candidates."
+            f"{retrieval.min_candidates} passages; lower retrieval.min_candidates and lists.length). Then run again "
+            "with --overwrite candidates."
         )
     return table
 
