@@ -55,7 +55,7 @@ class ClusterSettings(Settings):
     cpus: int | None = Field(None, ge=1, description="CPU cores of a Ray started here; empty: all of them")
     object_store_mib: int = Field(256, ge=80, description="object store of a Ray started here, MiB")
     metrics_port: int | None = Field(
-        None, ge=1, le=65535, description="Prometheus port of a Ray started here; empty: a free one"
+        None, ge=1, le=65535, description="Prometheus port of a Ray started here; empty: it offers no metrics"
     )
     io_pool: PoolSettings = Field(PoolSettings(), description="workers of the light stages: corpus, candidates, lists")
     shard_attempts: int = Field(

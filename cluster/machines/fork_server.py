@@ -28,6 +28,11 @@ from cluster.machines.private_folder import private_folder
 
 LOOK_S = 1.0  # between two looks whether the session still lives
 BACKLOG = 128  # workers that wait to be forked while libraries are imported
+# what Ray itself imports in every worker, and what those of light stages need
+FIRST = (
+    "asyncio", "concurrent.futures", "google.protobuf.internal.builder", "jsonschema", "psutil", "requests", "yaml",
+    "numpy", "pyarrow.compute", "pyarrow.parquet", "pydantic",
+)  # fmt: skip
 
 _running: list[ForkServer] = []
 
@@ -122,6 +127,7 @@ def serve(path: str, parent: int) -> None:
     listener.listen(BACKLOG)
     listener.settimeout(LOOK_S)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
+    _import(FIRST)
     while os.getppid() == parent:
         try:
             connection, _ = listener.accept()
@@ -130,9 +136,7 @@ def serve(path: str, parent: int) -> None:
         with contextlib.suppress(OSError, ValueError):
             message, streams = receive(connection)
             if "preload" in message:
-                for module in message["preload"]:
-                    with contextlib.suppress(Exception):  # the worker that needs it will say what is wrong
-                        importlib.import_module(module)
+                _import(message["preload"])
             elif os.fork() == 0:
                 listener.close()
                 _become_worker(message, streams)
@@ -140,6 +144,12 @@ def serve(path: str, parent: int) -> None:
                 os.close(stream)
         connection.close()
     _remove(path)  # the parent was killed: nobody else does it
+
+
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        with contextlib.suppress(Exception):  # the worker that needs it will say what is wrong
+            importlib.import_module(module)
 
 
 def _remove(path: str) -> None:

@@ -1,4 +1,4 @@
-"""How Ray is started from this process: apart from its signals, and from the files in its folder.
+"""How Ray is started from this process: apart from its signals and the files in its folder, and without idle services.
 
 Ray has no options for these, so a few of its functions are replaced while it starts.
 """
@@ -6,7 +6,10 @@ Ray has no options for these, so a few of its functions are replaced while it st
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,6 +39,48 @@ def started_apart() -> Iterator[None]:
         safe_children(),
     ):
         yield
+
+
+@contextlib.contextmanager
+def started_without_services(metrics: bool) -> Iterator[None]:
+    """Inside, `ray.init` starts no API server, log monitor, autoscaler and, without `metrics`, no dashboard agent.
+
+    Each of these is a Python process that takes one to three seconds of a core before a node is ready, and about a
+    hundred MiB. A Ray of one machine that no dashboard shows, whose driver prints no logs and which cannot grow, asks
+    them for nothing. Ray itself goes on without an API server where that fails to start; the agent has a stand-in.
+    """
+    from ray._private import parameter, services
+
+    class Fewer(parameter.RayParams):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.include_log_monitor = False  # type: ignore[assignment]
+            self.no_monitor = True
+
+    start_process = services.start_ray_process
+
+    def start(command: list[str], *arguments: Any, **named: Any) -> Any:
+        if not metrics and command[0] == services.RAYLET_EXECUTABLE:
+            command = [_with_stand_in(argument, command) for argument in command]
+        return start_process(command, *arguments, **named)
+
+    with (
+        _replaced(parameter, "RayParams", Fewer),
+        _replaced(services, "start_api_server", lambda *_, **__: (None, None)),
+        _replaced(services, "start_ray_process", start),
+    ):
+        yield
+
+
+def _with_stand_in(argument: str, command: list[str]) -> str:
+    """An argument of the raylet, with the stand-in where it names the command of the dashboard agent."""
+    name = "--dashboard_agent_command="
+    if not argument.startswith(name):
+        return argument
+    given = dict(one.split("=", 1) for one in command if "=" in one)
+    stand_in = str(Path(__file__).with_name("agent_stand_in.py"))
+    words = [sys.executable, "-IS", stand_in, given["--session_dir"], given["--node_id"]]
+    return name + subprocess.list2cmdline(words)
 
 
 @contextlib.contextmanager

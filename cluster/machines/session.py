@@ -67,7 +67,8 @@ def connect(settings: ClusterSettings) -> bool:
             if settings.address:
                 ray.init(address=settings.address, **common)
             else:
-                with fork_server.started_by_server():
+                without_services = ray_start.started_without_services(metrics=settings.metrics_port is not None)
+                with without_services, fork_server.started_by_server():
                     ray.init(
                         address="local",
                         num_cpus=settings.cpus,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -34,6 +35,15 @@ def listening() -> list[str]:
     return sorted({socket.laddr.ip for socket in sockets})
 
 
+def services() -> list[str]:
+    """Scripts that Ray and its fork server run beside the workers."""
+    scripts: set[str] = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            scripts |= {Path(word).name for word in child.cmdline() if word.endswith(".py") and " " not in word}
+    return sorted(scripts)
+
+
 def stranger(address: str) -> str:
     """The output of another program of this machine that tries to join without the token."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
@@ -62,6 +72,7 @@ if __name__ == "__main__":
                     "address": node["NodeManagerAddress"],
                     "token": len(os.environ.get("RAY_AUTH_TOKEN", "")),
                     "listening": listening(),
+                    "services": services(),
                     "modes": [f"{folder.stat().st_mode & 0o777:o}" for folder in sockets.parents],
                     "dashboard": ray._private.worker.global_worker.node.webui_url or "",
                     "stranger": stranger(context.gcs_address),

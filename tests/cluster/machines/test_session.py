@@ -40,5 +40,11 @@ def test_it_has_no_dashboard(started: dict[str, Any]) -> None:
     assert started["dashboard"] == ""
 
 
+def test_no_service_runs_that_nobody_asks(started: dict[str, Any]) -> None:
+    idle = {"dashboard.py", "monitor.py", "log_monitor.py", "agent.py"}
+    assert "agent_stand_in.py" in started["services"]
+    assert not idle & set(started["services"])
+
+
 def test_its_sockets_and_logs_lie_in_a_folder_of_this_user_alone(started: dict[str, Any]) -> None:
     assert "700" in started["modes"]
