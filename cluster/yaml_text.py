@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 MOST_VALUES = 100_000  # of a document, aliases written out
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is much faster
+MOST_NESTED = 200  # levels; libyaml's composer calls itself for each, and would end the process without a word
 
 
 def load(text: str | bytes) -> tuple[Any, yaml.Node | None]:
@@ -21,13 +23,26 @@ def load(text: str | bytes) -> tuple[Any, yaml.Node | None]:
         RecursionError: it is nested too deeply.
         UnreadableError: a value cannot be converted from text.
     """
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    try:
+        _check_depth(text)
+        node = yaml.compose(text, Loader=Loader)
+    except yaml.YAMLError:
+        yaml.compose(text, Loader=yaml.SafeLoader)  # it says better where the mistake is
+        raise
     if node is not None:
         _count(node, {}, set())
     try:
-        return yaml.safe_load(text), node
+        return yaml.load(text, Loader=Loader), node
     except ValueError as error:  # Python converts no more than 4,300 digits to an integer; dates have ranges
         raise UnreadableError(str(error), _line_of_unreadable(node)) from None
+
+
+def _check_depth(text: str | bytes) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_NESTED:
+            raise RecursionError(f"more than {MOST_NESTED} levels")
 
 
 class UnreadableError(ValueError):
@@ -63,7 +78,7 @@ def _parts(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _line_of_unreadable(node: yaml.Node | None) -> int | None:
-    loader = yaml.SafeLoader("")
+    loader = Loader("")
     pending = [node] if node is not None else []
     while pending:
         one = pending.pop()

@@ -40,3 +40,18 @@ def test_a_value_that_cannot_be_converted_is_told_with_its_line(tmp_path: Path, 
     file.write_text(f"a: 1\nb:\n  c: {value}\n")
     with pytest.raises(InputError, match=r"recipe\.yaml, line 3: this value cannot be read"):
         read_yaml(file, "a recipe")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**6, "{a: " * 10**5, "- " * 10**5, "? " * 10**5, "\n".join(" " * n + "a:" for n in range(999))]
+)
+def test_what_is_nested_without_end_is_refused_and_does_not_end_the_process(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"recipe\.yaml: nested too deeply for a recipe"):
+        read_yaml(file, "a recipe")
+
+
+def test_what_is_nested_deeply_is_read() -> None:
+    data, _ = load("[" * 150 + "]" * 150)
+    assert str(data) == "[" * 150 + "]" * 150
