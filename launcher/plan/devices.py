@@ -9,7 +9,7 @@ GB = 1e9
 GIB = 2**30
 SHAPE = (4096, 384, 1536)  # of the timed matrix product: the largest of a small encoder
 # The trials are spread over seconds, because other processes may use the CPU, such as the first stages of the run.
-TRIALS, PAUSE_S = 12, 0.2
+TRIALS, PAUSE_S = 40, 0.05
 
 
 @dataclass(frozen=True)
