@@ -28,4 +28,4 @@ def stand_in(session: str, node: str, raylet: int) -> None:
 
 
 if __name__ == "__main__":
-    stand_in(sys.argv[1], sys.argv[2], os.getppid())
+    stand_in(sys.argv[1], sys.argv[2], raylet=int(os.environ["RAY_RAYLET_PID"]))  # the raylet sets it, and may be gone

@@ -44,20 +44,26 @@ def test_it_starts_by_the_argument_that_the_raylet_gets_and_ends_with_the_raylet
     *others, argument = (ray_start._with_stand_in(each, raylet) for each in raylet)
     assert others == raylet[:3]
     command = argument.removeprefix(name)
-    code = f"import subprocess; p = subprocess.Popen({command!r}, shell=True); print(p.pid, flush=True); input()"
+    code = (
+        "import os, shlex, subprocess; os.environ['RAY_RAYLET_PID'] = str(os.getpid()); "
+        f"print(subprocess.Popen(shlex.split({command!r})).pid, flush=True); input()"
+    )
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert owner.stdout
-    shell = psutil.Process(int(owner.stdout.readline()))
+    stand_in = psutil.Process(int(owner.stdout.readline()))
     limit = time.monotonic() + 30
     while len(list(session.iterdir())) < len(agent_stand_in.SERVICES):
         assert time.monotonic() < limit
         time.sleep(0.05)
-    stand_in = next(iter(shell.children()), shell)
-    assert str(Path(agent_stand_in.__file__)) in stand_in.cmdline()
-    for process in {shell, stand_in} - {stand_in}:
-        os.kill(process.pid, 9)
     owner.kill()
     owner.wait()
     while stand_in.is_running() and stand_in.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < limit, "the stand-in outlives the raylet"
         time.sleep(0.05)
+
+
+def test_it_ends_where_the_raylet_ended_before_it_began(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-IS", agent_stand_in.__file__, str(tmp_path), NODE]
+    subprocess.run(command, env=os.environ | {"RAY_RAYLET_PID": str(gone.pid)}, timeout=30, check=True)

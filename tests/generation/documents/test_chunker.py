@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -25,9 +26,14 @@ def cut(text: str, tokens: int = 96, overlap: int = 0, headings: tuple[str, ...]
     return chunker.chunks(Document("d", (Section(headings, text),), "d"))
 
 
+@cache
+def tokenizer():
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
 def read_tokens(chunk: Chunk, prefix: str = "") -> int:
     """As the student reads a passage, by another library."""
-    return len(AutoTokenizer.from_pretrained(MODEL)(f"{prefix}{f'{chunk.title} {chunk.text}'.strip()}")["input_ids"])
+    return len(tokenizer()(f"{prefix}{f'{chunk.title} {chunk.text}'.strip()}")["input_ids"])
 
 
 @pytest.mark.parametrize("code", TEXTS)
