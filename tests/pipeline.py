@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 LISTWISE = str(Path(sys.executable).with_name("listwise"))
@@ -46,3 +47,20 @@ def listwise(
     return subprocess.run(
         [LISTWISE, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=280, check=False
     )
+
+
+class CommandHere:
+    """The command in this process: it finds a Ray that is up, and what is imported already."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        from launcher import cli
+
+        self._monkeypatch.setattr(sys, "argv", ["listwise", *words])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed, errors = self._capsys.readouterr()
+        return subprocess.CompletedProcess(["listwise", *words], int(ended.value.code or 0), printed, errors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,12 +12,10 @@ import pytest
 from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
-from launcher import cli
 from launcher.pipeline import execute
 from launcher.recipe import load_recipe
-from tests.pipeline import listwise, recipe_text
+from tests.pipeline import CommandHere, listwise, recipe_text
 
-# The command in this process, so that it finds a Ray that is up already.
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 
@@ -33,20 +30,22 @@ Refused = Callable[..., str]
 
 
 @pytest.fixture
-def refused(recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandHere:
+    return CommandHere(monkeypatch, capsys)
+
+
+@pytest.fixture
+def refused(recipe: Path, command: CommandHere) -> Refused:
     """Runs the recipe with changes; returns the one message that it ends with."""
 
     def run(*changes: str, options: Sequence[str] = ()) -> str:
-        words = ["run", str(recipe), *options, *(word for change in changes for word in ("--set", change))]
-        monkeypatch.setattr(sys, "argv", ["listwise", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed, errors = capsys.readouterr()
-        assert ended.value.code == 2, errors
-        assert printed == ""
-        assert errors.count("error:") == 1
-        assert "Traceback" not in errors
-        return errors[errors.index("error:") :]
+        words = (word for change in changes for word in ("--set", change))
+        done = command("run", str(recipe), *options, *words)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert done.stderr.count("error:") == 1
+        assert "Traceback" not in done.stderr
+        return done.stderr[done.stderr.index("error:") :]
 
     return run
 
@@ -130,18 +129,15 @@ def test_files_that_a_run_would_replace_and_no_run_has_made_are_left_alone(refus
 
 
 def test_qrels_that_name_unknown_passages_count_as_not_found_and_are_told(
-    recipe: Path, hundred: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe: Path, hundred: Path, tmp_path: Path, command: CommandHere
 ) -> None:
     folder = tmp_path / "judged"
     shutil.copytree(hundred, folder)
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("q00\tno-such-passage\t1\n")
-    words = ["run", str(recipe), "--until", "corpus", "--set", f"evaluation.dataset={folder}"]
-    monkeypatch.setattr(sys, "argv", ["listwise", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    told = " ".join(capsys.readouterr().err.split())
-    assert ended.value.code == 0, told
+    done = command("run", str(recipe), "--until", "corpus", "--set", f"evaluation.dataset={folder}")
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 0, told
     assert "judged, test: 1 of 21 judgments name passages that the corpus lacks" in told
 
 
@@ -223,7 +219,7 @@ def test_the_command_ends_with_one_message_and_no_trace_of_ray_or_python(recipe:
 
 
 def test_a_student_whose_weights_have_other_names_is_refused_before_the_first_stage(
-    tmp_path: Path, hundred: Path, tiny_encoder: str
+    tmp_path: Path, hundred: Path, tiny_encoder: str, command: CommandHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -231,14 +227,15 @@ def test_a_student_whose_weights_have_other_names_is_refused_before_the_first_st
     (weights,) = folder.rglob("*.safetensors")
     save_file({f"other.{key}": value for key, value in load_file(weights).items()}, weights, {"format": "pt"})
     (tmp_path / "recipe.yaml").write_text(recipe_text(hundred, "student", tmp_path / "run"))
-    done = listwise("run", "recipe.yaml", cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    done = command("run", "recipe.yaml")
     assert done.returncode == 2, done.stderr
     assert f"error: student: model '{folder}' lacks weights: its files hold nothing for" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists(), "nothing was paid for"
-    planned = listwise("plan", "recipe.yaml", cwd=tmp_path)
+    planned = command("plan", "recipe.yaml")
     assert planned.returncode == 2
     assert "error: student: model 'student' lacks weights" in planned.stderr
-    checked = listwise("doctor", "recipe.yaml", cwd=tmp_path)
+    checked = command("doctor", "recipe.yaml")
     assert checked.returncode == 1
     assert "lacks weights" in checked.stdout.replace("\n", " ")

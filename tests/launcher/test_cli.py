@@ -17,7 +17,7 @@ from cluster.watch.heartbeat import Heartbeat, Totals, WorkerState, heartbeat_pa
 from cluster.workers.process import machine_id
 from tests.distill.list_tables import write_run
 from tests.launcher.workdir import complete_workdir
-from tests.pipeline import LISTWISE, listwise
+from tests.pipeline import LISTWISE, CommandHere, listwise
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -227,17 +227,25 @@ def test_evaluate_names_what_it_cannot_use_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate_takes_prompts_and_pooling(tmp_path: Path, hundred: Path, tiny_encoder: str) -> None:
+def test_evaluate_takes_prompts_and_pooling(
+    tmp_path: Path,
+    hundred: Path,
+    tiny_encoder: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = CommandHere(monkeypatch, capsys)
+
     def judged(*words: str) -> str:
         options = ("--model", tiny_encoder, "--dataset", str(hundred), "--output", str(tmp_path / "out"), *words)
-        done = listwise("evaluate", *options)
+        done = command("evaluate", *options)
         assert done.returncode == 0, done.stderr
         return (tmp_path / "out" / "run.trec").read_text()
 
     plain = judged("--query-prompt", "", "--pooling", "auto")
     assert judged("--query-prompt", "a mill at the river: ", "--passage-prompt", "a ") != plain
     assert judged("--pooling", "cls") != plain
-    refused = listwise(
+    refused = command(
         "evaluate", "--model", tiny_encoder, "--dataset", str(hundred), "--output", "x", "--pooling", "no"
     )
     assert refused.returncode == 2
