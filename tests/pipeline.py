@@ -54,6 +54,8 @@ class CommandHere:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("NO_COLOR", "1")
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
         from launcher import cli
