@@ -32,7 +32,7 @@ def load(text: str | bytes) -> tuple[Any, yaml.Node | None]:
     if node is not None:
         _count(node, {}, set())
     try:
-        return yaml.load(text, Loader=Loader), node
+        return Loader(text).get_single_data(), node
     except ValueError as error:  # Python converts no more than 4,300 digits to an integer; dates have ranges
         raise UnreadableError(str(error), _line_of_unreadable(node)) from None
 

@@ -144,9 +144,9 @@ def test_rows_are_not_charged_when_a_file_that_the_worker_itself_reads_cannot_be
 @pytest.mark.slow
 def test_a_part_that_waits_behind_a_whole_shard_does_not_hang(run: MakeRun) -> None:
     """The time limit of a part, an eighth of a shard's, counts only from when its worker begins it."""
-    engine = run(shard_timeout_s=6.0, max_reject_fraction=0.1)
+    engine = run(shard_timeout_s=12.0, max_reject_fraction=0.1)
     pool = PoolSettings(workers=1)
-    table = engine.execute(numbers(64, 8, SlowWholeShards, poison={1: "raise"}, seconds=1.0, pool=pool))
+    table = engine.execute(numbers(64, 8, SlowWholeShards, poison={1: "raise"}, seconds=2.0, pool=pool))
     assert values(table) == [n for n in range(64) if n != 1]
     assert [reject["row"] for reject in table.rejects()] == ["00000:1"]
     assert "hung" not in engine.storage.get("logs/numbers.log").decode()
