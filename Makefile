@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 INSTALL := install -c requirements/constraints.txt
-# uv is several times as fast; pip takes over where uv does not reach a package index that pip is configured for
+# uv takes less than half of the time; pip takes over where uv does not reach a package index that pip is configured for
 UV := $(BIN)/uv pip $(INSTALL) -q --compile-bytecode --python $(BIN)/python
 QUICKLY = { $(UV) $(1) 2>/dev/null || $(PIP) $(INSTALL) $(1); }
 comma := ,

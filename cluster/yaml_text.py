@@ -38,6 +38,7 @@ def load(text: str | bytes) -> tuple[Any, yaml.Node | None]:
 
 
 def _check_depth(text: str | bytes) -> None:
+    """Raises RecursionError where collections are nested too deeply; the parser's events need no recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -17,7 +17,16 @@ LOOK_S = 1.0  # between two looks whether the raylet still lives
 
 
 def stand_in(session: str, node: str, raylet: int) -> None:
-    """Writes the ports into files as Ray's agent does, and returns when the raylet has ended."""
+    """Writes the ports into files as Ray's agent does, and returns when the raylet has ended.
+
+    Args:
+        session: folder of the Ray session.
+        node: id of the node, hexadecimal; the names of the files end with it.
+        raylet: process id of the raylet. If it is not the parent, the raylet has ended already.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     for service in SERVICES:
         port = Path(session, f"{service}_{node}")
         unfinished = port.with_name(port.name + ".tmp")

@@ -92,7 +92,7 @@ class Slurm:
         shown = self.call("scontrol", "show", "job", "-o", number).stdout
         return dict(re.findall(r"(\w+)=(\S*)", shown))
 
-    def finished(self, number: str, limit_s: float = 200) -> dict[str, str]:
+    def finished(self, number: str, limit_s: float = 120) -> dict[str, str]:
         """Waits until a job has ended, and returns SLURM's description of it."""
         live = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")
         until(lambda: self.job(number)["JobState"] not in live, f"the end of job {number}", limit_s)

@@ -20,7 +20,7 @@ from tests.distill.list_tables import write_run
 from tests.pipeline import LISTWISE, recipe_text
 from tests.slurm.cluster import Slurm, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(360)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(240)]
 
 BOTH = Request(nodes=2, gpus_per_node=0, time="10", cpus_per_node=1)
 ONE = replace(BOTH, nodes=1)
