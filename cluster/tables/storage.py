@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -31,6 +32,7 @@ _FAILURES = (BaseError, OSError)  # the store does not answer, is full, or forbi
 _PERMANENT = "(os error 20)"  # a file where a folder should be: no retry helps
 _ABSENT = (NotFoundError, FileNotFoundError)
 _retrying: set[object] = set()  # one token for each call of this process that is being retried
+_last_retried: float | None = None  # when the last of them ended, by the monotonic clock
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -41,9 +43,18 @@ class StorageError(RunError):
     """A storage has failed for longer than its `patience_s`. No row of the reading task is charged with it."""
 
 
-def is_retrying() -> bool:
-    """Whether a call of this process is being retried because the storage fails."""
-    return bool(_retrying)
+def seconds_since_retry() -> float:
+    """Seconds since this process last retried a call because the storage failed: 0 while it does, infinite if never."""
+    if _retrying:
+        return 0.0
+    return math.inf if _last_retried is None else time.monotonic() - _last_retried
+
+
+def _end_retrying(token: object) -> None:
+    global _last_retried
+    if token in _retrying:
+        _last_retried = time.monotonic()
+        _retrying.discard(token)
 
 
 def _retried(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
@@ -73,7 +84,7 @@ def _retried(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate
                         _retrying.add(token)
                     time.sleep(min(0.2 + failing_s / 2, 30.0, max(self.patience_s - failing_s, 0.05)))
         finally:
-            _retrying.discard(token)
+            _end_retrying(token)
 
     return retried
 

@@ -33,7 +33,7 @@ from cluster.tables.commit import Commit, publish, put_rejects, put_rows
 from cluster.tables.dropped import put_dropped
 from cluster.tables.plan import Shard
 from cluster.tables.shard_reader import ShardReader
-from cluster.tables.storage import Storage, check_usable, is_retrying
+from cluster.tables.storage import Storage, check_usable, seconds_since_retry
 from cluster.workers.core_clock import CoreClock
 from cluster.workers.failures import Failure, Kind
 from cluster.workers.process import identify, machine_id
@@ -156,9 +156,9 @@ class ShardActor:
         self._clock = CoreClock()
         return made
 
-    async def is_retrying(self) -> bool:
-        """Whether this process is waiting for a storage that fails."""
-        return is_retrying()
+    async def seconds_since_retry(self) -> float:
+        """Seconds since this process last waited for a storage that failed: 0 while it does, infinite if never."""
+        return seconds_since_retry()
 
     async def run(self, shard: Shard, start: int, stop: int, attempt: int) -> Done | Failure:
         """Does rows `start` to `stop` of a shard, and commits the shard if these are all its rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -61,9 +62,12 @@ class Member:
         ref = next(ref for ref, other in self.in_flight.items() if other is attempt)
         return bool(ray.wait([ref], timeout=0)[0])
 
-    def is_retrying(self) -> bool:
-        """Whether it waits for a storage that fails; False if it does not answer within two seconds, or is dead."""
+    def seconds_since_retry(self) -> float:
+        """Seconds since it last waited for a storage that failed: 0 while it does, infinite if it never did.
+
+        Infinite, too, if it does not answer within two seconds, or is dead.
+        """
         try:
-            return ray.get(self.actor.is_retrying.remote(), timeout=2.0)
+            return ray.get(self.actor.seconds_since_retry.remote(), timeout=2.0)
         except RayError:
-            return False
+            return math.inf

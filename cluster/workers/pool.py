@@ -6,6 +6,7 @@ The driver sends names of shards, never rows. A worker has two tasks in flight, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -249,13 +250,12 @@ class Pool:
         return finished
 
     def _is_excused(self, member: Member, attempt: Attempt) -> bool:
-        """Whether the result of a late task has just arrived, or the task waits for a storage that fails."""
+        """Whether a late task has just ended, or is late because a storage failed: its time counts from the answer."""
         if member.has_result(attempt):
             return True
-        if member.is_retrying():
-            attempt.running_since = time.monotonic()
-            return True
-        return False
+        waited_at = time.monotonic() - member.seconds_since_retry()
+        attempt.running_since = max(attempt.running_since, waited_at)
+        return time.monotonic() - attempt.running_since <= self._limit_s(attempt)
 
     def _limit_s(self, attempt: Attempt) -> float:
         """The time limit of a task. A part of a shard gets its share, but at least an eighth: some costs are fixed."""
@@ -280,8 +280,9 @@ class Pool:
         waited = now - self._last_ready
         if waited < self.settings.wait_timeout_s:
             return
-        if any(member.place and member.is_retrying() for member in self.members):
-            self._last_ready = now
+        since_retry = min((member.seconds_since_retry() for member in self.members if member.place), default=math.inf)
+        if since_retry < self.settings.wait_timeout_s:
+            self._last_ready = now - since_retry
             return
         unplaced = [member.name for member in self.members if member.place is None]
         what = "be placed" if unplaced else "load its worker"

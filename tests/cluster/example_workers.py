@@ -174,15 +174,19 @@ class OneSlow(Count):
 
 
 class Reading(Count):
-    """A worker that reads a data file of another table: when it is constructed (`early`), or for every task."""
+    """A worker that reads a data file of another table: when it is constructed (`early`), or for every task.
 
-    def __init__(self, storage: Storage, file: str, early: bool) -> None:
+    A task that has read it takes `seconds` more.
+    """
+
+    def __init__(self, storage: Storage, file: str, early: bool, seconds: float) -> None:
         super().__init__()
-        self.storage, self.file, self.early = storage, file, early
+        self.storage, self.file, self.early, self.seconds = storage, file, early, seconds
         if early:
             read_checked(self.storage, file)
 
     def process(self, task: Task) -> Output:
         if not self.early:
             read_checked(self.storage, self.file)
+            time.sleep(self.seconds)
         return self.count(task)

@@ -114,7 +114,7 @@ def test_a_row_that_hangs_is_found_by_the_time_limit_and_rejected(run: MakeRun, 
 def test_rows_are_not_charged_when_a_file_that_the_worker_itself_reads_cannot_be_read(
     run: MakeRun, early: bool
 ) -> None:
-    engine = run(shard_timeout_s=2.5)
+    engine = run(shard_timeout_s=4.0)
     file = engine.execute(numbers(10)).files()[0][0]
     path = Path(engine.storage.url, file)
     content = path.read_bytes()
@@ -123,13 +123,13 @@ def test_rows_are_not_charged_when_a_file_that_the_worker_itself_reads_cannot_be
 
     def repair() -> None:
         until(lambda: engine.storage.exists("second/plan.json"), "the second stage")
-        time.sleep(5.0)  # twice the time limit of a shard
+        time.sleep(8.0)  # twice the time limit of a shard
         path.unlink()
         path.write_bytes(content)
 
     thread = threading.Thread(target=repair)
     thread.start()
-    second = engine.execute(numbers(40, 10, Reading, "second", storage=engine.storage, file=file, early=early))
+    second = engine.execute(numbers(40, 10, Reading, "second", storage=engine.storage, file=file, early=early, seconds=2.5))
     thread.join()
     assert values(second) == list(range(40))
     assert second.rejects() == []
@@ -138,7 +138,7 @@ def test_rows_are_not_charged_when_a_file_that_the_worker_itself_reads_cannot_be
         r"WARNING cluster.tables.storage: the storage .* refuses, and is tried again: .*symbolic links",
         log,
     )
-    assert not re.search("died|hung", log)
+    assert not re.search("died|hung", log), log  # the time limit counts from the storage's answer
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from cluster.errors import InputError
-from cluster.tables.storage import Storage, StorageError, is_retrying
+from cluster.tables.storage import Storage, StorageError, seconds_since_retry
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +114,13 @@ def test_a_failing_call_is_retried_and_logged(tmp_path: Path, caplog: pytest.Log
     reader = threading.Thread(target=lambda: contents.append(Storage(str(tmp_path), patience_s=60.0).get("file")))
     reader.start()
     time.sleep(0.5)
-    assert is_retrying()
+    assert seconds_since_retry() == 0.0
     reader.join()
     assert contents == [b"content"]
-    assert not is_retrying()
+    assert 0.0 < seconds_since_retry() < 30.0
+    Storage(str(tmp_path)).get("file")  # a call that does not fail changes nothing
+    time.sleep(0.2)
+    assert seconds_since_retry() > 0.2
     refuses, answers = (record.getMessage() for record in caplog.records)
     assert re.fullmatch(rf"the storage {tmp_path} refuses, and is tried again: .*symbolic links.*", refuses)
     assert re.fullmatch(rf"the storage {tmp_path} answers again, after \d\.\d s", answers)
@@ -131,7 +134,7 @@ def test_a_storage_that_fails_for_too_long_is_an_error_of_its_own(tmp_path: Path
     assert time.monotonic() - begun >= 1.0
     with pytest.raises(StorageError, match="has failed for 0 s"):
         Storage(str(tmp_path)).get("file")
-    assert not is_retrying()
+    assert seconds_since_retry() > 0.0
 
 
 @pytest.mark.parametrize("place", ["training", "training/checkpoints", "lists", "lists/data"])
