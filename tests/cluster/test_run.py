@@ -129,7 +129,9 @@ def test_rows_are_not_charged_when_a_file_that_the_worker_itself_reads_cannot_be
 
     thread = threading.Thread(target=repair)
     thread.start()
-    second = engine.execute(numbers(40, 10, Reading, "second", storage=engine.storage, file=file, early=early, seconds=2.5))
+    second = engine.execute(
+        numbers(40, 10, Reading, "second", storage=engine.storage, file=file, early=early, seconds=2.5)
+    )
     thread.join()
     assert values(second) == list(range(40))
     assert second.rejects() == []
