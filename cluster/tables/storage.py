@@ -32,7 +32,7 @@ _FAILURES = (BaseError, OSError)  # the store does not answer, is full, or forbi
 _PERMANENT = "(os error 20)"  # a file where a folder should be: no retry helps
 _ABSENT = (NotFoundError, FileNotFoundError)
 _retrying: set[object] = set()  # one token for each call of this process that is being retried
-_last_retried: float | None = None  # when the last of them ended, by the monotonic clock
+_retrying_ended = [-math.inf]  # when the last of them ended, by the monotonic clock
 _log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -45,16 +45,7 @@ class StorageError(RunError):
 
 def seconds_since_retry() -> float:
     """Seconds since this process last retried a call because the storage failed: 0 while it does, infinite if never."""
-    if _retrying:
-        return 0.0
-    return math.inf if _last_retried is None else time.monotonic() - _last_retried
-
-
-def _end_retrying(token: object) -> None:
-    global _last_retried
-    if token in _retrying:
-        _last_retried = time.monotonic()
-        _retrying.discard(token)
+    return 0.0 if _retrying else time.monotonic() - _retrying_ended[0]
 
 
 def _retried(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate[Storage, P], T]:
@@ -84,7 +75,9 @@ def _retried(call: Callable[Concatenate[Storage, P], T]) -> Callable[Concatenate
                         _retrying.add(token)
                     time.sleep(min(0.2 + failing_s / 2, 30.0, max(self.patience_s - failing_s, 0.05)))
         finally:
-            _end_retrying(token)
+            if token in _retrying:
+                _retrying_ended[0] = time.monotonic()
+                _retrying.discard(token)
 
     return retried
 
