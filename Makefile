@@ -42,8 +42,10 @@ $(INSTALLED): pyproject.toml $(wildcard requirements/*)
 demo: $(INSTALLED)
 	@$(BIN)/listwise run launcher/recipes/pydocs.yaml
 
-# The tests run in two processes. A failed test runs once more alone, because clusters and engines have time limits.
+# The tests run in two processes, those that start clusters one after the other. A failed test runs once more alone,
+# because clusters and engines have time limits.
 test-clusters: CHOSEN := -m cluster
+test-clusters: PARALLEL :=
 test-clusters: LAST := -m alone
 test test-clusters: $(INSTALLED)
 	@$(BIN)/python -m pytest $(CHOSEN) $(PARALLEL) || { test $$? -eq 1 && echo "The failed tests run once more, alone" && \

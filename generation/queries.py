@@ -135,8 +135,9 @@ def identity(
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
     settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _WHICH | _OF_SECTION)
     settings |= section.identity
-    if generation.lora is None:
-        del settings["lora"]  # so that runs from before there were adapters continue
+    for later in ("lora", "revision"):
+        if getattr(generation, later) is None:
+            del settings[later]  # so that runs from before there was such a field continue
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in PLACEMENT_ARGS}
     if generation.engine == "extractive":  # reads no prompt

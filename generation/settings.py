@@ -198,6 +198,7 @@ class GenerationSettings(Sampling):
     max_model_len: int | None = Field(4096, description="context of the vLLM engine, tokens")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model; empty: its main branch")
     trust_remote_code: bool = False
     base_url: str | None = Field(None, description="OpenAI-compatible server; the key comes from OPENAI_API_KEY")
     request_seeds: bool = Field(True, description="seed every request; false for a server that takes none")
@@ -225,6 +226,8 @@ class GenerationSettings(Sampling):
             raise ValueError("engine 'openai' needs generation.base_url, the address of the server")
         if self.lora and self.engine != "vllm":
             raise ValueError(f"generation.lora is for the engine vllm, and the engine is '{self.engine}'")
+        if self.revision and self.engine != "vllm":
+            raise ValueError(f"generation.revision is for the engine vllm, and the engine is '{self.engine}'")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.errors import InputError
 from distill.encoders.loading import resolve_model
 from distill.encoders.texts import PASSAGE_PROMPTS
+from distill.settings.encoders import EncoderSettings
 from generation.documents.chunker import Chunking
 from generation.readers.open_reader import holds_documents
 from launcher.plan.tokenizers import model_file
@@ -29,15 +30,15 @@ def chunking_of(recipe: Recipe) -> Chunking | None:
             f"corpus.chunk_overlap is {overlap}, more than half of a chunk of {tokens} tokens, so that every sentence "
             "would stand in several chunks. Lower it, or leave it empty for an eighth of a chunk."
         )
-    prompt = student.passage_prompt if student.passage_prompt is not None else _own_prompt(student.model)
-    model = resolve_model(student.model)
+    prompt = student.passage_prompt if student.passage_prompt is not None else _own_prompt(student)
+    model = resolve_model(student.model, student.revision)
     if Path(model).is_dir():
         model = str(Path(model).resolve())  # workers begin in other folders
-    return Chunking(model, tokens, overlap, prompt, corpus.language, corpus.max_characters)
+    return Chunking(model, tokens, overlap, prompt, corpus.language, corpus.max_characters, student.revision)
 
 
-def _own_prompt(model: str) -> str:
+def _own_prompt(student: EncoderSettings) -> str:
     """The prompt of passages that a model brings along, as far as it is on this machine."""
-    file = model_file(model, PROMPTS)
+    file = model_file(student.model, PROMPTS, student.revision)
     prompts = json.loads(file.read_text(encoding="utf-8")).get("prompts") or {} if file else {}
     return next((found for name in PASSAGE_PROMPTS if (found := prompts.get(name))), "")

@@ -144,6 +144,7 @@ def evaluate(
     query_prompt: Annotated[str | None, typer.Option(help="prefix of queries; default: the model's own")] = None,
     passage_prompt: Annotated[str | None, typer.Option(help="prefix of passages; default: the model's own")] = None,
     pooling: Annotated[str, typer.Option(help="auto, mean, cls or last; auto: as the model's files say")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="commit, branch or tag of a model of the hub")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run code of the model's files")
     ] = False,
@@ -154,12 +155,12 @@ def evaluate(
     from launcher.outcome import print_metrics
     from launcher.recipe import validate_options
 
-    given = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
+    given = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "revision": revision}
     encoder = validate_options(
         EncoderSettings,
         {"model": model, "max_query_tokens": max_query_tokens, "max_passage_tokens": max_passage_tokens}
         | {"pooling": pooling, "trust_remote_code": trust_remote_code}
-        | {name: prompt for name, prompt in given.items() if prompt is not None},
+        | {name: value for name, value in given.items() if value is not None},
         [],
     )
     print_metrics(judge(encoder, dataset, split, output, dimensions=dimensions), output)

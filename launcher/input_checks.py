@@ -32,7 +32,7 @@ def check(recipe: Recipe) -> None:
         if field.startswith("generation"):
             continue  # a language model may be a GGUF file
         try:
-            resolve_model(model)
+            resolve_model(model.name, model.revision)
         except InputError as error:
             raise InputError(f"{field}: {error}") from None
     for name, teacher in recipe.teachers.items():

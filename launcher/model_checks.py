@@ -104,10 +104,10 @@ def check_here(named: Mapping[str, Checked]) -> Iterator[tuple[str, str]]:
     """
     for field, settings in named.items():
         if why := _not_here(settings):
-            if why == NOT_HERE and is_on_hub(str(settings.model)) is False:
+            if why == NOT_HERE and is_on_hub(str(settings.model), settings.revision) is False:
                 raise InputError(
-                    f"{field}: there is no model '{settings.model}', neither on this machine nor on the hub. Correct "
-                    "the name. A private model needs HF_TOKEN of somebody who may read it."
+                    f"{field}: there is no model '{settings.model}'{_revision(settings)}, neither on this machine nor "
+                    "on the hub. Correct the name. A private model needs HF_TOKEN of somebody who may read it."
                 )
             yield field, f"{settings.model or 'the server'} {why} and was not tried"
         elif isinstance(settings, TeacherSettings):
@@ -116,6 +116,10 @@ def check_here(named: Mapping[str, Checked]) -> Iterator[tuple[str, str]]:
             yield field, _read(field, settings)
         else:
             yield field, _check(field, settings)
+
+
+def _revision(settings: Checked) -> str:
+    return f" of revision '{settings.revision}'" if settings.revision else ""
 
 
 def _not_here(settings: Checked) -> str:
@@ -131,11 +135,14 @@ def _not_here(settings: Checked) -> str:
             return "is computed by vLLM"
     if isinstance(settings, (GenerationSettings, JudgeSettings)) and gguf_file(Path(str(settings.model))):
         return "is a GGUF file, which the run converts,"
-    if all(model_file(str(settings.model), name) is None for name in ("modules.json", "config.json")):
+
+    def has(name: str) -> bool:
+        return model_file(str(settings.model), name, settings.revision) is not None
+
+    if not (has("modules.json") or has("config.json")):
         return NOT_HERE
     if isinstance(settings, (GenerationSettings, JudgeSettings)):
-        weights = ("model.safetensors", "model.safetensors.index.json")
-        has_weights = any(model_file(str(settings.model), name) for name in weights)
+        has_weights = has("model.safetensors") or has("model.safetensors.index.json")
         return "" if has_weights else "has no weights on this machine"
     size = model_size(str(settings.model))
     if size and size.parameters * BYTES_PER_PARAMETER > psutil.virtual_memory().available:

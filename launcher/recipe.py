@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, WrapValidator, field_v
 
 from cluster.disclosure import is_secret_name, secret_in_url
 from cluster.errors import InputError
+from cluster.machines.hub import ModelName
 from cluster.mistakes import Place, explain, listed, read_yaml, shown
 from cluster.settings import ClusterSettings, Settings
 from distill.settings.encoders import EncoderSettings, StudentSettings
@@ -222,20 +223,23 @@ class Recipe(Settings):
         """The settings of the student's base model as an encoder, for retrievers and teachers."""
         return EncoderSettings(**self.student.model_dump(include=set(EncoderSettings.model_fields)))
 
-    def models(self) -> dict[str, str]:
+    def models(self) -> dict[str, ModelName]:
         """Every model that this program loads, by the field that names it; the model of a server is not one of them."""
-        names: dict[str, str | None] = {"student.model": self.student.model}
+        named: dict[str, Any] = {"student": self.student}
+        found = {}
         for section, generation in self.sections.items():
             if generation.engine == "vllm":
-                names |= {f"{section.field}.model": generation.model, f"{section.field}.lora": generation.lora}
-            if generation.judge:
-                names[f"{section.field}.judge.model"] = generation.judge.model
+                named[section.field] = generation
+                if generation.lora:
+                    found[f"{section.field}.lora"] = ModelName(generation.lora, None)
+            named[f"{section.field}.judge"] = generation.judge
         for name, retriever in self.retrieval.retrievers.items():
-            names[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model if retriever.encoder else None
+            named[f"retrieval.retrievers.{name}.encoder"] = retriever.encoder
         for name, teacher in self.teachers.items():
-            names[f"teachers.{name}.model"] = None if teacher.kind == "http" else teacher.model
-            names[f"teachers.{name}.encoder.model"] = teacher.encoder.model if teacher.encoder else None
-        return {field: model for field, model in names.items() if model}
+            named[f"teachers.{name}"] = None if teacher.kind == "http" else teacher
+            named[f"teachers.{name}.encoder"] = teacher.encoder
+        models = {f"{field}.model": ModelName(one.model, one.revision) for field, one in named.items() if one}
+        return {field: model for field, model in models.items() if model.name} | found
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, with every default."""

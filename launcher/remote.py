@@ -63,31 +63,12 @@ def local_inputs(recipe: Recipe) -> dict[str, str]:
             inputs[f"{section.field}.judge.rubric"] = generation.judge.rubric
     inputs |= {f"teachers.{name}.path": teacher.path for name, teacher in recipe.teachers.items()}
     files = {field: path for field, path in inputs.items() if path and "://" not in path}
-    return files | {field: model for field, model in _models(recipe).items() if _is_path(model)}
+    return files | {field: model.name for field, model in recipe.models().items() if _is_path(model.name)}
 
 
 def relative_inputs(recipe: Recipe) -> dict[str, str]:
     """The inputs whose paths depend on the current folder or on the home directory."""
     return {field: path for field, path in local_inputs(recipe).items() if not path.startswith("/")}
-
-
-def _models(recipe: Recipe) -> dict[str, str]:
-    models = {"student.model": recipe.student.model}
-    for section, generation in recipe.sections.items():
-        if generation.engine == "vllm":
-            models |= {f"{section.field}.model": str(generation.model)}
-            models |= {f"{section.field}.lora": generation.lora} if generation.lora else {}
-        if generation.judge:
-            models[f"{section.field}.judge.model"] = generation.judge.model
-    for name, retriever in recipe.retrieval.retrievers.items():
-        if retriever.encoder:
-            models[f"retrieval.retrievers.{name}.encoder.model"] = retriever.encoder.model
-    for name, teacher in recipe.teachers.items():
-        if teacher.model and teacher.kind != "http":
-            models[f"teachers.{name}.model"] = teacher.model
-        if teacher.encoder:
-            models[f"teachers.{name}.encoder.model"] = teacher.encoder.model
-    return models
 
 
 def _is_path(model: str) -> bool:

@@ -13,10 +13,14 @@ from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REVISIONS = ("main", COMMIT)
+OTHER_COMMIT = "f" * 40
 
 
 class Hub(ThreadingHTTPServer):
-    """Repositories are the folders `org/name` below `root`. `fetched` has "org/name/file" for every file sent."""
+    """Repositories are the folders `org/name` below `root`; another revision is the folder `org/name@revision`.
+
+    `fetched` has "org/name/file" for every file sent, and "org/name@revision/file" for one of another revision.
+    """
 
     daemon_threads = True
 
@@ -33,6 +37,15 @@ class Hub(ThreadingHTTPServer):
             "HF_HOME": str(self.root / ".home"),
             "HF_HUB_DISABLE_XET": "1",
         }
+
+    def at(self, repository: str, revision: str) -> tuple[str, str] | None:
+        """The folder below `root` that has a revision, and its commit; None: there is no such revision."""
+        if revision in REVISIONS:
+            return repository, COMMIT
+        others = [path.name for path in self.root.glob(f"{repository}@*")]
+        names = [f"{repository.split('/')[1]}@{revision}"] if revision != OTHER_COMMIT else others
+        found = next((name for name in names if name in others), None)
+        return found and (f"{repository.split('/', maxsplit=1)[0]}/{found}", OTHER_COMMIT)
 
     def files(self, repository: str) -> list[str]:
         folder = self.root / repository
@@ -58,36 +71,42 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _tell(self, repository: str, asked: list[str]) -> None:
-        files = self.server.files(repository)
-        if not files:
+        if not self.server.files(repository):
             self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif asked[1:] and asked[1] not in REVISIONS:
+            return
+        if not (found := self.server.at(repository, asked[1] if asked[1:] else "main")):
             self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        elif asked[:1] == ["tree"]:
+            return
+        held, commit = found
+        files = self.server.files(held)
+        if asked[:1] == ["tree"]:
             folder = "/".join(asked[2:])
             own = [name for name in files if name.startswith(folder)]
-            sizes = [(name, (self.server.root / repository / name).stat().st_size) for name in own]
+            sizes = [(name, (self.server.root / held / name).stat().st_size) for name in own]
             listing = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in sizes]
             self._answer(200, json.dumps(listing).encode())
         else:
             siblings = [{"rfilename": name} for name in files]
-            about = {"id": repository, "modelId": repository, "_id": "1", "sha": COMMIT, "siblings": siblings}
+            about = {"id": repository, "modelId": repository, "_id": "1", "sha": commit, "siblings": siblings}
             self._answer(200, json.dumps({**about, "private": False, "tags": []}).encode())
 
     def _send_file(self, repository: str, revision: str, name: str) -> None:
-        file = self.server.root / repository / name
         if not self.server.files(repository):
             self._answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in REVISIONS:
+            return
+        if not (found := self.server.at(repository, revision)):
             self._answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        elif not file.is_file():
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            return
+        held, commit = found
+        file = self.server.root / held / name
+        if not file.is_file():
+            self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         else:
             if self.command == "GET":
-                self.server.fetched.append(f"{repository}/{name}")
+                self.server.fetched.append(f"{held}/{name}")
             body = file.read_bytes()
             tag = hashlib.sha256(body).hexdigest()
-            self._answer(200, body, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+            self._answer(200, body, {"ETag": f'"{tag}"', "X-Repo-Commit": commit})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import traps
-from tests.hub import Hub, hub_of
+from tests.hub import OTHER_COMMIT, Hub, hub_of
 
 LOAD = """
 import json, logging, sys
@@ -22,6 +22,7 @@ from distill.settings.encoders import EncoderSettings, StudentSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import CrossEncoderScorer
 from distill.teachers.adapting.model import load_base
+from generation.checks.files import read_files
 from generation.engines.lora import Adapter, adapter_folder
 
 def encode(**settings):
@@ -36,6 +37,9 @@ def adapt(**settings):
 
 def lora(model):
     return Adapter.read(adapter_folder(model)).rank
+
+def read(**settings):
+    return read_files(max_model_len=None, trust_remote_code=False, **settings).weights
 
 def retries():
     return retried
@@ -58,7 +62,7 @@ def ask(environment: dict[str, str], *tasks: tuple[str, dict]) -> list:
     """What a fresh process makes of each task, with the variables of a hub, or without one."""
     command = [sys.executable, "-c", LOAD, json.dumps(tasks)]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line[:1] in '["tf0123456789']
+    lines = [line for line in done.stdout.splitlines() if line[:1] in '["tfn0123456789']
     assert len(lines) == len(tasks), done.stdout + done.stderr
     return [json.loads(line) for line in lines]
 
@@ -69,7 +73,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: str, tiny_reranker: str, trace: Path):
+def hub(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: str, tiny_reranker: str, tiny_llama: str, trace: Path):
     """org/encoder and org/reranker have a pickle beside their safetensors; of org/pickled* there are pickles alone."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -92,6 +96,15 @@ def hub(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: str, tiny_rerank
     lora = LoraConfig(r=4, target_modules=["query"])
     get_peft_model(AutoModel.from_pretrained(tiny_encoder), lora).save_pretrained(root / "adapter")
     torch.save({"weight": traps.Touch(trace)}, root / "adapter" / "adapter_model.bin")
+    changed = AutoModel.from_pretrained(tiny_encoder)
+    changed.embeddings.word_embeddings.weight.data.neg_()
+    shutil.copytree(tiny_encoder, root / "encoder@v2")
+    changed.save_pretrained(root / "encoder@v2")
+    shutil.copytree(tiny_encoder, root / "tagged")
+    (root / "tagged" / "model.safetensors").unlink()  # the main branch has no weights
+    shutil.copytree(tiny_encoder, root / "tagged@v2")
+    shutil.copytree(tiny_llama, root / "llama@v2")
+    shutil.copytree(tiny_llama, root / "llama", ignore=shutil.ignore_patterns("tokenizer*"))  # cannot be read
     with hub_of(root.parent) as made:
         yield made
 
@@ -116,6 +129,37 @@ def test_models_of_the_hub_are_what_their_folders_are_and_no_pickle_is_fetched(
     )  # fmt: skip
     assert again == [*folders, 4, []], "once fetched, no hub is needed, and it is not asked again and again"
     assert not trace.exists()
+
+
+def test_a_revision_is_what_the_hub_has_at_it(hub: Hub, tiny_encoder: str, tmp_path: Path) -> None:
+    folder = str(hub.root / "org" / "encoder@v2")
+    of_folder, main = ask({}, ("encode", {"model": folder}), ("encode", {"model": tiny_encoder}))
+    assert of_folder != main
+    revised = [
+        ("encode", {"model": "org/encoder", "revision": "v2"}),
+        ("encode", {"model": "org/encoder", "revision": OTHER_COMMIT}),
+        ("encode", {"model": "org/encoder", "revision": "v2", "pooling": "mean"}),
+        ("encode", {"model": "org/tagged", "revision": "v2"}),
+    ]
+    language_model = [("read", {"name": "org/llama", "revision": revision}) for revision in (None, "v9", "v2")]
+    refused = [
+        ("encode", {"model": "org/encoder", "revision": "v9"}),
+        ("encode", {"model": "all-MiniLM-L6-v2", "revision": "v9"}),
+        ("encode", {"model": folder, "revision": "v2"}),
+    ]
+    home = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    found = ask(home, *revised, ("encode", {"model": "org/encoder"}), *language_model, *refused)
+    assert found[:5] == [of_folder, of_folder, of_folder, main, main]
+    of_main, of_another, weights = found[5:8]
+    assert "the tokenizer of 'org/llama' cannot be read" in of_main
+    assert "the configuration of 'org/llama' cannot be read" in of_another and "v9" in of_another
+    assert weights is None, "they are not fetched for a look"
+    no_such, not_cached, of_a_folder = found[8:]
+    assert "'org/encoder' cannot be loaded: the hub has no such `revision` of it" in no_such
+    assert "the hub has no model of this name" in not_cached, "the packaged model is no revision of the hub's"
+    assert f"model '{folder}': revision is 'v2', but this is a folder or a file" in of_a_folder
+    silent = {**home, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert ask(silent, *revised, ("retries", {})) == [of_folder, of_folder, of_folder, main, []]
 
 
 def test_pickles_and_code_of_models_on_the_hub_are_refused_and_not_run(hub: Hub, trace: Path) -> None:

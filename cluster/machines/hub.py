@@ -9,9 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
+
+from cluster.errors import InputError
 
 LIMIT_S = 2.0
 PATIENCE_S = 10.0  # of a process that must load a model
+
+
+class ModelName(NamedTuple):
+    """A model as a recipe names it: folder, packaged name or hub id; and the commit, branch or tag of a hub's."""
+
+    name: str
+    revision: str | None
 
 
 @lru_cache(maxsize=4)
@@ -35,11 +45,12 @@ def hub_problem(limit_s: float = LIMIT_S) -> str:
     return outcome[0]
 
 
-def is_on_hub(model: str) -> bool | None:
+def is_on_hub(model: str, revision: str | None = None) -> bool | None:
     """Whether the hub has a model that this machine may read; None if it does not answer, or is switched off.
 
     Args:
         model: an id such as `Qwen/Qwen3-Embedding-0.6B`.
+        revision: a commit, branch or tag that it shall have; None: any.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError
@@ -47,15 +58,32 @@ def is_on_hub(model: str) -> bool | None:
     if constants.is_offline_mode() or hub_problem():
         return None
     try:
-        return HfApi().repo_exists(model)
+        return HfApi().revision_exists(model, revision) if revision else HfApi().repo_exists(model)
     except HFValidationError:
         return False
     except Exception:  # of the network, in the words of whichever library the hub's client uses
         return None
 
 
+def refuse_revision(model: str, revision: str | None) -> None:
+    """Refuses a revision of a model that lies in a folder or a file: only models of the hub have revisions.
+
+    Args:
+        model: the model's name in the recipe, which is a folder or a file.
+        revision: that the recipe asks for; None is right.
+
+    Raises:
+        InputError: there is one.
+    """
+    if revision is not None:
+        raise InputError(
+            f"model '{model}': revision is '{revision}', but this is a folder or a file, and only models of the hub "
+            "have revisions. Remove `revision`, or name the model's id on the hub."
+        )
+
+
 @contextmanager
-def cache_alone_if_silent(model: str) -> Iterator[None]:
+def cache_alone_if_silent(model: str, revision: str | None = None) -> Iterator[None]:
     """Inside, libraries look for a model in the local cache alone, if the hub does not answer.
 
     By themselves they ask the hub for every file of a cached model, six times each: without network, loading an encoder
@@ -63,10 +91,11 @@ def cache_alone_if_silent(model: str) -> Iterator[None]:
 
     Args:
         model: a folder, for which nothing is asked, or an id.
+        revision: a commit, branch or tag; None: the main branch.
     """
     from huggingface_hub import constants
 
-    if Path(model).exists() or constants.is_offline_mode() or not _is_silent(model):
+    if Path(model).exists() or constants.is_offline_mode() or not _is_silent(model, revision):
         yield
         return
     before = os.environ.get("HF_HUB_OFFLINE")
@@ -82,10 +111,10 @@ def cache_alone_if_silent(model: str) -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
-def _is_silent(model: str) -> bool:
+def _is_silent(model: str, revision: str | None) -> bool:
     if not hub_problem(PATIENCE_S):
         return False
-    for pause_s in () if _is_cached(model) else (1.0, 3.0):
+    for pause_s in () if _is_cached(model, revision) else (1.0, 3.0):
         time.sleep(pause_s)
         hub_problem.cache_clear()
         if not hub_problem(PATIENCE_S):
@@ -93,11 +122,12 @@ def _is_silent(model: str) -> bool:
     return True
 
 
-def _is_cached(model: str) -> bool:
+def _is_cached(model: str, revision: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return any(isinstance(try_to_load_from_cache(model, name), str) for name in ("config.json", "modules.json"))
+        names = ("config.json", "modules.json")
+        return any(isinstance(try_to_load_from_cache(model, name, revision=revision), str) for name in names)
     except HFValidationError:  # it is no id
         return False

@@ -44,7 +44,7 @@ def build(run: Run, field: str, encoder: EncoderSettings, pool: PoolSettings) ->
             worker=CheckWorker,
             arguments={"field": field, "encoder": encoder},
             shards=[Shard("00000", 1)],
-            fingerprint={"encoder": encoder.model_dump(mode="json")},
+            fingerprint={"encoder": encoder.identity(mode="json")},
             pool=pool.model_copy(update={"workers": 1}),
             many_threads=True,
             imports=LIBRARIES,

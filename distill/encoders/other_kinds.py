@@ -16,20 +16,21 @@ _TYPES = {
 }
 
 
-def refuse_other_kinds(path: str, name: str) -> None:
+def refuse_other_kinds(path: str, name: str, revision: str | None = None) -> None:
     """Refuses a model that gives a text something else than one dense vector.
 
     Args:
         path: folder, or id of the hub.
         name: the model as the recipe names it.
+        revision: commit, branch or tag of an id; None: its main branch.
 
     Raises:
         InputError: it says what the model is.
     """
-    saved = _json(path, name, "config_sentence_transformers.json")
+    saved = _json(path, name, revision, "config_sentence_transformers.json")
     kind = _TYPES.get(str(saved.get("model_type")))
-    architectures = [str(one) for one in _json(path, name, "config.json").get("architectures") or []]
-    modules = json.dumps(_json(path, name, "modules.json"))
+    architectures = [str(one) for one in _json(path, name, revision, "config.json").get("architectures") or []]
+    modules = json.dumps(_json(path, name, revision, "modules.json"))
     if "maxsim" in str(saved.get("similarity_fn_name")).lower() or "pylate" in modules:
         kind = _TYPES["MultiVectorEncoder"]
     if any("colbert" in one.lower() for one in architectures):
@@ -38,11 +39,11 @@ def refuse_other_kinds(path: str, name: str) -> None:
         raise InputError(f"model '{name}' is {kind}. Expected an encoder that gives a text one dense vector.")
 
 
-def _json(path: str, name: str, file: str) -> Any:
+def _json(path: str, name: str, revision: str | None, file: str) -> Any:
     """Content of a file of a model; empty if it has no such file."""
     from sentence_transformers.util import load_file_path
 
-    found = load_file_path(path, file)
+    found = load_file_path(path, file, revision=revision)
     if found is None:
         return {}
     try:

@@ -41,13 +41,14 @@ def build(
         The comparison, as in metrics.json.
     """
     dataset, student_path = Path(dataset), Path(student_path)
-    models = {"base": base, "student": base.model_copy(update={"model": str(student_path), "pooling": "auto"})}
+    trained = {"model": str(student_path), "revision": None, "pooling": "auto"}
+    models = {"base": base, "student": base.model_copy(update=trained)}
     collection_fingerprint = {
         "dataset": folder_digest(dataset),
         "settings": evaluation.model_dump(mode="json", exclude={"dataset", "pool", "cut"}),
     }
     fingerprint = {
-        "base": base.model_dump(mode="json", exclude={"batch_tokens"}),
+        "base": base.identity(mode="json", exclude={"batch_tokens"}),
         "student": folder_digest(student_path),
         **collection_fingerprint,
     }

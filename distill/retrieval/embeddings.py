@@ -109,7 +109,7 @@ def identity(encoder: EncoderSettings) -> dict[str, Any]:
 
     The model's own pooling is left out, so that vectors from before the field stay.
     """
-    fields = encoder.model_dump(mode="json", exclude={"batch_tokens"})
+    fields = encoder.identity(mode="json", exclude={"batch_tokens"})
     if encoder.pooling == "auto":
         del fields["pooling"]
     return fields

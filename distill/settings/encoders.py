@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ class EncoderSettings(Settings):
     """A dense encoder: its model, and how texts are prepared for it."""
 
     model: str = Field(description="sentence-transformers or transformers model, id or path")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model; empty: its main branch")
     query_prompt: str | None = Field(None, description="prefix of queries; empty: that of the model, if it has one")
     passage_prompt: str | None = Field(None, description="prefix of passages; empty: that of the model, if it has one")
     pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the files of the model say")
@@ -23,6 +24,13 @@ class EncoderSettings(Settings):
     batch_tokens: int = Field(16_384, ge=256, description="tokens in a forward pass when encoding")
     dtype: Dtype = Field("auto", description="auto: bfloat16 on devices that are faster with it")
     trust_remote_code: bool = False
+
+    def identity(self, **options: Any) -> dict[str, Any]:
+        """`model_dump(**options)` without an empty revision, so that what was made before there was one stays."""
+        fields = self.model_dump(**options)
+        if self.revision is None:
+            del fields["revision"]
+        return fields
 
 
 class LoraSettings(Settings):

@@ -61,6 +61,7 @@ def _load(settings: TeacherSettings, device: str) -> tuple[Any, torch.nn.Module,
     model, tokenizer = load_safetensors(
         construct,
         str(settings.model),
+        settings.revision,
         resolve_dtype(settings.dtype, device),
         role="teacher model",
         expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "

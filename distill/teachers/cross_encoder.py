@@ -100,6 +100,7 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
     model = load_safetensors(
         construct,
         settings.model,
+        settings.revision,
         resolve_dtype(settings.dtype, device),
         role="teacher model",
         expected="a sequence-classification model: a folder with safetensors weights, or an id that the hub or its "
@@ -112,7 +113,8 @@ def load_cross_encoder(settings: TeacherSettings, device: str) -> CrossEncoder:
             f"teacher model '{settings.model}' has {model.num_labels} labels; "
             "a reranker has one (a relevance score) or two (irrelevant, relevant)."
         )
-    if not Path(resolve_model(settings.model), "modules.json").is_file() and hasattr(model[0].model, "score"):
+    folder = Path(resolve_model(settings.model, settings.revision))
+    if not (folder / "modules.json").is_file() and hasattr(model[0].model, "score"):
         raise InputError(
             f"teacher model '{settings.model}' is a causal language model with a classification head. Such a model "
             f"reads pairs in the template that it was taught. Set `template` to one of {_families()}, or to a text "

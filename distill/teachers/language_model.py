@@ -115,6 +115,7 @@ def load_language_model(settings: TeacherSettings, device: str) -> tuple[PreTrai
     model, tokenizer = load_safetensors(
         construct,
         settings.model,
+        settings.revision,
         resolve_dtype(settings.dtype, device),
         role="teacher model",
         expected="a language model: a folder with safetensors weights, or an id that the hub or its local cache has",

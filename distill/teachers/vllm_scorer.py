@@ -44,8 +44,8 @@ class VllmScorer:
         self.settings = settings
         self.template = template
         self.is_likelihood = template.kind == "query_likelihood"
-        path = resolve_model(str(settings.model))
-        with cache_alone_if_silent(path):
+        path = resolve_model(str(settings.model), settings.revision)
+        with cache_alone_if_silent(path, settings.revision):
             tokenizer = AutoTokenizer.from_pretrained(
                 path, revision=settings.revision or "main", trust_remote_code=settings.trust_remote_code
             )
@@ -147,7 +147,7 @@ def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     try:
-        with cache_alone_if_silent(path):
+        with cache_alone_if_silent(path, settings.revision):
             return LLM(**arguments | settings.engine_args)
     except (TypeError, OSError, ValueError, json.JSONDecodeError) as error:
         raise InputError(

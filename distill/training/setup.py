@@ -111,7 +111,7 @@ def prepare(job: TrainingJob, device: str, world_size: int, say: Callable[[str],
     lists, dev_lists = _read_lists(table, training, passages.num_rows)
     schedule = plan_schedule(lists_per_epoch(lists.logged, training.query_log_weight), training, world_size)
     identity = {
-        "student": job.student.model_dump(),
+        "student": job.student.identity(),
         "lists": table.fingerprint,
         "passages": passages.fingerprint,
         "training": training.identity(),

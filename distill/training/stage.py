@@ -29,7 +29,7 @@ def build(
     """
     fingerprint = {
         "training": training.identity(),
-        "student": student.model_dump(),
+        "student": student.identity(),
         "lists": lists.fingerprint,
         "passages": passages.fingerprint,
     }

@@ -36,11 +36,12 @@ class ModelFiles:
         return STYLES if getattr(self.tokenizer, "chat_template", None) else ("completion",)
 
 
-def read_files(name: str, max_model_len: int | None, trust_remote_code: bool) -> ModelFiles:
+def read_files(name: str, revision: str | None, max_model_len: int | None, trust_remote_code: bool) -> ModelFiles:
     """Reads the files of a language model.
 
     Args:
         name: folder, GGUF file (which is converted first, once on each machine) or id of the hub.
+        revision: commit, branch or tag of an id; None: its main branch.
         max_model_len: the recipe's limit of tokens; None: it has none.
         trust_remote_code: whether the model's own code may run.
 
@@ -51,29 +52,30 @@ def read_files(name: str, max_model_len: int | None, trust_remote_code: bool) ->
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    folder = model_folder(name)
-    with cache_alone_if_silent(folder):
-        return _read(name, folder, max_model_len, trust_remote_code)
+    folder = model_folder(name, revision)
+    where = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    with cache_alone_if_silent(folder, revision):
+        return _read(name, folder, max_model_len, where)
 
 
-def _read(name: str, folder: str, max_model_len: int | None, trust_remote_code: bool) -> ModelFiles:
+def _read(name: str, folder: str, max_model_len: int | None, where: dict[str, Any]) -> ModelFiles:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(folder, **where)
     except (OSError, ValueError, KeyError) as error:
         if not _is_of_unknown_kind(error):
             raise _unreadable(name, "configuration", error) from error
         config = None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **where)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise _unreadable(name, "tokenizer", error) from error
     limits = [max_model_len]
     if config is not None:
         limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
     known = [limit for limit in limits if limit]
-    weights = None if config is None else _weights(name, folder, config, trust_remote_code)
+    weights = None if config is None else _weights(name, folder, config, where)
     return ModelFiles(tokenizer, min(known) if known else None, weights)
 
 
@@ -88,7 +90,7 @@ def _unreadable(name: str, part: str, error: Exception) -> InputError:
     )
 
 
-def _weights(name: str, folder: str, config: Any, trust_remote_code: bool) -> int | None:
+def _weights(name: str, folder: str, config: Any, where: dict[str, Any]) -> int | None:
     """How many weights the files hold, if they hold all that the architecture needs; None if that cannot be compared.
 
     Only the headers of the files are read: the model stands on the device "meta", which has no memory.
@@ -102,7 +104,7 @@ def _weights(name: str, folder: str, config: Any, trust_remote_code: bool) -> in
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder, config=config, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True,
-            local_files_only=True, use_safetensors=True, trust_remote_code=trust_remote_code,
+            local_files_only=True, use_safetensors=True, **where,
         )  # fmt: skip
     except SafetensorError as error:
         raise _unreadable(name, "weights", error) from error

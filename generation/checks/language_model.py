@@ -45,7 +45,7 @@ def check_model(settings: GenerationSettings | JudgeSettings, asks_vllm: bool = 
 
 
 def _check_writer(settings: GenerationSettings, asks_vllm: bool) -> ModelFiles:
-    files = read_files(str(settings.model), settings.max_model_len, settings.trust_remote_code)
+    files = read_files(str(settings.model), settings.revision, settings.max_model_len, settings.trust_remote_code)
     _refuse_long_prompts(settings, files)
     if asks_vllm:
         adapter = Path(settings.lora).expanduser() if settings.lora else None
@@ -54,7 +54,7 @@ def _check_writer(settings: GenerationSettings, asks_vllm: bool) -> ModelFiles:
 
 
 def _check_judge(judge: JudgeSettings, asks_vllm: bool) -> ModelFiles:
-    files = read_files(judge.model, judge.max_model_len, judge.trust_remote_code)
+    files = read_files(judge.model, judge.revision, judge.max_model_len, judge.trust_remote_code)
     JudgePrompts(judge, load_rubric(judge), files.tokenizer, files.context)
     if asks_vllm and judge.engine == "vllm":
         engine_config(as_generation(judge))

@@ -43,6 +43,7 @@ def build(run: Run, section: Section, settings: GenerationSettings | JudgeSettin
     is_judge = isinstance(settings, JudgeSettings)
     name = f"{section.field}.judge" if is_judge else section.field
     pool = judging.place(settings) if isinstance(settings, JudgeSettings) else queries.place(settings)
+    decides = _DECIDES | ({"revision"} if settings.revision else set())
     return run.check_again(
         Stage(
             title=f"check: {name}",
@@ -51,7 +52,7 @@ def build(run: Run, section: Section, settings: GenerationSettings | JudgeSettin
             worker=CheckWorker,
             arguments={"section": section, "settings": settings},
             shards=[Shard("00000", 1)],
-            fingerprint=settings.model_dump(mode="json", include=_DECIDES),
+            fingerprint=settings.model_dump(mode="json", include=decides),
             pool=pool.model_copy(update={"workers": 1}),
             many_threads=True,
         )

@@ -44,6 +44,7 @@ class Chunking:
     prefix: str = ""
     language: str = AUTO
     characters: int = 100_000
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Chunker:
 
     def __init__(self, chunking: Chunking) -> None:
         self.chunking = chunking
-        self.counter = TokenCounter(chunking.model)
+        self.counter = TokenCounter(chunking.model, chunking.revision)
 
     def chunks(self, document: Document) -> list[Chunk]:
         """The chunks of a document, in order."""

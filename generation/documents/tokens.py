@@ -18,13 +18,14 @@ class TokenCounter:
 
     Args:
         model: folder, or id of the hub.
+        revision: commit, branch or tag of an id; None: its main branch.
 
     Raises:
         InputError: the model has no tokenizer, or it cannot be loaded.
     """
 
-    def __init__(self, model: str) -> None:
-        self._tokenizer: Any = _load(model)
+    def __init__(self, model: str, revision: str | None = None) -> None:
+        self._tokenizer: Any = _load(model, revision)
         self.special = self.count([""])[0]
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -36,7 +37,7 @@ class TokenCounter:
         return hashlib.blake2b(self._tokenizer.to_str().encode(), digest_size=8).hexdigest()
 
 
-def _load(model: str) -> Any:
+def _load(model: str, revision: str | None) -> Any:
     folder = Path(model).expanduser()
     files = sorted(folder.glob(f"*/{TOKENIZER_FILE}")) if folder.is_dir() else []
     file = folder / TOKENIZER_FILE if (folder / TOKENIZER_FILE).is_file() else files[0] if files else None
@@ -48,8 +49,8 @@ def _load(model: str) -> Any:
         else:
             from transformers import AutoTokenizer
 
-            with cache_alone_if_silent(model):
-                tokenizer = AutoTokenizer.from_pretrained(model).backend_tokenizer
+            with cache_alone_if_silent(model, revision):
+                tokenizer = AutoTokenizer.from_pretrained(model, revision=revision or "main").backend_tokenizer
     except Exception as error:  # hub, files and tokenizers have errors of their own
         raise InputError(
             f"student.model '{model}': its tokenizer cannot be loaded, and documents are cut to so many of its tokens "

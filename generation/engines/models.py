@@ -6,22 +6,26 @@ import json
 from pathlib import Path
 
 from cluster.errors import InputError
+from cluster.machines.hub import refuse_revision
 from cluster.weights import refuse_pickles
 from generation.engines.gguf import gguf_file, safetensors_folder
 from generation.engines.lora import Adapter
 from generation.settings import GenerationSettings
 
 
-def find_model(name: str) -> Path | None:
+def find_model(name: str, revision: str | None = None) -> Path | None:
     """The folder or GGUF file of a language model or an adapter; None for an id of the hub.
 
     Raises:
-        InputError: the name looks like a path and there is nothing, or the weights there are a pickle.
+        InputError: the name looks like a path and there is nothing, the weights there are a pickle, or a folder or a
+            file shall have a revision.
     """
     path = Path(name).expanduser()
     if (file := gguf_file(path)) is not None:
+        refuse_revision(name, revision)
         return file
     if path.is_dir():
+        refuse_revision(name, revision)
         refuse_pickles(path, name, parts=False)
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf"):
@@ -40,7 +44,7 @@ def check_model(generation: GenerationSettings) -> None:
     """
     if generation.engine != "vllm":
         return
-    model = find_model(str(generation.model))
+    model = find_model(str(generation.model), generation.revision)
     if not generation.lora:
         return
     adapter = Path(generation.lora).expanduser()
@@ -55,14 +59,14 @@ def check_model(generation: GenerationSettings) -> None:
         )
 
 
-def model_folder(name: str) -> str:
+def model_folder(name: str, revision: str | None = None) -> str:
     """What vLLM loads: a folder, or an id of the hub. A GGUF file is converted first, once on each machine.
 
     Raises:
         InputError: as `find_model` says, or a package is lacking, or the file is damaged.
         RunError: the conversion ran out of memory.
     """
-    found = find_model(name)
+    found = find_model(name, revision)
     if found is None:
         return name
     return str(safetensors_folder(found) if found.is_file() else found)

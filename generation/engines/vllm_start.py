@@ -35,7 +35,7 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
-        with cache_alone_if_silent(config.model_config.model):
+        with cache_alone_if_silent(config.model_config.model, settings.revision):
             return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
     except (RuntimeError, OSError, ValueError) as error:
         raise RunError(
@@ -73,7 +73,7 @@ def engine_config(settings: GenerationSettings, adapter: Adapter | None = None) 
         )
     arguments = engine_arguments(settings, is_cpu, adapter)
     try:
-        with cache_alone_if_silent(arguments["model"]):
+        with cache_alone_if_silent(arguments["model"], settings.revision):
             config = AsyncEngineArgs(**arguments).create_engine_config()
     except TypeError as error:
         raise InputError(
@@ -105,7 +105,7 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
     if "trust_remote_code" in settings.engine_args:
         raise InputError("generation.engine_args.trust_remote_code: set generation.trust_remote_code instead.")
     arguments: dict[str, Any] = {
-        "model": model_folder(str(settings.model)),
+        "model": model_folder(str(settings.model), settings.revision),
         "seed": settings.seed,
         "trust_remote_code": settings.trust_remote_code,
         "load_format": SAFE_FORMATS[0],
@@ -114,6 +114,8 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
         "disable_log_stats": True,
         "generation_config": "vllm",  # sampling is the recipe's, not what the model's authors prefer
     }
+    if settings.revision is not None:
+        arguments |= dict.fromkeys(("revision", "code_revision", "tokenizer_revision"), settings.revision)
     if settings.max_model_len is not None:
         arguments["max_model_len"] = settings.max_model_len
     if settings.tensor_parallel > 1:

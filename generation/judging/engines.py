@@ -79,7 +79,7 @@ def check_judge(judge: JudgeSettings) -> None:
     """
     load_rubric(judge)
     try:
-        find_model(judge.model)
+        find_model(judge.model, judge.revision)
     except InputError as error:
         raise InputError(in_judge(str(error))) from None
 
@@ -91,7 +91,10 @@ def in_judge(message: str) -> str:
 
 def as_generation(judge: JudgeSettings) -> GenerationSettings:
     """The settings of the vLLM engine that the judge's model runs in."""
-    same = {"model", "max_model_len", "tensor_parallel", "engine_args", "trust_remote_code", "concurrency", "pool"}
+    same = (
+        "model", "revision", "max_model_len", "tensor_parallel", "engine_args", "trust_remote_code", "concurrency",
+        "pool",
+    )  # fmt: skip
     return GenerationSettings(engine="vllm", **{name: getattr(judge, name) for name in same})
 
 
@@ -167,15 +170,14 @@ class TransformersJudge:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        folder, trust = model_folder(judge.model), judge.trust_remote_code
+        folder = model_folder(judge.model, judge.revision)
+        where = {"revision": judge.revision or "main", "trust_remote_code": judge.trust_remote_code}
         self.device = "cuda" if judge.pool.gpus and torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         try:
-            with cache_alone_if_silent(folder):
-                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-                model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=dtype, trust_remote_code=trust, use_safetensors=True
-                )
+            with cache_alone_if_silent(folder, judge.revision):
+                tokenizer = AutoTokenizer.from_pretrained(folder, **where)
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, **where)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"generation.judge.model: transformers cannot load '{judge.model}': {first_sentence(error)} "

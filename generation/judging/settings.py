@@ -33,6 +33,7 @@ class JudgeSettings(Settings):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of the chat template")
     tensor_parallel: int = Field(1, ge=1, description="GPUs of one vLLM engine")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
+    revision: str | None = Field(None, description="commit, branch or tag of a hub model; empty: its main branch")
     trust_remote_code: bool = False
     batch_size: int = Field(16, ge=1, description="prompts that transformers reads at once")
     concurrency: int = Field(256, ge=1, description="requests in flight per vLLM worker")

@@ -91,6 +91,8 @@ def build(
 def identity(judge: JudgeSettings, rubric: Rubric) -> dict[str, Any]:
     """What determines the grades."""
     settings = judge.model_dump(mode="json", exclude=_NOT_GRADES)
+    if judge.revision is None:
+        del settings["revision"]  # so that runs from before there was such a field continue
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in queries.PLACEMENT_ARGS}
     return settings | {"rubric": rubric.digest, "template": judge_template_digest()}

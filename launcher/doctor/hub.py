@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import InputError
-from cluster.machines.hub import hub_problem, is_on_hub
+from cluster.machines.hub import ModelName, hub_problem, is_on_hub
 from launcher.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def check_hub() -> Finding:
     )
 
 
-def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
+def check_models(models: Mapping[str, ModelName]) -> Iterator[Finding]:
     """Checks for each model whether this machine can load it.
 
     Args:
-        models: field of the recipe → folder, packaged name or hub id.
+        models: field of the recipe → folder, packaged name or hub id, with its revision.
     """
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -47,25 +47,29 @@ def check_models(models: Mapping[str, str]) -> Iterator[Finding]:
 
     for field, model in models.items():
         try:
-            source = str(find_model(model) or model) if field.startswith("generation") else resolve_model(model)
+            find = find_model if field.startswith("generation") else resolve_model
+            source = str(find(*model) or model.name)
         except InputError as error:
             yield Finding("failure", "model", f"{field}: {error}", "copy it to the same path on every node")
             continue
         if Path(source).exists():
             yield Finding("ok", "model", f"{field}: {source}")
-        elif isinstance(try_to_load_from_cache(source, "config.json"), str):
-            yield Finding("ok", "model", f"{field}: {source}, in the cache")
+            continue
+        of_revision = f" of revision '{model.revision}'" if model.revision else ""
+        named = f"{field}: {source}{of_revision}"
+        if isinstance(try_to_load_from_cache(source, "config.json", revision=model.revision), str):
+            yield Finding("ok", "model", f"{named}, in the cache")
         elif constants.is_offline_mode():
             remedy = "download it on a machine that has a network (hf download), and copy HF_HOME here"
-            yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub is off", remedy)
+            yield Finding("failure", "model", f"{named} is not in the cache, and the hub is off", remedy)
         elif problem := hub_problem():
             remedy = "name a folder of this machine, or copy a cache that holds the model (HF_HOME)"
-            yield Finding("failure", "model", f"{field}: {source} is not in the cache, and the hub {problem}", remedy)
-        elif is_on_hub(source) is False:
+            yield Finding("failure", "model", f"{named} is not in the cache, and the hub {problem}", remedy)
+        elif is_on_hub(source, model.revision) is False:
             remedy = "correct the name; a private model needs HF_TOKEN of somebody who may read it"
-            yield Finding("failure", "model", f"{field}: the hub has no model '{source}'", remedy)
+            yield Finding("failure", "model", f"{field}: the hub has no model '{source}'{of_revision}", remedy)
         else:
-            yield Finding("ok", "model", f"{field}: {source}, from the hub")
+            yield Finding("ok", "model", f"{named}, from the hub")
 
 
 def try_models(models: Mapping[str, Checked]) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.machines.hub import ModelName
 from launcher.doctor import hub, machine, workdir
 from launcher.doctor.collectives import AllReduceTimes, Rendezvous, open_store, time_all_reduce
 from launcher.doctor.finding import Finding
@@ -32,13 +33,13 @@ class RecipeNeeds:
     """The models, files and trackers that a recipe needs on a node.
 
     Attributes:
-        models: field of the recipe → model that a stage loads.
+        models: field of the recipe → model that a stage loads, with its revision.
         files: field of the recipe → file or folder that a stage reads.
         trackers: names of the trackers that training writes to.
         tried: section of the recipe → encoder, teacher or engine, whose model is tried.
     """
 
-    models: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, ModelName] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     trackers: tuple[str, ...] = ()
     tried: Mapping[str, Checked] = field(default_factory=dict)

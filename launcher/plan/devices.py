@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from cluster.machines.processor import has_bfloat16
+
 GB = 1e9
 GIB = 2**30
 SHAPE = (4096, 384, 1536)  # of the timed matrix product: the largest of a small encoder
@@ -37,6 +39,15 @@ GPUS = {
         Device("b200", 2250e12, 180 * GB, 7700 * GB),
     )
 }
+
+
+def bytes_of_number(dtype: str, on_gpu: bool) -> int:
+    """Bytes of a number in a recipe's dtype. Others than these (auto, empty) are the device's own choice.
+
+    That is a dtype of 16 bits, or float32 on a CPU without instructions for bfloat16.
+    """
+    own = 2 if on_gpu or has_bfloat16() else 4
+    return {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}.get(dtype, own)
 
 
 def visible_gpu() -> Device | None:

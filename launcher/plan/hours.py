@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from distill.training.step_time import Machine, Work, step_time
 from launcher.plan.corpus import CorpusSample
-from launcher.plan.devices import GB, Device
+from launcher.plan.devices import GB, Device, bytes_of_number
 from launcher.plan.memory import VLLM_SHARE
 from launcher.plan.models import ModelSize, model_size
 from launcher.plan.placed import generation_of
@@ -78,9 +78,10 @@ def _generation_seconds(recipe: Recipe, step: PlanStep, size: ModelSize, device:
     written = step.written if worst else min(step.written, step.units * float(QUERY_TOKENS))
     read = step.tokens - step.written
     sequences = int(generation.engine_args.get("max_num_seqs", SEQUENCES))
-    weights = 2 * size.parameters
+    number = bytes_of_number(str(generation.engine_args.get("dtype")), device.is_gpu)
+    weights = number * size.parameters
     cache_space = device.memory * VLLM_SHARE * generation.tensor_parallel - weights
-    cache = size.cache_bytes(step.length + generation.max_tokens)  # of one sequence
+    cache = size.cache_bytes(step.length + generation.max_tokens, number)  # of one sequence
     if cache:
         sequences = max(1, min(sequences, generation.concurrency, int(cache_space / cache)))
     arithmetic_s = size.forward_flops(read + written, step.length) / (device.flops * UTILISATION[worst])

@@ -19,7 +19,7 @@ from generation.judging.engines import as_generation
 from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample
-from launcher.plan.devices import GIB, Device
+from launcher.plan.devices import GIB, Device, bytes_of_number
 from launcher.plan.models import ModelSize, model_size
 from launcher.plan.tokenizers import CHARACTERS_PER_TOKEN
 from launcher.plan.work import global_batch, own_encoder
@@ -110,9 +110,10 @@ def _generation_need(stage: str, generation: GenerationSettings, device: Device)
     size = model_size(name)
     parts: dict[str, float] = {}
     if size:
-        cache = CACHED_PROMPTS * size.cache_bytes(generation.max_model_len or 4096)
+        number = bytes_of_number(str(generation.engine_args.get("dtype")), pool.gpus > 0)
+        cache = CACHED_PROMPTS * size.cache_bytes(generation.max_model_len or 4096, number)
         parts = {
-            "weights": 2 * size.parameters / width,
+            "weights": number * size.parameters / width,
             f"cache of {CACHED_PROMPTS} prompts": cache / width,
             "activations": 8192 * size.hidden * FORWARD_BYTES / width,
         }
@@ -130,11 +131,11 @@ def _encoder_parts(size: ModelSize | None, encoder: EncoderSettings) -> dict[str
 def _cross_encoder_parts(size: ModelSize | None, teacher: TeacherSettings) -> dict[str, float]:
     if not size:
         return {}
-    bytes_per_weight = 4 if teacher.dtype == "float32" else 2
+    number = bytes_of_number(teacher.dtype, teacher.pool.gpus > 0)
     tokens = teacher.batch_size * teacher.max_tokens
     width = teacher.tensor_parallel
     return {
-        "weights": bytes_per_weight * size.parameters / width,
+        "weights": number * size.parameters / width,
         "activations": tokens * size.hidden * FORWARD_BYTES / width,
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.engines.gguf import gguf_file
-from launcher.plan.tokenizers import model_file
+from launcher.plan.tokenizers import file_of_any_revision
 
 TABLE = re.compile(r"(embeddings|embed_tokens|wte|wpe)\.weight$")  # embedding tables of tokens and positions
 BILLIONS = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])", re.IGNORECASE)  # "Llama-3.1-8B-Instruct"
@@ -48,9 +48,9 @@ class ModelSize:
         """Operations of a forward pass over `tokens` tokens in texts of `length` tokens (arXiv 2001.08361)."""
         return tokens * (2 * self.matrices + 4 * self.layers * self.hidden * length)
 
-    def cache_bytes(self, tokens: float) -> float:
-        """Bytes of the keys and values of `tokens` tokens, in 16 bits."""
-        return tokens * 2 * 2 * self.layers * self.cached_width
+    def cache_bytes(self, tokens: float, bytes_of_number: int = 2) -> float:
+        """Bytes of the keys and values of `tokens` tokens."""
+        return tokens * bytes_of_number * 2 * self.layers * self.cached_width
 
 
 @cache
@@ -61,7 +61,7 @@ def model_size(name: str) -> ModelSize | None:
     """
     if (file := gguf_file(Path(name).expanduser())) is not None and find_spec("gguf"):
         return _size_of_gguf(file)
-    if model_file(name, "config.json") is not None:
+    if file_of_any_revision(name, "config.json") is not None:
         return _size_from_configuration(name)
     billions = BILLIONS.findall(name.rsplit("/", 1)[-1])
     if not billions:
@@ -71,7 +71,7 @@ def model_size(name: str) -> ModelSize | None:
 
 
 def _size_from_configuration(name: str) -> ModelSize | None:
-    path = model_file(name, "config.json")
+    path = file_of_any_revision(name, "config.json")
     assert path is not None, "the caller has checked it"
     config = json.loads(path.read_text(encoding="utf-8"))
     config |= config.get("text_config", {})

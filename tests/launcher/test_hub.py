@@ -10,6 +10,7 @@ import pytest
 
 from cluster.errors import InputError
 from cluster.machines import hub
+from cluster.machines.hub import ModelName
 from distill.settings.encoders import EncoderSettings
 from launcher.doctor.hub import check_models
 from launcher.model_checks import check_here
@@ -57,7 +58,7 @@ def test_the_hub_is_asked_for_a_model_that_is_not_here() -> None:
     assert said == "org/known is not on this machine and was not tried"
     with pytest.raises(InputError, match="student: there is no model 'org/absent', neither on this machine nor"):
         list(check_here({"student": EncoderSettings(model="org/absent")}))
-    known, absent = check_models({"student": "org/known", "teachers.t": "org/absent"})
+    known, absent = check_models({"student": ModelName("org/known", None), "teachers.t": ModelName("org/absent", None)})
     assert (known.level, absent.level) == ("ok", "failure")
     assert absent.found == "teachers.t: the hub has no model 'org/absent'"
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.shapes import Shape, save_encoder
+from cluster.settings import PoolSettings
 from distill.activations.costs import measure
 from distill.encoders.loading import load_model
 from distill.encoders.module import EncoderModule
@@ -88,6 +89,24 @@ def test_on_24_gb_the_large_writer_of_cadet_needs_a_shorter_context_and_all_else
     assert [(need.stage, need.change) for need in needs if not need.fits] == [
         ("queries", "generation.max_model_len=1024")
     ]
+
+
+@pytest.mark.parametrize(
+    ("knows_bfloat16", "dtype", "number"), [(True, None, 2), (False, None, 4), (True, "float32", 4)]
+)
+def test_on_a_cpu_without_bfloat16_weights_and_cache_are_float32(
+    knows_bfloat16: bool, dtype: str | None, number: int, folders: dict[str, str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("launcher.plan.devices.has_bfloat16", lambda: knows_bfloat16)
+    recipe = on_folders("small-gpu", folders, tmp_path)
+    generation = recipe.generation.model_copy(
+        update={"pool": PoolSettings(), "engine_args": {"dtype": dtype} if dtype else {}}
+    )
+    (need, *_) = memory_needs(recipe.model_copy(update={"generation": generation}), SAMPLE, GPUS["a10"])
+    size = model_size(str(generation.model))
+    assert size is not None and need.stage == "queries"
+    assert need.parts["weights"] == number * size.parameters
+    assert need.parts["cache of 16 prompts"] == 16 * generation.max_model_len * size.cache_bytes(1) * number / 2
 
 
 @pytest.mark.parametrize("name", list(BILLIONS))

@@ -221,7 +221,7 @@ def test_a_list_of_sections_is_a_mixture_and_set_reaches_each_by_its_number(tmp_
     assert [own.model for own in recipe.sections.values()] == ["some/llm", "bigger"]
     assert [section.path for section in recipe.sections] == ["queries", "more_queries/1"]
     assert [own.pool.workers for own in recipe.sections.values()] == [3, None]
-    assert recipe.models()["generation.0.model"] == "some/llm"
+    assert recipe.models()["generation.0.model"] == ("some/llm", None)
     assert yaml.safe_load(recipe.to_yaml())["generation"][1]["model"] == "bigger"
     assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
 
@@ -280,7 +280,7 @@ JUDGED = GOOD + "generation:\n  judge:\n    model: some/llm\n    threshold: 0.4\
 def test_a_judge_is_a_part_of_its_recipe(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, JUDGED))
     assert recipe.judge and recipe.judge.threshold == 0.4
-    assert recipe.models()["generation.judge.model"] == "some/llm"
+    assert recipe.models()["generation.judge.model"] == ("some/llm", None)
     assert load_recipe(write(tmp_path, recipe.to_yaml())) == recipe
     assert load_recipe(write(tmp_path, GOOD)).judge is None
 

@@ -84,6 +84,7 @@ def load_base(settings: TeacherSettings, seed: int) -> tuple[PreTrainedModel, Pr
     model, tokenizer, is_reranker = load_safetensors(
         construct,
         settings.model,
+        settings.revision,
         "float32",
         role="model of an adapted teacher",
         expected="an encoder or a reranker with safetensors weights: a folder, or an id that the hub or its local "

@@ -67,7 +67,8 @@ def build(
         RunError: the ranks died too often, or the loss is no number.
     """
     folder, adapt = FOLDER.format(name=name), teacher.adapting
-    teacher = teacher if teacher.model else teacher.model_copy(update={"model": student.model})
+    if not teacher.model:
+        teacher = teacher.model_copy(update={"model": student.model, "revision": student.revision})
     combined = ensemble_stage.build(
         run, ensemble, others, scores, candidates, passages, lists.seed, folder=f"{folder}/ensemble"
     )
