@@ -223,5 +223,7 @@ def test_a_pickled_or_missing_adapter_is_refused(fitting, tiny_llama, tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             check_model(settings(tiny_llama, lora=str(folder)))
+    with pytest.raises(ValueError, match=r"generation\.revision is for the engine vllm"):
+        GenerationSettings(engine="openai", model="m", base_url="http://127.0.0.1:9", revision="v2")
     with pytest.raises(ValueError, match=r"generation\.lora is for the engine vllm"):
         GenerationSettings(lora="x")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from cluster.machines.hub import ModelName
 from distill.settings.encoders import EncoderSettings
 from launcher.doctor.hub import check_models
 from launcher.model_checks import check_here
+from launcher.plan.models import model_size
+from launcher.plan.tokenizers import model_file, token_counter
 
 
 @pytest.fixture
@@ -25,11 +29,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             pass
 
         def do_GET(self) -> None:
-            known = self.path.split("?")[0] == "/api/models/org/known"
+            known = self.path.split("?")[0] in ("/api/models/org/known", "/api/models/org/known/revision/v2")
             body = b'{"id": "org/known", "_id": "1"}' if known else b'{"error": "Repository not found"}'
             self.send_response(200 if known or self.path == "/" else 404)
             if not known:
-                self.send_header("X-Error-Code", "RepoNotFound")
+                missing = "RevisionNotFound" if "/org/known/" in self.path else "RepoNotFound"
+                self.send_header("X-Error-Code", missing)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -68,3 +73,32 @@ def test_without_a_hub_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> No
     assert hub.is_on_hub("org/absent") is None
     ((_, said),) = check_here({"student": EncoderSettings(model="org/absent")})
     assert said == "org/absent is not on this machine and was not tried"
+
+
+@pytest.mark.usefixtures("server")
+def test_the_hub_is_asked_for_the_revision_that_is_named() -> None:
+    assert hub.is_on_hub("org/known", "v2")
+    assert hub.is_on_hub("org/known", "v9") is False
+    v2, v9 = check_models({"student": ModelName("org/known", "v2"), "generation.model": ModelName("org/known", "v9")})
+    assert (v2.level, v2.found) == ("ok", "student: org/known of revision 'v2', from the hub")
+    assert (v9.level, v9.found) == ("failure", "generation.model: the hub has no model 'org/known' of revision 'v9'")
+    with pytest.raises(InputError, match="there is no model 'org/known' of revision 'v9', neither on this machine nor"):
+        list(check_here({"student": EncoderSettings(model="org/known", revision="v9")}))
+
+
+def test_a_plan_takes_the_size_of_a_model_from_any_revision_and_a_check_from_the_named_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_encoder: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    cached = tmp_path / "models--org--pinned"
+    shutil.copytree(tiny_encoder, cached / "snapshots" / ("a" * 40))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "v2").write_text("a" * 40)
+    assert model_file("org/pinned", "config.json") is None, "main is not in the cache"
+    for revision in ("v2", "a" * 40):
+        assert model_file("org/pinned", "config.json", revision) == cached / "snapshots" / ("a" * 40) / "config.json"
+    size, of_folder = model_size("org/pinned"), model_size(tiny_encoder)
+    assert size is not None and of_folder is not None
+    assert size.parameters == of_folder.parameters
+    assert token_counter("org/pinned")[1], "its own tokenizer counts"
