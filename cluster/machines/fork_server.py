@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from cluster.machines.fork_client import VARIABLE, receive, send
-from cluster.machines.private_folder import private_folder
+from cluster.machines.own_folder import own_folder
 
 LOOK_S = 1.0  # between two looks whether the session still lives
 BACKLOG = 128  # workers that wait to be forked while libraries are imported
@@ -41,7 +41,7 @@ class ForkServer:
     """The server of this process's Ray session; a context in which Ray is to be started."""
 
     def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="fork-", dir=private_folder()) + "/socket"
+        self.path = tempfile.mkdtemp(dir=own_folder("fork")) + "/socket"
         # threads: libraries read the variable once, so workers raise the number themselves (`cluster.workers.threads`)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         # -P: modules in the folder of the call must not take the place of installed ones

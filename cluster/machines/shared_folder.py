@@ -44,14 +44,14 @@ def shared_folder(name: str, make: Callable[[Path], None]) -> Path:
     folder = root / name
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
+        if (lock := locked(folder, fcntl.LOCK_SH)) is None:
             continue
         if (folder / COMPLETE).exists():
             (folder / COMPLETE).touch()
             _locks.append(lock)
             return folder
         os.close(lock)
-        if (lock := _lock(folder, fcntl.LOCK_EX)) is not None:
+        if (lock := locked(folder, fcntl.LOCK_EX)) is not None:
             try:
                 _fill(folder, make)
             finally:
@@ -83,7 +83,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lock(folder: Path, kind: int) -> int | None:
+def locked(folder: Path, kind: int) -> int | None:
     """A file descriptor that holds a lock of this kind on a folder; None if the folder was removed meanwhile.
 
     Raises:
@@ -109,7 +109,7 @@ def _remove_unused(root: Path, wanted: str) -> None:
     """Removes the folders that no process reads and that were not opened for `UNUSED_S`; `wanted` stays."""
     for folder in root.iterdir():
         with contextlib.suppress(OSError):  # another process reads the folder, or removes it at the same time
-            if folder.name == wanted or (lock := _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+            if folder.name == wanted or (lock := locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
                 continue
             try:
                 last_opened = folder / COMPLETE if (folder / COMPLETE).exists() else folder

@@ -13,7 +13,15 @@ import numpy as np
 
 from cluster.errors import InputError, RunError
 from cluster.machines.hub import cache_alone_if_silent
-from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
+from cluster.machines.vllm import (
+    CPU_CACHE_BYTES,
+    CPU_EXECUTOR,
+    SAFE_FORMATS,
+    first_sentence,
+    keep_sockets_private,
+    quiet,
+    use_all_cores,
+)  # fmt: skip
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import resolve_model
 from distill.settings.teachers import TeacherSettings
@@ -117,6 +125,7 @@ def _classifier(template: Template, tokenizer: Any) -> dict[str, Any]:
 
 def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
     quiet()
+    keep_sockets_private()
     try:
         from vllm import LLM
         from vllm.platforms import current_platform

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import InputError, RunError
 from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.processor import has_bfloat16
-from cluster.machines.vllm import CPU_CACHE_BYTES, CPU_EXECUTOR, SAFE_FORMATS, first_sentence, quiet, use_all_cores
+from cluster.machines.vllm import (
+    CPU_CACHE_BYTES,
+    CPU_EXECUTOR,
+    SAFE_FORMATS,
+    first_sentence,
+    keep_sockets_private,
+    quiet,
+    use_all_cores,
+)  # fmt: skip
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
 from generation.settings import GenerationSettings
@@ -32,6 +40,7 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
         RunError: the engine does not start.
     """
     config, is_cpu = engine_config(settings, adapter)
+    keep_sockets_private()
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:

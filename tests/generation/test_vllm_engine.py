@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -74,6 +75,11 @@ class Killer(threading.Thread):
                 return
 
 
+def sockets() -> set[Path]:
+    """Sockets that lie among the temporary files of all users."""
+    return {path for path in Path(tempfile.gettempdir()).iterdir() if path.is_socket()}
+
+
 def _name(process: psutil.Process) -> str:
     try:
         return " ".join([process.name(), *process.cmdline()])
@@ -89,6 +95,7 @@ def _name(process: psutil.Process) -> str:
 def test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way(run, tiny_llama, killed):
     made = run(wait_timeout_s=200.0)
     passages = passages_in(made.storage.url)
+    sockets_before = sockets()
     killer = Killer(made.storage, throw("vllm").uniform(0.0, 0.1))
     if killed:
         killer.start()
@@ -99,6 +106,7 @@ def test_every_unit_is_accounted_for_even_if_the_engine_is_killed_on_the_way(run
     if killed:
         killer.join()
     assert len(killer.killed) == killed
+    assert sockets() <= sockets_before, "they lie in a folder of the worker, which the next one removes"
     assert max(commit.attempts for commit in table.commits()) == 1 + killed
     assert table.complete
     drops = [drop for commit in table.commits() for drop in commit.drops.items()]
