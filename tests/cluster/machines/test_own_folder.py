@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -22,6 +21,18 @@ import sys
 from cluster.machines.own_folder import own_folder
 print(own_folder("things"), flush=True)
 sys.stdin.read()
+"""
+
+
+FORK = """
+import os, sys
+from cluster.machines.own_folder import own_folder
+own = own_folder("things")
+if (child := os.fork()) == 0:
+    print(own_folder("things"))
+    sys.exit(0)
+os.waitpid(child, 0)
+print(own, own.is_dir())
 """
 
 
@@ -64,18 +75,13 @@ def test_a_folder_that_a_killed_process_left_is_removed_and_one_of_a_living_proc
     assert not kept.exists(), "a process that ends by itself removes its folder"
 
 
-def test_a_forked_process_has_a_folder_of_its_own() -> None:
-    own = own_folder("things")
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        os.write(writer, str(own_folder("things")).encode())
-        sys.stdout.flush()
-        atexit._run_exitfuncs()
-        os._exit(0)
-    os.waitpid(child, 0)
-    of_child = os.read(reader, 4096).decode()
-    assert Path(of_child).parent == own.parent and Path(of_child) != own
-    assert own.is_dir()
+def test_a_forked_process_has_a_folder_of_its_own_and_leaves_that_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60)
+    of_child, of_parent, is_there = done.stdout.split()
+    assert Path(of_child).parent == Path(of_parent).parent == root_of("things")
+    assert of_child != of_parent
+    assert is_there == "True"
+    assert not Path(of_child).exists() and not Path(of_parent).exists()
 
 
 def test_sockets_of_vllm_lie_there_unless_the_environment_names_a_place_or_the_path_is_too_long(
