@@ -80,7 +80,9 @@ def _write_cut(storage: Storage, folder: Path, split: str, qrels: Qrels, chunkin
     """
     chunker = Chunker(chunking)
     cut = (storage.local_path or private_folder()) / "evaluation" / "chunks"
-    made_from = json.dumps([str(folder), split, asdict(chunking), chunker.counter.digest(), "queries whole"])
+    settings = asdict(chunking)
+    del settings["revision"]  # the digest tells its tokenizer
+    made_from = json.dumps([str(folder), split, settings, chunker.counter.digest(), "queries whole"])
     note = cut / "made-from.json"
     if note.is_file() and note.read_text(encoding="utf-8") == made_from:
         return cut

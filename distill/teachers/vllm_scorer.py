@@ -21,7 +21,7 @@ from cluster.machines.vllm import (
     keep_sockets_private,
     quiet,
     use_all_cores,
-)  # fmt: skip
+)
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import resolve_model
 from distill.settings.teachers import TeacherSettings

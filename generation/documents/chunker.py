@@ -36,6 +36,7 @@ class Chunking:
         prefix: prompt that the student puts before a passage.
         language: of the documents, a code, or `auto`: each document's own.
         characters: most characters of a document that are read.
+        revision: commit, branch or tag of an id; None: its main branch.
     """
 
     model: str

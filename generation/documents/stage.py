@@ -45,7 +45,7 @@ def build(run: Run, reader: Reader | DocumentReader, chunking: Chunking, shards:
         InputError: no document could be read; a record is malformed; or the tokenizer cannot be loaded.
     """
     settings: dict[str, Any] = asdict(chunking)
-    del settings["model"]  # what matters of it is its tokenizer
+    del settings["model"], settings["revision"]  # what matters of them is the tokenizer
     table = run.execute(
         Stage(
             title="corpus: documents",

@@ -18,7 +18,7 @@ from cluster.machines.vllm import (
     keep_sockets_private,
     quiet,
     use_all_cores,
-)  # fmt: skip
+)
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
 from generation.settings import GenerationSettings

@@ -13,7 +13,13 @@ import pytest
 from cluster.errors import InputError
 from cluster.machines import hub
 from cluster.machines.hub import ModelName
+from distill.retrieval.embeddings import identity as vectors
 from distill.settings.encoders import EncoderSettings
+from generation import queries
+from generation.judging import stage as grades
+from generation.judging.engines import load_rubric
+from generation.judging.settings import JudgeSettings
+from generation.settings import GenerationSettings
 from launcher.doctor.hub import check_models
 from launcher.model_checks import check_here
 from launcher.plan.models import model_size
@@ -102,3 +108,18 @@ def test_a_plan_takes_the_size_of_a_model_from_any_revision_and_a_check_from_the
     assert size is not None and of_folder is not None
     assert size.parameters == of_folder.parameters
     assert token_counter("org/pinned")[1], "its own tokenizer counts"
+
+
+def test_a_model_without_a_revision_is_the_one_that_tables_from_before_the_field_were_made_with() -> None:
+    encoder, generation = EncoderSettings(model="m"), GenerationSettings(engine="vllm", model="m")
+    judge = JudgeSettings(model="m")
+    for unpinned, pinned in (
+        (vectors(encoder), vectors(encoder.model_copy(update={"revision": "v2"}))),
+        (queries.identity(generation, {}), queries.identity(generation.model_copy(update={"revision": "v2"}), {})),
+        (
+            grades.identity(judge, load_rubric(judge)),
+            grades.identity(judge.model_copy(update={"revision": "v2"}), load_rubric(judge)),
+        ),
+    ):
+        assert "revision" not in unpinned
+        assert pinned == unpinned | {"revision": "v2"}

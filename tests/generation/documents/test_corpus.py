@@ -75,6 +75,9 @@ def test_a_run_goes_on_where_it_stopped_and_other_chunks_are_another_table(run, 
     made = run()
     before = records.build(made, corpus, CHUNKING).fingerprint
     assert records.build(made, corpus, CHUNKING).fingerprint == before
+    assert made.table(DOCUMENTS.path).plan.fingerprint["chunking"].keys() == {
+        "tokens", "overlap", "prefix", "language", "characters", "tokenizer",
+    }  # fmt: skip
     with pytest.raises(InputError, match=r"chunking\.tokens: was 96, is 64"):
         records.build(made, corpus, Chunking(CHUNKING.model, 64, 12))
     (tmp_path / "docs" / "notes.txt").write_text("Another text, as long as nobody knows.")
