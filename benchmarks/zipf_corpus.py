@@ -67,15 +67,16 @@ class ZipfCorpus:
                     corpus.write(json.dumps({"_id": f"passage-{number:08d}", "title": "", "text": f"{text}."}) + "\n")
                     number += 1
                     while asked < number * queries_per_passage:
-                        log.write(json.dumps({"_id": str(asked), "text": self._query(ranks, generator)}) + "\n")
+                        log.write(json.dumps({"_id": str(asked), "text": self.query(ranks, generator)}) + "\n")
                         asked += 1
                     if number - 1 in judged:
-                        query = self._query(ranks, generator)
+                        query = self.query(ranks, generator)
                         queries.write(json.dumps({"_id": f"q{number}", "text": query}) + "\n")
                         qrels.write(f"q{number}\tpassage-{number - 1:08d}\t1\n")
         (folder / "beir" / "corpus.jsonl").symlink_to(folder / "corpus.jsonl")
 
-    def _query(self, ranks: np.ndarray, generator: np.random.Generator) -> str:
+    def query(self, ranks: np.ndarray, generator: np.random.Generator) -> str:
+        """Four to seven words of a passage."""
         return " ".join(self.words[generator.choice(ranks, generator.integers(*QUERY_WORDS), replace=False)])
 
 

@@ -7,7 +7,7 @@ the same form. Pooling and normalisation run in float32, whatever the dtype of t
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distill.encoders.module import EncoderModule
 
 
+BLOCK_TOKENS = 2**20  # tokens, padding included, that are read at once: 25 MB of ids, mask and types
 LIBRARIES = ("sentence_transformers", "transformers.models.bert.modeling_bert")  # what an encoder takes long to import
 
 
@@ -63,6 +64,7 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
+        self.batch_tokens = settings.batch_tokens
         self.module: EncoderModule | None = None  # made for the first texts, since these decide how it computes
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:
@@ -75,9 +77,7 @@ class Encoder:
         return self._encode(joined, self.passages)
 
     def _encode(self, texts: list[str], reading: Reading) -> np.ndarray:
-        """(n, dimension) float32 vectors, computed in batches of texts of similar length, within the token budget."""
-        import torch
-
+        """(n, dimension) float32 vectors; a block of texts of similar size is read at once, the largest first."""
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         if not texts:
             return vectors
@@ -89,13 +89,36 @@ class Encoder:
         start = 0
         while start < len(order):
             longest = min(reading.max_tokens, 2 + sizes[order[start]] // 3)
-            batch = order[start : start + max(1, self.settings.batch_tokens // longest)]
-            start += len(batch)
-            features = reading.features([texts[index] for index in batch])
-            with torch.no_grad():
-                embeddings = cut(module(**features), self.dimension, normalizes(self.model))
-                vectors[batch] = embeddings.cpu().numpy()
+            block = order[start : start + max(1, BLOCK_TOKENS // longest)]
+            start += len(block)
+            features = reading.features([texts[index] for index in block])
+            vectors[block] = self._vectors(module, features) if reading.is_bag else self._batches(module, features)
         return vectors
+
+    def _batches(self, module: EncoderModule, features: dict[str, Any]) -> np.ndarray:
+        """(n, dimension) vectors of n sequences, in batches within the token budget.
+
+        Where memory runs out, the budget is halved for this and all later texts.
+        """
+        from distill.encoders.halving import halved_until_it_fits
+        from distill.encoders.read_texts import ReadTexts
+
+        read = ReadTexts(features, self.device)
+        vectors = np.empty((len(read.lengths), self.dimension), dtype=np.float32)
+
+        def attempt(tokens: int) -> None:
+            for numbers in read.batches(tokens):
+                vectors[numbers] = self._vectors(module, read.batch(numbers))
+
+        _, self.batch_tokens = halved_until_it_fits(attempt, self.batch_tokens)
+        return vectors
+
+    def _vectors(self, module: EncoderModule, features: dict[str, Any]) -> np.ndarray:
+        """(B, dimension) vectors of one batch."""
+        import torch
+
+        with torch.no_grad():
+            return cut(module(**features), self.dimension, normalizes(self.model)).cpu().numpy()
 
     def _module(self, text: str, reading: Reading) -> EncoderModule:
         """The model as a torch module; a trial on this text and on two prefixes of it chooses how it computes."""

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.machines.shared_folder import shared_folder
 from cluster.tables.table import Table
 from distill.encoders.texts import passage_text
+from distill.retrieval.max_score import ScoreColumns
 from distill.retrieval.search import Hits
 from distill.retrieval.tokenizers import TextSettings
 from distill.settings.retrieval import Bm25Settings
+
+if TYPE_CHECKING:
+    import bm25s
 
 ENGLISH = TextSettings()
 K1 = 1.5
@@ -52,6 +57,7 @@ class Bm25Index:
         if any(ids):
             self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
             self._index.index(Tokenized(ids=ids, vocab=self._tokenizer.get_vocab_dict()), show_progress=False)
+        self._columns = _columns(self._index)
 
     @classmethod
     def shared(
@@ -104,19 +110,13 @@ class Bm25Index:
             index._tokenizer.load_vocab(folder)
             index._index = bm25s.BM25.load(folder, mmap=True, load_vocab=False)
             index.passages = index._index.scores["num_docs"]
+        index._columns = _columns(index._index)
         return index
 
     def _tokens(self, query: str) -> list[int]:
         """Ids of the query's tokens that some passage has; a token that occurs twice is there twice."""
         # As a stream, since a progress bar costs half the time even where it is not shown.
         return next(self._tokenizer.streaming_tokenize([query], update_vocab=False, allow_empty=False))
-
-    def _scores(self, query: str) -> np.ndarray:
-        """(passages,) float32 scores of all passages; zeros if no passage has a token of the query."""
-        tokens = self._tokens(query)
-        if not tokens or self._index is None:
-            return np.zeros(self.passages, dtype=np.float32)
-        return self._index.get_scores_from_ids(tokens)
 
     def search(self, queries: Sequence[str], k: int) -> Hits:
         """Finds the k best passages of each of the Q queries, as (Q, k) hits.
@@ -125,37 +125,32 @@ class Bm25Index:
         """
         hits = Hits.empty(len(queries), k)
         for number, query in enumerate(queries):
-            scores = self._scores(query)
-            matches = np.flatnonzero(scores > 0)
-            if len(matches) > k:
-                # All passages that tie with the k-th stay for the sort, so that the smaller row wins, as `Hits` says.
-                kth = np.partition(scores[matches], len(matches) - k)[len(matches) - k]
-                matches = matches[scores[matches] >= kth]
-            best = matches[np.lexsort((matches, -scores[matches]))][:k]
-            hits.rows[number, : len(best)] = best
+            tokens = self._tokens(query)
+            if self._columns is None or not tokens:
+                continue
+            rows = self._columns.contenders(tokens, k)
+            scores = self._columns.scores(tokens, rows)
+            best = np.lexsort((rows, -scores))[:k]
+            hits.rows[number, : len(best)] = rows[best]
             hits.scores[number, : len(best)] = scores[best]
         return hits
 
     def score(self, query: str, rows: np.ndarray) -> np.ndarray:
         """(C,) float32 scores of C passages for one query; `rows` is (C,) int64.
 
-        They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus. The index is a
-        sparse matrix, one column a token, whose values are the terms of the sum. A column's rows ascend, so the wanted
-        ones are found by binary search.
+        They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus.
         """
-        scores = np.zeros(len(rows), dtype=np.float32)
-        if self._index is None or not len(rows):
-            return scores
-        # Plain views: a slice of a memory-mapped array costs more than the search in it.
-        values, owners, starts = (np.asarray(self._index.scores[name]) for name in ("data", "indices", "indptr"))
-        wanted = rows.astype(owners.dtype)  # else numpy would copy the column
-        for token in self._tokens(query):
-            start, stop = int(starts[token]), int(starts[token + 1])
-            column = owners[start:stop]
-            places = np.minimum(np.searchsorted(column, wanted), max(stop - start - 1, 0))
-            found = column[places] == wanted if stop > start else np.zeros(len(rows), dtype=bool)
-            scores[found] += values[start + places[found]]
-        return scores
+        if self._columns is None:
+            return np.zeros(len(rows), dtype=np.float32)
+        return self._columns.scores(self._tokens(query), rows)
+
+
+def _columns(index: bm25s.BM25 | None) -> ScoreColumns | None:
+    """The matrix of an index, one column a token, whose values are the terms of the formula's sum."""
+    if index is None:
+        return None
+    matrix = index.scores
+    return ScoreColumns(matrix["data"], matrix["indices"], matrix["indptr"], matrix["num_docs"])
 
 
 def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:

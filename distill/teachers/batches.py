@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
+from distill.encoders.halving import halved_until_it_fits
 from distill.encoders.tokens import PADDED_TO
-from distill.teachers.halving import halved_until_it_fits
 
 
 class Batches:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from distill.encoders.halving import halved_until_it_fits
 from distill.encoders.token_counter import TokenCounter
 from distill.encoders.tokens import CHARACTERS_PER_TOKEN
 from distill.settings.teachers import TeacherSettings
-from distill.teachers.halving import halved_until_it_fits
 from distill.teachers.pairs import Pair
 
 if TYPE_CHECKING:

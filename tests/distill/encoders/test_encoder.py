@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from distill.encoders.compute.cpu_attention import NAME
 from distill.encoders.compute.cpu_linears import JoinedLayers
 from distill.encoders.device import has_bfloat16_linear
 from distill.encoders.encoder import Encoder
+from distill.encoders.reading import Reading
 from distill.settings.encoders import EncoderSettings
 from tests.distill.ranks import on_ranks
 from tests.distill.students import save_qwen3
@@ -57,6 +59,63 @@ def test_a_model_with_another_attention_keeps_the_one_it_was_loaded_with(student
     encoder, vectors = encode(model, "bfloat16")
     assert model.transformers_model.config._attn_implementation == loaded != "eager"
     assert encoder.module.attention == loaded and error(vectors, expected) < 0.03
+
+
+# a word of three letters has more tokens than one of six, so that characters say little of tokens
+VARIED = [(word * count).strip() for word in ("quarry ", "9x! ", "é", "the old slate ") for count in range(1, 25)]
+
+
+def varied(tmp_path: Path, side: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Encoder, np.ndarray]:
+    """An encoder that pads on a side and reads a few texts at once, and the vectors that its library gives alone."""
+    path = save_qwen3(tmp_path / "model")
+    model = Encoder(EncoderSettings(model=path, dtype="float32"), "cpu").model
+    model.tokenizer.padding_side = side
+    monkeypatch.setattr("distill.encoders.encoder.BLOCK_TOKENS", 2048)
+    settings = EncoderSettings(model=path, dtype="float32", batch_tokens=256, max_passage_tokens=64)
+    encoder = Encoder(settings, "cpu", model)
+    model.max_seq_length = 64
+    return encoder, model.encode(VARIED, batch_size=1)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_each_text_is_read_once_and_batches_are_hardly_padded(tmp_path, monkeypatch, side):
+    encoder, expected = varied(tmp_path, side, monkeypatch)
+    encoder.encode_passages([""], ["slate"])  # the trial is over
+    read, masks, features = [], [], Reading.features
+    monkeypatch.setattr(Reading, "features", lambda self, texts: read.extend(texts) or features(self, texts))
+    compute = encoder.module.forward
+    monkeypatch.setattr(
+        encoder.module, "forward", lambda **named: masks.append(named["attention_mask"]) or compute(**named)
+    )
+    vectors = encoder.encode_passages([""] * len(VARIED), VARIED)
+    assert error(vectors, expected) < 1e-5
+    assert sorted(read) == sorted(VARIED)
+    own, computed = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    assert max(mask.numel() for mask in masks) <= 256
+    assert 1 - own / computed < 0.08, "in the order of their characters it was 0.16"
+
+
+def test_a_batch_that_runs_out_of_memory_is_halved_and_later_ones_begin_so(tmp_path, monkeypatch):
+    encoder, expected = varied(tmp_path, "right", monkeypatch)
+    encoder.encode_passages([""], ["slate"])
+    sizes, compute = [], encoder.module.forward
+
+    def forward(**features):
+        sizes.append(features["input_ids"].numel())
+        if sizes[-1] > 100:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(**features)
+
+    monkeypatch.setattr(encoder.module, "forward", forward)
+    assert error(encoder.encode_passages([""] * len(VARIED), VARIED), expected) < 1e-5
+    assert encoder.batch_tokens == 64 and sum(size > 100 for size in sizes) == 2, "256, 128"
+    sizes.clear()
+    assert error(encoder.encode_passages([""] * len(VARIED), VARIED), expected) < 1e-5
+    assert max(sizes) <= 64
+
+    monkeypatch.setattr(encoder.module, "forward", lambda **_: forward(input_ids=torch.zeros(101)))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        encoder.encode_passages([""], ["slate"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

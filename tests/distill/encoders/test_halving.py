@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from distill.teachers.halving import halved_until_it_fits
+from distill.encoders.halving import halved_until_it_fits
 
 
 @pytest.fixture
