@@ -10,6 +10,8 @@ from cluster.machines.processor import has_bfloat16
 if TYPE_CHECKING:
     import torch
 
+CPU_TOKENS = 4096  # of a pass on a CPU, whose activations then stay in the caches; measured on two kinds of processor
+
 
 def resolve_dtype(name: str, device: str) -> torch.dtype:
     """Torch dtype of a recipe's `dtype`; "auto" means bfloat16 if the device multiplies it faster than float32."""
@@ -27,6 +29,11 @@ def default_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def tokens_of_pass(wanted: int, device: str) -> int:
+    """Tokens of a pass that has no backward pass: as many as wanted, and at most `CPU_TOKENS` on a CPU."""
+    return min(wanted, CPU_TOKENS) if device == "cpu" else wanted
 
 
 @cache

@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.errors import InputError
 from cluster.machines.malloc import keep_freed_memory
-from distill.encoders.device import default_device, resolve_dtype
+from distill.encoders.device import default_device, resolve_dtype, tokens_of_pass
 from distill.encoders.loading import load_model
 from distill.encoders.reading import Reading
 from distill.encoders.similarity import cut, normalizes
@@ -64,7 +64,7 @@ class Encoder:
         if dimensions is not None and dimensions > dimension:
             raise InputError(f"model '{settings.model}' has {dimension} dimensions and cannot be cut at {dimensions}.")
         self.dimension: int = dimensions or dimension
-        self.batch_tokens = settings.batch_tokens
+        self.batch_tokens = tokens_of_pass(settings.batch_tokens, self.device)
         self.module: EncoderModule | None = None  # made for the first texts, since these decide how it computes
 
     def encode_queries(self, texts: list[str]) -> np.ndarray:

@@ -1,63 +1,66 @@
 """BM25 over the passages: a retriever without training, and a teacher that scores given pairs.
 
-One index serves both, so a pair has the same score in retrieval and from the teacher. The variant is Lucene's, computed
-by bm25s. The workers of a machine share one index: the first worker builds it, and all workers map it into memory.
+One index serves both, so a pair has the same score in retrieval and from the teacher. The tokenizer is that of bm25s.
+The workers of a machine share one index: the first worker builds it, and all workers map it into memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cluster.machines.shared_folder import shared_folder
 from cluster.tables.table import Table
 from distill.encoders.texts import passage_text
+from distill.retrieval.bm25_build import build_matrix, load_matrix
 from distill.retrieval.max_score import ScoreColumns
 from distill.retrieval.search import Hits
 from distill.retrieval.tokenizers import TextSettings
 from distill.settings.retrieval import Bm25Settings
 
-if TYPE_CHECKING:
-    import bm25s
-
 ENGLISH = TextSettings()
-K1 = 1.5
-B = 0.75
-COUNT_FILE = "passages"  # file of a saved index that has no token at all: the number of its passages
+PASSAGES_FILE = "passages"  # of a saved index: the number of its passages
 
 
 class Bm25Index:
     """BM25 index over all passages. A passage's row is its position in `texts`.
 
-    The score of passage d for query q is the sum over the tokens t of q of
-    `ln(1 + (N - df_t + 0.5) / (df_t + 0.5)) * tf / (tf + k1 * (1 - b + b * |d| / avgdl))`:
-    Kamphuis et al., "Which BM25 Do You Mean?", ECIR 2020, "Lucene (accurate)".
+    The score of a passage for a query is the sum of the matrix's values over the tokens of the query
+    (`distill/retrieval/bm25_build.py` has the formula).
 
     Args:
-        texts: batches of passage texts ("title text"); the index keeps only their token ids.
+        texts: batches of passage texts ("title text"); the index keeps only what their tokens are worth.
         stop_words: whether stop words of the language are left out.
         reads: language and tokenizer of passages and queries.
+        folder: an empty folder, into which the index is saved; None keeps it in memory.
     """
 
-    def __init__(self, texts: Iterable[Sequence[str]], stop_words: bool = True, reads: TextSettings = ENGLISH) -> None:
-        import bm25s
-        from bm25s.tokenization import Tokenized
-
+    def __init__(
+        self,
+        texts: Iterable[Sequence[str]],
+        stop_words: bool = True,
+        reads: TextSettings = ENGLISH,
+        folder: Path | None = None,
+    ) -> None:
         self._tokenizer = reads.tokenizer(stop_words)
-        ids: list[list[int]] = []
+        self._columns = ScoreColumns(build_matrix(self._read(texts), folder))
+        if folder is not None:
+            (folder / PASSAGES_FILE).write_text(str(self.passages))
+            self._tokenizer.save_vocab(folder)
+
+    @property
+    def passages(self) -> int:
+        """Number of passages."""
+        return self._columns.matrix.passages
+
+    def _read(self, texts: Iterable[Sequence[str]]) -> Iterator[list[int]]:
+        """The token ids of each passage; new words enter the vocabulary."""
         for batch in texts:
-            ids += self._tokenizer.tokenize(
+            yield from self._tokenizer.tokenize(
                 list(batch), update_vocab=True, return_as="ids", allow_empty=False, show_progress=False
             )
-        self.passages = len(ids)
-        self._index: bm25s.BM25 | None = None
-        if any(ids):
-            self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
-            self._index.index(Tokenized(ids=ids, vocab=self._tokenizer.get_vocab_dict()), show_progress=False)
-        self._columns = _columns(self._index)
 
     @classmethod
     def shared(
@@ -78,39 +81,20 @@ class Bm25Index:
         indexes: list[Bm25Index] = []
 
         def build(folder: Path) -> None:
-            indexes.append(cls(texts(), reads=reads))
-            indexes[0].save(folder)
+            indexes.append(cls(texts(), reads=reads, folder=folder))
 
         try:
-            return cls.load(shared_folder(f"bm25-{name}-{reads.name()}", build), reads=reads)
+            return cls.load(shared_folder(f"bm25-columns-{name}-{reads.name()}", build), reads=reads)
         except OSError:
             return indexes[0] if indexes else cls(texts(), reads=reads)
 
-    def save(self, folder: Path) -> None:
-        """Writes the index into an empty folder, as numeric arrays and JSON."""
-        if self._index is None:
-            (folder / COUNT_FILE).write_text(str(self.passages))
-            return
-        self._index.save(folder, show_progress=False)
-        self._tokenizer.save_vocab(folder)
-
     @classmethod
     def load(cls, folder: Path, stop_words: bool = True, reads: TextSettings = ENGLISH) -> Bm25Index:
-        """Loads an index that was saved with the same `reads`.
-
-        Its arrays are mapped into memory, so pages are read when a search needs them.
-        """
-        import bm25s
-
+        """Opens an index that was built into a folder with the same `reads`; its matrix is mapped into memory."""
         index = cls.__new__(cls)
-        index._tokenizer, index._index = reads.tokenizer(stop_words), None
-        if (folder / COUNT_FILE).exists():
-            index.passages = int((folder / COUNT_FILE).read_text())
-        else:
-            index._tokenizer.load_vocab(folder)
-            index._index = bm25s.BM25.load(folder, mmap=True, load_vocab=False)
-            index.passages = index._index.scores["num_docs"]
-        index._columns = _columns(index._index)
+        index._tokenizer = reads.tokenizer(stop_words)
+        index._tokenizer.load_vocab(folder)
+        index._columns = ScoreColumns(load_matrix(folder, int((folder / PASSAGES_FILE).read_text())))
         return index
 
     def _tokens(self, query: str) -> list[int]:
@@ -126,8 +110,6 @@ class Bm25Index:
         hits = Hits.empty(len(queries), k)
         for number, query in enumerate(queries):
             tokens = self._tokens(query)
-            if self._columns is None or not tokens:
-                continue
             rows = self._columns.contenders(tokens, k)
             scores = self._columns.scores(tokens, rows)
             best = np.lexsort((rows, -scores))[:k]
@@ -140,17 +122,7 @@ class Bm25Index:
 
         They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus.
         """
-        if self._columns is None:
-            return np.zeros(len(rows), dtype=np.float32)
         return self._columns.scores(self._tokens(query), rows)
-
-
-def _columns(index: bm25s.BM25 | None) -> ScoreColumns | None:
-    """The matrix of an index, one column a token, whose values are the terms of the formula's sum."""
-    if index is None:
-        return None
-    matrix = index.scores
-    return ScoreColumns(matrix["data"], matrix["indices"], matrix["indptr"], matrix["num_docs"])
 
 
 def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:

@@ -14,23 +14,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from distill.retrieval.bm25_build import Matrix
+
 ENOUGH = 4  # times k rows: so few are not looked up any more, since whoever asked scores them exactly
 
 
 class ScoreColumns:
-    """A sparse matrix with a column for each token and a row for each passage; all its values are positive.
+    """Search in a sparse matrix whose values are all positive.
 
     Args:
-        values: `(entries,) float32`, column after column.
-        owners: `(entries,) int32`, the row of each value; ascending within a column.
-        starts: `(tokens + 1,)`, where each column begins.
-        rows: rows of the matrix.
+        matrix: with a column for each token and a row for each passage.
     """
 
-    def __init__(self, values: np.ndarray, owners: np.ndarray, starts: np.ndarray, rows: int) -> None:
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
         # Plain views: a slice of a memory-mapped array costs more than what is done with it.
-        self._values, self._owners, self._starts = np.asarray(values), np.asarray(owners), np.asarray(starts)
-        self._sums = np.zeros(rows, np.float32)  # all zero between two queries
+        self._values, self._owners, self._starts = map(np.asarray, (matrix.values, matrix.owners, matrix.starts))
+        self._sums = np.zeros(matrix.passages, np.float32)  # all zero between two queries
         self._largest: dict[int, float] = {}
 
     def column(self, token: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bm25s.tokenization import Tokenizer
 
 NGRAMS = (2, 3)  # characters in an n-gram
+_ASCII_WORDS = re.compile(r"\w\w+", re.ASCII)
 STOP_WORDS_OF = {"porter": "english", "dutch_porter": "dutch"}  # other stemmers of a language
 
 
@@ -45,11 +46,17 @@ class TextSettings:
         if self.ngrams:
             return Tokenizer(splitter=character_ngrams, stopwords=None)
         if self.language == NO_STEMMER:
-            return Tokenizer(splitter=_words().findall, stopwords=None)
+            return Tokenizer(splitter=words, stopwords=None)
         import Stemmer
 
         stop = _stop_words(self.language) if stop_words else None
-        return Tokenizer(splitter=_words().findall, stemmer=Stemmer.Stemmer(self.language), stopwords=stop)
+        return Tokenizer(splitter=words, stemmer=Stemmer.Stemmer(self.language), stopwords=stop)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text that have two characters or more."""
+    # ASCII has no marks, and the long list of them takes most of the time of an index
+    return (_ASCII_WORDS if text.isascii() else _words()).findall(text)
 
 
 def character_ngrams(text: str) -> list[str]:

@@ -21,7 +21,9 @@ class EncoderSettings(Settings):
     pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto: as the files of the model say")
     max_query_tokens: int = Field(64, ge=8)
     max_passage_tokens: int = Field(256, ge=8)
-    batch_tokens: int = Field(16_384, ge=256, description="tokens in a forward pass when encoding")
+    batch_tokens: int = Field(
+        16_384, ge=256, description="tokens in a forward pass when encoding; on a CPU 4,096 at most"
+    )
     dtype: Dtype = Field("auto", description="auto: bfloat16 on devices that are faster with it")
     trust_remote_code: bool = False
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distill.encoders.compute.choose import alone, choose_layers
-from distill.encoders.device import resolve_dtype
+from distill.encoders.device import resolve_dtype, tokens_of_pass
 from distill.encoders.tokens import PADDED_TO
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.batches import Batches
@@ -23,13 +23,6 @@ from distill.teachers.prompt_scorer import PromptScorer
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
-
-CPU_TOKENS = {"bfloat16": 4096, "float32": 16_384}  # of a pass without a backward pass; measured, two cores with AMX
-
-
-def tokens_of_pass(wanted: int, device: str, dtype: torch.dtype) -> int:
-    """Tokens of a pass that has no backward pass: as many as wanted, and at most `CPU_TOKENS` on a CPU."""
-    return min(wanted, CPU_TOKENS.get(str(dtype).removeprefix("torch."), wanted)) if device == "cpu" else wanted
 
 
 class PairReader(PromptScorer):
@@ -47,7 +40,7 @@ class PairReader(PromptScorer):
         dtype = resolve_dtype(settings.dtype, device)
         self.module = PairModule(model.model, device, dtype)
         prompt = PairTokenizer(model.tokenizer, longest)
-        tokens = tokens_of_pass(settings.batch_size * settings.max_tokens, device, dtype)
+        tokens = tokens_of_pass(settings.batch_size * settings.max_tokens, device)
         multiple = 1 if device == "cpu" else PADDED_TO  # kernels of GPUs are cached by shape
         super().__init__(prompt, Batches(tokens, longest, device, model.tokenizer.pad_token_id, multiple))
         self._has_types = prompt.has_types

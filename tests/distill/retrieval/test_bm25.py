@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import Stemmer
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from distill.retrieval.bm25 import K1, B, Bm25Index, text_settings
+from distill.retrieval import tokenizers
+from distill.retrieval.bm25 import Bm25Index, text_settings
+from distill.retrieval.bm25_build import K1, B
 from distill.retrieval.tokenizers import TextSettings, character_ngrams
 from distill.settings.retrieval import Bm25Settings, RetrieverSettings
 from distill.settings.teachers import TeacherSettings
@@ -54,16 +58,27 @@ def test_scores_equal_the_textbook_formula(index: Bm25Index):
 
 
 def test_the_scores_of_some_passages_equal_those_of_the_whole_corpus_to_the_bit(index: Bm25Index, tmp_path: Path):
-    index.save(tmp_path)
+    saved = Bm25Index([TEXTS], stop_words=False, folder=tmp_path)
     generator = np.random.default_rng(3)
-    for chosen in (index, Bm25Index.load(tmp_path, stop_words=False)):
+    for chosen in (index, saved, Bm25Index.load(tmp_path, stop_words=False)):
         for query in ["harbour harbour traders", "zyzzyva", "", *(QUERIES[0].format(*place) for place in PLACES[:4])]:
-            tokens = index._tokens(query)
-            assert index._index is not None
-            whole = index._index.get_scores_from_ids(tokens) if tokens else np.zeros(len(TEXTS), np.float32)
+            whole = index.score(query, np.arange(len(TEXTS)))
             rows = generator.permutation(len(TEXTS))[:17]
             np.testing.assert_array_equal(chosen.score(query, rows), whole[rows])
     assert index.score("harbour", np.array([5, 5, 2])).shape == (3,)
+
+
+def test_scores_equal_those_of_bm25s(index: Bm25Index):
+    import bm25s
+    from bm25s.tokenization import Tokenized
+
+    tokenizer = TextSettings().tokenizer(stop_words=False)
+    ids = tokenizer.tokenize(TEXTS, return_as="ids", allow_empty=False, show_progress=False)
+    other = bm25s.BM25(k1=K1, b=B, method="lucene")
+    other.index(Tokenized(ids=ids, vocab=tokenizer.get_vocab_dict()), show_progress=False)
+    for query in ("harbour harbour traders", *(QUERIES[0].format(*place) for place in PLACES)):
+        expected = other.get_scores_from_ids(index._tokens(query))
+        np.testing.assert_allclose(index.score(query, np.arange(len(TEXTS))), expected, rtol=1e-5)
 
 
 def test_search_returns_the_best_of_all_scores_with_ties_by_row(index: Bm25Index):
@@ -117,8 +132,7 @@ SEARCHES = [template.format(*place) for place in PLACES[:6] for template in QUER
 
 @pytest.mark.parametrize("texts", [[TEXTS], [[]], [["", "?"]], [["", "one trader"]]])
 def test_a_saved_index_finds_what_the_built_one_finds(texts: list[list[str]], tmp_path: Path):
-    built = Bm25Index(texts)
-    built.save(tmp_path)
+    built = Bm25Index(texts, folder=tmp_path)
     hits, expected = Bm25Index.load(tmp_path).search(SEARCHES, 9), built.search(SEARCHES, 9)
     np.testing.assert_array_equal(hits.rows, expected.rows)
     np.testing.assert_array_equal(hits.scores, expected.scores)
@@ -254,3 +268,9 @@ def test_what_the_recipe_leaves_open_follows_the_language_of_the_corpus(code: st
 def test_words_without_stemmer_are_words_as_they_are():
     index = Bm25Index([["Cây sồi già", "các con sông"]], reads=TextSettings("none"))
     assert index.search(["cây sồi"], 2).rows.tolist() == [[0, -1]]
+
+
+@given(text=st.text(st.characters(max_codepoint=127)))
+def test_words_of_ascii_are_those_of_any_text(text: str):
+    assert tokenizers.words(text) == tokenizers._words().findall(text)
+    assert tokenizers.words(f"{text} é") == tokenizers._words().findall(text)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.retrieval.bm25_build import Matrix
 from distill.retrieval.max_score import ENOUGH, ScoreColumns
 
 
@@ -16,7 +17,7 @@ def columns_of(dense: np.ndarray) -> ScoreColumns:
     starts = np.cumsum([0, *map(len, by_token)])
     owners = np.concatenate([*by_token, []]).astype(np.int32)
     values = np.concatenate([*(dense[rows, token] for token, rows in enumerate(by_token)), []]).astype(np.float32)
-    return ScoreColumns(values, owners, starts, len(dense))
+    return ScoreColumns(Matrix(values, owners, starts, len(dense)))
 
 
 def whole_sums(dense: np.ndarray, tokens: list[int]) -> np.ndarray:
