@@ -91,7 +91,7 @@ def measure(passages: int, count: int, depth: int, turns: int, root: Path) -> st
     for name, folder in folders.items():
         folder.mkdir()
         costs[name] = built(name == "ours", passages, folder)
-    index, other = Bm25Index.load(folders["ours"]), bm25s.BM25.load(folders["theirs"], mmap=True, load_vocab=False)
+    index, other = Bm25Index.load(folders["ours"]), bm25s.BM25.load(folders["theirs"], mmap=True)
     corpus, generator = ZipfCorpus(passages), np.random.default_rng(1)
     queries = [corpus.query(ranks, generator) for ranks in next(corpus.blocks())[:count]]
     tokens = [index._tokens(query) for query in queries]
