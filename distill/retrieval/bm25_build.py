@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.format import open_memmap  # unlike np.load, it reads no pickle
 
 K1 = 1.5
 B = 0.75
@@ -79,7 +80,7 @@ class OnDisk:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Reads one segment after the other."""
         while self._files:
-            yield np.load(self._files[0])
+            yield np.asarray(open_memmap(self._files[0], "r"))
             self._files.pop(0).unlink()
 
 
@@ -100,9 +101,8 @@ def build_matrix(passages: Iterable[Sequence[int]], folder: Path | None = None) 
     if folder is None:
         values, owners = np.empty(entries, np.float32), np.empty(entries, np.int32)
     else:
-        create = np.lib.format.open_memmap
-        values = create(folder / VALUES, "w+", np.dtype(np.float32), (entries,))
-        owners = create(folder / OWNERS, "w+", np.dtype(np.int32), (entries,))
+        values = open_memmap(folder / VALUES, "w+", np.dtype(np.float32), (entries,))
+        owners = open_memmap(folder / OWNERS, "w+", np.dtype(np.int32), (entries,))
         np.save(folder / STARTS, starts)
     worth = np.log1p((count - frequencies + 0.5) / (frequencies + 0.5))
     damping = K1 * (1 - B + B * lengths / max(lengths.mean() if count else 0.0, 1e-9))
@@ -119,7 +119,7 @@ def build_matrix(passages: Iterable[Sequence[int]], folder: Path | None = None) 
 
 def load_matrix(folder: Path, passages: int) -> Matrix:
     """Maps the matrix of a folder into memory, so that pages are read when a search needs them."""
-    values, owners, starts = (np.load(folder / name, mmap_mode="r") for name in (VALUES, OWNERS, STARTS))
+    values, owners, starts = (open_memmap(folder / name, "r") for name in (VALUES, OWNERS, STARTS))
     return Matrix(values, owners, starts, passages)
 
 
