@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.encoders.by_length import by_length, padded_width
 from distill.encoders.tokens import PADDED_TO
 
 
@@ -37,27 +38,17 @@ class ReadTexts:
         self._multiple = 1 if device == "cpu" else PADDED_TO
 
     def batches(self, tokens: int) -> Iterator[np.ndarray]:
-        """Numbers of the texts of each batch, longest texts first.
-
-        Args:
-            tokens: most tokens of a batch, padding included. A longer text is alone.
-        """
-        order = np.argsort(-self.lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            count = max(1, tokens // self._width(order[start : start + 1]))
-            yield order[start : start + count]
-            start += count
+        """Numbers of the texts of each batch, as `by_length` says; a batch has at most so many tokens."""
+        return by_length(self.lengths, tokens, self._width)
 
     def batch(self, numbers: np.ndarray) -> dict[str, Any]:
         """Inputs of the model for B of the texts: what is (n, T) becomes (B, width), and all else stays."""
-        width, rows = self._width(numbers), torch.from_numpy(numbers)
+        width, rows = self._width(int(self.lengths[numbers].max())), torch.from_numpy(numbers)
         columns = slice(self._shape[1] - width, None) if self._is_left_padded else slice(width)
         return {
             name: value[rows, columns] if isinstance(value, torch.Tensor) and value.shape[:2] == self._shape else value
             for name, value in self._features.items()
         }
 
-    def _width(self, numbers: np.ndarray) -> int:
-        longest = max(1, int(self.lengths[numbers].max()))
-        return min(-(-longest // self._multiple) * self._multiple, self._shape[1])
+    def _width(self, longest: int) -> int:
+        return padded_width(longest, self._multiple, self._shape[1])

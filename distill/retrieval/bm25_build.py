@@ -7,10 +7,10 @@ counts. So memory holds one segment and a few numbers for each passage and each 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.lib.format import open_memmap  # unlike np.load, it reads no pickle
@@ -38,50 +38,35 @@ class Matrix:
     passages: int
 
 
-class Segments(Protocol):
-    """Where segments wait."""
+class Segments:
+    """Segments that wait until all passages are counted, each (3, entries) int32: tokens, passages, and how often.
 
-    def add(self, segment: np.ndarray) -> None:
-        """Keeps a segment, (3, entries) int32: tokens, passages, and how often."""
-        ...
+    Args:
+        folder: where they wait; None keeps them in memory.
+    """
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """All segments, in their order; each is forgotten afterwards."""
-        ...
-
-
-class InMemory:
-    """Segments of a process that cannot write temporary files."""
-
-    def __init__(self) -> None:
-        self._segments: list[np.ndarray] = []
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._waiting: list[np.ndarray | Path] = []
 
     def add(self, segment: np.ndarray) -> None:
         """Keeps a segment."""
-        self._segments.append(segment)
+        if self._folder is None:
+            self._waiting.append(segment)
+            return
+        path = self._folder / f"segment-{len(self._waiting)}.npy"
+        np.save(path, segment)
+        self._waiting.append(path)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """All segments."""
-        while self._segments:
-            yield self._segments.pop(0)
-
-
-class OnDisk:
-    """Segments as files of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._files = folder, list[Path]()
-
-    def add(self, segment: np.ndarray) -> None:
-        """Writes a segment."""
-        self._files.append(self._folder / f"segment-{len(self._files)}.npy")
-        np.save(self._files[-1], segment)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Reads one segment after the other."""
-        while self._files:
-            yield np.asarray(open_memmap(self._files[0], "r"))
-            self._files.pop(0).unlink()
+        """All segments, in their order; each is forgotten afterwards."""
+        while self._waiting:
+            one = self._waiting.pop(0)
+            if isinstance(one, Path):
+                yield np.asarray(open_memmap(one, "r"))
+                one.unlink()
+            else:
+                yield one
 
 
 def build_matrix(passages: Iterable[Sequence[int]], folder: Path | None = None) -> Matrix:
@@ -93,16 +78,18 @@ def build_matrix(passages: Iterable[Sequence[int]], folder: Path | None = None) 
     Args:
         passages: token ids of each passage. An id that is new is the number of ids before it.
         folder: where the matrix is written and segments wait; None keeps both in memory.
+
+    Raises:
+        OSError: the folder's disk is too small.
     """
-    segments: Segments = InMemory() if folder is None else OnDisk(folder)
+    segments = Segments(folder)
     lengths, frequencies = _count(passages, segments)
     starts = np.concatenate([[0], np.cumsum(frequencies)]).astype(np.int64)
     entries, count = int(starts[-1]), len(lengths)
     if folder is None:
         values, owners = np.empty(entries, np.float32), np.empty(entries, np.int32)
     else:
-        values = open_memmap(folder / VALUES, "w+", np.dtype(np.float32), (entries,))
-        owners = open_memmap(folder / OWNERS, "w+", np.dtype(np.int32), (entries,))
+        values, owners = (_mapped(folder / VALUES, np.float32, entries), _mapped(folder / OWNERS, np.int32, entries))
         np.save(folder / STARTS, starts)
     worth = np.log1p((count - frequencies + 0.5) / (frequencies + 0.5))
     damping = K1 * (1 - B + B * lengths / max(lengths.mean() if count else 0.0, 1e-9))
@@ -123,31 +110,44 @@ def load_matrix(folder: Path, passages: int) -> Matrix:
     return Matrix(values, owners, starts, passages)
 
 
+def _mapped(path: Path, kind: type[np.generic], count: int) -> np.ndarray:
+    """A (count,) array in a new file whose place on the disk is taken.
+
+    Without that, a disk that is full later would end the process in the middle of an assignment.
+    """
+    array = open_memmap(path, "w+", np.dtype(kind), (count,))
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _count(passages: Iterable[Sequence[int]], segments: Segments) -> tuple[np.ndarray, np.ndarray]:
     """(passages,) tokens of each passage, and (tokens,) passages that have each token; counts go to `segments`."""
-    lengths: list[np.ndarray] = []
+    lengths = [np.zeros(0, np.int32)]
     frequencies = np.zeros(0, np.int64)
-    waiting: list[Sequence[int]] = []
-    size = before = 0
-
-    def close() -> None:
-        nonlocal frequencies, size, before
-        segment, own = _segment(waiting, before)
+    before = 0
+    for some in _groups(passages):
+        segment, own = _segment(some, before)
         seen = np.bincount(segment[0], minlength=len(frequencies))
         seen[: len(frequencies)] += frequencies
-        frequencies, before, size = seen, before + len(waiting), 0
+        frequencies, before = seen, before + len(some)
         segments.add(segment)
         lengths.append(own)
-        waiting.clear()
+    return np.concatenate(lengths), frequencies
 
+
+def _groups(passages: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The passages of each segment."""
+    group: list[Sequence[int]] = []
+    size = 0
     for passage in passages:
-        waiting.append(passage)
+        group.append(passage)
         size += len(passage)
         if size >= SEGMENT_TOKENS:
-            close()
-    if waiting:
-        close()
-    return np.concatenate([np.zeros(0, np.int32), *lengths]), frequencies
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _segment(passages: Sequence[Sequence[int]], before: int) -> tuple[np.ndarray, np.ndarray]:

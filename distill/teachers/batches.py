@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from distill.encoders.by_length import by_length, padded_width
 from distill.encoders.halving import halved_until_it_fits
 from distill.encoders.tokens import PADDED_TO
 
@@ -45,14 +46,15 @@ class Batches:
         Raises:
             RuntimeError: one sequence alone runs out of memory.
         """
-        longest, read = max((len(one) for one in sequences), default=1), self.read
+        lengths, read = np.array([len(one) for one in sequences], dtype=np.int64), self.read
+        longest = lengths.max(initial=1)
 
         def attempt(tokens: int) -> np.ndarray:
             if tokens != self.tokens and tokens < longest / 2:  # a batch of one has failed already
                 raise ValueError("one sequence alone runs out of memory")
             results = np.empty(len(sequences), np.float32)
             self.read = read
-            for numbers in self._groups(sequences, tokens):
+            for numbers in map(np.ndarray.tolist, by_length(lengths, tokens, self._width)):
                 ids, mask = self.filled([sequences[number] for number in numbers])
                 self.read += sum(len(sequences[number]) for number in numbers)
                 with torch.no_grad():
@@ -71,17 +73,8 @@ class Batches:
         read, self.read = self.read, 0
         return read
 
-    def _groups(self, sequences: Sequence[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-        order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
-        start = 0
-        while start < len(order):
-            width = self._width(len(sequences[order[start]]))
-            count = max(1, tokens // width)
-            yield order[start : start + count]
-            start += count
-
     def _width(self, length: int) -> int:
-        return min(-(-max(length, 1) // self.multiple) * self.multiple, max(self.longest, length))
+        return padded_width(length, self.multiple, max(self.longest, length))
 
     def filled(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T) int64 ids of B sequences, filled up to one length, and their (B, T) int64 mask, on the device."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.retrieval import bm25_build
+from distill.retrieval.bm25 import Bm25Index
 from distill.retrieval.bm25_build import K1, B, Matrix, build_matrix, load_matrix
 
 PASSAGES = st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=30)
@@ -59,3 +63,21 @@ def test_a_matrix_on_the_disk_is_the_one_in_memory_and_no_segment_stays(tmp_path
         for name in ("values", "owners", "starts"):
             np.testing.assert_array_equal(getattr(other, name), getattr(in_memory, name))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["owners.npy", "starts.npy", "values.npy"]
+
+
+def test_the_place_of_the_matrix_is_taken_before_it_is_mapped(tmp_path: Path, monkeypatch):
+    """A page that finds no place on the disk would end the process; what asks for the place says so as an error."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    passages = [[number % 50, 50] for number in range(500)]
+    matrix = build_matrix(passages, tmp_path)
+    for name, array in (("values", matrix.values), ("owners", matrix.owners)):
+        assert (tmp_path / f"{name}.npy").stat().st_blocks * 512 >= array.nbytes
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        build_matrix(passages, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    index = Bm25Index.shared("full", lambda: [["a slate quarry", "a harbour"]])
+    assert index.search(["quarry"], 1).rows.tolist() == [[0]], "each process then has an index of its own"
