@@ -43,7 +43,9 @@ def build_theirs(texts: Iterable[Sequence[str]], folder: Path) -> None:
     tokenizer = TextSettings().tokenizer()
     ids: list[list[int]] = []
     for batch in texts:
-        ids += tokenizer.tokenize(list(batch), return_as="ids", allow_empty=False, show_progress=False)
+        ids += tokenizer.tokenize(
+            list(batch), update_vocab=True, return_as="ids", allow_empty=False, show_progress=False
+        )
     index = bm25s.BM25(k1=K1, b=B, method="lucene")
     index.index(Tokenized(ids=ids, vocab=tokenizer.get_vocab_dict()), show_progress=False)
     index.save(folder, show_progress=False)
