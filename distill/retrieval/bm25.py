@@ -97,7 +97,7 @@ class Bm25Index:
         index._columns = ScoreColumns(load_matrix(folder, int((folder / PASSAGES_FILE).read_text())))
         return index
 
-    def _tokens(self, query: str) -> list[int]:
+    def token_ids(self, query: str) -> list[int]:
         """Ids of the query's tokens that some passage has; a token that occurs twice is there twice."""
         # As a stream, since a progress bar costs half the time even where it is not shown.
         return next(self._tokenizer.streaming_tokenize([query], update_vocab=False, allow_empty=False))
@@ -109,7 +109,7 @@ class Bm25Index:
         """
         hits = Hits.empty(len(queries), k)
         for number, query in enumerate(queries):
-            tokens = self._tokens(query)
+            tokens = self.token_ids(query)
             rows = self._columns.contenders(tokens, k)
             scores = self._columns.scores(tokens, rows)
             best = np.lexsort((rows, -scores))[:k]
@@ -122,7 +122,7 @@ class Bm25Index:
 
         They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus.
         """
-        return self._columns.scores(self._tokens(query), rows)
+        return self._columns.scores(self.token_ids(query), rows)
 
 
 def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:

@@ -15,8 +15,8 @@ from generation.engines.base import Request, SecondPassage
 from generation.engines.lora import Adapter
 from generation.engines.turns import token_ids, without_special_tokens
 from generation.engines.vllm_start import engine_config
-from generation.judging.engines import as_generation, in_judge
-from generation.judging.prompts import JudgePrompts
+from generation.judging.engines import in_judge
+from generation.judging.judged import as_generation, prompts_of
 from generation.judging.rubric import load_rubric
 from generation.judging.settings import JudgeSettings
 from generation.prompting import Prompter, Style
@@ -55,7 +55,7 @@ def _check_writer(settings: GenerationSettings, asks_vllm: bool) -> ModelFiles:
 
 def _check_judge(judge: JudgeSettings, asks_vllm: bool) -> ModelFiles:
     files = read_files(judge.model, judge.revision, judge.max_model_len, judge.trust_remote_code)
-    JudgePrompts(judge, load_rubric(judge), files.tokenizer, files.context)
+    prompts_of(judge, load_rubric(judge), files.tokenizer, files.context)
     if asks_vllm and judge.engine == "vllm":
         engine_config(as_generation(judge))
     return files

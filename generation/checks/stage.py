@@ -44,6 +44,8 @@ def build(run: Run, section: Section, settings: GenerationSettings | JudgeSettin
     name = f"{section.field}.judge" if is_judge else section.field
     pool = judging.place(settings) if isinstance(settings, JudgeSettings) else queries.place(settings)
     decides = _DECIDES | ({"revision"} if settings.revision else set())
+    if isinstance(settings, JudgeSettings) and settings.by == "likelihood":
+        decides |= {"by"}
     return run.check_again(
         Stage(
             title=f"check: {name}",

@@ -7,7 +7,6 @@ pool replaces it and gives its shards to others.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +19,7 @@ from generation.engines.base import Answer, Request
 from generation.engines.fitting import fitted
 from generation.engines.lora import Adapter, adapter_folder
 from generation.engines.turns import token_ids, without_special_tokens
-from generation.engines.vllm_start import start
+from generation.engines.vllm_start import end_process, start
 from generation.joint import JointPrompt, joint_answers, joint_prompt, samples_of
 from generation.prompting import STYLES, Layout, Prompt, Prompter, Style, unit_seed
 from generation.query_types import QueryType
@@ -74,8 +73,8 @@ class VllmEngine:
         try:
             await self._load_adapter()
             return await ask_all(requests, self._slots, self._ask, self.prompter, self.layout)
-        except EngineDeadError:
-            os._exit(1)
+        except EngineDeadError as error:
+            end_process(error)
 
     async def _load_adapter(self) -> None:
         """Has the engine read the adapter before it is asked anything: what it cannot use would end it then."""

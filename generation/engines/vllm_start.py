@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.errors import InputError, RunError
 from cluster.machines.hub import cache_alone_if_silent
@@ -52,6 +53,15 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
             "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
             "or engine_args.gpu_memory_utilization."
         ) from error
+
+
+def end_process(error: BaseException) -> NoReturn:
+    """Ends this process, whose engine is broken, and writes why into its log.
+
+    A broken engine would use up the retries of every later shard. The pool replaces the worker.
+    """
+    traceback.print_exception(error)
+    os._exit(1)
 
 
 def engine_config(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[VllmConfig, bool]:

@@ -6,6 +6,7 @@ One prompt asks for one grade. They begin alike as far as possible, since engine
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -48,12 +49,16 @@ def judge_text(rubric: Rubric, pair: Pair, criterion: str, characters: int, chat
         characters: of the passages' texts together, at most.
         chat: whether it is a message.
     """
-    each = characters // max(1, len(pair.passages))
-    passages = [shown(Request("", "", title, text, "", 0), each)[0] for title, text in pair.passages]
     return render(
-        _TEMPLATE, instruction=rubric.instruction, passages=passages, query=pair.query,
+        _TEMPLATE, instruction=rubric.instruction, passages=passage_texts(pair.passages, characters), query=pair.query,
         question=rubric.questions[criterion], grades=rubric.grades, chat=chat,
     )  # fmt: skip
+
+
+def passage_texts(passages: Sequence[tuple[str, str]], characters: int) -> list[str]:
+    """Title and text of each passage as one text; together they have at most so many characters."""
+    each = characters // max(1, len(passages))
+    return [shown(Request("", "", title, text, "", 0), each)[0] for title, text in passages]
 
 
 @cache

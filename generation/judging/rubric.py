@@ -90,12 +90,18 @@ class Rubric:
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
+# of a judge by likelihood, which asks nothing: its two grades are the query without the passage, and with it
+LIKELIHOOD = Rubric("", ("without", "with"), {"likelihood": ""}, {"likelihood": 1.0})
+
+
 def load_rubric(judge: JudgeSettings) -> Rubric:
-    """The rubric that a recipe names, with the recipe's weights.
+    """The rubric that a recipe names, with the recipe's weights; `LIKELIHOOD` if the judge has none.
 
     Raises:
         InputError: the file has mistakes, each with its line; or a weight is for no criterion, or all are 0.
     """
+    if judge.by == "likelihood":
+        return LIKELIHOOD
     shipped = Path(str(resources.files("generation"))) / "prompts" / "rubric.yaml"
     path = Path(judge.rubric).expanduser() if judge.rubric else shipped
     data, places = read_yaml(path, "a rubric")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.settings import PoolSettings, Settings
 
@@ -15,6 +15,9 @@ class JudgeSettings(Settings):
     """A second look at written queries. Grades are from 0 to 1."""
 
     model: str = Field(min_length=1, description="language model that judges: model id, folder or GGUF file")
+    by: Literal["rubric", "likelihood"] = Field(
+        "rubric", description="rubric: grades by instruction; likelihood: how far the passage makes the query likelier"
+    )
     engine: Literal["vllm", "transformers"] = Field(
         "vllm", description="transformers is slower, and for machines without vLLM"
     )
@@ -39,3 +42,12 @@ class JudgeSettings(Settings):
     concurrency: int = Field(256, ge=1, description="requests in flight per vLLM worker")
     pool: PoolSettings = PoolSettings()
     rows_per_shard: int = Field(2048, ge=1, description="queries per shard")
+
+    @model_validator(mode="after")
+    def _likelihood_has_no_rubric(self) -> JudgeSettings:
+        if self.by == "likelihood" and (self.rubric or self.weights or self.chat_template_kwargs):
+            raise ValueError(
+                "by: likelihood asks nothing, so that rubric, weights and chat_template_kwargs have no meaning: leave "
+                "them out, or set by: rubric"
+            )
+        return self

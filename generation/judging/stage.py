@@ -23,8 +23,10 @@ from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Reject, Task
 from generation import queries
-from generation.judging.engines import Judged, as_generation, open_judge
+from generation.judging.engines import open_judge
 from generation.judging.grades import expected_grades
+from generation.judging.judged import Judged, as_generation
+from generation.judging.likelihood import wording_digest
 from generation.judging.prompts import Pair, judge_template_digest
 from generation.judging.rubric import Rubric, load_rubric
 from generation.judging.settings import JudgeSettings
@@ -91,11 +93,15 @@ def build(
 def identity(judge: JudgeSettings, rubric: Rubric) -> dict[str, Any]:
     """What determines the grades."""
     settings = judge.model_dump(mode="json", exclude=_NOT_GRADES)
+    # so that runs from before there were these fields continue
     if judge.revision is None:
-        del settings["revision"]  # so that runs from before there was such a field continue
+        del settings["revision"]
+    if judge.by == "rubric":
+        del settings["by"]
+    template = wording_digest() if judge.by == "likelihood" else judge_template_digest()
     arguments = settings["engine_args"]
     settings["engine_args"] = {key: value for key, value in arguments.items() if key not in queries.PLACEMENT_ARGS}
-    return settings | {"rubric": rubric.digest, "template": judge_template_digest()}
+    return settings | {"rubric": rubric.digest, "template": template}
 
 
 def place(judge: JudgeSettings) -> PoolSettings:

@@ -1,9 +1,10 @@
-"""Tokens that the judge reads: prompts of a criterion each, which share the passage and the query."""
+"""Tokens that the judge reads: a prompt for each criterion, or the query with its passage and alone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from generation.judging.likelihood import beginning
 from generation.judging.prompts import Pair, judge_text
 from generation.judging.rubric import load_rubric
 from generation.judging.settings import JudgeSettings
@@ -18,7 +19,7 @@ class JudgeTokens:
     """Means over the queries.
 
     Attributes:
-        criteria: prompts of a query.
+        criteria: prompts of a query; two of a judge by likelihood.
         whole: tokens of a prompt.
         computed: tokens of all prompts of a query that are new after prefix reuse, which vLLM has.
     """
@@ -42,6 +43,11 @@ def judge_tokens(judge: JudgeSettings, sample: CorpusSample, per_source: float) 
     rubric = load_rubric(judge)
     count, _ = token_counter(judge.model)
     whole = computed = 0.0
+    if judge.by == "likelihood":  # vLLM, too, computes all tokens of both
+        characters = judge.prompt_characters
+        whole = sum(count(f"{beginning([passage], characters)} {_QUERY}") for passage in sample.texts)
+        whole = whole / max(1, len(sample.texts)) + count(f"{beginning([], characters)} {_QUERY}")
+        return JudgeTokens(2, whole / 2, whole)
     for title, text in sample.texts:
         pair = Pair("", _QUERY, ((title, text),))
         prompts = [judge_text(rubric, pair, name, judge.prompt_characters, chat=True) for name in rubric.questions]

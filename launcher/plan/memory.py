@@ -15,7 +15,7 @@ from distill.losses.batch import CHUNK_ELEMENTS
 from distill.settings.encoders import EncoderSettings, LoraSettings
 from distill.settings.teachers import MODEL_KINDS, TeacherSettings
 from generation import queries
-from generation.judging.engines import as_generation
+from generation.judging.judged import as_generation
 from generation.settings import GenerationSettings
 from launcher.environment import cores
 from launcher.plan.corpus import CorpusSample

@@ -238,7 +238,7 @@ def _judged(judge: JudgeSettings, recipe: Recipe, sample: CorpusSample) -> Itera
     judged = round(sources * per_source)
     prompts = judge_tokens(judge, sample, per_source)
     notes = (
-        f"{judged:,} queries by {prompts.criteria} criteria, each in a prompt of {prompts.whole:,.0f} tokens, "
+        f"{judged:,} queries, {prompts.criteria} times each in a prompt of {prompts.whole:,.0f} tokens, "
         f"{prompts.computed / prompts.criteria:,.0f} of them new after prefix reuse",
     )
     shards, megabytes = math.ceil(queries / judge.rows_per_shard), queries * QUERY_MB

@@ -19,7 +19,7 @@ from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task
 from generation.distinct import DistinctWorker
 from generation.engines.base import Answer, Request
-from generation.judging.engines import Judged
+from generation.judging.judged import Judged
 from generation.judging.rubric import load_rubric
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import graded

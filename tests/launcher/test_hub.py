@@ -17,7 +17,7 @@ from distill.retrieval.embeddings import identity as vectors
 from distill.settings.encoders import EncoderSettings
 from generation import queries
 from generation.judging import stage as grades
-from generation.judging.engines import load_rubric
+from generation.judging.rubric import load_rubric
 from generation.judging.settings import JudgeSettings
 from generation.settings import GenerationSettings
 from launcher.doctor.hub import check_models

@@ -153,6 +153,23 @@ def test_a_mixture_that_does_not_fit_names_the_field_of_its_section(recipe: Reci
     assert need.change == "generation.1.max_model_len=1024"
 
 
+def test_a_judge_by_likelihood_reads_the_query_twice_and_the_passage_once(tiny_llama: str) -> None:
+    from transformers import AutoTokenizer
+
+    from generation.judging.settings import JudgeSettings
+    from launcher.plan.judge import _QUERY, judge_tokens
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    passage = ("Honey", "Bees make honey in summer.")
+    for engine in ("vllm", "transformers"):
+        judge = JudgeSettings(model=tiny_llama, engine=engine, by="likelihood")
+        found = judge_tokens(judge, CorpusSample(1, 1, 1, True, (passage,)), 6)
+        texts = (f"Query: {_QUERY}", f"Passage: Honey\nBees make honey in summer.\n\nQuery: {_QUERY}")
+        lengths = [len(tokenizer.encode(text)) for text in texts]
+        assert found.criteria == 2
+        assert (found.computed, found.whole) == pytest.approx((sum(lengths), sum(lengths) / 2))
+
+
 def test_a_judge_reads_each_passage_once_for_all_its_queries(recipe: Recipe, tiny_llama: str) -> None:
     """The tokens of prompts by the model's own tokenizer; what they begin with alike counts once."""
     from transformers import AutoTokenizer

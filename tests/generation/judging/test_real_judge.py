@@ -1,4 +1,4 @@
-"""A real small model judges in vLLM: its grades are those of the logits that transformers computes."""
+"""A real small model judges in vLLM, by rubric and by likelihood, as transformers computes it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from cluster.schemas import PASSAGES, QUERIES
 from cluster.tables.plan_shards import plan_over_tables
 from cluster.tables.storage import Storage
 from cluster.workers.worker import Task
-from generation.judging.engines import TransformersJudge
 from generation.judging.grades import expected_grades
+from generation.judging.judged import prompts_of
 from generation.judging.prompts import Pair
-from generation.judging.rubric import load_rubric
+from generation.judging.rubric import LIKELIHOOD, load_rubric
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import JudgeWorker
+from generation.judging.transformers_judge import TransformersJudge
 from tests.tables import write_table
 
 # written for this test
@@ -50,10 +51,15 @@ def test_grades_of_vllm_are_those_of_the_logits_of_transformers(own_environment,
     [shard] = plan_over_tables([table], 99)
     worker = JudgeWorker(judge, rubric, Storage(str(tmp_path)), passages.path)
 
-    output = asyncio.run(worker.process(Task(shard, 0, len(rows), table.read())))
+    loop = asyncio.Runner()  # the engine belongs to the loop that it was first asked in
+    output = loop.run(worker.process(Task(shard, 0, len(rows), table.read())))
     pairs = [Pair("", row["text"], ((row["source_id"], TEXTS[row["source_id"]]),)) for row in rows]
     prompts, ids = [worker.engine.prompts.tokens(pair) for pair in pairs], worker.engine.prompts.grade_ids
+    by_likelihood = judge.model_copy(update={"by": "likelihood"})
+    worker.engine.prompts = prompts_of(by_likelihood, LIKELIHOOD, worker.engine.engine.get_tokenizer(), 1023)
+    likelihoods = [one.logits for one in loop.run(worker.engine.judge(pairs))]
     worker.close()
+    loop.close()
 
     found = np.array([[grade for _, grade in row["grades"]] for row in output.rows.to_pylist()])
     model = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
@@ -74,3 +80,23 @@ def test_grades_of_vllm_are_those_of_the_logits_of_transformers(own_environment,
     by_transformers = asyncio.run(own.judge(pairs))
     np.testing.assert_allclose([expected_grades(one.logits) for one in by_transformers], expected, rtol=0, atol=1e-3)
     own.close()
+
+    own = TransformersJudge(by_likelihood, LIKELIHOOD)
+    queries = [own.prompts.tokens(pair) for pair in pairs]
+    one_by_one = [[mean_log_probability(model, tokens, query.count) for tokens in query.prompts] for query in queries]
+    together = [one.logits for one in asyncio.run(own.judge(pairs))]
+    own.close()
+    np.testing.assert_allclose(np.concatenate(together), one_by_one, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(likelihoods), one_by_one, rtol=0, atol=1e-2)
+    found = expected_grades(np.array(together))[:, 0].reshape(len(TEXTS), len(WRITTEN))
+    lighthouse, bees, chess = found[:, 0]
+    assert bees > 0.75 and max(lighthouse, chess) < 0.6, "the query about honey, with each of the passages"
+    assert (found[1, 0] > found[1, 1:]).all(), "it gains more than talk, and than a word that is said three times"
+
+
+def mean_log_probability(model, tokens: list[int], count: int) -> float:
+    """Of the last tokens, so many, alone in a batch."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([tokens])).logits[0]
+    known = logits.log_softmax(-1)[torch.arange(len(tokens) - count - 1, len(tokens) - 1), tokens[-count:]]
+    return float(known.mean())

@@ -10,7 +10,7 @@ import pytest
 from cluster.schemas import APPROVED, GRADES
 from cluster.tables.plan import Shard
 from cluster.workers.worker import Task
-from generation.judging.engines import Judged
+from generation.judging.judged import Judged
 from generation.judging.rubric import Rubric
 from generation.judging.settings import JudgeSettings
 from generation.judging.stage import graded, identity, one_judge
