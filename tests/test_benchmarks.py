@@ -1,10 +1,10 @@
-"""The benchmarks that compare with sentence-transformers: both contestants compute the same, and are counted alike."""
+"""Benchmarks: contestants compute the same and are counted alike, and what is counted without them is right."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import encoding, scoring
+from benchmarks import encoding, judging, prefix_blocks, scoring
 from benchmarks.turns import OURS, THEIRS, Contestant, compare, rows
 from tests.corpus import ASPECTS, PLACES
 from tests.models import save_encoder, save_reranker
@@ -28,3 +28,18 @@ def test_scoring_compares_the_same_scores_of_the_same_tokens(tmp_path):
 
 def test_encoding_compares_the_same_vectors_of_the_same_tokens(tmp_path):
     check(encoding.contestants(str(save_encoder(tmp_path)), "float32", 64, 8, TEXTS), len(TEXTS), 1e-3)
+
+
+def test_tokens_that_a_prefix_cache_leaves_are_counted_in_whole_blocks():
+    prompts = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 9], [1, 2, 3, 4], [1, 2, 3, 7]]
+    # the last token of a prompt is computed always, so the third finds one block of two again and not both
+    assert prefix_blocks.computed(prompts, 2) == 5 + 1 + 2 + 2
+    assert prefix_blocks.computed(prompts, 1) == 5 + 1 + 1 + 1
+    assert prefix_blocks.computed(prompts, 8) == 5 + 5 + 4 + 4
+
+
+def test_the_share_of_good_queries_above_wrong_ones():
+    good, wrong = np.array([0.9, 0.5]), np.array([0.1, 0.5, 0.7])
+    pairs = [(a > b) + (a == b) / 2 for a in good for b in wrong]
+    assert judging.auc(good, wrong) == sum(pairs) / len(pairs) == 4.5 / 6
+    assert np.isnan(judging.auc(good, wrong[:0]))
