@@ -185,9 +185,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 def layouts(settings: GenerationSettings, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Every layout on one engine, with an empty prefix cache: tokens, seconds, and queries that pass the clean-up."""
+    from generation.collect import collect
     from generation.engines.vllm import VllmEngine
     from generation.prompting import Prompter
-    from generation.queries import collect
 
     engine, found = VllmEngine(settings), {}
 

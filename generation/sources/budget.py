@@ -21,6 +21,7 @@ from cluster.workers.worker import Output, Task
 from generation import queries
 from generation.language.names import ENGLISH
 from generation.mixture import WHOLE
+from generation.query_worker import QueryWorker
 from generation.settings import GenerationSettings
 from generation.sources.settings import BudgetSettings
 
@@ -153,7 +154,7 @@ def _trial(generation: GenerationSettings, storage: Storage, passages: Table, so
     )
 
 
-class TrialWorker(queries.QueryWorker):
+class TrialWorker(QueryWorker):
     """Writes queries as the run does; measures how long the engine takes, without loading and the choice of style."""
 
     async def process(self, task: Task) -> Output:

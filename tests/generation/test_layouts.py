@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import pytest
 
+from generation.collect import collect
 from generation.engines.asking import ask_all
 from generation.engines.base import Answer, Request, SecondPassage
 from generation.engines.style import Decision, Kept, Trial
 from generation.joint import joint_answers, joint_prompt, samples_of
 from generation.prompting import Prompter
-from generation.queries import collect
 from generation.settings import GenerationSettings
 
 TYPES = ["question", "claim", "title"]

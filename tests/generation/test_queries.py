@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from generation.collect import collect
 from generation.engines.base import Answer, Request
-from generation.queries import collect, identity
+from generation.queries import identity
 from generation.query_types import load_types
 from generation.settings import GenerationSettings
 

@@ -24,9 +24,9 @@ from cluster.tables.plan import Plan
 from cluster.tables.plan_shards import plan_shards
 from cluster.tables.storage import Storage
 from cluster.workers.worker import Output, Task
-from generation import queries
 from generation.engines.base import Answer, Request
 from generation.query_types import load_types
+from generation.query_worker import QueryWorker
 from generation.settings import GenerationSettings
 from tests.smollm2 import gguf_file
 from tests.tables import write_table
@@ -68,7 +68,7 @@ def own_share(written: list[tuple[str, str]]) -> float:
     return own / max(1, own + other)
 
 
-async def write(worker: queries.QueryWorker, task: Task, other: Path) -> tuple[Output, dict[str, list[Answer]]]:
+async def write(worker: QueryWorker, task: Task, other: Path) -> tuple[Output, dict[str, list[Answer]]]:
     """What the worker makes of all passages, and what its engine writes for them in either style.
 
     That is without the adapter; then come the answers with it, and that for a passage which is too long. At the end
@@ -125,7 +125,7 @@ def test_a_real_model_writes_queries_about_its_passages_in_both_styles(own_envir
     types, storage = load_types(generation), Storage(str(tmp_path))
     [shard] = plan_shards(passages, 99, units_per_row=6)
     storage.put("queries/plan.json", Plan.new(QUERIES, [shard], {}).to_bytes())
-    worker = queries.QueryWorker(generation, types, storage, "passages")
+    worker = QueryWorker(generation, types, storage, "passages")
 
     output, answers = asyncio.run(write(worker, Task(shard, 0, len(TEXTS), passages.read()), tmp_path / "other"))
 

@@ -17,6 +17,7 @@ from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.worker import Output, Task
+from generation.collect import collect
 from generation.distinct import DistinctWorker
 from generation.engines.base import Answer, Request
 from generation.judging.judged import Judged
@@ -25,7 +26,6 @@ from generation.judging.settings import JudgeSettings
 from generation.judging.stage import graded
 from generation.judging.verdict import VerdictWorker
 from generation.mixture import Section
-from generation.queries import collect
 from generation.query_types import load_types
 from generation.settings import GenerationSettings
 from launcher.recipe import load_recipe

@@ -15,11 +15,12 @@ from cluster.tables.shard_reader import ShardReader
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.worker import Task
-from generation import queries
+from generation import queries, query_worker
 from generation.engines.base import Answer, Request
 from generation.mixture import WHOLE
-from generation.queries import QueryWorker, identity
+from generation.queries import identity
 from generation.query_types import load_types
+from generation.query_worker import QueryWorker
 from generation.settings import CorpusSettings, GenerationSettings
 from generation.sources.budget import affordable, decide, recorded_decision
 from generation.sources.settings import BudgetSettings, NeighbourSettings, SourceSettings
@@ -75,7 +76,7 @@ def test_every_planned_unit_is_a_row_or_a_drop_and_a_query_over_two_names_both(
     sources, settings = write_sources(workdir, near), generation(**more)
     stage = queries.stage(sources.storage, settings, write_passages(workdir, 3), WHOLE, sources, most)
     speaker = Speaker()
-    monkeypatch.setattr(queries, "open_engine", lambda *_: speaker)
+    monkeypatch.setattr(query_worker, "open_engine", lambda *_: speaker)
     worker, reader = QueryWorker(**stage.arguments), ShardReader(sources.storage)
     rows = []
     for shard in stage.shards():
@@ -96,7 +97,7 @@ def test_a_trial_of_prompts_asks_no_passage_for_a_neighbour_that_it_has_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = write_sources(str(tmp_path), {0}, count=2)
-    monkeypatch.setattr(queries, "open_engine", lambda *_: Speaker())
+    monkeypatch.setattr(query_worker, "open_engine", lambda *_: Speaker())
     worker = QueryWorker(generation(), load_types(generation()), sources.storage, "passages")
     asked = [worker._requests(row, always=True) for row in sources.read().to_pylist()]
     assert [len(each) for each in asked] == [3, 2]
