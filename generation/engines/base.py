@@ -1,6 +1,6 @@
 """What every engine does: for each request one answer, in order, a text or the reason why there is none.
 
-Engines know passages and query types. Shards, ids, duplicates and tables are the business of `generation/query_worker.py`.
+Engines know passages and query types. Shards, ids, duplicates and tables are the business of the stage around them.
 """
 
 from __future__ import annotations
