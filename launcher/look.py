@@ -65,7 +65,7 @@ def sample(
 
 def report(workdir: WorkdirArgument) -> None:
     """Write report.html and report.json of a run, finished or not."""
-    from launcher.report import build_report
+    from launcher.report.page import build_report
 
     storage = existing(workdir)
     build_report(storage)

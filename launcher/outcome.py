@@ -23,7 +23,7 @@ from distill.lists.duplicates import COPIES
 from distill.training.chosen import base_stays, chosen_in_words
 from generation.judging.stage import NOT_JUDGED
 from generation.type_figures import PASSAGE_CUT
-from launcher.report import METRICS
+from launcher.report.verdict import METRICS
 
 if TYPE_CHECKING:
     from cluster.tables.storage import Storage

@@ -40,7 +40,7 @@ from launcher.paths import absolute_paths
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.reality import PLANNED, BackgroundPlan
 from launcher.recipe import Recipe
-from launcher.report import build_report
+from launcher.report.page import build_report
 
 
 def stages(run: Run, recipe: Recipe) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from launcher.plan.memory import memory_needs
 from launcher.plan.work import estimate_work
 from launcher.recipe import Recipe, load_recipe
 from tests.launcher.planned import CPU
-from tests.launcher.test_report import page
+from tests.launcher.report.test_report import page
 from tests.launcher.workdir import complete_workdir
 from tests.pipeline import recipe_text
 

@@ -11,7 +11,7 @@ from cluster.run import Run
 from cluster.settings import ClusterSettings
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
-from launcher.report import build_report
+from launcher.report.page import build_report
 from tests.launcher.workdir import complete_workdir
 
 PARTS = {"empty": b"", "cut": None, "a list": b"[1]", "another object": b'{"a": 1}', "a word": b"null"}

@@ -18,7 +18,7 @@ from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from launcher.outcome import print_status
-from launcher.report import build_report
+from launcher.report.page import build_report
 from launcher.sample import QuerySample, Sampled, sample_passages
 from launcher.show_sample import print_sampled
 from tests.launcher.sampled import PASSAGES_WRITTEN, add_judge, add_section, run_with_queries

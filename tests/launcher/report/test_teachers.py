@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from cluster.tables.storage import Storage
-from launcher.report import build_report
-from tests.launcher.test_report import page
+from launcher.report.page import build_report
+from tests.launcher.report.test_report import page
 from tests.launcher.workdir import NASTY, complete_workdir
 
 PAIR = {"first": "reranker", "second": NASTY, "queries": 1000, "tau": 0.51234, "overlap": 0.73}

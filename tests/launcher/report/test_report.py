@@ -12,8 +12,9 @@ import pytest
 from cluster.errors import InputError
 from cluster.tables.storage import Storage
 from distill.evaluation import metrics
-from launcher.report import METRICS, build_report
-from launcher.type_report import first_queries
+from launcher.report.page import build_report
+from launcher.report.queries import first_queries
+from launcher.report.verdict import METRICS
 from tests.launcher.workdir import NASTY, complete_workdir
 
 

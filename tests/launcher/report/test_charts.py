@@ -6,7 +6,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher import charts
+from launcher.report import charts
 
 reals = st.floats(-1e6, 1e6, allow_nan=False)
 
