@@ -83,7 +83,7 @@ def init(
 ) -> None:
     """Write a commented recipe to start from."""
     from cluster.errors import InputError
-    from launcher.recipe import SHIPPED, shipped_recipes
+    from launcher.recipe_file import SHIPPED, shipped_recipes
 
     if recipe not in shipped_recipes():
         raise InputError(f"there is no shipped recipe {recipe!r}; there are {', '.join(shipped_recipes())}")
@@ -106,7 +106,7 @@ def run(
     from cluster.machines import sent_variables
     from launcher import rank_variables
     from launcher.jobs.parcel import RECIPE
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
 
     say(f"{recipe}: reading it, and what it names", stderr=True)  # what follows is imported first, which takes seconds
     sent_variables.receive()  # before libraries read them
@@ -153,7 +153,7 @@ def evaluate(
     from distill.evaluation.evaluate import evaluate as judge
     from distill.settings.encoders import EncoderSettings
     from launcher.outcome import print_metrics
-    from launcher.recipe import validate_options
+    from launcher.recipe_file import validate_options
 
     given = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "revision": revision}
     encoder = validate_options(
@@ -217,7 +217,7 @@ def plan(
     """Show what a run would do, need and cost, without running it; refuse a worker that does not fit its device."""
     from launcher.model_checks import check_here, checked_models
     from launcher.plan.show import make_plan, print_plan, refuse_what_does_not_fit
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
 
     resolved = load_recipe(recipe, changes or [])
     estimate = make_plan(resolved, gpu)
@@ -268,7 +268,7 @@ def slurm(
 
     Without --output or --submit the script is printed.
     """
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
     from launcher.slurm.job import training_alone, whole_run
     from launcher.slurm.request import Request
     from launcher.slurm.submit import require_sbatch, submit_script
@@ -309,7 +309,7 @@ def doctor(
     """
     from launcher.doctor.run_checks import report_checks
     from launcher.paths import absolute_paths
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
 
     resolved = absolute_paths(load_recipe(recipe, changes or [])) if recipe else None
     if not report_checks(resolved, address, as_json=as_json):
@@ -346,7 +346,7 @@ def kuberay(
 ) -> None:
     """Print a manifest that runs a recipe on Kubernetes: listwise kuberay RECIPE … | kubectl apply -f -"""
     from launcher.kuberay import KubernetesOptions, print_manifest
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
 
     options = KubernetesOptions(
         image=image, claim=claim, mount=mount, gpu_nodes=gpu_nodes, gpus_per_node=gpus_per_node, cpu_nodes=cpu_nodes,

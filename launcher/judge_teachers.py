@@ -32,7 +32,8 @@ from distill.statistics import Difference, paired_difference
 from distill.teachers.in_memory import Collection, score_pairs
 from generation.language.detect import SAMPLE, detect
 from generation.language.names import AUTO, language_code
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 
 PASSAGES_AT_ONCE = 512  # encoded between two updates of the progress bar
 BASE = "base alone"

@@ -20,7 +20,7 @@ from distill.settings.training import TrainingSettings
 from launcher.options import say as show
 from launcher.paths import absolute_paths
 from launcher.rank_variables import NEEDED, REMEDY, describe_a_rank
-from launcher.recipe import validate_options
+from launcher.recipe_file import validate_options
 from launcher.streams import while_it_is_read
 
 DEV_FRACTION = 0.1

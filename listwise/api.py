@@ -66,7 +66,7 @@ def load_recipe(source: Location, changes: Changes = ()) -> Recipe:
     Raises:
         InputError: the recipe has mistakes; the message names each one with its line, value and remedy.
     """
-    from launcher.recipe import load_recipe as load
+    from launcher.recipe_file import load_recipe as load
 
     return load(os.fspath(source), _as_texts(changes))
 
@@ -207,7 +207,7 @@ def encode(
 def _encoder(model: Location, settings: dict[str, Any]) -> Any:
     """The settings of an encoder; mistakes are refused as in a recipe."""
     from distill.settings.encoders import EncoderSettings
-    from launcher.recipe import validate_options
+    from launcher.recipe_file import validate_options
 
     return validate_options(EncoderSettings, {"model": os.fspath(model), **settings}, [])
 

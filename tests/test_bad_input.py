@@ -13,7 +13,7 @@ from cluster.tables.storage import Storage
 from cluster.watch.progress import Progress
 from cluster.watch.status import status
 from launcher.pipeline import execute
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.pipeline import CommandHere, listwise, recipe_text
 
 pytestmark = pytest.mark.usefixtures("local_ray")

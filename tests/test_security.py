@@ -17,7 +17,7 @@ from distill.settings.encoders import EncoderSettings, StudentSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers.cross_encoder import load_cross_encoder
 from launcher.input_checks import check
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests import traps
 from tests.launcher.workdir import commit_table
 from tests.pipeline import listwise, recipe_text

@@ -53,7 +53,7 @@ def submit(
     from launcher.jobs.client import connect
     from launcher.jobs.follow import how_to
     from launcher.placement import refuse_training_in_a_bucket
-    from launcher.recipe import load_recipe
+    from launcher.recipe_file import load_recipe
 
     for option, names in (("--until", {until}), ("--overwrite", set(overwrite or []))):
         if unknown := names - STAGES.keys():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 from tests.launcher.planned import save_llama
 from tests.pipeline import recipe_text
 

@@ -28,7 +28,7 @@ from generation.judging.verdict import VerdictWorker
 from generation.mixture import Section
 from generation.query_types import load_types
 from generation.settings import GenerationSettings
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.tables import write_table
 
 PASSAGES_WRITTEN = 60

@@ -13,7 +13,8 @@ from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_
 from launcher.plan.corpus import sample_corpus
 from launcher.plan.memory import memory_needs
 from launcher.plan.work import estimate_work
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 from tests.launcher.planned import CPU
 from tests.launcher.report.test_report import page
 from tests.launcher.workdir import complete_workdir

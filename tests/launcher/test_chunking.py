@@ -14,7 +14,7 @@ from distill.evaluation.metrics import own_passages
 from launcher import evaluation_set
 from launcher.chunking import chunking_of
 from launcher.plan.corpus import sample_corpus
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.generation.documents.files import prose
 
 RECIPE = """\

@@ -24,7 +24,7 @@ from launcher.doctor.finding import Finding, merge_equal, print_table
 from launcher.doctor.node import PACKAGES, versions
 from launcher.doctor.nodes import check_recipe_here, clock_finding, collectives_findings, compare_versions
 from launcher.environment import cores
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.chaos.harness import ROOT
 from tests.chaos.test_clock import set_clock
 from tests.launcher.faulty import FaultyNodes

@@ -19,7 +19,7 @@ from cluster.watch.progress import Progress
 from generation.settings import CorpusSettings, JudgedQuerySettings
 from launcher import judged_queries
 from launcher.pipeline import execute
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.corpus import ASPECTS, PLACES
 from tests.corpus import QUERIES as TEMPLATES
 from tests.distill.conftest import open_run

@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from cluster.errors import InputError
 from launcher.kuberay import KubernetesOptions, manifest, notes, to_yaml
-from launcher.recipe import Recipe, load_recipe, shipped_recipes
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe, shipped_recipes
 from tests.launcher.rayjob_schema import CONFIG_MAP, RAYJOB
 from tests.pipeline import listwise
 

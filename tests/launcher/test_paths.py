@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from launcher.paths import absolute_paths
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 
 
 @pytest.fixture

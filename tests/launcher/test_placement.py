@@ -10,7 +10,7 @@ from cluster.errors import InputError
 from cluster.watch.progress import Progress
 from launcher.pipeline import execute
 from launcher.placement import demanding_pools, refuse_training_in_a_bucket
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.pipeline import recipe_text
 
 

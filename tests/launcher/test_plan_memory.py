@@ -21,7 +21,8 @@ from launcher.plan.corpus import CorpusSample
 from launcher.plan.devices import GPUS
 from launcher.plan.memory import MemoryNeed, memory_needs
 from launcher.plan.models import model_size
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 
 QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": 151_936, "head_dim": 128,
          "num_key_value_heads": 8, "max_position_embeddings": 40_960}  # fmt: skip

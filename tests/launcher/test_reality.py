@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.run import Run
 from launcher.plan.reality import PLANNED, BackgroundPlan
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.pipeline import recipe_text
 
 

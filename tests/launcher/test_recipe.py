@@ -7,7 +7,8 @@ import yaml
 
 from cluster.errors import InputError
 from launcher.input_checks import check
-from launcher.recipe import Recipe, load_recipe, shipped_recipes
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe, shipped_recipes
 
 GOOD = """\
 name: small

@@ -10,7 +10,8 @@ from cluster.errors import InputError
 from launcher import remote
 from launcher.jobs.client import Job
 from launcher.jobs.submit import attempts, check
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 
 
 def recipe(*changes: str) -> Recipe:

@@ -14,7 +14,8 @@ from cluster.tables.table import Table, discard
 from distill.retrieval import embeddings
 from launcher import sources
 from launcher.input_checks import check
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 from tests.pipeline import recipe_text
 from tests.tables import write_table
 

@@ -21,7 +21,8 @@ from distill.retrieval.bm25 import Bm25Index
 from distill.settings.encoders import EncoderSettings
 from launcher.cli import app
 from launcher.judge_teachers import BASE, ENSEMBLE, FUSED, Judgement, judge, open_recipe
-from launcher.recipe import Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import load_recipe
 from tests.pipeline import recipe_text
 
 QUIET = Progress(quiet=True)

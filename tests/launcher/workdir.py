@@ -13,7 +13,7 @@ from cluster.tables.plan import Plan, Shard
 from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from launcher.environment import versions
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 
 NASTY = '<script>alert("query")</script> & <b>bold</b> {{ 7 * 7 }} {% if %}'
 

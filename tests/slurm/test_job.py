@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from launcher.recipe import SHIPPED, Recipe, load_recipe
+from launcher.recipe import Recipe
+from launcher.recipe_file import SHIPPED, load_recipe
 from launcher.slurm.job import training_alone, whole_run
 from launcher.slurm.request import Request, seconds_of
 from launcher.slurm.script import END, RUN, TRAIN, fill_in

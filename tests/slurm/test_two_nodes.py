@@ -13,7 +13,7 @@ import yaml
 
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from launcher.slurm.job import training_alone, whole_run
 from launcher.slurm.request import Request
 from tests.distill.list_tables import write_run

@@ -25,7 +25,7 @@ from distill.teachers.base import CandidateQuery
 from distill.teachers.given import GivenScores, GivenTeacher
 from distill.teachers.given_file import CHECKED, check, read
 from launcher import input_checks
-from launcher.recipe import load_recipe
+from launcher.recipe_file import load_recipe
 from tests.distill.conftest import POOL, Retrieved
 from tests.pipeline import recipe_text
 
