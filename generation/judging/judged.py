@@ -14,6 +14,9 @@ from generation.judging.rubric import Rubric
 from generation.judging.settings import JudgeSettings
 from generation.settings import GenerationSettings
 
+# vLLM makes the logits of all tokens of a prompt that it reads in one step, outside of the memory that it plans
+LIKELIHOOD_ARGS = {"max_num_batched_tokens": 2048}
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -54,8 +57,9 @@ def prompts_of(
 
 def as_generation(judge: JudgeSettings) -> GenerationSettings:
     """The settings of the vLLM engine that the judge's model runs in."""
-    same = (
-        "model", "revision", "max_model_len", "tensor_parallel", "engine_args", "trust_remote_code", "concurrency",
-        "pool",
-    )  # fmt: skip
-    return GenerationSettings(engine="vllm", **{name: getattr(judge, name) for name in same})
+    same = ("model", "revision", "max_model_len", "tensor_parallel", "trust_remote_code", "concurrency", "pool")
+    return GenerationSettings(
+        engine="vllm",
+        engine_args=({} if judge.by == "rubric" else LIKELIHOOD_ARGS) | judge.engine_args,
+        **{name: getattr(judge, name) for name in same},
+    )

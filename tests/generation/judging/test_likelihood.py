@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from transformers import AutoTokenizer
 
 from generation.judging import stage
-from generation.judging.judged import prompts_of
+from generation.judging.judged import as_generation, prompts_of
 from generation.judging.likelihood import LikelihoodPrompts
 from generation.judging.prompts import Pair
 from generation.judging.rubric import LIKELIHOOD, load_rubric
@@ -83,3 +83,12 @@ def test_grades_by_rubric_and_by_likelihood_are_told_apart_and_old_ones_stay():
     assert "by" not in before, "tables from before there was this field continue"
     after = stage.identity(likelihood, LIKELIHOOD)
     assert after["by"] == "likelihood" and after["template"] != before["template"]
+
+
+def test_vllm_reads_few_tokens_at_once_so_that_their_logits_fit():
+    assert as_generation(JudgeSettings(model="m")).engine_args == {}
+    likelihood = JudgeSettings(model="m", by="likelihood", engine_args={"enforce_eager": True})
+    assert as_generation(likelihood).engine_args == {"enforce_eager": True, "max_num_batched_tokens": 2048}
+    own = likelihood.model_copy(update={"engine_args": {"max_num_batched_tokens": 512}})
+    assert as_generation(own).engine_args["max_num_batched_tokens"] == 512
+    assert stage.identity(own, LIKELIHOOD)["engine_args"] == {}, "it changes no grade"
