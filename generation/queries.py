@@ -123,7 +123,7 @@ def identity(
     """What determines the queries: of the settings, and of the files they name the content, not the place."""
     settings = generation.model_dump(mode="json", exclude=_PLACEMENT | _LATER | _WHICH | _OF_SECTION)
     settings |= section.identity
-    for later in ("lora", "revision"):
+    for later in ("lora", "lora_revision", "revision"):
         if getattr(generation, later) is None:
             del settings[later]  # so that runs from before there was such a field continue
     arguments = settings["engine_args"]

@@ -153,6 +153,7 @@ class GenerationSettings(Sampling):
         None, description="model id, folder or GGUF file; the name that a server knows; required by vllm and openai"
     )
     lora: str | None = Field(None, description="LoRA adapter of the vLLM engine's model, folder or hub id")
+    lora_revision: str | None = Field(None, description="commit, branch or tag of an adapter of the hub")
     share: float = Field(1.0, gt=0, le=1, description="of the source passages, that this section writes for")
     temperature: Temperature = 0.8
     query_types: list[str] = Field(list(QUERY_TYPES), min_length=1)
@@ -226,6 +227,8 @@ class GenerationSettings(Sampling):
             raise ValueError("engine 'openai' needs generation.base_url, the address of the server")
         if self.lora and self.engine != "vllm":
             raise ValueError(f"generation.lora is for the engine vllm, and the engine is '{self.engine}'")
+        if self.lora_revision and not self.lora:
+            raise ValueError("generation.lora_revision is of generation.lora, and that is empty")
         if self.revision and self.engine != "vllm":
             raise ValueError(f"generation.revision is for the engine vllm, and the engine is '{self.engine}'")
         return self

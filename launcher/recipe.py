@@ -219,7 +219,7 @@ class Recipe(Settings):
             if generation.engine == "vllm":
                 named[section.field] = generation
                 if generation.lora:
-                    found[f"{section.field}.lora"] = ModelName(generation.lora, None)
+                    found[f"{section.field}.lora"] = ModelName(generation.lora, generation.lora_revision)
             named[f"{section.field}.judge"] = generation.judge
         for name, retriever in self.retrieval.retrievers.items():
             named[f"retrieval.retrievers.{name}.encoder"] = retriever.encoder

@@ -35,8 +35,8 @@ def score(**settings):
 def adapt(**settings):
     return load_base(TeacherSettings(kind="adapted", **settings), 0)[2]
 
-def lora(model):
-    return Adapter.read(adapter_folder(model)).rank
+def lora(model, revision=None):
+    return Adapter.read(adapter_folder(model, revision)).rank
 
 def read(**settings):
     return read_files(max_model_len=None, trust_remote_code=False, **settings).weights
@@ -93,8 +93,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: str, tiny_rerank
     (layer := root / "pickled-layer" / "3_Dense").mkdir()
     (layer / "config.json").write_text(json.dumps({"in_features": 32, "out_features": 8, "bias": False}))
     torch.save({"linear.weight": torch.ones(8, 32), "x": traps.Touch(trace)}, layer / "pytorch_model.bin")
-    lora = LoraConfig(r=4, target_modules=["query"])
-    get_peft_model(AutoModel.from_pretrained(tiny_encoder), lora).save_pretrained(root / "adapter")
+    for rank, name in ((4, "adapter"), (2, "adapter@v2")):
+        lora = LoraConfig(r=rank, target_modules=["query"])
+        get_peft_model(AutoModel.from_pretrained(tiny_encoder), lora).save_pretrained(root / name)
     torch.save({"weight": traps.Touch(trace)}, root / "adapter" / "adapter_model.bin")
     changed = AutoModel.from_pretrained(tiny_encoder)
     changed.embeddings.word_embeddings.weight.data.neg_()
@@ -160,6 +161,18 @@ def test_a_revision_is_what_the_hub_has_at_it(hub: Hub, tiny_encoder: str, tmp_p
     assert f"model '{folder}': revision is 'v2', but this is a folder or a file" in of_a_folder
     silent = {**home, "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert ask(silent, *revised, ("retries", {})) == [of_folder, of_folder, of_folder, main, []]
+
+
+def test_an_adapter_of_a_revision_is_the_one_that_the_hub_has_at_it(hub: Hub, tmp_path: Path) -> None:
+    home = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    folder = str(hub.root / "org" / "adapter@v2")
+    of_v2 = ("lora", {"model": "org/adapter", "revision": "v2"})
+    tasks = [of_v2, ("lora", {"model": "org/adapter"}), ("lora", {"model": "org/adapter", "revision": "v9"})]
+    revised, main, no_such, of_a_folder = ask(home, *tasks, ("lora", {"model": folder, "revision": "v2"}))
+    assert (revised, main) == (2, 4)
+    assert "has the adapter 'org/adapter' of revision 'v9'" in no_such
+    assert f"model '{folder}': generation.lora_revision is 'v2', but this is a folder" in of_a_folder
+    assert ask({**home, "HF_ENDPOINT": "http://127.0.0.1:9"}, of_v2) == [2]
 
 
 def test_pickles_and_code_of_models_on_the_hub_are_refused_and_not_run(hub: Hub, trace: Path) -> None:

@@ -65,20 +65,21 @@ def is_on_hub(model: str, revision: str | None = None) -> bool | None:
         return None
 
 
-def refuse_revision(model: str, revision: str | None) -> None:
+def refuse_revision(model: str, revision: str | None, field: str = "revision") -> None:
     """Refuses a revision of a model that lies in a folder or a file: only models of the hub have revisions.
 
     Args:
         model: the model's name in the recipe, which is a folder or a file.
         revision: that the recipe asks for; None is right.
+        field: of the recipe, that asks for it.
 
     Raises:
         InputError: there is one.
     """
     if revision is not None:
         raise InputError(
-            f"model '{model}': revision is '{revision}', but this is a folder or a file, and only models of the hub "
-            "have revisions. Remove `revision`, or name the model's id on the hub."
+            f"model '{model}': {field} is '{revision}', but this is a folder or a file, and only models of the hub "
+            f"have revisions. Remove `{field}`, or name the model's id on the hub."
         )
 
 

@@ -43,9 +43,9 @@ def build(run: Run, section: Section, settings: GenerationSettings | JudgeSettin
     is_judge = isinstance(settings, JudgeSettings)
     name = f"{section.field}.judge" if is_judge else section.field
     pool = judging.place(settings) if isinstance(settings, JudgeSettings) else queries.place(settings)
-    decides = _DECIDES | ({"revision"} if settings.revision else set())
-    if isinstance(settings, JudgeSettings) and settings.by == "likelihood":
-        decides |= {"by"}
+    # so that checks from before there were these fields hold
+    later = {"revision": None, "lora_revision": None, "by": "rubric"}
+    decides = _DECIDES | {field for field, value in later.items() if getattr(settings, field, value) != value}
     return run.check_again(
         Stage(
             title=f"check: {name}",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import InputError
-from cluster.machines.hub import cache_alone_if_silent
+from cluster.machines.hub import cache_alone_if_silent, refuse_revision
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -122,24 +122,30 @@ class Adapter:
             ) from error
 
 
-def adapter_folder(name: str) -> Path:
+def adapter_folder(name: str, revision: str | None = None) -> Path:
     """The folder of an adapter; one of the hub is fetched, without anything but its configuration and safetensors.
 
+    Args:
+        name: a folder, or an id of the hub.
+        revision: commit, branch or tag of an id; None: its main branch.
+
     Raises:
-        InputError: the hub or its cache has no such adapter.
+        InputError: the hub or its cache has no such adapter, or a folder shall have a revision.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        refuse_revision(name, revision, "generation.lora_revision")
         return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        with cache_alone_if_silent(name):
-            return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
+        with cache_alone_if_silent(name, revision):
+            return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"generation.lora: neither the hub nor its local cache has the adapter '{name}' "
+            f"generation.lora: neither the hub nor its local cache has the adapter '{name}'"
+            f"{f' of revision {revision!r}' if revision else ''} "
             f"({' '.join(str(error).split())[:200]}). Expected a folder, or an id of the hub."
         ) from error
 

@@ -22,10 +22,10 @@ def find_model(name: str, revision: str | None = None) -> Path | None:
     """
     path = Path(name).expanduser()
     if (file := gguf_file(path)) is not None:
-        refuse_revision(name, revision)
+        refuse_revision(name, revision, "generation.revision")
         return file
     if path.is_dir():
-        refuse_revision(name, revision)
+        refuse_revision(name, revision, "generation.revision")
         refuse_pickles(path, name, parts=False)
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.lower().endswith(".gguf"):
@@ -49,6 +49,7 @@ def check_model(generation: GenerationSettings) -> None:
         return
     adapter = Path(generation.lora).expanduser()
     if adapter.is_dir():
+        refuse_revision(generation.lora, generation.lora_revision, "generation.lora_revision")
         config = model / "config.json" if model and model.is_dir() else None
         known = json.loads(config.read_text(encoding="utf-8")) if config and config.is_file() else None
         Adapter.read(adapter).refuse_other_base(str(generation.model), known)

@@ -48,7 +48,7 @@ class VllmEngine:
     def __init__(self, settings: GenerationSettings, types: Mapping[str, QueryType] | None = None) -> None:
         self.settings = settings
         self.prompter = Prompter(settings, types)
-        self.adapter = Adapter.read(adapter_folder(settings.lora)) if settings.lora else None
+        self.adapter = Adapter.read(adapter_folder(settings.lora, settings.lora_revision)) if settings.lora else None
         self.engine, self.is_cpu = start(settings, self.adapter)
         self.tokenizer: Any = self.engine.get_tokenizer()
         has_template = bool(getattr(self.tokenizer, "chat_template", None))

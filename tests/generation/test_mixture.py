@@ -65,7 +65,16 @@ def test_one_section_is_as_it_was_before_there_were_several():
     types = load_types(generation)
     before = queries.identity(generation, types)
     assert before == queries.identity(generation, types, WHOLE)
-    new = {"lora", "share", "sources", "timeout_s", "patience_s", "requests_per_minute", "tokens_per_minute"}
+    new = {
+        "lora",
+        "lora_revision",
+        "share",
+        "sources",
+        "timeout_s",
+        "patience_s",
+        "requests_per_minute",
+        "tokens_per_minute",
+    }
     assert not new & before.keys()
     for field, value in (("patience_s", 1), ("requests_per_minute", 1), ("timeout_s", 1)):
         assert queries.identity(generation.model_copy(update={field: value}), types) == before
