@@ -34,6 +34,7 @@ WRITTEN = ("how much honey does a hive need in winter", "Here is a query about t
 
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # it takes minutes where the processor has AVX2 alone
 def test_grades_of_vllm_are_those_of_the_logits_of_transformers(own_environment, tmp_path, smollm2):
     passages = write_table(
         str(tmp_path), PASSAGES, "passages",
