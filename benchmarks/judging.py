@@ -1,4 +1,4 @@
-"""Judges: how well the grades of a model tell good queries from wrong ones, on answers that people labelled.
+"""Judges: how well the grades of a model tell good queries from wrong ones, on labelled answers.
 
     python -m benchmarks.judging [--model FOLDER] [--engine vllm] [--threshold 0.67]
 
