@@ -50,9 +50,12 @@ def grade(settings: JudgeSettings, pairs: Sequence[Pair]) -> dict[str, np.ndarra
     rubric = load_rubric(settings)
     judge = open_judge(settings, rubric)
     begun = time.monotonic()
-    logits = np.stack([one.logits for one in asyncio.run(judge.judge(pairs)) if one.logits is not None])
-    print(f"{settings.by}: {len(logits)} of {len(pairs)} pairs in {time.monotonic() - begun:.0f} s\n", flush=True)
+    found = [one.logits for one in asyncio.run(judge.judge(pairs))]
     judge.close()
+    if unread := sum(one is None for one in found):
+        raise SystemExit(f"{unread} of {len(pairs)} pairs do not fit the context of {settings.model}")
+    logits = np.stack([one for one in found if one is not None])
+    print(f"{settings.by}: {len(pairs)} pairs in {time.monotonic() - begun:.0f} s\n", flush=True)
     grades = expected_grades(logits)
     if settings.by == "likelihood":
         return {"likelihood": grades[:, 0], "likelihood with the passage alone": logits[:, 0, 1]}

@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from cluster.machines.own_folder import own_folder, root_of
 
 CPU_CACHE_BYTES = 2**30  # of keys and values; without a figure the CPU engine takes a share of all memory
+# arguments of an engine that gives log-probabilities of prompts: it makes the logits of all tokens that it reads in one
+# step, outside of the memory that it plans
+LIKELIHOOD_ARGS = {"max_num_batched_tokens": 2048}
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "instanttensor", "runai_streamer", "mistral", "dummy")
 # On CPUs the model runs in vLLM's engine process. Otherwise that process polls one that runs the model, which takes a
 # core. vLLM does not accept the short name "uni" on CPUs, because threads must then be set outside: Ray sets them.

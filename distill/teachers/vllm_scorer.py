@@ -16,6 +16,7 @@ from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import (
     CPU_CACHE_BYTES,
     CPU_EXECUTOR,
+    LIKELIHOOD_ARGS,
     SAFE_FORMATS,
     first_sentence,
     keep_sockets_private,
@@ -59,7 +60,9 @@ class VllmScorer:
             )
         self.prompt = PairPrompt(template, tokenizer, settings.max_tokens)
         self._tokens = 0
-        self.engine = _start(settings, path, {} if self.is_likelihood else _classifier(template, tokenizer))
+        self.engine = _start(
+            settings, path, LIKELIHOOD_ARGS if self.is_likelihood else _classifier(template, tokenizer)
+        )
 
     def score(self, pairs: Sequence[Pair]) -> np.ndarray:
         """(n,) float32 raw scores; NaN for a pair whose query leaves no room for a passage."""

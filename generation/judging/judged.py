@@ -8,14 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cluster.machines.vllm import LIKELIHOOD_ARGS
 from generation.judging.likelihood import LikelihoodPrompts
 from generation.judging.prompts import JudgePrompts, Pair
 from generation.judging.rubric import Rubric
 from generation.judging.settings import JudgeSettings
 from generation.settings import GenerationSettings
-
-# vLLM makes the logits of all tokens of a prompt that it reads in one step, outside of the memory that it plans
-LIKELIHOOD_ARGS = {"max_num_batched_tokens": 2048}
 
 
 @dataclass(frozen=True)

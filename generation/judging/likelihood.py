@@ -14,9 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from generation.engines.base import Request
-from generation.engines.fitting import fitted
-from generation.judging.prompts import Pair, passage_texts
+from generation.judging.prompts import Pair, cut_to_fit, passage_texts
 from generation.special_tokens import as_text, of_tokenizer
 
 PASSAGE, BETWEEN, QUERY = "Passage: ", "\n\n", "Query:"
@@ -71,18 +69,11 @@ class LikelihoodPrompts:
         alone = [*self._begin(()), *query]
         whole = [*self._begin(passages), *query]
         if self.longest is not None and len(whole) > self.longest:
-            title, text = max(passages, key=lambda passage: len(passage[1]))
-            most = len(text)
-
-            def cut(characters: int) -> tuple[tuple[str, str], ...]:
-                return tuple((title, text[:characters]) for title, text in passages)
-
-            request = Request("", "", title, text[: self.characters], "", 0)
             room = self.longest - len(query)
-            shorter = fitted(request, most, room, lambda one: len(self._begin(cut(len(one.text)))))
+            shorter = cut_to_fit(passages, self.characters, room, lambda passages: len(self._begin(passages)))
             if shorter is None:
                 return None
-            whole = [*self._begin(cut(len(shorter.text))), *query]
+            whole = [*self._begin(shorter), *query]
         return QueryTokens((alone, whole), len(query))
 
     def _begin(self, passages: Sequence[tuple[str, str]]) -> list[int]:

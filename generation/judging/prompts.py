@@ -6,7 +6,7 @@ One prompt asks for one grade. They begin alike as far as possible, since engine
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -23,6 +23,8 @@ from generation.special_tokens import as_text, of_tokenizer
 
 _TEMPLATE = "judge.jinja"
 
+Passages = tuple[tuple[str, str], ...]  # title and text of each
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -36,7 +38,7 @@ class Pair:
 
     query_id: str
     query: str
-    passages: tuple[tuple[str, str], ...]
+    passages: Passages
 
 
 def judge_text(rubric: Rubric, pair: Pair, criterion: str, characters: int, chat: bool) -> str:
@@ -59,6 +61,25 @@ def passage_texts(passages: Sequence[tuple[str, str]], characters: int) -> list[
     """Title and text of each passage as one text; together they have at most so many characters."""
     each = characters // max(1, len(passages))
     return [shown(Request("", "", title, text, "", 0), each)[0] for title, text in passages]
+
+
+def cut_to_fit(passages: Passages, characters: int, longest: int, length: Callable[[Passages], int]) -> Passages | None:
+    """Passages of a prompt that is too long, all cut where a sentence of the longest one ends; None: nothing fits.
+
+    Args:
+        passages: title and text of each.
+        characters: of a text that the prompt shows, at most.
+        longest: tokens that the prompt may have.
+        length: tokens of the prompt with such passages.
+    """
+
+    def cut(end: int) -> Passages:
+        return tuple((title, text[:end]) for title, text in passages)
+
+    title, text = max(passages, key=lambda passage: len(passage[1]))
+    request = Request("", "", title, text[:characters], "", 0)
+    shorter = fitted(request, len(text), longest, lambda one: length(cut(len(one.text))))
+    return cut(len(shorter.text)) if shorter else None
 
 
 @cache
@@ -112,15 +133,12 @@ class JudgePrompts:
         prompts = self._all(pair)
         if self.longest is None or max(map(len, prompts)) <= self.longest:
             return prompts
-        most = max(len(text) for _, text in pair.passages)
 
-        def cut(characters: int) -> Pair:
-            return replace(pair, passages=tuple((title, text[:characters]) for title, text in pair.passages))
+        def length(passages: Passages) -> int:
+            return max(map(len, self._all(replace(pair, passages=passages))))
 
-        title, text = max(pair.passages, key=lambda passage: len(passage[1]))
-        request = Request("", "", title, text[: self.judge.prompt_characters], "", 0)
-        shorter = fitted(request, most, self.longest, lambda one: max(map(len, self._all(cut(len(one.text))))))
-        return self._all(cut(len(shorter.text))) if shorter else None
+        shorter = cut_to_fit(pair.passages, self.judge.prompt_characters, self.longest, length)
+        return self._all(replace(pair, passages=shorter)) if shorter else None
 
     def _all(self, pair: Pair) -> list[list[int]]:
         return [self._encode(self._text(pair, criterion) + self._ending) for criterion in self.rubric.questions]
