@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from benchmarks.gpu.parts import Findings, LeftOutError, Machine, Report, run_part, summary
+from benchmarks.gpu.parts import Findings, LeftOutError, Machine, Report, Running, summary
 
 ROOT = Path(__file__).parents[1]
 EXPECTED = {  # some figures of each part: all of them would be copied from the code
@@ -57,6 +57,46 @@ def test_without_deepspeed_steps_are_measured_with_an_engine_of_torch_alone(tmp_
     assert "DeepSpeed is not installed" in parts["training"].notes[0]
 
 
+HANGS = """
+import sys, time
+from types import SimpleNamespace
+import benchmarks.gpu.__main__ as measurement
+
+def imports(machine, findings):
+    findings.figure("half_s", 0.5)
+    time.sleep(100)
+
+measurement.imports = imports
+measurement.psutil.Process = lambda: SimpleNamespace(create_time=time.time)  # as if importing torch took no time
+sys.exit(measurement.main(["--dry", "--minutes", "0.15", "--out", sys.argv[1], "--parts", "imports", "speed"]))
+"""
+HANGS_OUTSIDE_OF_PYTHON = """
+import ctypes
+from benchmarks.gpu.limit import time_limit
+
+with time_limit(1.0, print):
+    ctypes.PyDLL(None).sleep(100)  # holds the interpreter's lock
+"""
+
+
+def test_a_part_that_is_at_work_when_the_time_is_up_is_cut_off_and_keeps_what_it_found(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    command = [sys.executable, "-c", HANGS, str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    report = Report.model_validate_json(out.read_text())
+    (part,) = report.parts
+    assert (part.name, part.status, part.figures) == ("imports", "failed", {"half_s": 0.5})
+    assert "in imports" in str(part.error) and "The time was up" in str(part.error)
+    assert report.seconds <= 9 and "imports  failed" in done.stdout
+
+
+def test_code_that_never_lets_python_run_is_ended_on_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HANGS_OUTSIDE_OF_PYTHON]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "Timeout" in done.stderr
+
+
 def machine(folder: Path, left_s: float = 100.0) -> Machine:
     import time
 
@@ -74,13 +114,14 @@ def test_a_part_that_fails_keeps_what_it_found_and_ends_no_other(tmp_path: Path)
     def lacks(_: Machine, findings: Findings) -> None:
         raise LeftOutError("it needs the package deepspeed")
 
-    broken = run_part("breaks", breaks, machine(tmp_path))
+    broken = Running("breaks").run(breaks, machine(tmp_path))
     assert (broken.status, broken.figures) == ("failed", {"half_s": 0.3333})
     assert "illegal memory access" in str(broken.error)
-    wrong, absent = run_part("disagrees", disagrees, machine(tmp_path)), run_part("lacks", lacks, machine(tmp_path))
+    wrong = Running("disagrees").run(disagrees, machine(tmp_path))
+    absent = Running("lacks").run(lacks, machine(tmp_path))
     assert (wrong.status, wrong.failed, wrong.error) == ("failed", ["two and two are five"], None)
     assert (absent.status, absent.notes) == ("left out", ["it needs the package deepspeed"])
-    late = run_part("disagrees", disagrees, machine(tmp_path, left_s=-1.0))
+    late = Running("disagrees").run(disagrees, machine(tmp_path, left_s=-1.0))
     assert (late.status, late.notes) == ("left out", ["no time was left"])
     lines = summary([broken, wrong, absent, late]).splitlines()
     assert [line.split()[1] for line in lines] == ["failed", "failed", "left", "left"]

@@ -3,12 +3,15 @@
     python -m benchmarks.gpu [--out gpu.json] [--minutes 8] [--dry] [--parts gradients speed …]
 
 `--dry` takes tiny shapes and the CPU where there is no GPU, so that nothing in it is new when one is at hand.
+The process ends after `--minutes`, counted from its start: a part that is at work then is cut off, and what it has
+found is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -17,9 +20,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 import torch
 
-from benchmarks.gpu.parts import Findings, Machine, Outcome, Report, run_part, summary, write
+from benchmarks.gpu.limit import time_limit
+from benchmarks.gpu.parts import Findings, Machine, Outcome, Report, Running, summary, write
 from benchmarks.machine import processor
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "triton", "deepspeed", "numpy", "pyarrow")
@@ -48,26 +53,39 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the parts and prints what each found; 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
-    parser.add_argument("--minutes", type=float, default=8.0, help="no part begins after so long")
+    parser.add_argument("--minutes", type=float, default=8.0, help="the process ends after so long")
     parser.add_argument("--dry", action="store_true", help="tiny shapes, on the CPU where there is no GPU")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.dry:
         parser.error("torch sees no GPU here. Add --dry to run everything with tiny shapes on the CPU.")
-    begun = time.monotonic()
+    begun = time.monotonic() - (time.time() - psutil.Process().create_time())
     name = f"{torch.cuda.get_device_name()}, {processor()}" if device == "cuda" else processor()
     print(f"{name}, Python {platform.python_version()}", flush=True)
     versions = {package: installed for package in PACKAGES if (installed := _version(package))}
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as folder:
+    running = Running(options.parts[0])
+
+    def keep(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        seconds = round(time.monotonic() - begun, 1)
+        write(Report(device=name, dry=options.dry, versions=versions, seconds=seconds, parts=outcomes), options.out)
+
+    def conclude() -> None:
+        print(f"\n{summary(outcomes)}\n{time.monotonic() - begun:.1f} s; {options.out}", flush=True)
+
+    def cut_off(stack: str) -> None:
+        keep(running.cut_off(stack))
+        conclude()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    ends = begun + 60 * options.minutes
+    with tempfile.TemporaryDirectory() as folder, time_limit(ends - time.monotonic(), cut_off):
         for part in options.parts:
-            machine = Machine(device, options.dry, _made(Path(folder) / part), begun + 60 * options.minutes)
-            outcomes.append(run_part(part, partial(load_and_run, part), machine))
-            seconds = round(time.monotonic() - begun, 1)
-            report = Report(device=name, dry=options.dry, versions=versions, seconds=seconds, parts=outcomes)
-            write(report, options.out)
-    print(f"\n{summary(outcomes)}\n{seconds} s; {options.out}")
+            running, machine = Running(part), Machine(device, options.dry, _made(Path(folder) / part), ends)
+            keep(running.run(partial(load_and_run, part), machine))
+    conclude()
     return int(any(one.status == "failed" for one in outcomes))
 
 

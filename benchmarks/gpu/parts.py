@@ -20,12 +20,12 @@ class Outcome(BaseModel):
     """What a part found.
 
     Attributes:
-        status: "passed"; "failed": a check failed or an error was raised; "left out": there was no time, or something
-            that it needs is not installed.
+        status: "passed"; "failed": a check failed, an error was raised, or the part was cut off when the time was up;
+            "left out": there was no time, or something that it needs is not installed.
         figures: what was measured, by name; the unit ends the name ("_s", "_tokens_per_s", "_mib").
         failed: checks that failed, in words.
         notes: what else a person should know.
-        error: the end of a traceback.
+        error: the end of a traceback, or where a part was when it was cut off.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -86,7 +86,7 @@ class Machine:
         device: "cuda" or "cpu".
         dry: whether shapes are tiny.
         folder: for files of the parts.
-        ends: time of `time.monotonic` at which no further part begins.
+        ends: time of `time.monotonic` at which a part that is at work is cut off.
     """
 
     device: str
@@ -103,29 +103,52 @@ class Machine:
 Part = Callable[[Machine, Findings], None]
 
 
-def run_part(name: str, part: Part, machine: Machine) -> Outcome:
-    """Runs one part; nothing that it raises ends the others."""
-    print(f"{name}", flush=True)
-    findings, begun, error = Findings(), time.monotonic(), None
-    status: Literal["passed", "failed", "left out"] = "passed"
-    try:
-        if machine.left_s <= 0:
-            raise LeftOutError("no time was left")
-        part(machine, findings)
-    except LeftOutError as reason:
-        status = "left out"
-        findings.note(str(reason))
-    except Exception:
-        error = "\n".join(traceback.format_exc().splitlines()[-LINES:])
-        print(error, flush=True)
-    if findings.failed or error:
-        status = "failed"
-    seconds = round(time.monotonic() - begun, 2)
-    print(f"  {status} in {seconds} s", flush=True)
-    return Outcome(
-        name=name, status=status, seconds=seconds, figures=findings.figures, failed=findings.failed,
-        notes=findings.notes, error=error,
-    )  # fmt: skip
+class Running:
+    """A part that is at work, and what it has found so far.
+
+    Args:
+        name: of the part.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.findings = Findings()
+        self._begun = time.monotonic()
+
+    def run(self, part: Part, machine: Machine) -> Outcome:
+        """Runs the part; nothing that it raises ends the others."""
+        print(self.name, flush=True)
+        try:
+            if machine.left_s <= 0:
+                raise LeftOutError("no time was left")
+            part(machine, self.findings)
+        except LeftOutError as reason:
+            self.findings.note(str(reason))
+            return self._outcome("left out")
+        except Exception:
+            return self._outcome("failed", traceback.format_exc())
+        return self._outcome("passed")
+
+    def cut_off(self, stack: str) -> Outcome:
+        """What the part has found when its time is up; it cannot go on after that.
+
+        Args:
+            stack: where it is.
+        """
+        return self._outcome("failed", f"{stack.rstrip()}\nThe time was up, and the part was cut off here.")
+
+    def _outcome(self, status: Literal["passed", "failed", "left out"], error: str | None = None) -> Outcome:
+        if error is not None:
+            error = "\n".join(error.splitlines()[-LINES:])
+            print(error, flush=True)
+        found, seconds = self.findings, round(time.monotonic() - self._begun, 2)
+        if found.failed:
+            status = "failed"
+        print(f"  {status} in {seconds} s", flush=True)
+        return Outcome(
+            name=self.name, status=status, seconds=seconds, figures=dict(found.figures), failed=list(found.failed),
+            notes=list(found.notes), error=error,
+        )  # fmt: skip
 
 
 def write(report: Report, file: Path) -> None:
