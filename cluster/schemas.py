@@ -191,8 +191,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "approved": ("approved",),
     "embeddings": ("embeddings",),
     "candidates": ("candidates",),
-    "scores": ("teachers", "scores", "agreement"),
-    "lists": ("ensemble", "lists"),
+    "scores": ("teachers", "scores"),
+    "lists": ("agreement", "ensemble", "lists"),  # another teacher changes them, and no score that is there
     "training": ("training", "model"),
     "evaluation": ("evaluation", "judged"),
 }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cluster.errors import InputError, RunError
+from cluster.machines.engine_log import EngineLog, explain
 from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.vllm import (
     CPU_CACHE_BYTES,
@@ -158,6 +159,7 @@ def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
     elif is_cpu:
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+    log = EngineLog()
     try:
         with cache_alone_if_silent(path, settings.revision):
             return LLM(**arguments | settings.engine_args)
@@ -167,7 +169,8 @@ def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
             "language model, and engine_args with the names of vLLM's EngineArgs. Or set `engine: transformers`."
         ) from error
     except RuntimeError as error:
+        advice = "Too little memory is the usual cause: lower max_tokens or engine_args.gpu_memory_utilization."
         raise RunError(
-            f"the vLLM engine did not start with teacher model '{settings.model}': {first_sentence(error)} Too little "
-            "memory is the usual cause: lower max_tokens or engine_args.gpu_memory_utilization."
+            f"the vLLM engine did not start with teacher model '{settings.model}': "
+            f"{explain(log.cause() or first_sentence(error), advice)}"
         ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.errors import InputError, RunError
+from cluster.machines.engine_log import EngineLog, explain
 from cluster.machines.hub import cache_alone_if_silent
 from cluster.machines.processor import has_bfloat16
 from cluster.machines.vllm import (
@@ -32,6 +33,8 @@ _ADVICE_ON_CODE = (
     "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
 )
 
+_PACKED = "pack-quantized"  # four bits in compressed tensors; vLLM's CPU kernel has no float32, though it says so
+
 
 def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
     """Starts the engine; returns it, and whether it runs on the CPU.
@@ -44,14 +47,19 @@ def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple
     keep_sockets_private()
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    log = EngineLog()
     try:
         with cache_alone_if_silent(config.model_config.model, settings.revision):
             return AsyncLLM.from_vllm_config(config, disable_log_stats=True), is_cpu
     except (RuntimeError, OSError, ValueError) as error:
+        advice = (
+            "Too little memory is the usual cause: lower generation.max_model_len or "
+            "engine_args.gpu_memory_utilization."
+        )
         raise RunError(
-            f"the vLLM engine did not start with '{settings.model}': {first_sentence(error)} Its own messages "
-            "stand in the Ray log of this worker. Too little memory is the usual cause: lower generation.max_model_len "
-            "or engine_args.gpu_memory_utilization."
+            f"the vLLM engine did not start with '{settings.model}': "
+            f"{explain(log.cause() or first_sentence(error), advice)} Its own messages stand in the Ray log of this "
+            "worker."
         ) from error
 
 
@@ -144,16 +152,29 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.reserved_rank}
-    if is_cpu and not has_bfloat16() and not _is_quantised(arguments["model"]):
+    if is_cpu and not has_bfloat16() and _takes_float32(arguments["model"]):
         arguments["dtype"] = "float32"  # vLLM takes the dtype of the weights, which most models have in bfloat16
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args
 
 
-def _is_quantised(model: str) -> bool:
-    """Whether the configuration in a folder speaks of quantised weights, whose kernels decide the dtype themselves."""
+def _takes_float32(model: str) -> bool:
+    """Whether vLLM can compute in float32 with the weights in a folder: plain ones, and some that are quantised."""
     try:
-        return "quantization_config" in json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return True  # an id of the hub: its weights are plain as far as is known here
+    quantisation = config.get("quantization_config")
+    if quantisation is None:
+        return True
+    if quantisation.get("format") == _PACKED:
         return False
+    import torch
+    from vllm.model_executor.layers.quantization import get_quantization_config
+
+    try:
+        method = get_quantization_config(quantisation["quant_method"]).from_config(quantisation)
+    except (KeyError, TypeError, ValueError):
+        return False  # vLLM refuses it, or chooses itself
+    return torch.float32 in method.get_supported_act_dtypes()

@@ -193,3 +193,10 @@ def test_the_agreement_of_a_run_is_recorded_for_each_pair_of_teachers(opened: Ru
     assert pair["overlap"] == pytest.approx(np.mean([len(a & b) / 10 for a, b in zip(*first, strict=True)]))
     assert json.loads(opened.storage.get("agreement/record.json"))["pairs"] == [pair]
     assert agreement.build(opened, {"good": opened.table("scores/good")}, opened.table("candidates")) == []
+
+
+def test_another_teacher_asks_for_the_lists_again_and_not_for_scores_that_are_paid_for(opened: Run):
+    candidates = opened.table("candidates")
+    agreement.build(opened, tables(opened), candidates)
+    with pytest.raises(InputError, match=r"third: was absent.*\n.*--overwrite lists"):
+        agreement.build(opened, {**tables(opened), "third": opened.table("scores/good")}, candidates)
