@@ -9,6 +9,7 @@ from cluster.errors import InputError
 from cluster.tables.records import read_recipe, read_record
 from cluster.tables.storage import Storage
 from cluster.watch.status import status
+from distill.teachers.adapting.job import JUDGEMENT
 from launcher.plan.reality import PLANNED, compare_with_plan
 from launcher.report.queries import prompt_tokens, query_grades, query_samples, query_types, query_writers
 from launcher.report.training import read_metrics
@@ -37,7 +38,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "agreement": _json(storage, "agreement/record.json"),
         "ensemble": _json(storage, "ensemble/record.json"),
         "adapted": {
-            name: record
+            name: record | _json(storage, f"teachers/{name}/{JUDGEMENT}")
             for name, teacher in recipe["teachers"].items()
             if teacher["kind"] == "adapted" and (record := _json(storage, f"teachers/{name}/record.json"))
         },

@@ -17,7 +17,7 @@ def teachers_view(
     Args:
         agreement: `agreement/record.json`, or empty.
         ensemble: `ensemble/record.json`, or empty.
-        adapted: `teachers/NAME/record.json` of every teacher that was made in the run, by name.
+        adapted: `teachers/NAME/record.json` and `judgement.json` of every teacher that was made in the run, by name.
     """
     pairs = [
         {
@@ -42,7 +42,10 @@ def teachers_view(
 
 def _before_and_after(name: str, record: Mapping[str, Any]) -> list[dict[str, str]]:
     """How the other teachers and the one that was made rank held-out sources; empty where nothing was judged."""
-    who = {"others": "the others", "untrained": f"{name}, before", "adapted": f"{name}, fine-tuned"}
+    who = {
+        "others": "the others", "untrained": f"{name}, before", "adapted": f"{name}, fine-tuned",
+        "together": f"the others and {name}",
+    }  # fmt: skip
     return [
         {"teacher": who[key], "mrr": f"{record[key]['mrr']:.4f}", "first": f"{100 * record[key]['first']:.1f} %"}
         for key in who

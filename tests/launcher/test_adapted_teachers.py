@@ -92,16 +92,17 @@ def test_the_report_shows_both_figures_and_the_decision(tmp_path: Path) -> None:
     text = storage.get("recipe.yaml").decode()
     named = text.replace("teachers:\n", "teachers:\n  made: {kind: adapted, model: null}\n")
     storage.put("recipe.yaml", named.encode())
-    others, made = [1, 2, 4, 2] * 10, [1, 1, 2, 2] * 10
-    record = {"steps": 10, "lists": 300, **judge(others, made, [20] * 40)}
-    storage.put("teachers/made/record.json", json.dumps(record).encode())
+    others, made, together = [1, 2, 4, 2] * 10, [1, 5, 1, 2] * 10, [1, 1, 2, 2] * 10
+    storage.put("teachers/made/record.json", json.dumps({"steps": 10, "lists": 300}).encode())
+    storage.put("teachers/made/judgement.json", json.dumps(judge(others, made, together, [20] * 40)).encode())
     text = " ".join(page(storage).text.split())
     assert "is 0.7500 with it and 0.5625 with the other teachers (+0.1875, 95 % interval" in text
-    assert "50.0% and 25.0% of the sources rank first; it is kept" in text
+    assert "50.0% and 25.0% of the sources rank first; alone it has 0.6750 and 50.0%; it is kept" in text
     rows = page(storage).text.replace("\n", "").replace(" ", "")
-    for words in ("theothers0.562525.0%", "made,before0.05000.0%", "made,fine-tuned0.750050.0%"):
+    for words in (
+        "theothers0.562525.0%", "made,before0.05000.0%", "made,fine-tuned0.675050.0%", "theothersandmade0.750050.0%",
+    ):  # fmt: skip
         assert words in rows
-    worse = {"steps": 10, "lists": 300, **judge(made, others)}
-    storage.put("teachers/made/record.json", json.dumps(worse).encode())
+    storage.put("teachers/made/judgement.json", json.dumps(judge(together, made, others)).encode())
     assert "it is left out" in page(storage).text
-    assert not judge([2] * 5, [1] * 5)["kept"], "five queries decide nothing"
+    assert not judge([2] * 5, [1] * 5, [1] * 5)["kept"], "five queries decide nothing"

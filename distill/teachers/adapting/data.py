@@ -20,7 +20,6 @@ from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 from distill.lists.build import Scale, scale_scores, split_of
 from distill.lists.duplicates import Copies
-from distill.lists.ensemble import ranks
 from distill.lists.ensemble_reader import EnsembleReader, sampled_ranges, sources_of
 from distill.lists.ensemble_stage import quoted
 from distill.lists.relevance import Relevance
@@ -39,7 +38,12 @@ HELD_OUT = pa.schema([
     ("text", pa.string()),
     ("passage_rows", pa.list_(pa.int64())),     # all candidates
     ("source", pa.int64()),                     # place of the source among them
-    ("rank", pa.int64()),                       # that the other teachers together give to the source, from 1
+    ("scores", pa.list_(pa.float64())),         # of the other teachers together
+])  # fmt: skip
+
+SCORED = pa.schema([
+    ("adapted", pa.list_(pa.float32())),        # scores of a held-out query's candidates
+    ("untrained", pa.list_(pa.float32())),      # by the model that training began with, if that was a reranker
 ])  # fmt: skip
 
 
@@ -113,8 +117,7 @@ def collect(
         rows.append({"text": query.text, "passage_rows": query.rows[places], "targets": targets})
     judged = [
         {
-            "text": query.text, "passage_rows": query.rows, "source": query.sources[0],
-            "rank": int(ranks(query.scores)[query.sources[0]]),
+            "text": query.text, "passage_rows": query.rows, "source": query.sources[0], "scores": query.scores,
         }
         for query in held_out
     ]  # fmt: skip

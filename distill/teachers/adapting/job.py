@@ -11,6 +11,8 @@ from distill.settings.training import TrainingSettings
 
 FOLDER = "teachers/{name}"  # of the workdir, for all that belongs to one teacher
 LISTS, HELD_OUT, MODEL, METRICS = "lists.parquet", "held_out.parquet", "model", "metrics.jsonl"  # in the job's folder
+SCORED = "scored.parquet"  # rows of `data.SCORED`, for those of HELD_OUT
+JUDGEMENT = "judgement.json"  # what `judge` says
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class AdaptingJob:
     Attributes:
         teacher: settings of the teacher, whose `model` names what training begins with.
         workdir: url of the run; `passages` is a table path in it.
-        output: folder that every rank's node can write to. `LISTS` and `HELD_OUT` lie in it; checkpoints, metrics and
-            the finished model come into it.
+        output: folder that every rank's node can write to. `LISTS` and `HELD_OUT` lie in it; checkpoints, metrics, the
+            finished model and `SCORED` come into it.
         patience_s: how long a storage may refuse.
     """
 

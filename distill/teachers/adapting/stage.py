@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from cluster.errors import InputError
@@ -19,8 +21,8 @@ from distill.settings.ensemble import EnsembleSettings
 from distill.settings.lists import ListSettings
 from distill.settings.teachers import TeacherSettings, as_cross_encoder
 from distill.teachers.adapting.data import collect
-from distill.teachers.adapting.job import FOLDER, HELD_OUT, LISTS, MODEL, AdaptingJob
-from distill.teachers.adapting.judge import in_words, judge
+from distill.teachers.adapting.job import FOLDER, HELD_OUT, JUDGEMENT, LISTS, MODEL, SCORED, AdaptingJob
+from distill.teachers.adapting.judge import in_words, judge, source_ranks, with_others
 from distill.training.on_ray import run_ranks
 from distill.training.stop import stop_file
 
@@ -59,8 +61,8 @@ def build(
         judged: JUDGED_QUERIES, if the run has some.
 
     Returns:
-        The settings of a cross-encoder in the folder of the run, and the digest of its weights. None: it does not rank
-        held-out sources better than the others, or there was too little to learn from.
+        The settings of a cross-encoder in the folder of the run, and the digest of its weights. None: with it, the
+        teachers do not rank held-out sources better, or there was too little to learn from.
 
     Raises:
         InputError: the model cannot be loaded, the workdir is in an object store, or no node can hold a rank.
@@ -100,15 +102,35 @@ def build(
         )
         record = run_ranks(run, job, output, title=f"teacher {name}", module=TRAINER)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
-        found, untrained = record.pop("ranks", []), record.pop("untrained", None)
-        judgement = judge(data.held_out["rank"].to_pylist() if found else [], found, untrained)
-        return {"begun_with": teacher.model, **record, **judgement, "drops": data.drops}
+        return {"begun_with": teacher.model, **record, "drops": data.drops}
 
     record = run.execute_in_process(folder, fingerprint, produce, title=f"teacher {name}")
+    if "kept" not in record:  # a run of before has the judgement in the record
+        judgement = _judgement(_folder(run, folder), teacher.weight, ensemble)
+        run.storage.put(f"{folder}/{JUDGEMENT}", json.dumps(judgement).encode())
+        record |= judgement
     run.progress.say(f"teacher {name}: {in_words(record)}")
     if not record["kept"]:
         return None
     return as_cross_encoder(teacher, str(_folder(run, folder) / MODEL)), record["weights"]
+
+
+def _judgement(folder: Path, weight: float, ensemble: EnsembleSettings) -> dict[str, Any]:
+    """What `judge` says. It is made at every start, since weight and ensemble may change without a new training."""
+    if not (folder / SCORED).exists():
+        return judge([], [], [])
+    held_out, scored = pq.read_table(folder / HELD_OUT), pq.read_table(folder / SCORED)
+    sources = held_out["source"].to_pylist()
+    others, adapted, untrained = (
+        [np.array(scores) for scores in column.to_pylist()]
+        for column in (held_out["scores"], scored["adapted"], scored["untrained"].drop_null())
+    )
+    return judge(
+        source_ranks(others, sources),
+        source_ranks(adapted, sources),
+        source_ranks(with_others(others, adapted, weight, ensemble), sources),
+        source_ranks(untrained, sources) if untrained else None,
+    )
 
 
 def _folder(run: Run, folder: str) -> Path:

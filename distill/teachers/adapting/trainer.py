@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
@@ -31,8 +32,9 @@ from distill.encoders.device import resolve_dtype
 from distill.losses.listwise import kl_divergence
 from distill.settings.teachers import as_cross_encoder
 from distill.teachers.adapting.batches import Batches, MicroBatch
-from distill.teachers.adapting.held_out import source_ranks
-from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, AdaptingJob
+from distill.teachers.adapting.data import SCORED as SCORED_COLUMNS
+from distill.teachers.adapting.held_out import held_out_scores
+from distill.teachers.adapting.job import HELD_OUT, LISTS, METRICS, MODEL, SCORED, AdaptingJob
 from distill.teachers.adapting.model import PairModule, load_base
 from distill.training.checkpoint_files import newest_whole, read
 from distill.training.checkpoints import CheckpointWriter, load_moments, load_weights
@@ -59,9 +61,9 @@ def train(job: AdaptingJob, on_record: OnRecord = lambda record: None) -> dict[s
         on_record: called on rank 0 with every line of metrics.jsonl, and first of all with {"total", "resumed"}.
 
     Returns:
-        {"steps", "lists", "queries_per_step", "world_size", "seconds_training", "weights" (digest of the file),
-        "ranks", "untrained" (rank of the source of every held-out query, by the model and by what it began with; None
-        for one that was no reranker)}. Without steps (fewer lists than ranks), {"steps": 0, "lists"}.
+        {"steps", "lists", "queries_per_step", "world_size", "seconds_training", "weights" (digest of the file)}. The
+        scores of held-out queries, by the model and by the reranker that it began with, are in the file `SCORED`.
+        Without steps (fewer lists than ranks), {"steps": 0, "lists"}, and no such file.
 
     Raises:
         InputError: the model cannot be loaded.
@@ -94,6 +96,10 @@ def train(job: AdaptingJob, on_record: OnRecord = lambda record: None) -> dict[s
     held_out = pq.read_table(output / HELD_OUT)
     trained = as_cross_encoder(job.teacher, str(output / MODEL))
     before = as_cross_encoder(job.teacher, str(job.teacher.model)).model_copy(update={"revision": job.teacher.revision})
+    adapted = held_out_scores(trained, held_out, texts, device)
+    untrained = held_out_scores(before, held_out, texts, device) if is_reranker else [None] * len(held_out)
+    scored = pa.table({"adapted": adapted, "untrained": untrained}, SCORED_COLUMNS)
+    run_on_rank_0(lambda: pq.write_table(scored, output / SCORED))
     return {
         "steps": steps,
         "lists": len(batches.lists),
@@ -101,8 +107,6 @@ def train(job: AdaptingJob, on_record: OnRecord = lambda record: None) -> dict[s
         "world_size": world_size,
         "seconds_training": round(seconds, 3),
         "weights": digest,
-        "ranks": source_ranks(trained, held_out, texts, device),
-        "untrained": source_ranks(before, held_out, texts, device) if is_reranker else None,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +15,7 @@ from cluster.run import Run
 from cluster.schemas import CANDIDATES, JUDGED_QUERIES, SCORES
 from cluster.tables.table import Table
 from distill.lists.build import Scale, split_of
-from distill.lists.ensemble import Ensemble
+from distill.lists.ensemble import Ensemble, ranges_of
 from distill.lists.ensemble_reader import EnsembleReader
 from distill.lists.relevance import Relevance
 from distill.settings.adapting import AdaptingSettings
@@ -24,9 +25,9 @@ from distill.settings.lists import ListSettings
 from distill.settings.teachers import TeacherSettings
 from distill.teachers import scores
 from distill.teachers.adapting import stage
-from distill.teachers.adapting.data import collect, make_list
+from distill.teachers.adapting.data import SCORED, collect, make_list
 from distill.teachers.adapting.job import AdaptingJob
-from distill.teachers.adapting.judge import in_words
+from distill.teachers.adapting.judge import in_words, with_others
 from tests.corpus import ASPECTS, PLACES
 from tests.corpus import QUERIES as TEMPLATES
 from tests.distill.conftest import open_run
@@ -94,21 +95,27 @@ def build(run: Run, teacher: TeacherSettings):
 
 
 def record_of(run: Run) -> dict:
-    return json.loads(run.storage.get("teachers/made/record.json"))
+    """What was made, and the judgement of it."""
+    return {
+        name: value
+        for file in ("record", "judgement")
+        for name, value in json.loads(run.storage.get(f"teachers/made/{file}.json")).items()
+    }
 
 
 def test_a_random_reranker_learns_to_rank_held_out_sources_and_then_scores_as_a_teacher(
     opened: Run, tiny_reranker: str, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ):
-    made = build(opened, adapted(tiny_reranker))
+    teacher = adapted(tiny_reranker).model_copy(update={"weight": 0.5})
+    made = build(opened, teacher)
     record = record_of(opened)
     assert record["untrained"]["mrr"] < 0.35  # at random it is the mean of 1/1 … 1/20, 0.18
     assert record["adapted"]["mrr"] > record["untrained"]["mrr"] + 0.3
-    assert record["kept"] == (record["adapted"]["mrr"] > record["others"]["mrr"])
+    assert record["kept"] == (record["together"]["mrr"] > record["others"]["mrr"])
     assert made is not None, record
     # finished is not done again
     monkeypatch.setattr(stage, "run_ranks", lambda *_, **__: pytest.fail("trained twice"))
-    assert build(opened, adapted(tiny_reranker)) == made
+    assert build(opened, teacher) == made
     teacher, weights = made
     table = scores.build(
         opened, "made", teacher, EncoderSettings(model="unused"), opened.table("candidates"), opened.table("passages"),
@@ -116,12 +123,16 @@ def test_a_random_reranker_learns_to_rank_held_out_sources_and_then_scores_as_a_
     )  # fmt: skip
     held_out = [row for row in opened.table("candidates").read().to_pylist() if is_held_out(row["source_id"], 0.35)]
     by_query = {row["query_id"]: row["scores"] for row in table.read().to_pylist()}
-    reciprocal = []
+    bm25 = {row["query_id"]: row["scores"] for row in opened.table("scores/bm25").read().to_pylist()}
+    reciprocal: dict[str, list[float]] = {"others": [], "adapted": [], "together": []}
     for row in held_out:
-        own = np.array(by_query[row["query_id"]])
-        reciprocal.append(1 / (1 + (own > own[row["passage_ids"].index(row["source_id"])]).sum()))
+        source = row["passage_ids"].index(row["source_id"])
+        own, other = np.array(by_query[row["query_id"]]), np.array(bm25[row["query_id"]])
+        for name, of_all in (("others", other), ("adapted", own), ("together", other + 0.5 * own)):
+            reciprocal[name].append(1 / (1 + (of_all > of_all[source]).sum()))
     assert len(held_out) == record["held_out"]
-    assert np.mean(reciprocal) == pytest.approx(record["adapted"]["mrr"], abs=1e-6)
+    for name, values in reciprocal.items():
+        assert np.mean(values) == pytest.approx(record[name]["mrr"], abs=1e-6), name
 
 
 def is_held_out(source: str, fraction: float) -> bool:
@@ -133,11 +144,78 @@ def test_a_teacher_that_ranks_sources_worse_than_the_others_is_left_out(
 ):
     # ranks without Ray, which starts slowly
     monkeypatch.setattr(stage, "run_ranks", lambda run, job, *_, **__: on_ranks(train_rank, 1, [job.to_json()])[0][0])
-    assert build(opened, adapted(tiny_reranker, max_steps=1, learning_rate=1e-6)) is None
+    untrained = adapted(tiny_reranker, max_steps=1, learning_rate=1e-6).model_copy(update={"weight": 1e4})
+    assert build(opened, untrained) is None
     record = record_of(opened)
     assert not record["kept"]
     assert record["difference"]["mean"] < 0
     assert "it is left out" in in_words(record)
+
+
+def test_a_teacher_that_is_worse_alone_is_kept_where_it_mends_the_others(
+    opened: Run, tiny_reranker: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Its scores are put in the place of a training's: it knows one source in four, and nothing of the others."""
+
+    def scores_alone(run, job, output, **_) -> dict:
+        held_out = pq.read_table(output / "held_out.parquet").to_pylist()
+        scored = []
+        for number, row in enumerate(held_out):
+            own = np.zeros(len(row["passage_rows"]), np.float32)
+            own[row["source"]] = -0.01 if number % 4 else 5.0
+            scored.append({"adapted": own, "untrained": None})
+        pq.write_table(pa.Table.from_pylist(scored, SCORED), output / "scored.parquet")
+        return {"steps": 1, "lists": 10, "weights": "digest"}
+
+    monkeypatch.setattr(stage, "run_ranks", scores_alone)
+    trusted = adapted(tiny_reranker)
+    made = build(opened, trusted)
+    record = record_of(opened)
+    assert made is not None and record["kept"] and record["untrained"] is None
+    assert record["adapted"]["mrr"] < record["others"]["mrr"] < record["together"]["mrr"]
+    assert f"{record['together']['mrr']:.4f} with it and" in in_words(record)
+    # the weight decides, and asks for no other training
+    monkeypatch.setattr(stage, "run_ranks", lambda *_, **__: pytest.fail("trained twice"))
+    assert build(opened, trusted.model_copy(update={"weight": 1e-9})) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EnsembleSettings(),
+        EnsembleSettings(scale="zscore"),
+        EnsembleSettings(scale="minmax"),
+        EnsembleSettings(combine="rrf"),
+    ],
+    ids=["raw", "zscore", "minmax", "rrf"],
+)
+def test_it_is_judged_among_the_others_as_the_ensemble_will_count_it(settings: EnsembleSettings):
+    generator = np.random.default_rng(1)
+    queries = [[generator.normal(2, 3, 12), generator.normal(0, 0.1, 12), generator.normal(size=12)] for _ in range(9)]
+    names, weights = ["a", "b", "made"], (1.0, 4.0, 0.5)
+    ranges = ranges_of(settings, names, queries)
+    every = Ensemble(weights, settings.combine, ranges)
+    rest = Ensemble(weights[:2], settings.combine, ranges and ranges[:2])
+    found = with_others([rest.scores(query[:2]) for query in queries], [query[2] for query in queries], 0.5, settings)
+    for one, query in zip(found, queries, strict=True):
+        np.testing.assert_allclose(one, every.scores(query), rtol=1e-12)
+    constant = [np.full(12, 0.3) for _ in queries]
+    if settings.scale != "none":
+        others = [rest.scores(query[:2]) for query in queries]
+        assert with_others(others, constant, 0.5, settings) == others
+
+
+def test_a_run_that_judged_its_teacher_alone_goes_on_with_that_judgement(
+    opened: Run, tiny_reranker: str, monkeypatch: pytest.MonkeyPatch
+):
+    alone = {"mrr": 0.5, "first": 0.25}
+    of_before = {
+        "steps": 3, "lists": 50, "weights": "digest", "held_out": 30, "others": alone, "adapted": alone,
+        "untrained": None, "difference": {"mean": 0.0, "low": -0.1, "high": 0.1}, "kept": True,
+    }  # fmt: skip
+    monkeypatch.setattr(stage, "run_ranks", lambda *_, **__: of_before)
+    assert build(opened, adapted(tiny_reranker)) is not None
+    assert "0.5000 with it and 0.5000 with the other teachers" in in_words(of_before)
 
 
 def collected(run: Run, adapt: AdaptingSettings, judged: Table | None = None):
@@ -286,9 +364,12 @@ def by_plain_torch(run: Run, job: AdaptingJob) -> tuple[float, dict[str, np.ndar
 def test_one_rank_two_ranks_and_plain_torch_make_the_same_weights(opened: Run, tmp_path: Path, tiny_reranker: str):
     settings = {"max_steps": 4, "learning_rate": 3e-4, "warmup": 0.0, "micro_batch_tokens": 1200}
     one, two = (write_job(opened, tmp_path / name, tiny_reranker, **settings) for name in ("one", "two"))
-    (alone,) = on_ranks(train_rank, 1, [one.to_json()])
-    both = on_ranks(train_rank, 2, [two.to_json()])
-    assert both[0][0]["ranks"] == both[1][0]["ranks"] == alone[0]["ranks"]
+    on_ranks(train_rank, 1, [one.to_json()])
+    on_ranks(train_rank, 2, [two.to_json()])
+    by_one, by_two = (pq.read_table(tmp_path / name / "scored.parquet").to_pydict() for name in ("one", "two"))
+    assert len(by_one["adapted"]) == len(by_two["adapted"]) > 0
+    for name, scored in by_one.items():
+        np.testing.assert_allclose(np.array(scored), np.array(by_two[name]), atol=1e-4)
     loss, expected, slopes = by_plain_torch(opened, one)
     lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["loss"] == pytest.approx(loss, rel=1e-5)
