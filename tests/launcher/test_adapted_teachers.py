@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import InputError
-from distill.teachers.adapting.judge import judge
+from distill.teachers.adapting.judge import in_words, judge
 from launcher.placement import refuse_training_in_a_bucket, refuse_what_no_node_holds
 from launcher.plan.corpus import sample_corpus
 from launcher.plan.memory import memory_needs
@@ -106,3 +106,6 @@ def test_the_report_shows_both_figures_and_the_decision(tmp_path: Path) -> None:
     storage.put("teachers/made/judgement.json", json.dumps(judge(together, made, others)).encode())
     assert "it is left out" in page(storage).text
     assert not judge([2] * 5, [1] * 5, [1] * 5)["kept"], "five queries decide nothing"
+    unsure = judge([2] * 60, [9] * 60, [1] * 2 + [2] * 56 + [3] * 2)
+    assert unsure["difference"]["mean"] > 0 > unsure["difference"]["low"] and not unsure["kept"]
+    assert "left out, since so few queries do not show" in in_words({"steps": 10, "lists": 300, **unsure})

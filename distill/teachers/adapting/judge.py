@@ -29,8 +29,8 @@ def judge(
     Returns:
         `held_out` (number of queries), `others`, `adapted`, `together`, `untrained` (each with `mrr`, the mean
         reciprocal rank, and `first`, the share of sources that rank first; or None), `difference` (of the reciprocal
-        ranks of `together` and `others`, see `distill.statistics.Difference`; None for no queries), `kept`: the mean
-        difference is positive, and there are at least `LEAST_QUERIES`.
+        ranks of `together` and `others`, see `distill.statistics.Difference`; None for no queries), `kept`: the
+        interval of the difference lies above zero, and there are at least `LEAST_QUERIES`.
     """
     found = {"others": others, "adapted": adapted, "together": together, "untrained": untrained}
     record: dict[str, Any] = {"held_out": len(others), **dict.fromkeys(found)}
@@ -40,7 +40,7 @@ def judge(
         if places is not None:
             record[name] = {"mrr": float(_reciprocal(places).mean()), "first": float((np.array(places) == 1).mean())}
     difference = paired_difference(_reciprocal(others), _reciprocal(together))
-    kept = difference.mean > 0 and len(others) >= LEAST_QUERIES
+    kept = difference.low > 0 and len(others) >= LEAST_QUERIES
     return {**record, "difference": asdict(difference), "kept": bool(kept)}
 
 
@@ -82,6 +82,8 @@ def in_words(record: Mapping[str, Any]) -> str:
     others, adapted, difference = record["others"], record["adapted"], record["difference"]
     together = record.get("together") or adapted  # runs of before judged it alone
     decision = "it is kept" if record["kept"] else "it is left out"
+    if difference["mean"] > 0 and not record["kept"]:
+        decision += ", since so few queries do not show that it helps"
     alone = f"; alone it has {adapted['mrr']:.4f} and {adapted['first']:.1%}" if record.get("together") else ""
     return (
         f"on {record['held_out']:,} queries of held-out sources, the mean reciprocal rank of the source is "
