@@ -99,6 +99,9 @@ class Encoder:
         """(n, dimension) vectors of n sequences, in batches within the token budget.
 
         Where memory runs out, the budget is halved for this and all later texts.
+
+        Raises:
+            RuntimeError: memory runs out for one text alone.
         """
         from distill.encoders.halving import halved_until_it_fits
         from distill.encoders.read_texts import ReadTexts
@@ -110,7 +113,7 @@ class Encoder:
             for numbers in read.batches(tokens):
                 vectors[numbers] = self._vectors(module, read.batch(numbers))
 
-        _, self.batch_tokens = halved_until_it_fits(attempt, self.batch_tokens)
+        _, self.batch_tokens = halved_until_it_fits(attempt, self.batch_tokens, int(read.lengths.max()))
         return vectors
 
     def _vectors(self, module: EncoderModule, features: dict[str, Any]) -> np.ndarray:

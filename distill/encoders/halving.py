@@ -8,7 +8,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
-def halved_until_it_fits(attempt: Callable[[int], Result], size: int) -> tuple[Result, int]:
+def halved_until_it_fits(attempt: Callable[[int], Result], size: int, alone: int = 1) -> tuple[Result, int]:
     """The result of an attempt, and the size with which it succeeded.
 
     accelerate's `find_executable_batch_size` does the same, but it collects garbage and empties the device's cache
@@ -18,18 +18,20 @@ def halved_until_it_fits(attempt: Callable[[int], Result], size: int) -> tuple[R
     Args:
         attempt: is called with the size.
         size: of the first attempt.
+        alone: size of the largest sequence. With this or less no batch is larger than it, so halving gains nothing.
 
     Raises:
-        RuntimeError: memory runs out with a size of one, too.
+        RuntimeError: memory runs out for one sequence alone.
     """
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
-    while size:
+    while True:
         try:
             return attempt(size), size
         except Exception as error:
             if not should_reduce_batch_size(error):
                 raise
+            if size <= alone:
+                raise RuntimeError("one sequence alone runs out of memory") from error
         clear_device_cache(garbage_collection=True)
         size //= 2
-    raise RuntimeError("a batch of one alone runs out of memory")

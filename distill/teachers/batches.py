@@ -47,11 +47,8 @@ class Batches:
             RuntimeError: one sequence alone runs out of memory.
         """
         lengths, read = np.array([len(one) for one in sequences], dtype=np.int64), self.read
-        longest = lengths.max(initial=1)
 
         def attempt(tokens: int) -> np.ndarray:
-            if tokens != self.tokens and tokens < longest / 2:  # a batch of one has failed already
-                raise ValueError("one sequence alone runs out of memory")
             results = np.empty(len(sequences), np.float32)
             self.read = read
             for numbers in map(np.ndarray.tolist, by_length(lengths, tokens, self._width)):
@@ -61,11 +58,8 @@ class Batches:
                     results[numbers] = compute(ids, mask, numbers)
             return results
 
-        try:
-            # the size is kept only after success: a pair too large for memory must not shrink later batches
-            results, self.tokens = halved_until_it_fits(attempt, self.tokens)
-        except ValueError as error:
-            raise RuntimeError(str(error)) from error
+        # the size is kept only after success: a pair too large for memory must not shrink later batches
+        results, self.tokens = halved_until_it_fits(attempt, self.tokens, self._width(int(lengths.max(initial=1))))
         return results
 
     def take(self) -> int:

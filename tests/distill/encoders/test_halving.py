@@ -30,8 +30,26 @@ def test_the_size_is_halved_until_memory_is_enough(collected: list[int]) -> None
 
     assert halved_until_it_fits(attempt, 64) == (8, 8)
     assert len(collected) == 3
-    with pytest.raises(RuntimeError, match="a batch of one alone"):
-        halved_until_it_fits(lambda size: attempt(size + 100), 4)
+
+
+def test_the_largest_one_alone_is_tried_once(collected: list[int]) -> None:
+    sizes: list[int] = []
+
+    def attempt(size: int) -> None:
+        sizes.append(size)
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(RuntimeError, match="one sequence alone runs out of memory") as raised:
+        halved_until_it_fits(attempt, 4)
+    assert sizes == [4, 2, 1] and "2.00 GiB" in str(raised.value.__cause__)
+    sizes.clear()
+    with pytest.raises(RuntimeError, match="one sequence alone"):
+        halved_until_it_fits(attempt, 4096, alone=500)
+    assert sizes == [4096, 2048, 1024, 512, 256]
+    sizes.clear()
+    with pytest.raises(RuntimeError, match="one sequence alone"):
+        halved_until_it_fits(attempt, 4096, alone=8192)
+    assert sizes == [4096]
 
 
 def test_other_errors_are_raised_at_once(collected: list[int]) -> None:
