@@ -5,3 +5,9 @@
 Reading order: `parts` (what a part is, and the report), `shapes` and `material` (random models, texts and lists), then
 the parts in the order in which `__main__` runs them. `docs/gpu.md` says what each of them shows.
 """
+
+from __future__ import annotations
+
+import time
+
+BEGUN = time.monotonic()  # this is imported first, so the import of torch counts

@@ -20,9 +20,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
 import torch
 
+from benchmarks.gpu import BEGUN
 from benchmarks.gpu.limit import time_limit
 from benchmarks.gpu.parts import Findings, Machine, Outcome, Report, Running, summary, write
 from benchmarks.machine import processor
@@ -60,7 +60,6 @@ def main(arguments: list[str] | None = None) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.dry:
         parser.error("torch sees no GPU here. Add --dry to run everything with tiny shapes on the CPU.")
-    begun = time.monotonic() - (time.time() - psutil.Process().create_time())
     name = f"{torch.cuda.get_device_name()}, {processor()}" if device == "cuda" else processor()
     print(f"{name}, Python {platform.python_version()}", flush=True)
     versions = {package: installed for package in PACKAGES if (installed := _version(package))}
@@ -69,18 +68,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     def keep(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        seconds = round(time.monotonic() - begun, 1)
+        seconds = round(time.monotonic() - BEGUN, 1)
         write(Report(device=name, dry=options.dry, versions=versions, seconds=seconds, parts=outcomes), options.out)
 
     def conclude() -> None:
-        print(f"\n{summary(outcomes)}\n{time.monotonic() - begun:.1f} s; {options.out}", flush=True)
+        print(f"\n{summary(outcomes)}\n{time.monotonic() - BEGUN:.1f} s; {options.out}", flush=True)
 
     def cut_off(stack: str) -> None:
         keep(running.cut_off(stack))
         conclude()
         shutil.rmtree(folder, ignore_errors=True)
 
-    ends = begun + 60 * options.minutes
+    ends = BEGUN + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder, time_limit(ends - time.monotonic(), cut_off):
         for part in options.parts:
             running, machine = Running(part), Machine(device, options.dry, _made(Path(folder) / part), ends)
