@@ -116,7 +116,7 @@ def build(
 
 
 def _judgement(folder: Path, weight: float, ensemble: EnsembleSettings) -> dict[str, Any]:
-    """What `judge` says. It is made at every start, since weight and ensemble may change without a new training."""
+    """What `judge` says. It is made at every start, since the weight may change without another training."""
     if not (folder / SCORED).exists():
         return judge([], [], [])
     held_out, scored = pq.read_table(folder / HELD_OUT), pq.read_table(folder / SCORED)
