@@ -37,11 +37,7 @@ def gather(storage: Storage) -> dict[str, Any]:
         "prompt_tokens": prompt_tokens(stages),
         "agreement": _json(storage, "agreement/record.json"),
         "ensemble": _json(storage, "ensemble/record.json"),
-        "adapted": {
-            name: record | _json(storage, f"teachers/{name}/{JUDGEMENT}")
-            for name, teacher in recipe["teachers"].items()
-            if teacher["kind"] == "adapted" and (record := _json(storage, f"teachers/{name}/record.json"))
-        },
+        "adapted": _adapted(storage, recipe["teachers"]),
         "training": training,
         "plan": compare_with_plan(_json(storage, PLANNED), stages, steps, training.get("world_size", 1), evaluation),
         "versions": _json(storage, "versions.json"),
@@ -52,6 +48,16 @@ def gather(storage: Storage) -> dict[str, Any]:
         report |= {side: {"model": models[side], **evaluation[side], **sizes} for side in models}
         report |= {key: evaluation[key] for key in ("difference", "verdict", "recommended")}
     return report
+
+
+def _adapted(storage: Storage, teachers: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What became of the teachers that were made in the run, as far as they are judged."""
+    records = {
+        name: _json(storage, f"teachers/{name}/record.json") | _json(storage, f"teachers/{name}/{JUDGEMENT}")
+        for name, teacher in teachers.items()
+        if teacher["kind"] == "adapted"
+    }
+    return {name: record for name, record in records.items() if "kept" in record}
 
 
 def _json(storage: Storage, path: str) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def test_the_report_shows_both_figures_and_the_decision(tmp_path: Path) -> None:
     storage.put("recipe.yaml", named.encode())
     others, made, together = [1, 2, 4, 2] * 10, [1, 5, 1, 2] * 10, [1, 1, 2, 2] * 10
     storage.put("teachers/made/record.json", json.dumps({"steps": 10, "lists": 300}).encode())
+    assert "Teacher made" not in page(storage).text, "a run that ended before the judgement has a report, too"
     storage.put("teachers/made/judgement.json", json.dumps(judge(others, made, together, [20] * 40)).encode())
     text = " ".join(page(storage).text.split())
     assert "is 0.7500 with it and 0.5625 with the other teachers (+0.1875, 95 % interval" in text
