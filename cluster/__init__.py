@@ -5,6 +5,7 @@ Reading order. A file imports from files and rooms above it and from its own roo
     disclosure, unicode         control characters and secrets in shown text; text that UTF-8 can hold
     import_path                 no process imports from the folder of the call
     errors, schemas             the errors that end a run with a message; every table of a run with its columns
+    overwrite                   what `--until` and `--overwrite` name
     settings, weights           the cluster's part of a recipe; model folders whose weights are pickles are refused
     files/                      names, folders and content of the files that people bring
     jsonl, delimited            JSON lines, and CSV and TSV, read strictly

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cluster.errors import InputError, RunError
 from cluster.files.ownership import owned
-from cluster.schemas import stage_of
+from cluster.overwrite import name_of
 from cluster.tables.fingerprint import check_fingerprint
 from cluster.tables.records import read_record
 from cluster.tables.storage import Storage
@@ -76,8 +76,8 @@ def execute(
 
 
 @contextlib.contextmanager
-def own_all(storage: Storage, stages: Sequence[str]) -> Iterator[None]:
-    """A context in which no other run works on what these stages make in one process.
+def own_all(storage: Storage, covers: Callable[[str], bool]) -> Iterator[None]:
+    """A context in which no other run works in one process on what `covers` says yes to, given its folder.
 
     Raises:
         InputError: another run does.
@@ -86,7 +86,7 @@ def own_all(storage: Storage, stages: Sequence[str]) -> Iterator[None]:
     locks = sorted((folder / OWNERS).glob("*.lock")) if folder else []
     with contextlib.ExitStack() as owners:
         for name in (lock.stem.replace(_SLASH, "/") for lock in locks):
-            if stage_of(name) not in stages:
+            if not covers(name):
                 continue
             try:
                 owners.enter_context(_own(storage, name, wait_s=0))
@@ -116,7 +116,7 @@ def _record_of(storage: Storage, name: str, fingerprint: dict[str, Any]) -> dict
     if not isinstance(planned, dict):
         raise RunError(
             f"{storage.url}/{name}/plan.json cannot be read. Do the stage and all after it again with --overwrite "
-            f"{stage_of(name)}."
+            f"{name_of(name)}."
         )
-    check_fingerprint(name, stage_of(name), planned, fingerprint)
+    check_fingerprint(name, name_of(name), planned, fingerprint)
     return read_record(storage, f"{name}/record.json")

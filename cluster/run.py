@@ -15,7 +15,8 @@ from cluster import one_process
 from cluster.errors import DamagedError, InputError, ListwiseError, RunError
 from cluster.import_path import without_working_directory
 from cluster.machines import ray_errors, sent_variables
-from cluster.schemas import KEPT, STAGES, stage_of
+from cluster.overwrite import Again, name_of, read_overwrite
+from cluster.schemas import STAGES, stage_of
 from cluster.settings import ClusterSettings, PoolSettings
 from cluster.tables.background_writes import BackgroundWrites
 from cluster.tables.fingerprint import check_fingerprint
@@ -39,11 +40,12 @@ class Run:
     Args:
         workdir: a local path or an s3://, gs:// or az:// url.
         settings: the cluster and its limits.
-        overwrite: stages to do again; their tables and those of all later stages are removed at once.
+        overwrite: stages to do again; their tables and those of all later stages are removed at once. "scores/NAME" is
+            one teacher alone, and "embeddings/NAME" one retriever, with all later stages.
         progress: the terminal output.
 
     Raises:
-        InputError: `overwrite` names no stage, or the workdir cannot be used.
+        InputError: `overwrite` names no stage, or one that has made nothing, or the workdir cannot be used.
         StorageError: the workdir does not accept a file.
     """
 
@@ -62,26 +64,30 @@ class Run:
         self._connected = False
         self._stages: dict[str, Stage] = {}
         self._repaired: set[str] = set()
-        if unknown := overwrite - STAGES.keys():
-            raise InputError(f"--overwrite {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
-        order = list(STAGES)
-        first = min((order.index(stage) for stage in overwrite), default=len(order))
-        self._remove(order[first:], [folder for stage in overwrite for folder in KEPT.get(stage, ())])
+        self._remove(read_overwrite(overwrite))
 
-    def _remove(self, stages: list[str], kept: list[str]) -> None:
-        """Removes what these stages have made, unless another run works on one of them that has an owner.
-
-        Args:
-            stages: all from the first that is done again.
-            kept: folders that outlive the tables of their stage, of the stages that are named.
-        """
-        with one_process.own_all(self.storage, stages):
+    def _remove(self, again: Again) -> None:
+        """Removes what is done again, unless another run works on some of it that has an owner."""
+        for part in again.parts:
+            self._refuse_absent(part)
+        with one_process.own_all(self.storage, again.covers):
             # from the last stage back: if the process dies here, everything a remaining table was made from remains too
-            for stage in reversed(stages):
+            for stage in reversed(again.stages):
                 for folder in reversed(STAGES[stage]):
                     discard(self.storage, folder)
-            for folder in kept:
+            for folder in (*again.parts, *again.kept):
                 discard(self.storage, folder)
+
+    def _refuse_absent(self, part: str) -> None:
+        """Refuses a teacher or a retriever that has made nothing: its name may be misspelt."""
+        stage, name = name_of(part).split("/")
+        made = sorted({folder.rsplit("/")[-1] for top in STAGES[stage] for folder in self.storage.folders(top)})
+        if name not in made:
+            there = ", ".join(f"{stage}/{one}" for one in made) or "nothing"
+            raise InputError(
+                f"--overwrite {stage}/{name}: it has made nothing in {self.storage.url}; there is {there}. Correct the "
+                "name, or leave the option out: what is not there is made in any case."
+            )
 
     def __enter__(self) -> Run:
         return self
@@ -183,7 +189,7 @@ class Run:
             plan = Plan.new(stage.table, shards, stage.fingerprint)
             is_new = self.storage.create(f"{stage.path}/plan.json", plan.to_bytes())
             table = self.table(stage.path)  # if two drivers plan at a time, the plan that was created first counts
-        check_fingerprint(stage.path, stage_of(stage.path), table.plan.fingerprint, stage.fingerprint)
+        check_fingerprint(stage.path, name_of(stage.path), table.plan.fingerprint, stage.fingerprint)
         return table, is_new
 
     def _do_missing(self, stage: Stage, table: Table) -> None:
@@ -283,7 +289,7 @@ class Run:
         raise RunError(
             f"{table.path}: {rejected} of {units} units could not be done, more than the "
             f"{self.settings.max_reject_fraction:.1%} that cluster.max_reject_fraction allows. The commonest errors:\n"
-            f"{common}\nRemove the cause and run again with --overwrite {stage_of(table.path)}, or raise the limit."
+            f"{common}\nRemove the cause and run again with --overwrite {name_of(table.path)}, or raise the limit."
         )
 
     # ---- a stage in one process

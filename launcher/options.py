@@ -13,7 +13,12 @@ SetOption = Annotated[
 UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="stop after this stage")]
 OverwriteOption = Annotated[
     list[str] | None,
-    typer.Option("--overwrite", metavar="STAGE", help="do this stage and all later ones again; may be repeated"),
+    typer.Option(
+        "--overwrite",
+        metavar="STAGE",
+        help="do this stage and all later ones again; scores/TEACHER or embeddings/RETRIEVER: that one alone, and all "
+        "later stages; may be repeated",
+    ),
 ]
 WorkdirArgument = Annotated[str, typer.Argument(metavar="WORKDIR", help="folder or url of a run")]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import InputError
+from cluster.overwrite import refuse_unknown
 from cluster.run import Run
 from cluster.schemas import KEPT, MARKER, STAGES
 from cluster.tables.gc import collect_all
@@ -158,9 +159,8 @@ def execute(
     Raises:
         InputError: the recipe's inputs have a mistake. If this call created the workdir, it has removed it again.
     """
-    for option, names in (("--until", {last}), ("--overwrite", overwrite)):
-        if unknown := names - STAGES.keys():
-            raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
+    refuse_unknown("--until", {last})
+    refuse_unknown("--overwrite", overwrite, parts=True)
     refuse_training_in_a_bucket(recipe, last)
     recipe = absolute_paths(recipe)
     input_checks.check(recipe)

@@ -35,7 +35,7 @@ FLOORS = {
         {"provider_keys"},
         {"disclosure", "unicode", "traffic", "import_path", "repeated_ids", "yaml_text"},
         {"errors", "schemas", "settings", "server_failures"},
-        {"files"},
+        {"files", "overwrite"},
         {"mistakes", "weights", "jsonl"},
         {"delimited"},
         {"machines"},

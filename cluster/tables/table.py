@@ -53,7 +53,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.errors import DamagedError, RunError
-from cluster.schemas import stage_of
+from cluster.overwrite import name_of
 from cluster.tables.commit import COMMIT, Commit, commit_path, keep_withdrawn, read_checked
 from cluster.tables.plan import Plan
 from cluster.tables.storage import Storage
@@ -89,7 +89,7 @@ class Table:
         except ValueError as error:
             raise RunError(
                 f"{storage.url}/{path}/plan.json cannot be read ({error}). Do the stage and all after it again with "
-                f"--overwrite {stage_of(path)}."
+                f"--overwrite {name_of(path)}."
             ) from error
 
     @property

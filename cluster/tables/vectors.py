@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
+from cluster.overwrite import name_of
 from cluster.tables.row_reader import RowReader
 from cluster.tables.table import Table
 
@@ -60,5 +61,5 @@ def refuse_other_dimensions(passages: Table, queries: Table) -> None:
     if len(set(lengths)) > 1:
         raise InputError(
             f"the vectors in {passages.path} have {lengths[0]} dimensions, those in {queries.path} {lengths[1]}. The "
-            "model has changed since the first were made. Run again with --overwrite embeddings."
+            f"model has changed since the first were made. Run again with --overwrite {name_of(passages.path)}."
         )

@@ -47,17 +47,15 @@ def submit(
 
     Ctrl-C ends the following, but not the job. Submit again to continue a run that was stopped or failed.
     """
-    from cluster.errors import InputError
-    from cluster.schemas import STAGES
+    from cluster.overwrite import refuse_unknown
     from launcher.jobs import submit as submission
     from launcher.jobs.client import connect
     from launcher.jobs.follow import how_to
     from launcher.placement import refuse_training_in_a_bucket
     from launcher.recipe_file import load_recipe
 
-    for option, names in (("--until", {until}), ("--overwrite", set(overwrite or []))):
-        if unknown := names - STAGES.keys():
-            raise InputError(f"{option} {', '.join(sorted(unknown))}: no such stage; there are {', '.join(STAGES)}")
+    refuse_unknown("--until", [until])
+    refuse_unknown("--overwrite", overwrite or [], parts=True)
     resolved = load_recipe(recipe, changes or [])
     refuse_training_in_a_bucket(resolved, until)
     variables = submission.check(resolved, env or [])

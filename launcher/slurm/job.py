@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cluster.errors import InputError
-from cluster.schemas import STAGES
+from cluster.overwrite import refuse_unknown
 from cluster.settings import PoolSettings
 from launcher.placement import TRAINING, pools, refuse_training_in_a_bucket
 from launcher.recipe import Recipe
@@ -43,8 +43,7 @@ def whole_run(source: str, recipe: Recipe, changes: Sequence[str], until: str, r
     Raises:
         InputError: the recipe cannot run on these nodes.
     """
-    if until not in STAGES:
-        raise InputError(f"--until {until}: no such stage; there are {', '.join(STAGES)}")
+    refuse_unknown("--until", [until])
     refuse_training_in_a_bucket(recipe, until)
     workdir, notes = _shared_workdir(recipe)
     for stage, pool in pools(recipe).items():
