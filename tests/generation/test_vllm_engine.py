@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster.errors import InputError
+from cluster.errors import InputError, RunError
 from cluster.machines.vllm import CPU_CACHE_BYTES
 from cluster.schemas import PASSAGES
 from cluster.settings import PoolSettings
@@ -73,6 +77,25 @@ class Killer(threading.Thread):
                 engine.kill()
                 self.killed.append(time.time())
                 return
+
+
+@contextlib.contextmanager
+def written_to(file: Path) -> Iterator[None]:
+    """What this process and its children write goes into a file, as in a worker of Ray."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with file.open("wb") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, descriptor)
+                os.close(before)
 
 
 def sockets() -> set[Path]:
@@ -209,3 +232,14 @@ def test_a_model_without_a_chat_template_is_refused_for_chats_before_it_is_loade
     refuse_missing_template(settings(str(bare), prompt="auto"))
     with pytest.raises(InputError, match=r"generation.prompt is chat, and the model '.*bare' has no chat template"):
         refuse_missing_template(settings(str(bare), prompt="chat"))
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_an_engine_that_does_not_start_says_what_its_own_process_found(own_environment, tiny_llama, tmp_path):
+    small = settings(tiny_llama, engine_args={"enforce_eager": True, "kv_cache_memory_bytes": 4096})
+    with written_to(tmp_path / "log"), pytest.raises(RunError) as raised:
+        start(small)
+    said = str(raised.value)
+    assert "ValueError: No available memory for the cache blocks" in said, said
+    assert "lower generation.max_model_len" in said

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from cluster.machines.engine_log import explain
 
 TELL = """
@@ -24,19 +22,6 @@ WRITTEN = """(EngineCore pid=7) WARNING 11-30 12:59:19 [utils.py:597] Exception:
 (EngineCore pid=7) ERROR 11-30 12:59:42 [core.py:1510] vllm.errors.CacheError: too small: 4 KiB
 (EngineCore pid=7) ERROR 11-30 12:59:42 [core.py:1510] RuntimeError: Worker failed
 """
-FAILS = """
-import sys
-from cluster.errors import RunError
-from generation.engines.vllm_start import start
-from generation.settings import GenerationSettings
-
-if __name__ == "__main__":
-    arguments = {"enforce_eager": True, "kv_cache_memory_bytes": 4096}
-    try:
-        start(GenerationSettings(engine="vllm", model=sys.argv[1], max_model_len=2048, engine_args=arguments))
-    except RunError as error:
-        print("SAID", error)
-"""
 
 
 def run(code: str, argument: str, log: Path, folder: Path) -> str:
@@ -46,7 +31,7 @@ def run(code: str, argument: str, log: Path, folder: Path) -> str:
     with log.open("wb") as file:
         command = [sys.executable, str(script), argument]
         root = Path(__file__).parents[3]
-        subprocess.run(command, cwd=root, stdout=file, stderr=subprocess.STDOUT, timeout=200, check=True)
+        subprocess.run(command, cwd=root, stdout=file, stderr=subprocess.STDOUT, timeout=60, check=True)
     return log.read_text()
 
 
@@ -66,12 +51,3 @@ def test_a_kernel_that_the_processor_lacks_is_not_taken_for_too_little_memory() 
     cause = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'"
     assert "need AVX-512" in explain(cause, "Lower the length.") and "Lower" not in explain(cause, "Lower the length.")
     assert explain("ValueError: no KV cache", "Lower the length.") == "ValueError: no KV cache. Lower the length."
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_an_engine_that_does_not_start_says_what_its_own_process_found(tmp_path: Path, tiny_llama: str) -> None:
-    written = run(FAILS, tiny_llama, tmp_path / "log", tmp_path)
-    said = written[written.rindex("SAID") :]
-    assert "ValueError: No available memory for the cache blocks" in said, said
-    assert "lower generation.max_model_len" in said
