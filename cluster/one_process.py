@@ -77,7 +77,7 @@ def execute(
 
 @contextlib.contextmanager
 def own_all(storage: Storage, covers: Callable[[str], bool]) -> Iterator[None]:
-    """A context in which no other run works in one process on what `covers` says yes to, given its folder.
+    """A context in which no other run works on a stage of one process whose folder `covers` accepts.
 
     Raises:
         InputError: another run does.

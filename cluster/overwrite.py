@@ -13,11 +13,11 @@ PARTED = {"embeddings": "RETRIEVER", "scores": "TEACHER"}  # stages with tables 
 
 @dataclass(frozen=True)
 class Again:
-    """What is done again.
+    """What a run makes again.
 
     Attributes:
-        stages: whole stages: all from the first.
-        parts: folders of single teachers and retrievers, in stages before these.
+        stages: these stages as a whole: the first one, and all after it.
+        parts: folders of single teachers and retrievers, in earlier stages.
         kept: folders that outlive the tables of their stage, of the stages that are named.
     """
 
@@ -26,7 +26,7 @@ class Again:
     kept: tuple[str, ...] = ()
 
     def covers(self, path: str) -> bool:
-        """Whether a table or a folder of the workdir is done again."""
+        """Whether a table or a folder of the workdir is made again."""
         return stage_of(path) in self.stages or any(f"{path}/".startswith(f"{part}/") for part in self.parts)
 
 
@@ -76,6 +76,6 @@ def read_overwrite(names: Collection[str]) -> Again:
 
 
 def name_of(path: str) -> str:
-    """What `--overwrite` calls that which made a table or a folder of the workdir."""
+    """The name that `--overwrite` takes to make a table or a folder of the workdir again: "lists", or "scores/bm25"."""
     stage, inside = stage_of(path), path.split("/")[1:]
     return f"{stage}/{inside[0]}" if stage in PARTED and inside else stage

@@ -17,8 +17,9 @@ SPARE_S = 5.0  # for the report, before the process is ended from outside of Pyt
 def time_limit(seconds: float, cut_off: Callable[[str], None]) -> Iterator[None]:
     """Ends the process with code 1 if what is inside takes longer.
 
-    `SPARE_S` before, a thread calls `cut_off` with the stack of the main thread, so that what was found is kept. Code
-    that hangs without letting Python run, such as a driver's, is ended on time all the same, but then nothing is kept.
+    Five seconds (`SPARE_S`) before the limit, a thread calls `cut_off` with the stack of the main thread, so that what
+    was found is kept. Code that hangs and never lets Python run, such as a driver's, is ended at the limit all the
+    same, but then this part's findings are lost.
 
     Args:
         seconds: the limit, from now; less than `SPARE_S` counts as that.

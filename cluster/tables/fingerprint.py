@@ -13,7 +13,7 @@ def check_fingerprint(path: str, stage: str, planned: dict[str, Any], wanted: di
 
     Args:
         path: the table or folder, for the message.
-        stage: what `--overwrite` calls that which makes it, for the message.
+        stage: the name that `--overwrite` takes to make it again, for the message.
         planned: the fingerprint it was begun with.
         wanted: the fingerprint of this run.
 

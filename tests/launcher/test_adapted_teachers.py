@@ -109,4 +109,4 @@ def test_the_report_shows_both_figures_and_the_decision(tmp_path: Path) -> None:
     assert not judge([2] * 5, [1] * 5, [1] * 5)["kept"], "five queries decide nothing"
     unsure = judge([2] * 60, [9] * 60, [1] * 2 + [2] * 56 + [3] * 2)
     assert unsure["difference"]["mean"] > 0 > unsure["difference"]["low"] and not unsure["kept"]
-    assert "left out, since so few queries do not show" in in_words({"steps": 10, "lists": 300, **unsure})
+    assert "left out, since these queries do not show" in in_words({"steps": 10, "lists": 300, **unsure})

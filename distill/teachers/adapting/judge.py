@@ -80,10 +80,10 @@ def in_words(record: Mapping[str, Any]) -> str:
             f"{LEAST_QUERIES} or more are needed. Raise adapt.held_out_fraction, or generate more queries."
         )
     others, adapted, difference = record["others"], record["adapted"], record["difference"]
-    together = record.get("together") or adapted  # runs of before judged it alone
+    together = record.get("together") or adapted  # earlier versions judged it alone
     decision = "it is kept" if record["kept"] else "it is left out"
     if difference["mean"] > 0 and not record["kept"]:
-        decision += ", since so few queries do not show that it helps"
+        decision += ", since these queries do not show that it helps"
     alone = f"; alone it has {adapted['mrr']:.4f} and {adapted['first']:.1%}" if record.get("together") else ""
     return (
         f"on {record['held_out']:,} queries of held-out sources, the mean reciprocal rank of the source is "

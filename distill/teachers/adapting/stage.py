@@ -105,7 +105,7 @@ def build(
         return {"begun_with": teacher.model, **record, "drops": data.drops}
 
     record = run.execute_in_process(folder, fingerprint, produce, title=f"teacher {name}")
-    if "kept" not in record:  # a run of before has the judgement in the record
+    if "kept" not in record:  # earlier versions wrote the judgement into the record
         judgement = _judgement(_folder(run, folder), teacher.weight, ensemble)
         run.storage.put(f"{folder}/{JUDGEMENT}", json.dumps(judgement).encode())
         record |= judgement
