@@ -96,7 +96,7 @@ def measure(passages: int, count: int, depth: int, turns: int, root: Path) -> st
     index, other = Bm25Index.load(folders["ours"]), bm25s.BM25.load(folders["theirs"], mmap=True)
     corpus, generator = ZipfCorpus(passages), np.random.default_rng(1)
     queries = [corpus.query(ranks, generator) for ranks in next(corpus.blocks())[:count]]
-    tokens = [index.token_ids(query) for query in queries]
+    tokens = index.token_ids(queries)
 
     def theirs() -> np.ndarray:
         found = other.retrieve(tokens, k=depth, n_threads=0, show_progress=False, backend_selection="numpy")

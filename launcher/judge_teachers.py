@@ -187,11 +187,12 @@ def fused_candidates(found: Hits, words: Hits, own: Mapping[int, int], depth: in
         own: query number → row of the passage that is the query itself.
         depth: most candidates.
     """
-    candidates = []
-    for number in range(len(found.rows)):
-        fused, _ = reciprocal_rank_fusion([found.rows[number], words.rows[number]])
-        candidates.append(fused[fused != own.get(number, -1)][:depth])
-    return candidates
+    queries = len(found.rows)
+    fused = reciprocal_rank_fusion([found, words])
+    itself = np.array([own.get(number, -1) for number in range(queries)])
+    fused = fused.where(fused.rows != itself[fused.queries])
+    fused = fused.where(fused.ranks < depth)
+    return np.split(fused.rows, np.cumsum(fused.counts(queries))[:-1])
 
 
 def reranked(candidates: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> Hits:

@@ -97,32 +97,25 @@ class Bm25Index:
         index._columns = ScoreColumns(load_matrix(folder, int((folder / PASSAGES_FILE).read_text())))
         return index
 
-    def token_ids(self, query: str) -> list[int]:
-        """Ids of the query's tokens that some passage has; a token that occurs twice is there twice."""
+    def token_ids(self, queries: Sequence[str]) -> list[list[int]]:
+        """Ids of each query's tokens that some passage has; a token that occurs twice is there twice."""
         # As a stream, since a progress bar costs half the time even where it is not shown.
-        return next(self._tokenizer.streaming_tokenize([query], update_vocab=False, allow_empty=False))
+        return list(self._tokenizer.streaming_tokenize(list(queries), update_vocab=False, allow_empty=False))
 
     def search(self, queries: Sequence[str], k: int) -> Hits:
         """Finds the k best passages of each of the Q queries, as (Q, k) hits.
 
         A passage without any token of the query is no hit. The row is -1 where a query has fewer than k hits.
         """
-        hits = Hits.empty(len(queries), k)
-        for number, query in enumerate(queries):
-            tokens = self.token_ids(query)
-            rows = self._columns.contenders(tokens, k)
-            scores = self._columns.scores(tokens, rows)
-            best = np.lexsort((rows, -scores))[:k]
-            hits.rows[number, : len(best)] = rows[best]
-            hits.scores[number, : len(best)] = scores[best]
-        return hits
+        return self._columns.search(self.token_ids(queries), k)
 
     def score(self, query: str, rows: np.ndarray) -> np.ndarray:
         """(C,) float32 scores of C passages for one query; `rows` is (C,) int64.
 
         They equal those of `search` to the bit, and their cost grows with C and hardly with the corpus.
         """
-        return self._columns.scores(self.token_ids(query), rows)
+        (tokens,) = self.token_ids([query])
+        return self._columns.scores(tokens, rows)
 
 
 def bm25_index(passages: Table, settings: Bm25Settings) -> Bm25Index:

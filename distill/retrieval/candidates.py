@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import InputError
-from cluster.schemas import CANDIDATES
+from cluster.schemas import CANDIDATES, JUDGED_TYPE
 from cluster.tables.columns import list_column, map_of_lists_column
 from cluster.tables.commit import drops_of
 from cluster.tables.mapped_column import mapped_column
@@ -30,10 +29,9 @@ from cluster.tables.storage import Storage
 from cluster.tables.table import Table
 from cluster.workers.stage import Stage
 from cluster.workers.worker import Output, Task
-from distill.lists.relevance import is_judged
 from distill.retrieval.bm25 import Bm25Index, bm25_index
 from distill.retrieval.dense import DenseRun
-from distill.retrieval.fusion import reciprocal_rank_fusion
+from distill.retrieval.fusion import Fused, reciprocal_rank_fusion
 from distill.retrieval.search import Hits
 from distill.settings.retrieval import RetrievalSettings
 
@@ -161,41 +159,39 @@ class CandidateWorker:
     def process(self, task: Task) -> Output:
         """Turns rows of QUERIES, QUERY_LOG or JUDGED_QUERIES into rows of CANDIDATES."""
         assert task.rows is not None, "candidates are planned over tables"
-        queries = task.rows.to_pylist()
+        queries = task.rows.combine_chunks()
         first = task.shard.params["first"] + task.start
-        hits = [self._search(run, queries, first) for run in self.runs]
-        drops: Counter[str] = Counter()
-        rows: list[dict[str, Any]] = []
-        for number, query in enumerate(queries):
-            fused, scores = reciprocal_rank_fusion([run.rows[number] for run in hits], self.settings.rrf_k)
-            if self.is_left_out is not None:
-                stays = ~self.is_left_out[fused]
-                fused, scores = fused[stays], scores[stays]
-            fused, scores = fused[: self.settings.depth], scores[: self.settings.depth]
-            ids = self.passage_ids.take(pa.array(fused)).to_pylist()
-            source = _source(query, ids)
-            found = ids[: self.settings.round_trip_rank]
-            if is_judged(query):
-                found = ids  # people said what answers it, so that it need not be found near the top
-            if any(one is not None and one not in found for one in (source, query.get("second_source_id"))):
-                drops["judged_not_found" if is_judged(query) else "round_trip"] += 1
-            elif len(fused) < self.settings.min_candidates:
-                drops["few_candidates"] += 1
-            else:
-                rows.append(
-                    {
-                        "query_id": query["query_id"],
-                        "source_id": source,
-                        "query_type": query["query_type"],
-                        "text": query["text"],
-                        "passage_ids": ids,
-                        "passage_rows": fused,
-                        "fused": scores,
-                        "second_source_id": query.get("second_source_id"),
-                        "retriever_scores": np.array([run.scores_of(number, fused) for run in hits]),
-                    }
-                )
-        return Output(_table(rows, self.names), drops=dict(drops), stats=self._recall() if first == 0 else {})
+        fused = self._fuse([self._search(run, queries, first) for run in self.runs])
+        ids = self.passage_ids.take(pa.array(fused.rows)).combine_chunks()
+        counts = fused.counts(len(queries))
+        sources = _sources(queries, ids, counts)
+
+        # People said what answers a judged query, so that it need not be found near the top.
+        judged = _flags(pc.equal(queries["query_type"], JUDGED_TYPE))
+        near = (fused.ranks < self.settings.round_trip_rank) | judged[fused.queries]
+        missed = np.zeros(len(queries), dtype=bool)
+        for wanted in (sources, queries["second_source_id"]):
+            is_wanted = _flags(pc.equal(ids, wanted.take(pa.array(fused.queries)))) & near
+            missed |= _flags(pc.is_valid(wanted)) & (np.bincount(fused.queries[is_wanted], minlength=len(queries)) == 0)
+        few = ~missed & (counts < self.settings.min_candidates)
+        drops = {
+            "round_trip": int((missed & ~judged).sum()),
+            "judged_not_found": int((missed & judged).sum()),
+            "few_candidates": int(few.sum()),
+        }
+        rows = _table(queries.set_column(_place(queries, "source_id"), "source_id", sources), fused, ids, self.names)
+        return Output(
+            rows.filter(pa.array(~missed & ~few)),
+            drops={reason: count for reason, count in drops.items() if count},
+            stats=self._recall() if first == 0 else {},
+        )
+
+    def _fuse(self, hits: Sequence[Hits]) -> Fused:
+        """The candidates of all queries, without passages that must be none."""
+        fused = reciprocal_rank_fusion(hits, self.settings.rrf_k)
+        if self.is_left_out is not None:
+            fused = fused.where(~self.is_left_out[fused.rows])
+        return fused.where(fused.ranks < self.settings.depth)
 
     def _recall(self) -> dict[str, int]:
         """Counters `nearest_NAME` and `found_NAME` of each approximate retriever, from a sample of all queries."""
@@ -205,28 +201,48 @@ class CandidateWorker:
                 stats[f"found_{name}"], stats[f"nearest_{name}"] = counts
         return stats
 
-    def _search(self, run: Bm25Index | DenseRun, queries: list[dict[str, Any]], first: int) -> Hits:
+    def _search(self, run: Bm25Index | DenseRun, queries: pa.Table, first: int) -> Hits:
         if isinstance(run, Bm25Index):
-            return run.search([query["text"] for query in queries], self.settings.depth)
-        return run.search([query["query_id"] for query in queries], first, self.settings.depth)
+            return run.search(queries["text"].to_pylist(), self.settings.depth)
+        return run.search(queries["query_id"].to_pylist(), first, self.settings.depth)
 
 
-def _source(query: dict[str, Any], candidates: list[str]) -> str | None:
-    """Id of a query's source; of a judged query that of the best relevant passage among the candidates."""
-    relevant = query.get("relevant_ids") or []
-    return next((one for one in relevant if one in candidates), query["source_id"])
+def _sources(queries: pa.Table, ids: pa.Array, counts: np.ndarray) -> pa.ChunkedArray:
+    """Id of each query's source; of a judged query that of the best relevant passage among its candidates.
+
+    Args:
+        queries: rows of one of the tables of queries.
+        ids: ids of the candidates of all queries, one query after the other.
+        counts: `(Q,) int64` candidates of each query.
+    """
+    if "relevant_ids" not in queries.column_names:
+        return queries["source_id"]
+    sources = queries["source_id"].to_pylist()
+    start = 0
+    for number, (relevant, count) in enumerate(zip(queries["relevant_ids"].to_pylist(), counts.tolist(), strict=True)):
+        found = set(ids[start : start + count].to_pylist())
+        sources[number] = next((one for one in relevant or () if one in found), sources[number])
+        start += count
+    return pa.chunked_array([pa.array(sources, pa.string())])
 
 
-def _table(rows: list[dict[str, Any]], retrievers: list[str]) -> pa.Table:
-    lengths = np.array([len(row["passage_ids"]) for row in rows], dtype=np.int64)
-    columns: list[pa.Array] = []
-    for field in CANDIDATES.schema:
-        values = [row[field.name] for row in rows]
-        if field.name == "retriever_scores":
-            columns.append(map_of_lists_column(retrievers, values, pa.float32()))
-        elif not pa.types.is_list(field.type) or field.name == "passage_ids":
-            columns.append(pa.array(values, type=field.type))
-        else:
-            flat = np.concatenate(values) if values else np.empty(0)
-            columns.append(list_column(flat, lengths, field.type.value_type))
-    return pa.Table.from_arrays(columns, schema=CANDIDATES.schema)
+def _flags(values: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Arrow booleans as numpy's; null is False."""
+    return pc.fill_null(values, False).to_numpy(zero_copy_only=False)
+
+
+def _place(table: pa.Table, column: str) -> int:
+    return table.schema.get_field_index(column)
+
+
+def _table(queries: pa.Table, fused: Fused, ids: pa.Array, retrievers: Sequence[str]) -> pa.Table:
+    """CANDIDATES of all queries; of a query without any candidate too."""
+    counts = fused.counts(len(queries))
+    columns = {
+        "passage_ids": list_column(ids, counts, pa.string()),
+        "passage_rows": list_column(fused.rows, counts, pa.int64()),
+        "fused": list_column(fused.scores, counts, pa.float32()),
+        "retriever_scores": map_of_lists_column(retrievers, fused.own, counts, pa.float32()),
+    }
+    names = CANDIDATES.schema.names
+    return pa.table([columns[name] if name in columns else queries[name] for name in names], names)

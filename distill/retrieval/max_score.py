@@ -1,22 +1,36 @@
-"""The best rows of a query in a sparse matrix of scores, without reading the columns that cannot change them.
+"""The best rows of queries in a sparse matrix of scores, without looking at rows that cannot be among them.
 
-MaxScore: Turtle and Flood, "Query evaluation: strategies and optimizations", Information Processing & Management 31
-(6), 1995. A query's score of a row is the sum of the values that its tokens have there. Columns are added from the
-shortest to the longest. As soon as all columns that are left could not lift an unseen row above the k-th best sum so
-far, no new row is looked at: the rows seen are looked up in the columns that are left. In natural text these are the
-long ones, words that a large part of the passages has and that add little.
+A query's score of a row is the sum of the values that its tokens have there. MaxScore (Turtle and Flood, "Query
+evaluation: strategies and optimizations", Information Processing & Management 31 (6), 1995) goes through the rows in
+ascending order and keeps the k best so far. As soon as some columns together cannot lift a row above the k-th best, a
+row that only they have is passed over, and they are looked up for the other rows alone. In natural text these are the
+long columns: words that a large part of the passages has, and that add little.
+
+The loops are compiled by numba. Its compiled code lies beside this file or, where that is not writable, in the user's
+cache.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numba
 import numpy as np
 
 from distill.retrieval.bm25_build import Matrix
+from distill.retrieval.search import Hits
 
-ENOUGH = 4  # times k rows: so few are not looked up any more, since whoever asked scores them exactly
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, compiled at its first call, or by an earlier process of this user.
+
+    Other threads go on while it runs, such as the one that reports that a worker is alive.
+    """
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # numba has no folder that it may write; then every process compiles for itself
+        return numba.njit(nogil=True)(function)
 
 
 class ScoreColumns:
@@ -24,19 +38,33 @@ class ScoreColumns:
 
     Args:
         matrix: with a column for each token and a row for each passage.
+
+    Attributes:
+        scored: rows that all searches so far have scored; the others were passed over.
     """
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
-        # Plain views: a slice of a memory-mapped array costs more than what is done with it.
-        self._values, self._owners, self._starts = map(np.asarray, (matrix.values, matrix.owners, matrix.starts))
-        self._sums = np.zeros(matrix.passages, np.float32)  # all zero between two queries
-        self._largest: dict[int, float] = {}
+        self._columns = tuple(_read_only(array) for array in (matrix.values, matrix.owners, matrix.starts))
+        self._bounds = _largest(*self._columns[::2])
+        self.scored = 0
 
-    def column(self, token: int) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) rows, ascending, and (n,) float32 values of a token."""
-        start, stop = int(self._starts[token]), int(self._starts[token + 1])
-        return self._owners[start:stop], self._values[start:stop]
+    def search(self, queries: Sequence[Sequence[int]], k: int) -> Hits:
+        """The k best rows of each of Q queries, as (Q, k) hits.
+
+        A row without any token of the query is no hit. Scores are float32 sums in the order of the query's tokens, a
+        token that occurs twice counts twice, and of rows that tie for the last rank those with the lowest numbers are
+        there. So hits and scores are those of sums over whole columns, to the bit.
+
+        Args:
+            queries: the tokens of each query.
+            k: hits per query.
+        """
+        hits = Hits.empty(len(queries), k)
+        starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in queries])]).astype(np.int64)
+        tokens = np.fromiter((token for query in queries for token in query), np.int64, int(starts[-1]))
+        self.scored += _search(*self._columns, self._bounds, tokens, starts, hits.rows, hits.scores)
+        return hits
 
     def scores(self, tokens: Sequence[int], rows: np.ndarray) -> np.ndarray:
         """(C,) float32 sums of the tokens' values in C rows, added in the order of the tokens.
@@ -44,62 +72,181 @@ class ScoreColumns:
         The cost grows with C and hardly with the matrix: rows are found in a column by binary search.
         """
         sums = np.zeros(len(rows), dtype=np.float32)
-        wanted = rows.astype(self._owners.dtype)  # else numpy would copy the column
-        for token in tokens:
-            sums += self._at(token, wanted)
+        _add(*self._columns, np.array(tokens, dtype=np.int64), np.ascontiguousarray(rows, dtype=np.int64), sums)
         return sums
 
-    def contenders(self, tokens: Sequence[int], k: int) -> np.ndarray:
-        """Rows among which are the k best of a query, with all that tie with the k-th; in no order.
 
-        Only rows with a token are there, so they can be fewer than k. A sum of m values is rounded by at most m 2^-24
-        of the largest sum that there can be (Higham, "Accuracy and Stability of Numerical Algorithms", SIAM 2002,
-        section 4.2). A row that is left out is below the k-th by four times that: its sum and the k-th may each be
-        rounded here and once more by `scores`, which adds in another order.
-        """
-        times = Counter(tokens)
-        order = sorted(times, key=lambda token: int(self._starts[token + 1] - self._starts[token]))
-        bounds = [times[token] * self._bound(token) for token in order]
-        left = np.append(np.cumsum(bounds[::-1])[::-1], 0.0)  # left[i]: what the columns from i on can add to a row
-        error = 4 * (len(tokens) + 1) * 2.0**-24 * left[0]
-        parts: list[np.ndarray] = []
-        count, place = 0, 0
-        for place, token in enumerate(order, start=1):
-            rows, values = self.column(token)
-            sums = self._sums[rows]
-            parts.append(rows[sums == 0])
-            count += len(parts[-1])
-            self._sums[rows] = sums + np.float32(times[token]) * values
-            # No sum is larger than what these columns can add, so the k-th is looked for only where it may be enough.
-            needed = left[place] + error
-            if count >= k and needed < left[0] - left[place] and needed < _kth(self._sums[np.concatenate(parts)], k):
-                break
-        seen = np.concatenate(parts) if parts else np.empty(0, self._owners.dtype)
-        sums = self._sums[seen]
-        self._sums[seen] = 0
-        for later in range(place, len(order) + 1):
-            kept = sums + left[later] >= _kth(sums, k) - error
-            seen, sums = seen[kept], sums[kept]
-            if later == len(order) or len(seen) <= ENOUGH * k:
-                break
-            sums += np.float32(times[order[later]]) * self._at(order[later], seen)
-        return seen
-
-    def _at(self, token: int, rows: np.ndarray) -> np.ndarray:
-        """(C,) float32 values of a token in C rows, which have the dtype of the owners; 0 where it has none."""
-        owners, values = self.column(token)
-        if not len(owners):
-            return np.zeros(len(rows), np.float32)
-        places = np.minimum(np.searchsorted(owners, rows), len(owners) - 1)
-        return np.where(owners[places] == rows, values[places], np.float32(0))
-
-    def _bound(self, token: int) -> float:
-        """The largest value of a token."""
-        if token not in self._largest:
-            self._largest[token] = float(self.column(token)[1].max(initial=0.0))
-        return self._largest[token]
+def _read_only(array: np.ndarray) -> np.ndarray:
+    """A plain view: compiled code would be made once more for a mapped array, and once more for one to write into."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
-def _kth(sums: np.ndarray, k: int) -> float:
-    """The k-th largest of the sums; minus infinity where they are fewer."""
-    return float(np.partition(sums, len(sums) - k)[len(sums) - k]) if len(sums) >= k else -np.inf
+@compiled
+def _largest(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(tokens,) float32 largest value of each column; 0 of one without values."""
+    largest = np.zeros(len(starts) - 1, np.float32)
+    for token in range(len(largest)):
+        for place in range(starts[token], starts[token + 1]):
+            largest[token] = max(largest[token], values[place])
+    return largest
+
+
+@compiled
+def _place_of(owners: np.ndarray, row: int, start: int, stop: int) -> int:
+    """The first place from `start` whose owner is `row` or a later one; `stop` if there is none.
+
+    It steps ahead in doubled steps and then halves the last one, so that a near place costs little.
+    """
+    step = 1
+    while start < stop and owners[start] < row:
+        ahead = start + step
+        if ahead < stop and owners[ahead] < row:
+            start, step = ahead, step * 2
+        else:
+            low, high = start + 1, min(ahead, stop)
+            while low < high:
+                middle = (low + high) // 2
+                if owners[middle] < row:
+                    low = middle + 1
+                else:
+                    high = middle
+            return low
+    return start
+
+
+@compiled
+def _add(
+    values: np.ndarray, owners: np.ndarray, starts: np.ndarray, tokens: np.ndarray, rows: np.ndarray, sums: np.ndarray
+) -> None:
+    """Adds the values of the tokens in the rows to their sums."""
+    for token in tokens:
+        for number, row in enumerate(rows):
+            place = _place_of(owners, row, starts[token], starts[token + 1])
+            if place < starts[token + 1] and owners[place] == row:
+                sums[number] += values[place]
+
+
+@compiled
+def _sink(scores: np.ndarray, rows: np.ndarray, place: int, size: int) -> None:
+    """Moves an entry of a heap down to where it belongs; the first entry is the worst: lowest score, then last row."""
+    while True:
+        worst = place
+        for child in (2 * place + 1, 2 * place + 2):
+            if child < size and (
+                scores[child] < scores[worst] or (scores[child] == scores[worst] and rows[child] > rows[worst])
+            ):
+                worst = child
+        if worst == place:
+            return
+        scores[place], scores[worst] = scores[worst], scores[place]
+        rows[place], rows[worst] = rows[worst], rows[place]
+        place = worst
+
+
+@compiled
+def _search(
+    values: np.ndarray,
+    owners: np.ndarray,
+    starts: np.ndarray,
+    bounds: np.ndarray,
+    tokens: np.ndarray,
+    firsts: np.ndarray,
+    rows: np.ndarray,
+    scores: np.ndarray,
+) -> int:
+    """Fills (Q, k) rows and scores, which hold -1 and -inf, with the best; returns how many rows it has scored.
+
+    Args:
+        values, owners, starts: the matrix.
+        bounds: `(tokens,) float32` largest value of each column.
+        tokens: those of all queries, one query after the other.
+        firsts: `(Q + 1,) int64`, where the tokens of each query begin.
+        rows, scores: where the best are written.
+    """
+    scored = 0
+    for query in range(len(rows)):
+        wanted = tokens[firsts[query] : firsts[query + 1]]
+        scored += _search_one(values, owners, starts, bounds, wanted, rows[query], scores[query])
+        for size in range(len(rows[query]) - 1, 0, -1):  # the worst of those that are left goes to the end
+            rows[query, 0], rows[query, size] = rows[query, size], rows[query, 0]
+            scores[query, 0], scores[query, size] = scores[query, size], scores[query, 0]
+            _sink(scores[query], rows[query], 0, size)
+    return scored
+
+
+@compiled
+def _search_one(
+    values: np.ndarray,
+    owners: np.ndarray,
+    starts: np.ndarray,
+    bounds: np.ndarray,
+    wanted: np.ndarray,
+    rows: np.ndarray,
+    scores: np.ndarray,
+) -> int:
+    """Makes a heap of the k best rows of one query; as `_search`.
+
+    A sum of m float32 values is rounded by at most m 2^-24 of the largest sum that there can be (Higham, "Accuracy and
+    Stability of Numerical Algorithms", SIAM 2002, section 4.2). `error` is more than twice that.
+    """
+    columns, times, column_of = _columns_of(wanted, bounds)
+    reach = np.cumsum(times * bounds[columns])  # reach[i]: the most that the columns up to i can add to a row
+    error = (len(wanted) + 1) * 2.0**-23 * reach[-1] if len(columns) else 0.0
+    places, stops = starts[columns], starts[columns + 1]
+    own = np.zeros(len(columns), np.float32)  # the values of the row that is looked at
+    first, scored = 0, 0  # rows of the columns before `first` alone are passed over
+    row = _next_row(owners, places, stops, first, -1)
+    while row >= 0:
+        column, total = len(columns), 0.0
+        while column > first or (column > 0 and total + reach[column - 1] + error > scores[0]):
+            column -= 1
+            places[column] = _place_of(owners, row, places[column], stops[column])
+            has_row = places[column] < stops[column] and owners[places[column]] == row
+            own[column] = values[places[column]] if has_row else np.float32(0)
+            total += times[column] * own[column]
+        if column == 0:
+            scored += 1
+            score = np.float32(0)
+            for place in column_of:
+                score += own[place]
+            if score > scores[0]:  # a row that ties with the worst has a higher number
+                scores[0], rows[0] = score, row
+                _sink(scores, rows, 0, len(rows))
+                while first < len(columns) and reach[first] + error <= scores[0]:
+                    first += 1
+        row = _next_row(owners, places, stops, first, row)
+    return scored
+
+
+@compiled
+def _columns_of(wanted: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns of a query, how often it has each, and for each of its tokens the number of its column.
+
+    The columns stand in the order of what they can add.
+    """
+    columns = np.unique(wanted)
+    times = np.zeros(len(columns))
+    for token in wanted:
+        times[np.searchsorted(columns, token)] += 1
+    order = np.argsort(times * bounds[columns])
+    columns, times = columns[order], times[order]
+    column_of = np.empty(len(wanted), np.int64)
+    for number, token in enumerate(wanted):
+        for place, column in enumerate(columns):
+            if column == token:
+                column_of[number] = place
+    return columns, times, column_of
+
+
+@compiled
+def _next_row(owners: np.ndarray, places: np.ndarray, stops: np.ndarray, first: int, row: int) -> int:
+    """The first row after `row` in the columns from `first` on, whose places move on behind `row`; -1 if none."""
+    following = -1
+    for column in range(first, len(places)):
+        while places[column] < stops[column] and owners[places[column]] <= row:
+            places[column] += 1
+        if places[column] < stops[column] and (following < 0 or owners[places[column]] < following):
+            following = owners[places[column]]
+    return following

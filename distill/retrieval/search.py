@@ -41,13 +41,6 @@ class Hits:
         """Hits of a search that has found nothing yet."""
         return cls(np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32))
 
-    def scores_of(self, query: int, rows: np.ndarray) -> np.ndarray:
-        """(C,) float32 scores of C passages `rows` for one of the queries; NaN for a passage that is no hit."""
-        order = np.argsort(self.rows[query], kind="stable")
-        found = self.rows[query][order]
-        places = np.minimum(np.searchsorted(found, rows), len(found) - 1)
-        return np.where(found[places] == rows, self.scores[query][order][places], np.float32(np.nan))
-
 
 @dataclass(frozen=True)
 class Block:

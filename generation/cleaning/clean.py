@@ -18,7 +18,7 @@ from generation.cleaning.prose import begins_passage, is_meta_talk, is_refusal, 
 
 MOST_CHARACTERS = 2000  # of a query; what is longer is no query, and slow to look at
 _LINK = re.compile(r"(?:https?://|www\.)\S+(?:\s+#\S+)*")
-_UNFINISHED = re.compile(r"\w+\W+\w+\W+(?:and|or|the|because|whose)$", re.IGNORECASE)
+_UNFINISHED = re.compile(r"\w+\W+\w+\W+(?:and|or|the|because|whose)$|\w+\W+\w+\s*(?:\.\.\.|…)$", re.IGNORECASE)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 

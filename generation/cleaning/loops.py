@@ -15,6 +15,7 @@ LEAST_WORDS = 8
 LEAST_TERMS = 3  # of a list
 LEAST_RUN = 3  # words
 LEAST_NUMBERS = 6  # and half of all words
+TELLING_DIGITS = 4  # of a number that stands alone, such as a year
 LEAST_DIGITS = 12  # beside letters: part numbers, standards and dates are shorter
 
 
@@ -67,13 +68,15 @@ def repeats_lines(text: str) -> bool:
 
 
 def is_digits(query: str, passage: str) -> bool:
-    """Whether a query is a number, or mostly digits, that its passage does not hold."""
+    """Whether a query is a number that tells nothing, or one, or mostly digits, that its passage does not hold."""
     said = words(query)
     numbers = sum(not any(letter.isalpha() for letter in word) for word in said)
     if numbers >= LEAST_NUMBERS and 2 * numbers >= len(said):
         return not contains(passage, query)
     letters = sum(letter.isalpha() for letter in query)
     digits = sum(letter.isdigit() for letter in query)
+    if not letters and digits < TELLING_DIGITS:
+        return True  # it stands in many passages
     if 2 * letters >= digits or (letters and digits < LEAST_DIGITS):
         return False
     return not contains(passage, query)

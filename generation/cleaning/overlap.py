@@ -17,6 +17,7 @@ BORROWED_STEMS = 2  # that the passage does not have: of 3,095 queries that peop
 BORROWED_SHARE = 0.33  # of all stems of an answer, where they are fewer than those of the passage
 BORROWED_RUN = 4  # words one after the other
 TELLING_DIGITS = 5  # of a number
+LEAST_EMPTY = 3  # words, none of which carries a subject
 
 
 def is_copied(query: str, passage: str) -> bool:
@@ -51,12 +52,16 @@ def _is_telling_number(word: str) -> bool:
 def is_unrelated(query: str, passage: str, language: str | None) -> bool:
     """Whether a query shares not one stem with its passage, though both are in one language and the Latin alphabet.
 
+    Or whether it has no word that carries a subject at all.
+
     Args:
         query: of which one stem would do.
         passage: title and text.
         language: code of the language that the query is in, if that was asked for.
     """
     mine, theirs = stems(query), stems(passage)
+    if not mine and len(words(query)) >= LEAST_EMPTY:
+        return not contains(passage, query)  # "How do they do it?" names no subject
     if not mine or len(theirs) < 10 or mine & theirs:
         return False
     if not all(_is_latin(stem) for stem in mine) or sum(map(_is_latin, theirs)) < 0.9 * len(theirs):

@@ -100,7 +100,9 @@ _FIXED_PASSAGE = re.compile(
     r"discuss(?:es)?|"
     r"presents?|examines?|investigates?|focus(?:es)?)\b|"
     r"\b(?:described|discussed|mentioned|stated|given|provided|presented) in (?:the|this) (?:\w+ )?"
-    r"(?:passage|text|excerpt|article|document|abstract|paragraph)\b",
+    r"(?:passage|text|excerpt|article|document|abstract|paragraph)\b|"
+    r"\b(?:described|discussed|mentioned|stated|given|shown|listed) (?:above|below)\b|"
+    r"\b(?:in|of|by|from) (?:this|the present) (?:paper|study|article|experiment|report)\b",
     re.IGNORECASE,
 )
 _OF_PASSAGE = re.compile(
@@ -116,6 +118,11 @@ _OF_TEXT = re.compile(
     r"(?:\s+(?:is about|describes?|discuss(?:es)?|mentions?|says?|states?|explains?|provides?|talks?|focus(?:es)?|"
     r"highlights?|suggests?|presents?|contains?|means?|meant|refers?|about|conclude[sd]?|argue[sd]?|found|used?)\b|"
     r"\s*[?.!,\"”']*$)",
+    re.IGNORECASE,
+)
+_OF_AUTHORS = re.compile(
+    r"^the (?P<noun>author)s? (?:are|were|have|had|did|do|believe[sd]?|report(?:ed|s)?|show(?:ed|s)?|use[ds]?|found|"
+    r"find)\b",
     re.IGNORECASE,
 )
 _TELLS_TO_WRITE = re.compile(
@@ -149,7 +156,7 @@ def begins_passage(query: str) -> bool:
 def mentions_passage(query: str, passage: str) -> bool:
     """Whether a query speaks of "the passage" that its reader has never seen."""
     return _FIXED_PASSAGE.search(query) is not None or _speaks_of(
-        query, passage, _OF_PASSAGE, _OF_TEXT, *foreign.OF_PASSAGE
+        query, passage, _OF_PASSAGE, _OF_TEXT, _OF_AUTHORS, *foreign.OF_PASSAGE
     )
 
 

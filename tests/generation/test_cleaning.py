@@ -249,6 +249,9 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
         ("The passage describes how pears are stored", "mentions_passage"),
         ("The passage contains three key words that must be separated by spaces, and …", "mentions_passage"),
         ("Which fruit is mentioned in the text?", "mentions_passage"),
+        ("The method described above keeps pears for months.", "mentions_passage"),
+        ("Which fruit is stored in this study?", "mentions_passage"),
+        ("The authors were unaware of pears.", "mentions_passage"),
         ("One claim that supports the claim of a story about pears is:", "meta_talk"),
         ("If you want to write a different title, feel free to do so for pears", "meta_talk"),
         ("What a great question! Let's start with pears.", "meta_talk"),
@@ -263,6 +266,7 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
         ("To explain storing pears, please explain storing pears", "repeats"),
         ("梨子梨子梨子梨子梨子梨子", "repeats"),
         ("1925.", "digits"),
+        ("1.7", "digits"),
         ("10.1111/j.1365-2550.2012.01711.7", "digits"),
         ("pears 1 2 3 4 5 6 7 8 9 10", "digits"),
         ("Why does bread that was proofed overnight in the fridge have more flavour?", "echoes_example"),
@@ -271,7 +275,9 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
         ("three key words or short terms, separated by spaces", "echoes_instruction"),
         ("Pears keep longest, just above freezing: in air that is moist", "copies_passage"),
         ("Pears keep in the", "unfinished"),
+        ("How long do pears keep in air of ...", "unfinished"),
         ("how do solar flares heat plasma", "unrelated"),
+        ("How do they do it?", "unrelated"),
         ("Select three keywords for the search of pears", "meta_talk"),
         ("You'll find one selection of pears.", "meta_talk"),
         ("A review of storing pears. Not available in the database.", "refusal"),
@@ -280,6 +286,19 @@ def test_queries_in_any_language_stay_where_none_is_asked_for(passage: str, quer
 )
 def test_what_is_no_query_gets_a_reason(written: str, reason: str) -> None:
     assert cleaned(written) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("passage", "query"),
+    [
+        ("Authors who write for children meet in Bologna.", "The authors are many who write for children"),
+        ("Hamlet asks: to be or not to be?", "To be or not to be"),
+        ("The war of 1914 was over in 1918.", "1914"),
+        ("The paper mill in Fabriano made this paper.", "who made paper in Fabriano?"),
+    ],
+)
+def test_words_of_the_passage_itself_are_no_fault(passage: str, query: str) -> None:
+    assert cleaned(query, Asked(passage, "question", "Question", language="en")) == (query, None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,6 @@ from distill.retrieval import candidates, embeddings
 from distill.retrieval.bm25 import Bm25Index, passage_texts
 from distill.retrieval.candidates import CandidateWorker
 from distill.retrieval.embeddings import EmbeddingWorker, Vectors
-from distill.retrieval.fusion import reciprocal_rank_fusion
 from distill.settings.encoders import EncoderSettings
 from distill.settings.retrieval import RetrievalSettings, RetrieverSettings
 from distill.teachers.bi_encoder import BiEncoderTeacher
@@ -63,7 +63,10 @@ def brute_force(passages: Table, query_tables: list[Table], vectors: Vectors, de
     sparse = Bm25Index([texts]).search([row["text"] for row in rows], depth).rows
     fused = {}
     for number, row in enumerate(rows):
-        fused[row["query_id"]] = reciprocal_rank_fusion([dense[number], sparse[number]])[0][:depth]
+        gains: Counter[int] = Counter()
+        for run in (dense[number], sparse[number]):
+            gains.update({passage: 1 / (60 + rank) for rank, passage in enumerate(run[run >= 0].tolist(), start=1)})
+        fused[row["query_id"]] = np.array(sorted(gains, key=lambda passage: (-gains[passage], passage))[:depth])
     return fused
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.retrieval.bm25_build import Matrix
-from distill.retrieval.max_score import ENOUGH, ScoreColumns
+from distill.retrieval import max_score
+from distill.retrieval.bm25_build import Matrix, load_matrix
+from distill.retrieval.max_score import ScoreColumns
 
 
 def columns_of(dense: np.ndarray) -> ScoreColumns:
@@ -43,33 +44,51 @@ def wordy(generator: np.random.Generator, rows: int, tokens: int) -> np.ndarray:
     tokens=st.lists(st.integers(0, 29), min_size=1, max_size=12),
     digits=st.sampled_from([1, 7]),
 )
-def test_the_best_rows_and_all_that_tie_with_the_last_are_among_the_contenders(seed, rows, k, tokens, digits):
+def test_the_best_rows_are_those_of_sums_over_whole_columns_to_the_bit(seed, rows, k, tokens, digits):
     """With one digit a value, many sums are equal, or differ by rounding alone."""
     dense = np.round(wordy(np.random.default_rng(seed), rows, 30), digits)
     columns = columns_of(dense)
-    expected = whole_sums(dense, tokens)
-    for _ in range(2):  # nothing of the first search is left
-        found = columns.contenders(tokens, k)
-        assert len(set(found.tolist())) == len(found)
-        matches = np.flatnonzero(expected > 0)
-        kth = np.sort(expected[matches])[-k] if len(matches) > k else 0
-        assert set(matches[expected[matches] >= kth].tolist()) <= set(found.tolist()) <= set(matches.tolist())
-        np.testing.assert_array_equal(columns.scores(tokens, found), expected[found])
+    queries = [tokens, tokens[::-1], tokens[:1]]
+    found = columns.search(queries, k)
+    for query, best, scores in zip(queries, found.rows, found.scores, strict=True):
+        sums = whole_sums(dense, query)
+        expected = [row for row in np.lexsort((np.arange(rows), -sums)) if sums[row] > 0][:k]
+        assert best.tolist() == expected + [-1] * (k - len(expected))
+        np.testing.assert_array_equal(scores, [*sums[expected], *[-np.inf] * (k - len(expected))])
+        np.testing.assert_array_equal(columns.scores(query, np.arange(rows)), sums)
 
 
 def test_few_rows_of_a_common_word_are_looked_at():
     dense = wordy(np.random.default_rng(0), 20_000, 200)
-    columns = columns_of(dense)
     for tokens in ([0, 1, 150, 199], [3, 90, 120], [0, 0, 2, 60]):
-        assert (whole_sums(dense, tokens) > 0).sum() > 4_000
-        assert len(columns.contenders(tokens, 10)) <= ENOUGH * 10
+        columns = columns_of(dense)
+        assert (matches := (whole_sums(dense, tokens) > 0).sum()) > 4_000
+        columns.search([tokens], 10)
+        assert columns.scored < matches / 10
 
 
 @pytest.mark.parametrize("tokens", [[], [0], [0, 0], [1], [0, 1]])
 def test_tokens_that_no_row_has(tokens: list[int]):
     dense = np.zeros((3, 2), np.float32)
     dense[1, 1] = 0.5
-    assert columns_of(dense).contenders(tokens, 2).tolist() == ([1] if 1 in tokens else [])
+    assert columns_of(dense).search([tokens], 2).rows.tolist() == [[1, -1] if 1 in tokens else [-1, -1]]
+
+
+def test_no_queries_and_no_rows():
+    empty = columns_of(np.zeros((0, 2), np.float32))
+    assert empty.search([], 3).rows.shape == (0, 3)
+    assert empty.search([[0, 1]], 3).rows.tolist() == [[-1] * 3]
+
+
+def test_an_index_in_memory_and_a_mapped_one_share_the_compiled_code(tmp_path):
+    columns = columns_of(wordy(np.random.default_rng(2), 50, 10))
+    columns.search([[1, 2]], 3)
+    for name in ("values", "owners", "starts"):
+        np.save(tmp_path / f"{name}.npy", getattr(columns.matrix, name))
+    before = len(max_score._search.signatures)
+    mapped = ScoreColumns(load_matrix(tmp_path, 50))
+    np.testing.assert_array_equal(mapped.search([[1, 2]], 3).rows, columns.search([[1, 2]], 3).rows)
+    assert len(max_score._search.signatures) == before == 1
 
 
 def test_rows_are_scored_in_any_order_and_more_than_once():

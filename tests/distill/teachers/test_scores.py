@@ -88,7 +88,8 @@ def test_scores_that_a_retriever_gave_are_taken_and_the_others_computed_with_the
     known = [np.array(dict(row)[retriever], np.float32) for row in rows["retriever_scores"].to_pylist()]
     missing = [np.isnan(values) for values in known]
     assert 0 < sum(map(np.sum, missing)) < sum(map(len, missing)), "some candidates come from the other retriever alone"
-    column = map_of_lists_column([retriever], [values[None] + 1000 for values in known], pa.float32())
+    lengths = np.array([len(values) for values in known])
+    column = map_of_lists_column([retriever], np.concatenate(known)[None] + 1000, lengths, pa.float32())
     moved = rows.set_column(rows.column_names.index("retriever_scores"), "retriever_scores", column)
     shifted = worker.process(Task(whole.shard, 0, rows.num_rows, moved)).rows["scores"].to_pylist()
     for number, wanted in enumerate(computed["scores"].to_pylist()):
