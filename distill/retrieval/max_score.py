@@ -46,7 +46,7 @@ class ScoreColumns:
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
         self._columns = tuple(_read_only(array) for array in (matrix.values, matrix.owners, matrix.starts))
-        self._bounds = _largest(*self._columns[::2])
+        self._bounds = _bounds(*self._columns[::2])
         self.scored = 0
 
     def search(self, queries: Sequence[Sequence[int]], k: int) -> Hits:
@@ -84,13 +84,14 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _largest(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(tokens,) float32 largest value of each column; 0 of one without values."""
-    largest = np.zeros(len(starts) - 1, np.float32)
-    for token in range(len(largest)):
-        for place in range(starts[token], starts[token + 1]):
-            largest[token] = max(largest[token], values[place])
-    return largest
+def _bounds(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """(2, tokens) float32 least and largest value of each column; 0 of one without values."""
+    bounds = np.zeros((2, len(starts) - 1), np.float32)
+    for token in range(len(starts) - 1):
+        if starts[token] < starts[token + 1]:
+            column = values[starts[token] : starts[token + 1]]
+            bounds[0, token], bounds[1, token] = column.min(), column.max()
+    return bounds
 
 
 @compiled
@@ -160,7 +161,7 @@ def _search(
 
     Args:
         values, owners, starts: the matrix.
-        bounds: `(tokens,) float32` largest value of each column.
+        bounds: `(2, tokens) float32` least and largest value of each column.
         tokens: those of all queries, one query after the other.
         firsts: `(Q + 1,) int64`, where the tokens of each query begin.
         rows, scores: where the best are written.
@@ -191,16 +192,22 @@ def _search_one(
     A sum of m float32 values is rounded by at most m 2^-24 of the largest sum that there can be (Higham, "Accuracy and
     Stability of Numerical Algorithms", SIAM 2002, section 4.2). `error` is more than twice that.
     """
-    columns, times, column_of = _columns_of(wanted, bounds)
-    reach = np.cumsum(times * bounds[columns])  # reach[i]: the most that the columns up to i can add to a row
+    columns, times, column_of = _columns_of(wanted, bounds[1])
+    reach = np.cumsum(times * bounds[1, columns])  # reach[i]: the most that the columns up to i can add to a row
     error = (len(wanted) + 1) * 2.0**-23 * reach[-1] if len(columns) else 0.0
     places, stops = starts[columns], starts[columns + 1]
+    bar = -np.inf  # what a row must be above; every row of a column has its least value at least
+    for column in range(len(columns)):
+        if stops[column] - places[column] >= len(rows):
+            bar = max(bar, times[column] * bounds[0, columns[column]] - error)
     own = np.zeros(len(columns), np.float32)  # the values of the row that is looked at
     first, scored = 0, 0  # rows of the columns before `first` alone are passed over
+    while first < len(columns) and reach[first] + error <= bar:
+        first += 1
     row = _next_row(owners, places, stops, first, -1)
     while row >= 0:
         column, total = len(columns), 0.0
-        while column > first or (column > 0 and total + reach[column - 1] + error > scores[0]):
+        while column > first or (column > 0 and total + reach[column - 1] + error > bar):
             column -= 1
             places[column] = _place_of(owners, row, places[column], stops[column])
             has_row = places[column] < stops[column] and owners[places[column]] == row
@@ -211,10 +218,11 @@ def _search_one(
             score = np.float32(0)
             for place in column_of:
                 score += own[place]
-            if score > scores[0]:  # a row that ties with the worst has a higher number
+            if score > bar:  # a row that ties with the worst has a higher number
                 scores[0], rows[0] = score, row
                 _sink(scores, rows, 0, len(rows))
-                while first < len(columns) and reach[first] + error <= scores[0]:
+                bar = max(bar, scores[0])
+                while first < len(columns) and reach[first] + error <= bar:
                     first += 1
         row = _next_row(owners, places, stops, first, row)
     return scored

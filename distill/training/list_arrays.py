@@ -5,6 +5,7 @@ A million lists of twenty passages take 240 MB; passages themselves stay in thei
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,18 @@ class ListArrays:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @classmethod
+    def joined(cls, parts: Sequence[ListArrays]) -> ListArrays:
+        """The lists of all parts, of which there is one at least; all have the same L."""
+        query_ids, texts = (
+            pa.chunked_array([chunk for part in parts for chunk in getattr(part, name).chunks], pa.string())
+            for name in ("query_ids", "texts")
+        )
+        rows, scores, logged = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "scores", "logged")
+        )
+        return cls(query_ids, texts, rows, scores, logged)
+
     def take(self, chosen: np.ndarray) -> ListArrays:
         """The lists of these numbers."""
         return ListArrays(
@@ -71,6 +84,23 @@ class DevLists:
             return self
         chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
         return DevLists(self.lists.take(chosen), self.rows[chosen], self.scores[chosen])
+
+
+def read_splits(tables: Iterable[pa.Table], length: int, passages: int) -> tuple[ListArrays, DevLists]:
+    """The train lists and the dev lists of the lists table.
+
+    Args:
+        tables: its rows, one file after the other, at least one; they are never in memory together.
+        length, passages: as in `read_lists`.
+
+    Raises:
+        InputError: as `read_lists`.
+    """
+    train, dev = [], []
+    for table in tables:
+        train.append(read_lists(table, "train", length, passages))
+        dev.append(table.filter(pc.equal(table["split"], "dev")))
+    return ListArrays.joined(train), read_dev_lists(pa.concat_tables(dev), length, passages)
 
 
 def read_lists(table: pa.Table, split: str, length: int, passages: int) -> ListArrays:
@@ -126,8 +156,7 @@ def _checked(
     ):
         if wrong.any():
             query = chosen["query_id"][int(np.argwhere(wrong)[0][0])].as_py()
-            more = f" ({int(wrong.any(axis=1).sum())} lists do)"
-            raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
+            raise InputError(f"the list of query '{query}' holds {what}. {_REMEDY}")
     return rows, scores
 
 

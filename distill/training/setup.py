@@ -16,6 +16,7 @@ Weights and trials come before DeepSpeed, since they need whole parameters; mome
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ from distill.training.checkpoints import load_moments, load_weights, read_state
 from distill.training.deepspeed_engine import start_engine
 from distill.training.dev_evaluation import DevEvaluator
 from distill.training.job import TrainingJob
-from distill.training.list_arrays import DevLists, ListArrays, read_dev_lists, read_lists
+from distill.training.list_arrays import DevLists, ListArrays, read_splits
 from distill.training.step import Stepper
 from distill.training.token_files import tokenise
 
@@ -147,9 +148,9 @@ def prepare(job: TrainingJob, device: str, world_size: int, say: Callable[[str],
 
 
 def _read_lists(table: Table, training: TrainingSettings, passages: int) -> tuple[ListArrays, DevLists]:
-    rows = table.read()
-    lists = read_lists(rows, "train", training.list_length, passages)
-    return lists, read_dev_lists(rows, training.list_length, passages).spread(training.dev_queries)
+    empty = table.plan.schema.empty_table()
+    lists, dev_lists = read_splits(itertools.chain([empty], table.batches()), training.list_length, passages)
+    return lists, dev_lists.spread(training.dev_queries)
 
 
 def plan_schedule(lists: int, training: TrainingSettings, world_size: int) -> Schedule:

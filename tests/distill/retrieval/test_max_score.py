@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core import caching
 
 from distill.retrieval import max_score
 from distill.retrieval.bm25_build import Matrix, load_matrix
@@ -95,3 +97,11 @@ def test_rows_are_scored_in_any_order_and_more_than_once():
     dense = wordy(np.random.default_rng(1), 50, 10)
     rows = np.array([7, 3, 3, 49, 0])
     np.testing.assert_array_equal(columns_of(dense).scores([4, 2, 4], rows), whole_sums(dense, [4, 2, 4])[rows])
+
+
+def test_where_compiled_code_cannot_be_kept_every_process_compiles_for_itself(monkeypatch):
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])  # no folder of numba's can be written
+    with pytest.raises(RuntimeError, match="cannot cache function"):
+        numba.njit(cache=True)(max_score._place_of.py_func)
+    place_of = max_score.compiled(max_score._place_of.py_func)
+    assert [place_of(np.array([2, 4, 4, 9]), row, 0, 4) for row in (0, 2, 3, 9, 10)] == [0, 0, 1, 3, 4]

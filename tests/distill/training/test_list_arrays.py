@@ -9,7 +9,7 @@ import pytest
 from cluster.errors import InputError
 from cluster.schemas import LISTS
 from distill.training.batches import MASKED
-from distill.training.list_arrays import read_dev_lists, read_lists
+from distill.training.list_arrays import read_dev_lists, read_lists, read_splits
 
 
 def lists_table(*rows: tuple[list[int], list[float]], split: str = "train") -> pa.Table:
@@ -90,3 +90,19 @@ def test_a_scored_passage_that_the_corpus_does_not_have_is_refused_with_its_quer
 
 def test_without_a_dev_split_there_are_no_dev_lists():
     assert len(read_dev_lists(lists_table(([4], [1.0])), 3, 10)) == 0
+
+
+def test_lists_of_many_files_are_those_of_one():
+    train = lists_table(*[([number, 1], [1.0, 0.5]) for number in range(7)])
+    whole = pa.concat_tables([train.slice(0, 3), scored_table(), train.slice(3)])
+    lists, dev = read_splits([whole.slice(0, 0), *(whole.slice(start, 2) for start in range(0, 9, 2))], 2, 10)
+    expected, expected_dev = read_lists(whole, "train", 2, 10), read_dev_lists(whole, 2, 10)
+    for found, wanted in ((lists, expected), (dev.lists, expected_dev.lists)):
+        assert found.query_ids.to_pylist() == wanted.query_ids.to_pylist()
+        assert found.texts.to_pylist() == wanted.texts.to_pylist()
+        for name in ("rows", "scores", "logged"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    np.testing.assert_array_equal(dev.rows, expected_dev.rows)
+    np.testing.assert_array_equal(dev.scores, expected_dev.scores)
+    nothing, no_dev = read_splits([whole.slice(0, 0)], 2, 10)
+    assert len(nothing) == len(no_dev) == 0
