@@ -24,6 +24,7 @@ from cluster.machines.vllm import (
     quiet,
     use_all_cores,
 )
+from cluster.machines.vllm_weights import takes_float32
 from distill.encoders.device import default_device, resolve_dtype
 from distill.encoders.loading import resolve_model
 from distill.settings.teachers import TeacherSettings
@@ -127,6 +128,12 @@ def _classifier(template: Template, tokenizer: Any) -> dict[str, Any]:
     return {"runner": "pooling", "convert": "classify", "hf_overrides": overrides}
 
 
+def _dtype(settings: TeacherSettings, path: str) -> str:
+    """What the model computes in; of quantised weights that cannot be had in float32, vLLM chooses."""
+    dtype = str(resolve_dtype(settings.dtype, default_device())).removeprefix("torch.")
+    return "auto" if (settings.dtype, dtype) == ("auto", "float32") and not takes_float32(path) else dtype
+
+
 def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
     quiet()
     keep_sockets_private()
@@ -147,7 +154,7 @@ def _start(settings: TeacherSettings, path: str, kind: dict[str, Any]) -> Any:
         "tokenizer_revision": settings.revision,
         "trust_remote_code": settings.trust_remote_code,
         "load_format": SAFE_FORMATS[0],
-        "dtype": str(resolve_dtype(settings.dtype, default_device())).removeprefix("torch."),
+        "dtype": _dtype(settings, path),
         "max_model_len": settings.max_tokens + ANSWER_TOKENS,
         "tensor_parallel_size": settings.tensor_parallel,
         "enable_prefix_caching": True,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.errors import InputError, RunError
@@ -21,6 +19,7 @@ from cluster.machines.vllm import (
     quiet,
     use_all_cores,
 )
+from cluster.machines.vllm_weights import takes_float32
 from generation.engines.lora import Adapter
 from generation.engines.models import model_folder
 from generation.settings import GenerationSettings
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 _ADVICE_ON_CODE = (
     "The code is not run. If you trust its authors as you trust this machine, set generation.trust_remote_code: true."
 )
-
-_PACKED = "pack-quantized"  # four bits in compressed tensors; vLLM's CPU kernel has no float32, though it says so
 
 
 def start(settings: GenerationSettings, adapter: Adapter | None = None) -> tuple[AsyncLLM, bool]:
@@ -152,29 +149,8 @@ def engine_arguments(settings: GenerationSettings, is_cpu: bool, adapter: Adapte
         arguments["distributed_executor_backend"] = CPU_EXECUTOR
     if adapter:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": adapter.reserved_rank}
-    if is_cpu and not has_bfloat16() and _takes_float32(arguments["model"]):
+    if is_cpu and not has_bfloat16() and takes_float32(arguments["model"]):
         arguments["dtype"] = "float32"  # vLLM takes the dtype of the weights, which most models have in bfloat16
     if is_cpu and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         arguments["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
     return arguments | settings.engine_args
-
-
-def _takes_float32(model: str) -> bool:
-    """Whether vLLM can compute in float32 with the weights in a folder: plain ones, and some that are quantised."""
-    try:
-        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return True  # an id of the hub: its weights are plain as far as is known here
-    quantisation = config.get("quantization_config")
-    if quantisation is None:
-        return True
-    if quantisation.get("format") == _PACKED:
-        return False
-    import torch
-    from vllm.model_executor.layers.quantization import get_quantization_config
-
-    try:
-        method = get_quantization_config(quantisation["quant_method"]).from_config(quantisation)
-    except (KeyError, TypeError, ValueError):
-        return False  # vLLM refuses it, or chooses itself
-    return torch.float32 in method.get_supported_act_dtypes()
