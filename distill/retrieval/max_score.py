@@ -4,7 +4,8 @@ A query's score of a row is the sum of the values that its tokens have there. Ma
 evaluation: strategies and optimizations", Information Processing & Management 31 (6), 1995) goes through the rows in
 ascending order and keeps the k best so far. As soon as some columns together cannot lift a row above the k-th best, a
 row that only they have is passed over, and they are looked up for the other rows alone. In natural text these are the
-long columns: words that a large part of the passages has, and that add little.
+long columns: words that a large part of the passages has, and that add little. The other columns are added up a window
+of rows at a time, as Lucene does.
 
 The loops are compiled by numba. Its compiled code lies beside this file or, where that is not writable, in the user's
 cache.
@@ -20,6 +21,8 @@ import numpy as np
 
 from distill.retrieval.bm25_build import Matrix
 from distill.retrieval.search import Hits
+
+WINDOW = 4096  # rows whose sums are added up at once, so that they stay in the fastest cache
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,42 +193,116 @@ def _search_one(
     """Makes a heap of the k best rows of one query; as `_search`.
 
     A sum of m float32 values is rounded by at most m 2^-24 of the largest sum that there can be (Higham, "Accuracy and
-    Stability of Numerical Algorithms", SIAM 2002, section 4.2). `error` is more than twice that.
+    Stability of Numerical Algorithms", SIAM 2002, section 4.2). Two such sums are compared, and `error` is more than
+    twice what both are rounded.
     """
     columns, times, column_of = _columns_of(wanted, bounds[1])
     reach = np.cumsum(times * bounds[1, columns])  # reach[i]: the most that the columns up to i can add to a row
-    error = (len(wanted) + 1) * 2.0**-23 * reach[-1] if len(columns) else 0.0
+    error = (len(wanted) + 1) * 2.0**-21 * reach[-1] if len(columns) else 0.0
     places, stops = starts[columns], starts[columns + 1]
-    bar = -np.inf  # what a row must be above; every row of a column has its least value at least
-    for column in range(len(columns)):
-        if stops[column] - places[column] >= len(rows):
-            bar = max(bar, times[column] * bounds[0, columns[column]] - error)
-    own = np.zeros(len(columns), np.float32)  # the values of the row that is looked at
+    bar = _lowest_bar(times * bounds[0, columns], stops - places, len(rows)) - error  # what a row must be above
+    looked = places.copy()  # where rows are looked up; `places` is where they are added up
+    own = np.empty(len(columns), np.float32)  # the values of one row
+    sums = np.zeros(WINDOW, np.float32)  # of the rows of a window; all 0 between two windows
+    seen = np.empty(WINDOW, np.int64)
     first, scored = 0, 0  # rows of the columns before `first` alone are passed over
-    while first < len(columns) and reach[first] + error <= bar:
-        first += 1
-    row = _next_row(owners, places, stops, first, -1)
-    while row >= 0:
-        column, total = len(columns), 0.0
-        while column > first or (column > 0 and total + reach[column - 1] + error > bar):
-            column -= 1
-            places[column] = _place_of(owners, row, places[column], stops[column])
-            has_row = places[column] < stops[column] and owners[places[column]] == row
-            own[column] = values[places[column]] if has_row else np.float32(0)
-            total += times[column] * own[column]
-        if column == 0:
+    while True:
+        while first < len(columns) and reach[first] + error <= bar:
+            first += 1
+        start = _next_row(owners, places, stops, first)
+        if start < 0:
+            return scored
+        count = _add_window(values, owners, places, stops, times, first, start, sums, seen)
+        below = reach[first - 1] if first else 0.0
+        for place in _contenders(sums, seen[:count], bar - below - error):
+            total, column = sums[place], first
+            sums[place] = 0
+            while column > 0 and total + reach[column - 1] + error > bar:
+                column -= 1
+                own[column] = _value(values, owners, looked, stops, column, start + place)
+                total += times[column] * own[column]
+            if column > 0 or total + error <= bar:
+                continue
+            for column in range(first, len(columns)):
+                own[column] = _value(values, owners, looked, stops, column, start + place)
             scored += 1
             score = np.float32(0)
-            for place in column_of:
-                score += own[place]
+            for column in column_of:
+                score += own[column]
             if score > bar:  # a row that ties with the worst has a higher number
-                scores[0], rows[0] = score, row
+                scores[0], rows[0] = score, start + place
                 _sink(scores, rows, 0, len(rows))
                 bar = max(bar, scores[0])
-                while first < len(columns) and reach[first] + error <= bar:
-                    first += 1
-        row = _next_row(owners, places, stops, first, row)
-    return scored
+
+
+@compiled
+def _lowest_bar(least: np.ndarray, sizes: np.ndarray, k: int) -> float:
+    """What the k-th best row has at least: every row of a column has its least value, and k rows may have the column.
+
+    Args:
+        least: `(C,)` least that each column adds to its rows.
+        sizes: `(C,)` rows of each column.
+        k: hits of the query.
+    """
+    bar = -np.inf
+    for column in range(len(least)):
+        if sizes[column] >= k:
+            bar = max(bar, least[column])
+    return bar
+
+
+@compiled
+def _contenders(sums: np.ndarray, seen: np.ndarray, least: float) -> np.ndarray:
+    """The rows of a window whose sums are above `least`, ascending; the sums of the others become 0 again."""
+    count = 0
+    for row in seen:
+        if sums[row] > least:
+            seen[count] = row
+            count += 1
+        else:
+            sums[row] = 0
+    return np.sort(seen[:count])
+
+
+@compiled
+def _add_window(
+    values: np.ndarray,
+    owners: np.ndarray,
+    places: np.ndarray,
+    stops: np.ndarray,
+    times: np.ndarray,
+    first: int,
+    start: int,
+    sums: np.ndarray,
+    seen: np.ndarray,
+) -> int:
+    """Adds up the columns from `first` on in the window that begins with row `start`; returns how many rows it saw.
+
+    Their numbers in the window go to `seen`, and the columns' places move on behind the window.
+    """
+    count = 0
+    for column in range(first, len(places)):
+        place, weight = places[column], np.float32(times[column])
+        while place < stops[column] and owners[place] < start + len(sums):
+            number = owners[place] - start
+            if sums[number] == 0:
+                seen[count] = number
+                count += 1
+            sums[number] += weight * values[place]
+            place += 1
+        places[column] = place
+    return count
+
+
+@compiled
+def _value(
+    values: np.ndarray, owners: np.ndarray, places: np.ndarray, stops: np.ndarray, column: int, row: int
+) -> np.float32:
+    """The value of a row in a column, whose place moves on to the row; 0 if the column does not have it."""
+    places[column] = _place_of(owners, row, places[column], stops[column])
+    if places[column] < stops[column] and owners[places[column]] == row:
+        return values[places[column]]
+    return np.float32(0)
 
 
 @compiled
@@ -249,12 +326,10 @@ def _columns_of(wanted: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.
 
 
 @compiled
-def _next_row(owners: np.ndarray, places: np.ndarray, stops: np.ndarray, first: int, row: int) -> int:
-    """The first row after `row` in the columns from `first` on, whose places move on behind `row`; -1 if none."""
+def _next_row(owners: np.ndarray, places: np.ndarray, stops: np.ndarray, first: int) -> int:
+    """The first row that the columns from `first` on still have; -1 if they have none."""
     following = -1
     for column in range(first, len(places)):
-        while places[column] < stops[column] and owners[places[column]] <= row:
-            places[column] += 1
         if places[column] < stops[column] and (following < 0 or owners[places[column]] < following):
             following = owners[places[column]]
     return following

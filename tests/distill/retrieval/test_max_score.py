@@ -11,7 +11,7 @@ from numba.core import caching
 
 from distill.retrieval import max_score
 from distill.retrieval.bm25_build import Matrix, load_matrix
-from distill.retrieval.max_score import ScoreColumns
+from distill.retrieval.max_score import WINDOW, ScoreColumns
 
 
 def columns_of(dense: np.ndarray) -> ScoreColumns:
@@ -58,6 +58,19 @@ def test_the_best_rows_are_those_of_sums_over_whole_columns_to_the_bit(seed, row
         assert best.tolist() == expected + [-1] * (k - len(expected))
         np.testing.assert_array_equal(scores, [*sums[expected], *[-np.inf] * (k - len(expected))])
         np.testing.assert_array_equal(columns.scores(query, np.arange(rows)), sums)
+
+
+@pytest.mark.parametrize("k", [1, 10, 300])
+def test_rows_of_many_windows_are_found_in_their_order(k: int):
+    generator = np.random.default_rng(3)
+    dense = np.round(wordy(generator, 5 * WINDOW + 7, 60), 2)  # rounded, so that rows tie across windows
+    queries = [generator.integers(0, 60, size=generator.integers(1, 6)).tolist() for _ in range(40)]
+    found = columns_of(dense).search(queries, k)
+    for tokens, rows, scores in zip(queries, found.rows, found.scores, strict=True):
+        sums = whole_sums(dense, tokens)
+        expected = np.lexsort((np.arange(len(sums)), -sums))[:k]
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(scores, sums[expected])
 
 
 def test_few_rows_of_a_common_word_are_looked_at():
