@@ -58,9 +58,9 @@ def test_samples_of_a_prompt_come_from_one_request(serve):
 
 
 def test_a_server_that_writes_fewer_samples_than_asked_is_asked_for_the_rest_with_another_seed(serve):
-    server = serve(lambda _, attempt: completion(f"where is it {attempt}?"))
+    server = serve(lambda _, attempt: completion(f"where is pier {attempt}?"))
     answers = ask(settings(server.url), requests("pier", samples=3))
-    assert [answer.text for answer in answers] == [f"where is it {n}?" for n in (1, 2, 3)]
+    assert [answer.text for answer in answers] == [f"where is pier {n}?" for n in (1, 2, 3)]
     assert [payload.get("n") for payload in server.payloads] == [3, 2, None]
     assert len({payload["seed"] for payload in server.payloads}) == 3
 
