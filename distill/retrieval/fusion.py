@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.lists.ensemble import RRF_K
 from distill.retrieval.search import Hits
-
-RRF_K = 60  # in the paper
 
 
 @dataclass(frozen=True)

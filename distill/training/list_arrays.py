@@ -156,7 +156,8 @@ def _checked(
     ):
         if wrong.any():
             query = chosen["query_id"][int(np.argwhere(wrong)[0][0])].as_py()
-            raise InputError(f"the list of query '{query}' holds {what}. {_REMEDY}")
+            more = f" ({int(wrong.any(axis=1).sum())} of {len(chosen)} lists of one file do)"
+            raise InputError(f"the list of query '{query}' holds {what}{more}. {_REMEDY}")
     return rows, scores
 
 
